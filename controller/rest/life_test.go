@@ -1,0 +1,513 @@
+//nolint:bodyclose // must closes every one
+package rest_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/reeve-pam/reeve/agent/pluginhost"
+	"github.com/reeve-pam/reeve/api/client"
+	"github.com/reeve-pam/reeve/controller/pki"
+	"github.com/reeve-pam/reeve/controller/rest"
+	"github.com/reeve-pam/reeve/internal/fleet"
+	"github.com/reeve-pam/reeve/internal/jointoken"
+	"github.com/reeve-pam/reeve/internal/reeve"
+	"github.com/reeve-pam/reeve/internal/systemtest"
+	"github.com/reeve-pam/reeve/internal/testlab"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+// witness holds every answer against the contract, on its way to the test.
+type witness struct {
+	t    *testing.T
+	doc  *openapi3.T
+	next http.RoundTripper
+
+	mu   sync.Mutex
+	done map[string]bool // operations that were answered with success
+}
+
+func (w *witness) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := w.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	route := w.route(r)
+	if route == nil {
+		w.t.Errorf("%s %s is not in the contract", r.Method, r.URL.Path)
+		return resp, nil
+	}
+	raw, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(raw))
+	in := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, Route: route},
+		Status:                 resp.StatusCode, Header: resp.Header, Body: io.NopCloser(bytes.NewReader(raw)),
+		Options: &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: !strings.Contains(resp.Header.Get("Content-Type"), "json") ||
+			strings.Contains(resp.Header.Get("Content-Type"), "ndjson")},
+	}
+	if err := openapi3filter.ValidateResponse(r.Context(), in); err != nil {
+		w.t.Errorf("%s %s: the answer is not as the contract says: %v", r.Method, r.URL.Path, err)
+	}
+	if declared := route.Operation.Responses.Status(resp.StatusCode); resp.StatusCode < 300 {
+		if declared == nil || (len(raw) > 0 && declared.Value.Content.Get(resp.Header.Get("Content-Type")) == nil) {
+			w.t.Errorf("%s: status %d with %s is not in the contract", route.Operation.OperationID, resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+		w.undeclared(route.Operation.OperationID, declared, raw)
+		w.mu.Lock()
+		w.done[route.Operation.OperationID] = true
+		w.mu.Unlock()
+	}
+	return resp, nil
+}
+
+// undeclared finds fields that no schema names: a validator lets them pass.
+func (w *witness) undeclared(op string, response *openapi3.ResponseRef, raw []byte) {
+	if response == nil || response.Value.Content["application/json"] == nil {
+		return
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		w.t.Errorf("%s: %v", op, err)
+	}
+	var look func(schema *openapi3.Schema, v any, at string)
+	look = func(schema *openapi3.Schema, v any, at string) {
+		switch v := v.(type) {
+		case []any:
+			for _, x := range v {
+				look(schema.Items.Value, x, at+"[]")
+			}
+		case map[string]any:
+			for k, x := range v {
+				if p := schema.Properties[k]; p != nil {
+					look(p.Value, x, at+"."+k)
+				} else if schema.AdditionalProperties.Schema == nil {
+					w.t.Errorf("%s: %s.%s is not in the contract", op, at, k)
+				}
+			}
+		}
+	}
+	look(response.Value.Content["application/json"].Schema.Value, v, "")
+}
+
+func (w *witness) route(r *http.Request) *routers.Route {
+	parts := strings.Split(r.URL.Path, "/")
+	var found *routers.Route
+	for path, item := range w.doc.Paths.Map() {
+		op := item.GetOperation(r.Method)
+		names := strings.Split(path, "/")
+		if op == nil || len(names) != len(parts) {
+			continue
+		}
+		literal, fits := 0, true
+		for i := range names {
+			if names[i] == parts[i] {
+				literal++
+			} else if !strings.HasPrefix(names[i], "{") {
+				fits = false
+			}
+		}
+		if fits && (found == nil || literal == len(parts) || !strings.Contains(path, "{action}")) {
+			found = &routers.Route{Spec: w.doc, Path: path, PathItem: item, Method: r.Method, Operation: op}
+		}
+	}
+	return found
+}
+
+func key() *string { k := rand.Text(); return &k }
+
+// unexercised are the calls whose success this test does not bring about, with the reason.
+var unexercised = map[string]string{
+	"AcceptClock": "there is something to accept only where a clock jumped; internal/systemtest makes one jump",
+	"RetryJob":    "a job is dead only after five failed deliveries; its answer is that of CancelJob, and controller/jobs tests it",
+}
+
+// Every call of the contract succeeds once on a real cluster with a real agent and a real
+// host, and is answered as the contract says.
+func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
+	t.Parallel()
+	lab := testlab.New(t)
+	pass := rand.Text()
+	host := testlab.NewHost(t, lab, testlab.HostOptions{Accounts: []testlab.HostAccount{{Name: "root", Password: pass}}})
+	c := systemtest.Start(t, systemtest.Options{Nodes: 3, Shamir: true})
+	doc, err := rest.GetSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &witness{t: t, doc: doc, next: c.HTTP().Transport, done: map[string]bool{}}
+	api, err := client.NewClient(c.URL(follower(c)), client.WithHTTPClient(&http.Client{Transport: w}),
+		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+			r.Header.Set("Authorization", "Bearer "+c.RootToken.Reveal())
+			return nil
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &story{t: t, c: c, api: api, w: w}
+	s.basics()
+	s.accounts(host, pass)
+	s.cluster()
+	for _, op := range operations(t) {
+		id := op.OperationID
+		if _, exempt := unexercised[id]; !w.done[id] && !exempt {
+			t.Errorf("%s did not succeed once", id)
+		}
+	}
+	nothingShown(t, c, pass)
+}
+
+type story struct {
+	t   *testing.T
+	c   *systemtest.Cluster
+	api *client.Client
+	w   *witness
+}
+
+// must reads the answer of a call that has to succeed: must[client.Site](s)(api.GetSite(…)).
+func must[T any](s *story) func(*http.Response, error) T {
+	return func(resp *http.Response, err error) T {
+		s.t.Helper()
+		out, err := fleet.Answer[T](resp, err)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return out
+	}
+}
+
+func (s *story) basics() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	must[client.Status](s)(api.GetStatus(ctx))
+	must[client.Principal](s)(api.Whoami(ctx))
+	tok := must[client.CreatedToken](s)(api.CreateToken(ctx, client.TokenRequest{Name: "ci"}))
+	must[client.TokenPage](s)(api.ListTokens(ctx, nil))
+	must[struct{}](s)(api.RevokeToken(ctx, tok.Token.Id, &client.RevokeTokenParams{IdempotencyKey: key()}))
+	must[client.Site](s)(api.AddSite(ctx, &client.AddSiteParams{IdempotencyKey: key()}, client.SiteRequest{Name: "empty"}))
+	must[client.Site](s)(api.GetSite(ctx, "empty"))
+	must[client.SitePage](s)(api.ListSites(ctx, nil))
+	must[struct{}](s)(api.RetireSite(ctx, "empty", nil))
+	must[client.AuditPage](s)(api.ListAudit(ctx, nil))
+	must[[]byte](s)(api.ExportAudit(ctx))
+}
+
+func (s *story) accounts(host *testlab.Host, pass string) {
+	t, c, api := s.t, s.c, s.api
+	t.Helper()
+	ctx := t.Context()
+	agent := c.Agent("dmz", systemtest.AgentOptions{})
+	must[client.AgentPage](s)(api.ListAgents(ctx, nil))
+	must[client.Agent](s)(api.GetAgent(ctx, agent.Name))
+	must[client.JoinToken](s)(api.CreateAgentJoinToken(ctx, client.AgentJoinTokenRequest{Name: "spare", Site: "dmz"}))
+	must[client.Connector](s)(api.RegisterConnector(ctx, nil, description(t, "ssh")))
+	connectors := must[client.ConnectorPage](s)(api.ListConnectors(ctx, nil))
+	must[client.Connector](s)(api.GetConnector(ctx, "ssh"))
+	must[client.RolePage](s)(api.ListRoles(ctx, nil))
+
+	g := c.AddAsset("dmz", "web1", systemtest.HostTarget(host, "root", pass))
+	a := must[client.Asset](s)(api.AddAsset(ctx, &client.AddAssetParams{IdempotencyKey: key()}, client.AssetRequest{Name: "bare", Site: "dmz", Connector: "ssh", Address: host.Addr}))
+	must[client.Asset](s)(api.SetManagementAccount(ctx, a.Id, nil, client.ManagementAccountRequest{Username: "root", Password: &pass}))
+	must[client.Asset](s)(api.TrustAsset(ctx, "bare", nil, client.TrustRequest{HostKeys: &[]string{host.HostKey()}}))
+	must[client.JobRef](s)(api.VerifyAsset(ctx, "bare", nil))
+	must[client.Asset](s)(api.GetAsset(ctx, "bare"))
+	must[client.AssetPage](s)(api.ListAssets(ctx, nil))
+	c.Eventually("the other asset is verified", func() (bool, string) { return c.Asset("bare").ManagementAccount.Verified, "not yet" })
+	c.Eventually("it can be retired", func() (bool, string) {
+		_, err := fleet.Answer[struct{}](api.RetireAsset(ctx, "bare", nil))
+		return err == nil, fmt.Sprint(err)
+	})
+
+	account := c.Provision("alice", g)
+	s.refusedReveal()
+	revealed := must[client.RevealedSecret](s)(api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "to test"}))
+	if err := g.Login(ctx, account.Name, revealed.Password); err != nil {
+		t.Errorf("the revealed password does not open the account: %v", err)
+	}
+	job := must[client.JobRef](s)(api.ActOnAccount(ctx, "alice@web1", "verify", nil))
+	s.logs(job)
+	must[client.Account](s)(api.GetAccount(ctx, account.Id))
+	must[client.AccountPage](s)(api.ListAccounts(ctx, nil))
+	must[client.Job](s)(api.GetJob(ctx, job.Job))
+
+	agent.Stop() // what is asked for now waits
+	waiting := must[client.Batch](s)(api.ProvisionAccounts(ctx, nil, client.ProvisionRequest{Name: "bob", Assets: []string{"web1"}, Role: account.Role}))
+	must[client.Job](s)(api.CancelJob(ctx, *waiting.Accounts[0].Job, nil))
+	list := must[client.JobPage](s)(api.ListJobs(ctx, nil)).Items
+	if !slices.IsSortedFunc(list, func(a, b client.Job) int { return strings.Compare(b.Id, a.Id) }) || list[0].Id != *waiting.Accounts[0].Job {
+		t.Errorf("the newest job is not first of %d", len(list))
+	}
+	two := 2
+	var walked []string
+	for cursor := (*string)(nil); ; {
+		page := must[client.JobPage](s)(api.ListJobs(ctx, &client.ListJobsParams{Limit: &two, Cursor: cursor}))
+		for _, j := range page.Items {
+			walked = append(walked, j.Id)
+		}
+		if cursor = page.Next; cursor == nil {
+			break
+		}
+	}
+	if len(walked) != len(list) || walked[len(walked)-1] != list[len(list)-1].Id {
+		t.Errorf("pages show %d jobs, the list %d", len(walked), len(list))
+	}
+	must[client.Agent](s)(api.BanAgent(ctx, agent.ID, nil, client.ReasonRequest{Reason: "to test"}))
+	must[client.Agent](s)(api.UnbanAgent(ctx, agent.ID, nil, client.ReasonRequest{Reason: "it was a test"}))
+	for _, known := range connectors.Items {
+		if known.Name == "mysql" {
+			must[struct{}](s)(api.RevokeConnectorDigest(ctx, "mysql", known.Digests[0].Sha256, nil))
+		}
+	}
+	nothingShown(t, c, revealed.Password)
+}
+
+// refusedReveal: what is refused is on record, and so is what is shown.
+func (s *story) refusedReveal() {
+	t, c, api := s.t, s.c, s.api
+	t.Helper()
+	_, err := fleet.Answer[client.RevealedSecret](api.RevealSecret(t.Context(), "nobody@web1", client.ReasonRequest{Reason: "curious"}))
+	if err == nil || !strings.Contains(err.Error(), "account_not_found") {
+		t.Errorf("%v", err)
+	}
+	r := records(t, c, "secret.reveal")
+	if len(r) != 1 || r[0].Outcome != "denied" || r[0].Object != "nobody@web1" || (*r[0].Details)["reason"] != "curious" || (*r[0].Details)["code"] != "account_not_found" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// event is one server-sent event.
+type event struct{ name, id, data string }
+
+func (s *story) stream(job string, follow bool, last string, most int) (events []event) {
+	t := s.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p := &client.GetJobLogParams{Follow: &follow}
+	if last != "" {
+		p.LastEventID = &last
+	}
+	// Not through the witness, which would wait for the end.
+	resp, err := s.c.Client(follower(s.c)).GetJobLog(ctx, job, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%s %v", resp.Status, resp.Header)
+	}
+	var e event
+	sc := bufio.NewScanner(resp.Body)
+	sc.Buffer(nil, 1<<20)
+	for len(events) != most && sc.Scan() {
+		field, v, _ := strings.Cut(sc.Text(), ": ")
+		switch field {
+		case "event":
+			e.name = v
+		case "id":
+			e.id = v
+		case "data":
+			e.data = v
+		case "":
+			events = append(events, e)
+			e = event{}
+		}
+	}
+	return events
+}
+
+// logs follows a job from its start to its end, and comes back at every place in between.
+func (s *story) logs(ref client.JobRef) {
+	t := s.t
+	t.Helper()
+	all := s.stream(ref.Job, true, "", -1)
+	if len(all) < 3 || all[len(all)-1].name != "end" {
+		t.Fatalf("%d events: %+v", len(all), all)
+	}
+	var ended client.Job
+	if err := json.Unmarshal([]byte(all[len(all)-1].data), &ended); err != nil || ended.Id != ref.Job || ended.State != client.JobStateDone {
+		t.Errorf("%+v %v", ended, err)
+	}
+	lines := all[:len(all)-1]
+	if got := s.stream(ref.Job, false, "", -1); !slices.Equal(got, lines) {
+		t.Errorf("without following: %d events, want %d", len(got), len(lines))
+	}
+	for i, e := range lines {
+		if e.name != "log" || e.id == "" || !json.Valid([]byte(e.data)) {
+			t.Errorf("event %d: %+v", i, e)
+		}
+		if got := s.stream(ref.Job, true, e.id, -1); !slices.Equal(got, all[i+1:]) {
+			t.Errorf("from event %d on there are %d events, want %d", i, len(got), len(all)-i-1)
+		}
+	}
+	if got := s.stream(ref.Job, true, "", 1); !slices.Equal(got, all[:1]) { // a reader who leaves
+		t.Errorf("%+v", got)
+	}
+	follow := false
+	must[[]byte](s)(s.api.GetJobLog(t.Context(), ref.Job, &client.GetJobLogParams{Follow: &follow}))
+}
+
+func (s *story) cluster() {
+	t, c, api := s.t, s.c, s.api
+	t.Helper()
+	ctx := t.Context()
+	must[client.Cluster](s)(api.GetCluster(ctx))
+	token := must[client.JoinToken](s)(api.CreateNodeJoinToken(ctx, client.NodeJoinTokenRequest{Name: "c9"}))
+	id, err := pki.OpenNodeIdentity(filepath.Join(t.TempDir(), "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.join(id, token)
+	must[struct{}](s)(api.RemoveNode(ctx, "c9", &client.RemoveNodeParams{IdempotencyKey: key()}))
+
+	s.keys()
+	snap := must[[]byte](s)(api.SaveSnapshot(ctx))
+	c.AddSite("later")
+	for name, bad := range map[string][]byte{"cut off": snap[:len(snap)/2], "changed": flipped(snap)} {
+		before := head(t, c)
+		_, err := fleet.Answer[struct{}](api.RestoreSnapshotWithBody(ctx, "application/octet-stream", bytes.NewReader(bad)))
+		if err == nil || !strings.Contains(err.Error(), "snapshot_") || head(t, c) != before {
+			t.Errorf("a snapshot %s: %v", name, err)
+		}
+	}
+	must[struct{}](s)(api.RestoreSnapshotWithBody(ctx, "application/octet-stream", bytes.NewReader(snap)))
+	c.Leader()
+	if _, err := systemtest.Try[client.Site](c, func(api *client.Client) (*http.Response, error) { return api.GetSite(ctx, "later") }); err == nil {
+		t.Error("what came after the snapshot is still there")
+	}
+	c.AwaitVoters(3)
+	must[struct{}](s)(api.TransferLeadership(ctx, client.TransferRequest{}))
+	c.Leader()
+	st := must[client.Status](s)(api.SealNode(ctx))
+	share := c.Shares[0].Reveal()
+	if !st.Sealed {
+		t.Errorf("%+v", st)
+	}
+	must[client.Status](s)(api.UnsealNode(ctx, client.UnsealRequest{Share: &share}))
+}
+
+// keys rotates the keys, gives one rekeying up and brings another to its end.
+func (s *story) keys() {
+	t, c, api := s.t, s.c, s.api
+	t.Helper()
+	ctx := t.Context()
+	before := must[client.Seal](s)(api.GetSeal(ctx))
+	after := must[client.Seal](s)(api.RotateKeys(ctx, &client.RotateKeysParams{IdempotencyKey: key()}))
+	if len(after.Terms) != 2*len(before.Terms) || after.Generation != before.Generation {
+		t.Errorf("%d terms, then %d", len(before.Terms), len(after.Terms))
+	}
+	c.Eventually("everything is sealed again", func() (bool, string) {
+		now := must[client.Seal](s)(api.GetSeal(ctx))
+		return now.Rewrapped, fmt.Sprintf("%+v", now)
+	})
+	shares, threshold := 3, 2
+	start := func() client.StartedRekey {
+		return must[client.StartedRekey](s)(api.StartRekey(ctx, client.RekeyRequest{Shares: &shares, Threshold: &threshold}))
+	}
+	gone := start()
+	must[struct{}](s)(api.CancelRekey(ctx, gone.Rekey.Id))
+	if _, err := fleet.Answer[client.Seal](api.ProveRekey(ctx, gone.Rekey.Id, client.RekeyProof{Share: &gone.Shares[0]})); err == nil || !strings.Contains(err.Error(), "rekey_unknown") {
+		t.Errorf("a rekeying that was given up: %v", err)
+	}
+	made := start()
+	var now client.Seal
+	for i, share := range made.Shares {
+		now = must[client.Seal](s)(api.ProveRekey(ctx, made.Rekey.Id, client.RekeyProof{Share: &share}))
+		if i < 2 && (now.Rekey == nil || len(now.Rekey.Proven) != i+1 || now.Generation != before.Generation) {
+			t.Errorf("after %d proofs: %+v", i+1, now)
+		}
+		c.Shares[i] = reeve.SecretString(share)
+	}
+	if now.Generation != before.Generation+1 || now.Rekey != nil || !now.Rewrapped {
+		t.Errorf("after the last proof: %+v", now)
+	}
+}
+
+// join enrols a node that never runs, and renews its certificate.
+func (s *story) join(id *pki.NodeIdentity, token client.JoinToken) {
+	t, c := s.t, s.c
+	t.Helper()
+	csr, err := id.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed := parseToken(t, token.Token)
+	made := must[client.JoinResult](s)(s.api.JoinCluster(t.Context(), client.JoinRequest{Token: parsed, Csr: csr,
+		RaftAddress: "127.0.0.1:1", ApiAddress: "127.0.0.1:2", AgentAddress: "127.0.0.1:3"}))
+	if err := id.Install(enrolment(t, made)); err != nil {
+		t.Fatal(err)
+	}
+	conf, err := id.ForwardTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &http.Transport{TLSClientConfig: conf}
+	defer tr.CloseIdleConnections()
+	asNode, err := client.NewClient(c.URL(c.Leader()), client.WithHTTPClient(&http.Client{Transport: &witness{t: t, doc: s.w.doc, next: tr, done: s.w.done}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must[client.JoinResult](s)(asNode.RenewNode(t.Context(), client.RenewNodeRequest{Csr: csr, RaftAddress: "127.0.0.1:1", ApiAddress: "127.0.0.1:2", AgentAddress: "127.0.0.1:3"}))
+}
+
+func flipped(b []byte) []byte {
+	b = bytes.Clone(b)
+	b[len(b)/2] ^= 1
+	return b
+}
+
+// description is what a connector's binary says of itself, for a build that nobody has.
+func description(t *testing.T, name string) client.ConnectorRequest {
+	t.Helper()
+	dir, err := systemtest.Connectors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _, err := pluginhost.Describe(t.Context(), filepath.Join(dir, "connector-"+name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := proto.Marshal(sdk.DescriptionToProto(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.ConnectorRequest{Sha256: strings.Repeat("ab", 32), Description: raw}
+}
+
+func parseToken(t *testing.T, text string) []byte {
+	t.Helper()
+	parsed, err := jointoken.Parse(reeve.SecretString(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.Secret.Bytes()
+}
+
+func enrolment(t *testing.T, res client.JoinResult) *pki.NodeEnrollment {
+	t.Helper()
+	block, _ := pem.Decode([]byte(res.Certificate))
+	if block == nil {
+		t.Fatal("no certificate")
+	}
+	return &pki.NodeEnrollment{Cluster: res.Cluster, Certificate: block.Bytes, CA: []byte(res.Ca), Node: &pki.Node{ID: reeve.NodeID(res.Node), Name: res.Name}}
+}

@@ -1,0 +1,51 @@
+package vault
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/store"
+	"github.com/reeve-pam/reeve/internal/reeve"
+)
+
+// Revealed is a secret on its way to a person.
+type Revealed struct {
+	Kind    Kind
+	Version uint32
+	Value   reeve.Secret
+}
+
+// Reveal opens a version (0: the current one) for a person. The audit record is
+// committed first: without a quorum, or with an unknown outcome, nothing leaves.
+// reason is free text for the record.
+func (v *Vault) Reveal(ctx context.Context, s *store.Store, by audit.Actor, id reeve.SecretID, version uint32,
+	reason string) (Revealed, error) {
+	var out Revealed
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		info, err := secrets.Get(tx, string(id))
+		if err != nil {
+			return err
+		}
+		n := version
+		if n == 0 {
+			n = info.Current
+		}
+		if n == 0 {
+			return reeve.Errorf(reeve.Conflict, "secret_unproven", "no version of %s has been proven on its target yet", id).
+				WithFix("wait for the account to be verified")
+		}
+		kind, value, err := v.Open(tx, id, n)
+		if err != nil {
+			return err
+		}
+		out = Revealed{Kind: kind, Version: n, Value: value}
+		return audit.Record(tx, audit.Event{By: by, Action: "secret.reveal", Object: string(id), Outcome: audit.OK,
+			Details: map[string]string{"owner": info.Owner, "version": strconv.FormatUint(uint64(n), 10), "reason": reason}})
+	})
+	if err != nil {
+		out.Value.Wipe()
+		return Revealed{}, err
+	}
+	return out, nil
+}

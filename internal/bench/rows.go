@@ -1,0 +1,17 @@
+package main
+
+import "slices"
+
+// rows are the lines of the table, in its order. To add one, write a file with a function that returns it, and name
+// the function here.
+func rows() []row {
+	return slices.Concat(
+		storeRows(),
+		provisionRows(),
+		rotateRows(),
+		pickupRows(),
+		failoverRows(),
+		memoryRows(),
+		agentRows(),
+	)
+}

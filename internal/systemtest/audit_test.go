@@ -1,0 +1,100 @@
+package systemtest_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/reeve-pam/reeve/api/client"
+	"github.com/reeve-pam/reeve/internal/auditchain"
+	"github.com/reeve-pam/reeve/internal/fleet"
+	"github.com/reeve-pam/reeve/internal/systemtest"
+)
+
+// verifyAudit exports the trail, proves it whole offline, and returns its records.
+func verifyAudit(t *testing.T, c *systemtest.Cluster) (records []auditchain.Record) {
+	t.Helper()
+	raw := exportAudit(t, c)
+	if _, err := auditchain.Verify(bytes.NewReader(raw), auditchain.Options{}); err != nil {
+		t.Errorf("U1: %v", err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(raw))
+	lines.Buffer(nil, auditchain.MaxLine)
+	for lines.Scan() {
+		var r auditchain.Record
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+func exportAudit(t *testing.T, c *systemtest.Cluster) []byte {
+	t.Helper()
+	return systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ExportAudit(t.Context()) })
+}
+
+// story is what the trail says happened to an object, in order.
+func story(records []auditchain.Record, object string) (out []string) {
+	for _, r := range records {
+		if r.Object == object {
+			out = append(out, r.Action+" "+r.Outcome)
+		}
+	}
+	return out
+}
+
+// Every change of an account's life has one record, in order, also when a request is
+// sent twice; a request that is refused has none; the export verifies offline, and one
+// that was tampered with does not.
+func TestEveryChangeHasOneAuditRecord_U1(t *testing.T) {
+	t.Parallel()
+	shared.of(t)
+	c := systemtest.Start(t, systemtest.Options{Terms: terms})
+	c.Agent("lan", systemtest.AgentOptions{})
+	g := c.AddAsset("lan", "told", shared.target(t, "mysql"))
+	id := c.Provision("told", g).Id
+	done := func(j client.Job) bool { return j.State == client.JobStateDone }
+	for _, action := range []string{"verify", "rotate", "disable", "enable", "deprovision"} {
+		job := c.Act(id, action, "")
+		c.AwaitJob(job, "is done", done)
+		if again := c.Act(id, action, ""); again != job {
+			t.Errorf("the same request was answered with job %s, then %s", job, again)
+		}
+	}
+	_, err := fleet.Answer[client.JobRef](c.Client(0).ActOnAccount(t.Context(), id, "rotate", nil)) //nolint:bodyclose // Answer does
+	if p, ok := err.(*fleet.ErrProblem); !ok || p.Code != "account_state" {                         //nolint:errorlint // as it is returned
+		t.Errorf("rotation of a removed account: %v", err)
+	}
+	records := verifyAudit(t, c)
+	want := []string{"account.provision requested", "account.provision ok"}
+	for _, action := range []string{"verify", "rotate", "disable", "enable", "deprovision"} {
+		want = append(want, "account."+action+" requested", "account."+action+" ok")
+	}
+	if diff := cmp.Diff(want, story(records, id)); diff != "" {
+		t.Errorf("what the trail says of the account (-want +got):\n%s", diff)
+	}
+	for _, j := range c.Kept(id).Jobs {
+		if diff := cmp.Diff([]string{"job.enqueue ok", "secret.lease ok", "job.finish done"}, story(records, string(j.ID))); diff != "" {
+			t.Errorf("what the trail says of the %s (-want +got):\n%s", j.Operation, diff)
+		}
+	}
+
+	raw := exportAudit(t, c)
+	lines := bytes.SplitAfter(raw, []byte("\n"))
+	for what, tampered := range map[string][]byte{
+		"a word was changed":    bytes.Replace(raw, []byte(`"account.rotate"`), []byte(`"account.verify"`), 1),
+		"a record was removed":  bytes.Join(slices.Delete(slices.Clone(lines), 10, 11), nil),
+		"records were switched": bytes.Join(slices.Insert(slices.Delete(slices.Clone(lines), 10, 11), 11, lines[10]), nil),
+	} {
+		if _, err := auditchain.Verify(bytes.NewReader(tampered), auditchain.Options{}); err == nil {
+			t.Errorf("%s, and the export verifies", what)
+		}
+	}
+}

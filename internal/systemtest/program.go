@@ -1,0 +1,54 @@
+package systemtest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+)
+
+// programs are built once for each test binary, in a directory that CleanUp removes.
+var programs struct {
+	sync.Mutex
+	dir   string
+	built map[string]error
+}
+
+// program builds one of our programs, the first time, and returns its path.
+func program(name, pkg string) (string, error) {
+	programs.Lock()
+	defer programs.Unlock()
+	if programs.dir == "" {
+		dir, err := os.MkdirTemp("", "reeve-systemtest-")
+		if err != nil {
+			return "", err
+		}
+		programs.dir, programs.built = dir, map[string]error{}
+	}
+	path := filepath.Join(programs.dir, name)
+	err, ok := programs.built[name]
+	if !ok {
+		cmd := exec.Command("go", "build", "-tags", "nomsgpack", "-o", path, "github.com/reeve-pam/reeve/"+pkg) //nolint:gosec,noctx // our own, for the whole binary
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, failed := cmd.CombinedOutput(); failed != nil {
+			err = fmt.Errorf("build %s: %w\n%s", pkg, failed, out)
+		}
+		programs.built[name] = err
+	}
+	return path, err
+}
+
+// Connectors is the directory of the connectors ssh and mysql, built from this tree.
+func Connectors() (string, error) {
+	for _, name := range []string{"ssh", "mysql"} {
+		if _, err := program("connectors/connector-"+name, "plugins/"+name); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(programs.dir, "connectors"), nil
+}
+
+// CleanUp removes the programs that were built. TestMain of a package whose tests run
+// agents calls it last.
+func CleanUp() { _ = os.RemoveAll(programs.dir) }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/reeve-pam/reeve/internal/testlab"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+)
+
+// TestConformance runs the kit against a real MariaDB, with the program an agent would
+// start and a management account that has the least rights.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	d := testlab.MariaDB(t, testlab.MariaDBOptions{})
+	other := testlab.MariaDB(t, testlab.MariaDBOptions{})
+	program := filepath.Join(t.TempDir(), "connector-mysql")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var names atomic.Int64
+	sdktest.Run(t, sdktest.Config{
+		Binary:         program,
+		Target:         target(d),
+		WrongTrust:     sdk.Trust{CAPEM: other.CAPEM},
+		Role:           role(t, "mysql-db-ro"),
+		Params:         map[string]string{"Database": "app"},
+		NewAccountName: func() string { return fmt.Sprintf("kit_%d", names.Add(1)) },
+		Exists: func(ctx context.Context, name string) (bool, error) {
+			_, ok, err := d.GlobalPriv(ctx, name, "%")
+			return ok, err
+		},
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			err := d.Login(ctx, name, password)
+			if errors.Is(err, testlab.ErrRefused) {
+				return false, nil
+			}
+			return err == nil, err
+		},
+		CreateForeign: func(ctx context.Context, name, password string) error {
+			return d.Exec(ctx, "CREATE USER '"+name+"'@'%' IDENTIFIED BY PASSWORD '"+hash(secret(password))+"'")
+		},
+		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
+	})
+	logs, err := d.Logs()
+	if err != nil || strings.Contains(logs, "Aa1.") { // how the kit's passwords begin
+		t.Errorf("a password is in the server's logs, or: %v", err)
+	}
+}
+
+// snapshot is everything about accounts and rights that the server stores.
+func snapshot(ctx context.Context, d *testlab.Database) (string, error) {
+	var all strings.Builder
+	for _, query := range []string{
+		"SELECT CONCAT_WS(' ', User, Host, Priv) FROM mysql.global_priv ORDER BY 1",
+		"SELECT CONCAT_WS(' ', User, Host, Db, Select_priv, Insert_priv, Drop_priv, Grant_priv) FROM mysql.db ORDER BY 1",
+		"SELECT CONCAT_WS(' ', User, Host, Role) FROM mysql.roles_mapping ORDER BY 1",
+	} {
+		if err := lines(ctx, d, query, &all); err != nil {
+			return "", err
+		}
+	}
+	return all.String(), nil
+}
+
+func lines(ctx context.Context, d *testlab.Database, query string, to *strings.Builder) error {
+	rows, err := d.Root().QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return err
+		}
+		to.WriteString(line + "\n")
+	}
+	return rows.Err()
+}

@@ -1,0 +1,305 @@
+package sdktest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/reeve-pam/reeve/internal/reeve"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
+)
+
+// suite is a connector under examination.
+type suite struct {
+	cfg         Config
+	client      *sdk.Client
+	rpc         connectorv1.ConnectorClient
+	description sdk.Description
+	role        sdk.Role
+	stop        func()
+
+	mu      sync.Mutex
+	log     bytes.Buffer // of the plugin program
+	secrets []string
+	leaks   []string
+	made    []*account
+}
+
+// account is an account of the suite's on the target.
+type account struct {
+	name     string
+	id       string
+	identity string
+	password sdk.Secret
+	expires  time.Time
+}
+
+func open(ctx context.Context, cfg Config) (*suite, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &suite{cfg: cfg}
+	s.secret(cfg.Target.Management.Password)
+	s.secret(cfg.Target.Management.PrivateKey)
+	var err error
+	if cfg.Binary != "" {
+		err = s.startBinary()
+	} else {
+		err = s.startInProcess()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.description, err = s.client.Describe(ctx); err != nil {
+		s.stop()
+		return nil, err
+	}
+	s.role = cfg.Role
+	for _, r := range s.description.Roles {
+		if s.role.Name == "" && r.CheckParams(nil) == nil {
+			s.role = r
+		}
+	}
+	return s, nil
+}
+
+func (s *suite) startBinary() error {
+	client := plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  sdk.Handshake(),
+		VersionedPlugins: sdk.Plugins(),
+		Cmd:              exec.Command(s.cfg.Binary), //nolint:gosec,noctx // the program under examination; Kill ends it
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		Logger:           hclog.NewNullLogger(),
+		Stderr:           (*logWriter)(s),
+		SyncStdout:       (*logWriter)(s),
+		SyncStderr:       (*logWriter)(s),
+	})
+	s.stop = client.Kill
+	protocol, err := client.Client()
+	if err != nil {
+		client.Kill()
+		return fmt.Errorf("start %s: %w", s.cfg.Binary, err)
+	}
+	raw, err := protocol.Dispense(sdk.PluginName)
+	if err != nil {
+		client.Kill()
+		return err
+	}
+	s.client = raw.(*sdk.Client)
+	s.rpc = connectorv1.NewConnectorClient(protocol.(*plugin.GRPCClient).Conn)
+	return nil
+}
+
+func (s *suite) startInProcess() error {
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer()
+	connectorv1.RegisterConnectorServer(server, sdk.NewServer(s.cfg.Connector))
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	conn, err := grpc.NewClient("passthrough:connector",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		server.Stop()
+		return err
+	}
+	s.stop = func() {
+		_ = conn.Close()
+		server.Stop()
+		serving.Wait()
+	}
+	s.client, s.rpc = sdk.NewClient(conn), connectorv1.NewConnectorClient(conn)
+	return nil
+}
+
+// close removes what the checks left on the target, and ends the connector.
+func (s *suite) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	for _, a := range s.made {
+		if there, err := s.cfg.Exists(ctx, a.name); err == nil && there {
+			_, _ = s.apply(ctx, sdk.Deprovision, a, sdk.Secret{})
+		}
+	}
+	s.stop()
+}
+
+// logWriter adds what the plugin program prints to its suite's log.
+type logWriter suite
+
+func (w *logWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+// secret makes value one that must show up nowhere.
+func (s *suite) secret(value sdk.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value.Len() >= 8 {
+		s.secrets = append(s.secrets, value.Reveal())
+	}
+}
+
+// tell looks for secrets in something the connector said.
+func (s *suite) tell(where, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, secret := range s.secrets {
+		if strings.Contains(text, secret) {
+			s.leaks = append(s.leaks, where)
+			return
+		}
+	}
+}
+
+func (s *suite) tellError(where string, err error) {
+	if e, ok := errors.AsType[*sdk.Error](err); ok {
+		s.tell(where, fmt.Sprint(e.Message, e.Fix, e.Details))
+	}
+}
+
+// leaked reports where secrets showed up since the last call.
+func (s *suite) leaked() error {
+	s.mu.Lock()
+	printed := s.log.String()
+	s.log.Reset()
+	s.mu.Unlock()
+	s.tell("the connector's log", printed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leaks := s.leaks
+	s.leaks = nil
+	if len(leaks) > 0 {
+		return fmt.Errorf("a secret showed up in %s", strings.Join(leaks, ", "))
+	}
+	return nil
+}
+
+// account invents an account that is not on the target yet.
+func (s *suite) account() *account {
+	a := &account{
+		name:     s.cfg.NewAccountName(),
+		id:       string(reeve.NewAccountID()),
+		password: s.password(),
+		expires:  time.Now().UTC().Add(30 * 24 * time.Hour).Truncate(time.Second),
+	}
+	s.mu.Lock()
+	s.made = append(s.made, a)
+	s.mu.Unlock()
+	return a
+}
+
+// password returns a new password within the connector's rule.
+func (s *suite) password() sdk.Secret {
+	text := "Aa1." + rand.Text()
+	if s.description.PasswordRule.MaxLength < len(text) {
+		text = text[:s.description.PasswordRule.MaxLength]
+	}
+	p := sdk.NewSecret([]byte(text))
+	s.secret(p)
+	return p
+}
+
+func (s *suite) intent(action sdk.Action, a *account) sdk.Intent {
+	return sdk.Intent{
+		Action: action, Account: a.name, AccountID: a.id, Comment: "conformance check", ExpiresAt: a.expires,
+		Role: s.role, Params: s.cfg.Params, Identity: a.identity,
+	}
+}
+
+// apply plans and does, as an agent would.
+func (s *suite) apply(ctx context.Context, action sdk.Action, a *account, password sdk.Secret) (sdk.Result, error) {
+	return s.applyAt(ctx, s.cfg.Target, action, a, password)
+}
+
+func (s *suite) applyAt(
+	ctx context.Context, t sdk.Target, action sdk.Action, a *account, password sdk.Secret,
+) (sdk.Result, error) {
+	in := s.intent(action, a)
+	plan, err := s.client.Plan(ctx, t, in)
+	if err != nil {
+		s.tellError("an error of Plan", err)
+		return sdk.Result{}, err
+	}
+	s.tell("a plan", fmt.Sprint(plan))
+	return s.applyPlan(ctx, t, in, plan, password)
+}
+
+func (s *suite) applyPlan(
+	ctx context.Context, t sdk.Target, in sdk.Intent, plan sdk.Plan, password sdk.Secret,
+) (sdk.Result, error) {
+	r, err := s.client.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: password}, func(e sdk.Event) {
+		s.tell("a progress event", e.Step+e.Message)
+	})
+	s.tellError("an error of Apply", err)
+	s.tell("a result", fmt.Sprint(r))
+	return r, err
+}
+
+// provisioned makes a new account and proves it.
+func (s *suite) provisioned(ctx context.Context) (*account, error) {
+	a := s.account()
+	r, err := s.apply(ctx, sdk.Provision, a, a.password)
+	if err != nil {
+		return nil, fmt.Errorf("provision: %w", err)
+	}
+	a.identity = r.Facts.Identity
+	return a, s.login(ctx, a, a.password, true)
+}
+
+// login asks the target whether a password works.
+func (s *suite) login(ctx context.Context, a *account, password sdk.Secret, want bool) error {
+	got, err := s.cfg.LoginWorks(ctx, a.name, password.Reveal())
+	switch {
+	case err != nil:
+		return fmt.Errorf("log in to the target: %w", err)
+	case got != want:
+		return fmt.Errorf("login of %s: the target says %t, want %t", a.name, got, want)
+	default:
+		return nil
+	}
+}
+
+func (s *suite) exists(ctx context.Context, a *account, want bool) error {
+	got, err := s.cfg.Exists(ctx, a.name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look at the target: %w", err)
+	case got != want:
+		return fmt.Errorf("account %s exists: the target says %t, want %t", a.name, got, want)
+	default:
+		return nil
+	}
+}
+
+// wantClass compares the class of an error.
+func wantClass(what string, err error, want ...sdk.Class) error {
+	got := sdk.ClassOf(err)
+	for _, w := range want {
+		if got == w {
+			return nil
+		}
+	}
+	if err == nil {
+		return fmt.Errorf("%s succeeded, want class %s", what, want)
+	}
+	return fmt.Errorf("%s: class %s, want %s (%w)", what, got, want, err)
+}

@@ -1,0 +1,381 @@
+package toy
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/template"
+)
+
+// Connector works on Machines. The zero value is ready.
+type Connector struct{}
+
+// Describe implements sdk.Connector.
+func (Connector) Describe() sdk.Description {
+	return sdk.Description{
+		Name:        "toy",
+		Title:       "Machines that exist only in tests",
+		Version:     "1.0.0",
+		Category:    sdk.OperatingSystem,
+		DefaultPort: 7,
+		NameRule: sdk.NameRule{
+			Pattern: `^[a-z_][a-z0-9_-]{0,31}$`, MaxBytes: 32,
+			Help: "1 to 32 of a-z, 0-9, _ and -, not starting with a digit or -",
+		},
+		PasswordRule: sdk.PasswordRule{MinLength: 8, MaxLength: 128},
+		Roles: []sdk.Role{
+			{Name: "toy-standard", Title: "Standard", Description: "An account without rights", Version: 1},
+			{
+				Name: "toy-group", Title: "Member of a group", Description: "An account in one group", Version: 1,
+				Params: []sdk.RoleParam{{Name: "Group", Help: "a group's name", Pattern: `^[a-z]{1,16}$`, Required: true}},
+				Phases: map[sdk.Phase][]string{sdk.PhaseGrant: {"group %Group%"}},
+			},
+		},
+	}
+}
+
+// Probe implements sdk.Prober.
+func (Connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, error) {
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return sdk.Fingerprint{}, err
+	}
+	defer s.close()
+	f := sdk.Fingerprint{Product: "toy", Version: "1"}
+	_, err = s.ask(request{Op: "list"})
+	if sdk.ClassOf(err) == sdk.ClassNotPermitted {
+		f.MissingRights, err = []string{"list accounts"}, nil
+	}
+	return f, err
+}
+
+// Plan implements sdk.Provisioner.
+func (Connector) Plan(_ context.Context, _ sdk.Target, in sdk.Intent) (sdk.Plan, error) {
+	return plan(in)
+}
+
+func plan(in sdk.Intent) (sdk.Plan, error) {
+	p := sdk.Plan{Action: in.Action, Account: in.Account}
+	add := func(id, title, command, compensation string) {
+		p.Steps = append(p.Steps, sdk.Step{ID: id, Title: title, Command: command, Compensation: compensation, Changes: true})
+	}
+	switch in.Action {
+	case sdk.Provision:
+		expires := "never"
+		if !in.ExpiresAt.IsZero() {
+			expires = in.ExpiresAt.UTC().Format(time.RFC3339)
+		}
+		add("create", "Make sure that the account exists",
+			"create "+in.Account+" owner="+in.AccountID+" expires="+expires, "remove "+in.Account)
+		for i, command := range in.Role.Phases[sdk.PhaseGrant] {
+			group, err := groupOf(command, in)
+			if err != nil {
+				return sdk.Plan{}, err
+			}
+			add("grant-"+strconv.Itoa(i+1), "Make sure that the account is in "+group, "group "+in.Account+" "+group, "")
+		}
+		add("password", "Set the password", "password "+in.Account+" "+"********", "")
+		add("unlock", "Make sure that the account can log in", "unlock "+in.Account, "")
+	case sdk.Rotate:
+		add("password", "Set the password", "password "+in.Account+" "+"********", "")
+	case sdk.Disable:
+		add("lock", "Make sure that the account is locked", "lock "+in.Account, "")
+	case sdk.Enable:
+		add("unlock", "Make sure that the account can log in", "unlock "+in.Account, "")
+	case sdk.Deprovision:
+		add("remove", "Make sure that the account is gone", "remove "+in.Account, "")
+	}
+	return p, nil
+}
+
+func groupOf(command string, in sdk.Intent) (string, error) {
+	rest, ok := strings.CutPrefix(command, "group ")
+	if !ok {
+		return "", sdk.Errorf(sdk.ClassInvalid, "role %s: unknown command %q", in.Role.Name, command)
+	}
+	return template.Expand(rest, func(name string) (string, error) {
+		if name == sdk.UsernamePlaceholder {
+			return in.Account, nil
+		}
+		return in.Params[name], nil
+	})
+}
+
+// Apply implements sdk.Provisioner.
+func (c Connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+	in := ch.Intent
+	own, err := plan(in)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	if sdk.PlanHash(own) != sdk.PlanHash(ch.Plan) {
+		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what this connector would do; nothing was done")
+	}
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	defer s.close()
+	before, err := s.get(in.Account)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	if before != nil {
+		if in.Identity != "" && before.ID != in.Identity {
+			return sdk.Result{}, sdk.Errorf(sdk.ClassExists,
+				"account %s has id %s, not %s: it is another account", in.Account, before.ID, in.Identity)
+		}
+		if in.Identity == "" && before.Owner != in.AccountID {
+			return sdk.Result{}, sdk.Errorf(sdk.ClassExists, "account %s exists and is not ours", in.Account)
+		}
+	}
+	changed := before == nil
+	if in.Action == sdk.Rotate {
+		changed = true
+	}
+	for _, step := range own.Steps {
+		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
+		done, err := s.step(step.ID, before, ch)
+		if err != nil {
+			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
+			if before == nil && sdk.ClassOf(err) == sdk.ClassNotPermitted { // undo what was begun
+				if e := s.change(request{Op: "remove", Name: in.Account}); e != nil {
+					err = &sdk.Error{Class: sdk.ClassNotPermitted, Message: "a step was refused, and what was begun was not undone",
+						Details: map[string]string{"residue": "account " + in.Account}, Err: err}
+				}
+			}
+			return sdk.Result{}, err
+		}
+		state := sdk.StepSkipped
+		if done {
+			state = sdk.StepDone
+			changed = changed || step.ID != "password"
+		}
+		progress(sdk.Event{Step: step.ID, State: state})
+	}
+	after, err := s.get(in.Account)
+	if err != nil {
+		return sdk.Result{}, sdk.Errorf(sdk.ClassUnknownOutcome, "account %s could not be read back", in.Account).Wrap(err)
+	}
+	if in.Action == sdk.Deprovision {
+		changed = before != nil
+	}
+	return sdk.Result{Facts: facts(in.Account, after), Changed: changed}, nil
+}
+
+// step does one step and reports whether it had to do anything.
+func (s *session) step(id string, before *Account, ch sdk.Change) (bool, error) {
+	name := ch.Intent.Account
+	if before == nil && id != "create" && ch.Intent.Action != sdk.Provision {
+		if id == "remove" {
+			return false, nil
+		}
+		return false, sdk.Errorf(sdk.ClassNotFound, "there is no account %s", name)
+	}
+	switch {
+	case id == "create":
+		if before != nil {
+			return false, nil
+		}
+		return true, s.change(request{Op: "create", Name: name, Account: Account{
+			Owner: ch.Intent.AccountID, Comment: ch.Intent.Comment, Expires: ch.Intent.ExpiresAt,
+		}})
+	case id == "password":
+		return true, s.change(request{Op: "password", Name: name, Text: ch.Password.Reveal()})
+	case id == "lock", id == "unlock":
+		if before != nil && before.Locked == (id == "lock") {
+			return false, nil
+		}
+		return true, s.change(request{Op: id, Name: name})
+	case id == "remove":
+		return true, s.change(request{Op: "remove", Name: name})
+	case strings.HasPrefix(id, "grant-"):
+		i, err := strconv.Atoi(strings.TrimPrefix(id, "grant-"))
+		if err != nil || i > len(ch.Intent.Role.Phases[sdk.PhaseGrant]) {
+			return false, sdk.Errorf(sdk.ClassInternal, "no such step %q", id)
+		}
+		group, err := groupOf(ch.Intent.Role.Phases[sdk.PhaseGrant][i-1], ch.Intent)
+		if err != nil {
+			return false, err
+		}
+		if before != nil && slices.Contains(before.Groups, group) {
+			return false, nil
+		}
+		return true, s.change(request{Op: "group", Name: name, Text: group})
+	default:
+		return false, sdk.Errorf(sdk.ClassInternal, "no such step %q", id)
+	}
+}
+
+// Verify implements sdk.Verifier.
+func (Connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
+	s, err := dial(ctx, t, c)
+	switch sdk.ClassOf(err) {
+	case "":
+		s.close()
+		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: c.Username}, nil
+	case sdk.ClassAuthFailed:
+		return sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the password is wrong"}, nil
+	case sdk.ClassLocked:
+		return sdk.Verdict{Kind: sdk.VerdictLocked, Message: "the account is locked"}, nil
+	case sdk.ClassUnreachable:
+		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "no connection"}, nil
+	default:
+		return sdk.Verdict{}, err
+	}
+}
+
+// Inspect implements sdk.Inspector.
+func (Connector) Inspect(ctx context.Context, t sdk.Target, account string) (sdk.Facts, error) {
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return sdk.Facts{}, err
+	}
+	defer s.close()
+	a, err := s.get(account)
+	if err != nil {
+		return sdk.Facts{}, err
+	}
+	return facts(account, a), nil
+}
+
+// Discover implements sdk.Discoverer.
+func (Connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	res, err := s.ask(request{Op: "list"})
+	if err != nil {
+		return err
+	}
+	for name, a := range res.Accounts {
+		if !yield(facts(name, &a)) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func facts(name string, a *Account) sdk.Facts {
+	f := sdk.Facts{Account: name, ReadAt: time.Now().UTC()}
+	if a == nil {
+		return f
+	}
+	f.Exists, f.Identity, f.Locked, f.HasPassword = true, a.ID, a.Locked, a.Password != ""
+	f.ExpiresAt, f.PasswordChangedAt = a.Expires, a.Changed
+	f.Groups = slices.Sorted(slices.Values(a.Groups))
+	f.Attributes = map[string]string{"comment": a.Comment, "owner": a.Owner}
+	return f
+}
+
+// session is a connection logged in to a machine.
+type session struct {
+	conn  net.Conn
+	lines *bufio.Scanner
+	stop  func() bool
+}
+
+func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*session, error) {
+	var d net.Dialer
+	address := net.JoinHostPort(t.Address, strconv.Itoa(t.Port))
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, sdk.Errorf(sdk.ClassUnreachable, "%s cannot be reached", address).Wrap(err)
+	}
+	s := &session{conn: conn, lines: bufio.NewScanner(conn)}
+	s.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	hello, err := s.read()
+	if err == nil {
+		err = checkKey(t.Trust, hello.Key)
+	}
+	if err == nil {
+		_, err = s.ask(request{Op: "login", Name: c.Username, Text: c.Password.Reveal()})
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func checkKey(trust sdk.Trust, key string) error {
+	sum := sha256.Sum256([]byte(key))
+	e := &sdk.Error{Details: map[string]string{"host_key": key, "fingerprint": "SHA256:" + hex.EncodeToString(sum[:])}}
+	switch {
+	case len(trust.HostKeys) == 0:
+		e.Class, e.Message = sdk.ClassHostKeyUnknown, "the machine's key is not known yet"
+		return e
+	case !slices.Contains(trust.HostKeys, key):
+		e.Class, e.Message = sdk.ClassHostKeyChanged, "the machine's key is not the trusted one"
+		return e
+	default:
+		return nil
+	}
+}
+
+func (s *session) close() {
+	s.stop()
+	_ = s.conn.Close()
+}
+
+func (s *session) read() (response, error) {
+	if !s.lines.Scan() {
+		return response{}, sdk.Errorf(sdk.ClassUnreachable, "the connection ended").Wrap(s.lines.Err())
+	}
+	var res response
+	if err := json.Unmarshal(s.lines.Bytes(), &res); err != nil {
+		return response{}, sdk.Errorf(sdk.ClassProtocol, "the answer is not JSON").Wrap(err)
+	}
+	return res, nil
+}
+
+var classes = map[string]sdk.Class{
+	"bad_credential": sdk.ClassAuthFailed,
+	"locked":         sdk.ClassLocked,
+	"not_permitted":  sdk.ClassNotPermitted,
+	"exists":         sdk.ClassExists,
+	"not_found":      sdk.ClassNotFound,
+}
+
+func (s *session) ask(req request) (response, error) {
+	if err := json.NewEncoder(s.conn).Encode(req); err != nil {
+		return response{}, sdk.Errorf(sdk.ClassUnreachable, "the connection ended").Wrap(err)
+	}
+	res, err := s.read()
+	if err != nil {
+		return response{}, err
+	}
+	if res.Error != "" {
+		class, ok := classes[res.Error]
+		if !ok {
+			class = sdk.ClassProtocol
+		}
+		return response{}, sdk.Errorf(class, "%s of %s: the machine answered %s", req.Op, req.Name, res.Error)
+	}
+	return res, nil
+}
+
+// change is ask for requests after which a lost answer means an unknown outcome.
+func (s *session) change(req request) error {
+	_, err := s.ask(req)
+	if sdk.ClassOf(err) == sdk.ClassUnreachable {
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "the connection ended during %s of %s", req.Op, req.Name).Wrap(err)
+	}
+	return err
+}
+
+func (s *session) get(name string) (*Account, error) {
+	res, err := s.ask(request{Op: "get", Name: name})
+	return res.Account, err
+}

@@ -1,0 +1,304 @@
+// Package toy is a target and a connector for it, for tests of everything that hosts
+// connectors. A Machine is a small account server on a TCP port of the test process;
+// Connector is a complete connector for it, and connector-toy beside this package is
+// that connector as a plugin program. Tests look at a Machine directly, not through
+// the connector. Only tests import it.
+package toy
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/json"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+// Management is the user name of every machine's management account.
+const Management = "root"
+
+// Machine is a target. Its methods are safe for concurrent use.
+type Machine struct {
+	listener net.Listener
+	key      string
+	password string // of the management account
+	conns    sync.WaitGroup
+
+	mu       sync.Mutex
+	accounts map[string]Account
+	nextID   int
+	open     map[net.Conn]bool
+	faults   Faults
+	requests []string
+}
+
+// Account is an account on a Machine.
+type Account struct {
+	ID       string    `json:"id"` // never reused
+	Owner    string    `json:"owner"`
+	Comment  string    `json:"comment"`
+	Password string    `json:"password"`
+	Locked   bool      `json:"locked"`
+	Expires  time.Time `json:"expires"`
+	Changed  time.Time `json:"changed"`
+	Groups   []string  `json:"groups"`
+}
+
+// Faults is what a Machine does wrong, until set otherwise. Names are those of
+// requests: login, get, list, create, password, lock, unlock, group, remove.
+type Faults struct {
+	Hang      string // never answer this request
+	CutBefore string // close the connection instead of doing this request
+	CutAfter  string // do this request, then close the connection without an answer
+	Refuse    string // answer "not permitted" to this request
+}
+
+// NewMachine starts a machine that ends with the test.
+func NewMachine(t testing.TB) *Machine {
+	t.Helper()
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Machine{
+		listener: listener,
+		key:      "toy " + rand.Text(),
+		password: rand.Text(),
+		accounts: map[string]Account{},
+		nextID:   1000,
+		open:     map[net.Conn]bool{},
+	}
+	m.conns.Go(m.accept)
+	t.Cleanup(func() {
+		_ = listener.Close()
+		m.mu.Lock()
+		for c := range m.open {
+			_ = c.Close()
+		}
+		m.mu.Unlock()
+		m.conns.Wait()
+	})
+	return m
+}
+
+// Target returns the machine as a target with pinned key and management credential.
+func (m *Machine) Target() sdk.Target {
+	host, port, _ := net.SplitHostPort(m.listener.Addr().String())
+	n, _ := strconv.Atoi(port)
+	return sdk.Target{
+		Address: host,
+		Port:    n,
+		Trust:   sdk.Trust{HostKeys: []string{m.key}},
+		Management: sdk.Credential{
+			Username: Management, Password: sdk.NewSecret([]byte(m.password)),
+		},
+	}
+}
+
+// Set makes the machine misbehave.
+func (m *Machine) Set(f Faults) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.faults = f
+}
+
+// Account returns an account as it is.
+func (m *Machine) Account(name string) (Account, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, ok := m.accounts[name]
+	return a, ok
+}
+
+// Accounts returns all accounts as they are.
+func (m *Machine) Accounts() map[string]Account {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.accounts)
+}
+
+// Put creates or replaces an account behind everybody's back.
+func (m *Machine) Put(name string, a Account) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a.ID == "" {
+		a.ID = m.newID()
+	}
+	m.accounts[name] = a
+}
+
+// LoginWorks reports whether name could log in with password right now.
+func (m *Machine) LoginWorks(name, password string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.login(name, password) == ""
+}
+
+// Requests returns the names of all requests so far, logins included.
+func (m *Machine) Requests() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.requests)
+}
+
+func (m *Machine) newID() string {
+	m.nextID++
+	return strconv.Itoa(m.nextID)
+}
+
+// request and response are the lines of the machine's protocol: one JSON object each.
+// The machine speaks first, with its key.
+type request struct {
+	Op      string  `json:"op"`
+	Name    string  `json:"name,omitempty"`
+	Text    string  `json:"text,omitempty"`
+	Account Account `json:"account,omitzero"`
+}
+
+type response struct {
+	Key      string             `json:"key,omitempty"`
+	Error    string             `json:"error,omitempty"`
+	Account  *Account           `json:"account,omitempty"`
+	Accounts map[string]Account `json:"accounts,omitempty"`
+}
+
+func (m *Machine) accept() {
+	for {
+		conn, err := m.listener.Accept()
+		if err != nil {
+			return
+		}
+		m.mu.Lock()
+		m.open[conn] = true
+		m.mu.Unlock()
+		m.conns.Go(func() { m.serve(conn) })
+	}
+}
+
+func (m *Machine) serve(conn net.Conn) {
+	defer func() {
+		_ = conn.Close()
+		m.mu.Lock()
+		delete(m.open, conn)
+		m.mu.Unlock()
+	}()
+	out := json.NewEncoder(conn)
+	if out.Encode(response{Key: m.key}) != nil {
+		return
+	}
+	var user string
+	lines := bufio.NewScanner(conn)
+	for lines.Scan() {
+		var req request
+		if json.Unmarshal(lines.Bytes(), &req) != nil {
+			return
+		}
+		m.mu.Lock()
+		m.requests = append(m.requests, req.Op)
+		f := m.faults
+		m.mu.Unlock()
+		switch req.Op {
+		case f.Hang:
+			continue
+		case f.CutBefore:
+			return
+		case f.Refuse:
+			if out.Encode(response{Error: "not_permitted"}) != nil {
+				return
+			}
+			continue
+		}
+		res := m.do(&user, req)
+		if req.Op == f.CutAfter || out.Encode(res) != nil {
+			return
+		}
+	}
+}
+
+func (m *Machine) do(user *string, req request) response {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if req.Op == "login" {
+		if why := m.login(req.Name, req.Text); why != "" {
+			return response{Error: why}
+		}
+		*user = req.Name
+		return response{}
+	}
+	if *user != Management {
+		return response{Error: "not_permitted"}
+	}
+	if req.Op == "list" {
+		all := maps.Clone(m.accounts)
+		for name, a := range all {
+			all[name] = a.public()
+		}
+		return response{Accounts: all}
+	}
+	a, exists := m.accounts[req.Name]
+	if req.Op == "get" {
+		if !exists {
+			return response{}
+		}
+		a = a.public()
+		return response{Account: &a}
+	}
+	if exists == (req.Op == "create") {
+		return response{Error: map[bool]string{true: "exists", false: "not_found"}[exists]}
+	}
+	switch req.Op {
+	case "create":
+		a = Account{ID: m.newID(), Owner: req.Account.Owner, Comment: req.Account.Comment, Expires: req.Account.Expires, Locked: true}
+	case "password":
+		a.Password, a.Changed = req.Text, time.Now().UTC()
+	case "lock":
+		a.Locked = true
+	case "unlock":
+		a.Locked = false
+	case "group":
+		if !slices.Contains(a.Groups, req.Text) {
+			a.Groups = append(slices.Clone(a.Groups), req.Text)
+		}
+	case "remove":
+		delete(m.accounts, req.Name)
+		return response{}
+	default:
+		return response{Error: "unknown"}
+	}
+	m.accounts[req.Name] = a
+	return response{}
+}
+
+// public is what the machine tells about an account.
+func (a Account) public() Account {
+	if a.Password != "" {
+		a.Password = "x"
+	}
+	return a
+}
+
+// login returns why name cannot log in, or "".
+func (m *Machine) login(name, password string) string {
+	if name == Management {
+		if password == m.password {
+			return ""
+		}
+		return "bad_credential"
+	}
+	a, ok := m.accounts[name]
+	switch {
+	case !ok || a.Password == "" || a.Password != password:
+		return "bad_credential"
+	case a.Locked || !a.Expires.IsZero() && time.Now().After(a.Expires):
+		return "locked"
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,74 @@
+// Package template understands the placeholders in role commands: %Name% stands for a
+// value, %% for one percent sign, and any other percent sign is an error, so that a
+// forgotten one is found when a role is saved and not on a target. It does not quote:
+// what a value must look like depends on where it stands, which only the connector
+// knows. Connectors and the SDK import it.
+package template
+
+import (
+	"fmt"
+	"strings"
+)
+
+// maxName bounds the length of a placeholder's name.
+const maxName = 64
+
+// ValidName reports whether s can be the name of a placeholder: a letter, then letters,
+// digits and underscores, 64 at most.
+func ValidName(s string) bool {
+	if s == "" || len(s) > maxName || !letter(s[0]) {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !letter(c) && c != '_' && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+func letter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
+
+// Placeholders returns the names used in command, each once, in order of appearance.
+func Placeholders(command string) ([]string, error) {
+	var names []string
+	seen := map[string]bool{}
+	_, err := Expand(command, func(name string) (string, error) {
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+		return "", nil
+	})
+	return names, err
+}
+
+// Expand replaces every placeholder by what value returns for its name. Values are not
+// looked at again. The first error of value ends it.
+func Expand(command string, value func(name string) (string, error)) (string, error) {
+	var b strings.Builder
+	rest := command
+	for {
+		text, after, found := strings.Cut(rest, "%")
+		b.WriteString(text)
+		if !found {
+			return b.String(), nil
+		}
+		name, after, found := strings.Cut(after, "%")
+		switch {
+		case !found:
+			return "", fmt.Errorf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", len(command)-len(rest)+len(text))
+		case name == "":
+			b.WriteByte('%')
+		case !ValidName(name):
+			return "", fmt.Errorf("%%%s%% is no placeholder; write %%%% for a plain percent sign", name)
+		default:
+			v, err := value(name)
+			if err != nil {
+				return "", fmt.Errorf("%%%s%%: %w", name, err)
+			}
+			b.WriteString(v)
+		}
+		rest = after
+	}
+}

@@ -1,0 +1,246 @@
+package connector_test
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/ssh/connector"
+)
+
+func TestRolesGiveWhatTheySay(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	sudo := func(account, command string) string {
+		return b.inside("su " + account + " -c 'sudo -n " + command + "' 2>&1; true")
+	}
+
+	r := b.provision("admin1", "linux-admin-sudo", nil)
+	if !slices.Contains(r.Facts.Groups, "sudo") || !strings.Contains(b.inside("id -Gn admin1"), "sudo") {
+		t.Errorf("groups %v", r.Facts.Groups)
+	}
+	if got := b.inside("echo '" + accountPassword + "' | su admin1 -c \"sudo -S -p '' id -un\""); strings.TrimSpace(got) != "root" {
+		t.Errorf("the administrator became %q", got)
+	}
+
+	b.provision("admin2", "linux-sudo-nopasswd", nil)
+	if got := strings.TrimSpace(sudo("admin2", "id -un")); got != "root" {
+		t.Errorf("without a password: %q", got)
+	}
+	if got := strings.TrimSpace(b.inside("stat -c '%a %U %G' /etc/sudoers.d/reeve-admin2; ls -A /etc/sudoers.d | wc -l")); got != "440 root root\n1" {
+		t.Errorf("the sudoers file is %q", got)
+	}
+
+	r = b.provision("oper", "linux-service-operator", map[string]string{"Units": "nginx.service cron"})
+	if len(r.Facts.Grants) != 8 {
+		t.Errorf("grants %q", r.Facts.Grants)
+	}
+	if got := sudo("oper", "-l /usr/bin/systemctl restart cron"); !strings.Contains(got, "systemctl restart cron") {
+		t.Errorf("the operator may not restart: %s", got)
+	}
+	for _, command := range []string{"systemctl restart sshd", "systemctl restart cron sshd", "id", "systemctl status cron"} {
+		if got := sudo("oper", command); !strings.Contains(got, "password is required") {
+			t.Errorf("the operator may run %q: %s", command, got)
+		}
+	}
+
+	b.provision("backup1", "linux-backup-operator", map[string]string{"Paths": "/etc/pam.d"})
+	if got := sudo("backup1", "tar --one-file-system -cf - /etc/pam.d | tar -t | head -1"); !strings.Contains(got, "etc/pam.d/") {
+		t.Errorf("backup: %s", got)
+	}
+	if got := sudo("backup1", "tar --one-file-system -cf - /etc/pam.d /root"); !strings.Contains(got, "password is required") {
+		t.Errorf("the backup operator may read more: %s", got)
+	}
+
+	r = b.provision("reader", "linux-log-reader", nil)
+	if !slices.Contains(r.Facts.Groups, "adm") {
+		t.Errorf("groups %v", r.Facts.Groups)
+	}
+
+	_, err := b.apply(t.Context(), b.intent(sdk.Provision, "docker1", "linux-docker"))
+	b.wantClass("a role whose group the host lacks", err, sdk.ClassUnsupported)
+	b.untouched("docker1")
+}
+
+func TestAccountIsTraceableAndExpires_C37(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	in := b.intent(sdk.Provision, "alice", "linux-standard")
+	in.ExpiresAt = time.Date(2031, 5, 6, 23, 59, 0, 0, time.UTC)
+	r := b.must(in)
+	line := strings.TrimSpace(b.inside("getent passwd alice"))
+	if !strings.Contains(line, ":reeve acct_alice ticket 17:/home/alice:/bin/bash") {
+		t.Errorf("passwd has %q", line)
+	}
+	// The first day that lies wholly after the instant: 2031-05-07 is day 22406.
+	if e, _, err := b.host.Shadow("alice"); err != nil || e.Expire != "22406" {
+		t.Errorf("shadow expires on day %q, %v", e.Expire, err)
+	}
+	if want := time.Date(2031, 5, 7, 0, 0, 0, 0, time.UTC); !r.Facts.ExpiresAt.Equal(want) {
+		t.Errorf("facts say %s", r.Facts.ExpiresAt)
+	}
+	// Enabling puts the date back that disabling overwrote.
+	in.Action = sdk.Disable
+	b.must(in)
+	in.Action = sdk.Enable
+	b.must(in)
+	if e, _, _ := b.host.Shadow("alice"); e.Expire != "22406" || e.Locked() {
+		t.Errorf("after enabling, shadow has %+v", e)
+	}
+}
+
+func TestDisableEndsSessionsAndKeys_C24(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.provision("alice", "linux-standard", nil)
+	signer, line, _ := newKey(t)
+	b.inside("install -d -m700 -o alice -g alice /home/alice/.ssh && echo '" + line + "' > /home/alice/.ssh/authorized_keys && chown alice /home/alice/.ssh/authorized_keys")
+	client, err := b.login("alice", ssh.PublicKeys(signer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Start("exec sleep 600"); err != nil {
+		t.Fatal(err)
+	}
+	facts, err := (connector.Connector{}).Inspect(t.Context(), b.target, "alice")
+	if err != nil || facts.Sessions < 1 || !strings.HasPrefix(facts.Attributes["authorized_keys"], "SHA256:") {
+		t.Fatalf("facts %+v, %v", facts, err)
+	}
+
+	r := b.must(b.intent(sdk.Disable, "alice", ""))
+	if r.Facts.Attributes["sessions_ended"] != "1" || r.Facts.Sessions != 0 {
+		t.Errorf("sessions: %+v", r.Facts)
+	}
+	if err := session.Wait(); err == nil {
+		t.Error("the session went on")
+	}
+	if out := b.inside("pgrep -u alice; true"); out != "" {
+		t.Errorf("processes are left: %s", out)
+	}
+	if c, err := b.login("alice", ssh.PublicKeys(signer)); err == nil {
+		_ = c.Close()
+		t.Error("the key still opens the account")
+	}
+}
+
+func TestDeprovisionLeavesNothingUnsaid_C27(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.provision("alice", "linux-sudo-nopasswd", nil)
+	b.inside("touch /var/tmp/left && chown alice /var/tmp/left; setsid setpriv --reuid alice sleep 600 >/dev/null 2>&1 </dev/null &")
+	b.eventually("a process of alice", func() bool { return b.inside("pgrep -u alice; true") != "" })
+	r := b.must(b.intent(sdk.Deprovision, "alice", ""))
+	if !slices.ContainsFunc(r.Residue, func(s string) bool { return strings.Contains(s, "/var/tmp/left") }) {
+		t.Errorf("residue %q", r.Residue)
+	}
+	b.untouched("alice")
+
+	// A sudoers file that survived a removal behind our back is still taken away.
+	b.inside("echo 'bob ALL=(ALL) ALL' > /etc/sudoers.d/reeve-bob")
+	if r := b.must(b.intent(sdk.Deprovision, "bob", "")); !r.Changed {
+		t.Error("removing the file is no change")
+	}
+	b.untouched("bob")
+}
+
+func TestAnInterruptedProvisionIsCompleted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.inside("useradd -m -s /bin/bash -c 'reeve acct_alice ticket 17' alice") // the work of a crashed run
+	r := b.provision("alice", "linux-admin-sudo", nil)
+	if !r.Changed || !slices.Contains(r.Facts.Groups, "sudo") || !r.Facts.HasPassword || r.Facts.ExpiresAt.IsZero() {
+		t.Errorf("result %+v", r)
+	}
+	v, err := (connector.Connector{}).Verify(t.Context(), b.target,
+		sdk.Credential{Username: "alice", Password: sdk.NewSecret([]byte(accountPassword))})
+	if err != nil || v.Kind != sdk.VerdictOK || v.Identity != "alice" {
+		t.Errorf("verify %+v, %v", v, err)
+	}
+}
+
+func TestRootAndTheManagementAccountAreNeverDisabled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, action := range []sdk.Action{sdk.Disable, sdk.Deprovision} {
+		in := b.intent(action, "root", "")
+		in.Identity = "0" // adopted
+		_, err := b.apply(t.Context(), in)
+		b.wantClass(string(action)+" root", err, sdk.ClassInvalid)
+	}
+	if e, _, _ := b.host.Shadow("root"); e.Locked() {
+		t.Error("root is locked")
+	}
+}
+
+func TestAReusedUIDIsAnotherAccount_C27(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r := b.provision("alice", "linux-standard", nil)
+	b.inside("userdel -r alice; useradd -m -c 'somebody else' alice")
+	if e, _, _ := b.host.Passwd("alice"); r.Facts.Identity != strconv.Itoa(e.UID) {
+		t.Fatalf("the host did not give uid %s out again but %d", r.Facts.Identity, e.UID)
+	}
+	in := b.intent(sdk.Deprovision, "alice", "")
+	in.Identity = r.Facts.Identity
+	_, err := b.apply(t.Context(), in)
+	b.wantClass("removing an account with a uid that was ours", err, sdk.ClassExists)
+	if _, ok, _ := b.host.Passwd("alice"); !ok {
+		t.Error("somebody else's account was removed")
+	}
+}
+
+func TestDiscoverListsPeople(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.provision("alice", "linux-standard", nil)
+	b.inside("useradd -m carol && useradd -r daemon2")
+	var names []string
+	err := (connector.Connector{}).Discover(t.Context(), b.target, func(f sdk.Facts) bool {
+		names = append(names, f.Account)
+		return true
+	})
+	slices.Sort(names)
+	if err != nil || !slices.Equal(names, []string{"alice", "carol", "root"}) {
+		t.Errorf("discovered %q, %v", names, err)
+	}
+}
+
+type output struct{ out, err strings.Builder }
+
+func (o *output) Stdout(p []byte) { o.out.Write(p) }
+func (o *output) Stderr(p []byte) { o.err.Write(p) }
+
+func TestRunStreamsAndTellsTheStatus(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var o output
+	status, err := (connector.Connector{}).Run(t.Context(), b.target, "echo out; echo err >&2; exit 7", &o)
+	if err != nil || status != 7 || o.out.String() != "out\n" || o.err.String() != "err\n" {
+		t.Errorf("status %d, %v, %q, %q", status, err, o.out.String(), o.err.String())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := (connector.Connector{}).Run(ctx, b.target, "echo here; exec sleep 600", new(output))
+		done <- err
+	}()
+	b.eventually("the command", func() bool { return b.inside("pgrep -x sleep; true") != "" })
+	cancel()
+	select {
+	case err := <-done:
+		b.wantClass("a cancelled run", err, sdk.ClassUnknownOutcome)
+	case <-time.After(2 * time.Second):
+		t.Error("the run did not end within 2 s of its cancellation")
+	}
+}

@@ -1,0 +1,139 @@
+package connector
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/template"
+)
+
+// Role commands are one of
+//
+//	group NAME         the account is a member of the group
+//	group A|B          … of the first of these groups the host has
+//	group? NAME        … if the host has the group
+//	sudoers RULE       a line of /etc/sudoers.d, for the account alone
+//
+// with %Username% and parameters. A parameter whose value is several words repeats the
+// command, once for each word.
+const (
+	groupCommand    = "group "
+	optionalCommand = "group? "
+	sudoersCommand  = "sudoers "
+)
+
+var (
+	groupName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+	// wordOf is what a word of a parameter may be: nothing with a meaning of its own in
+	// sudoers (sudoers(5), "Other special characters and reserved words").
+	wordOf = regexp.MustCompile(`^[A-Za-z0-9_/][A-Za-z0-9@_./-]*$`)
+)
+
+// command is one role command with its placeholders filled in.
+type command struct {
+	groups   []string // alternatives
+	optional bool
+	rule     string // of sudoers
+}
+
+// commands returns what the role asks for, placeholders filled in.
+func commands(in sdk.Intent) ([]command, error) {
+	for phase := range in.Role.Phases {
+		if phase != sdk.PhaseGrant {
+			return nil, sdk.Errorf(sdk.ClassInvalid, "role %s: this connector knows no commands for the phase %s", in.Role.Name, phase)
+		}
+	}
+	var all []command
+	for _, text := range in.Role.Phases[sdk.PhaseGrant] {
+		lines, err := repeat(text, in)
+		if err != nil {
+			return nil, sdk.Errorf(sdk.ClassInvalid, "role %s, %q: %v", in.Role.Name, text, err)
+		}
+		for _, line := range lines {
+			c, err := parseCommand(text, line, in.Account)
+			if err != nil {
+				return nil, sdk.Errorf(sdk.ClassInvalid, "role %s, %q: %v", in.Role.Name, text, err)
+			}
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// repeat fills in the placeholders of text, once for each combination of words.
+func repeat(text string, in sdk.Intent) ([]string, error) {
+	names, err := template.Placeholders(text)
+	if err != nil {
+		return nil, err
+	}
+	choices := []map[string]string{{sdk.UsernamePlaceholder: in.Account}}
+	for _, name := range names {
+		if name == sdk.UsernamePlaceholder {
+			continue
+		}
+		words := strings.Fields(in.Params[name])
+		var next []map[string]string
+		for _, choice := range choices {
+			for _, word := range words {
+				if !wordOf.MatchString(word) || strings.Contains(word, "..") {
+					return nil, fmt.Errorf("the value of %%%s%% has a word with characters that are not allowed", name)
+				}
+				c := map[string]string{name: word}
+				for k, v := range choice {
+					c[k] = v
+				}
+				next = append(next, c)
+			}
+		}
+		choices = next
+	}
+	var lines []string
+	for _, choice := range choices {
+		line, err := template.Expand(text, func(name string) (string, error) { return choice[name], nil })
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+// parseCommand parses line, which is text with its placeholders filled in.
+func parseCommand(text, line, account string) (command, error) {
+	switch {
+	case strings.HasPrefix(text, groupCommand), strings.HasPrefix(text, optionalCommand):
+		_, names, _ := strings.Cut(line, " ")
+		c := command{groups: strings.Split(names, "|"), optional: strings.HasPrefix(text, optionalCommand)}
+		for _, g := range c.groups {
+			if !groupName.MatchString(g) {
+				return command{}, fmt.Errorf("%q is no name of a group", g)
+			}
+		}
+		return c, nil
+	case strings.HasPrefix(text, sudoersCommand):
+		rule := strings.TrimPrefix(line, sudoersCommand)
+		if !strings.HasPrefix(text, sudoersCommand+"%"+sdk.UsernamePlaceholder+"% ") || !strings.HasPrefix(rule, account+" ") {
+			return command{}, fmt.Errorf("a rule must begin with %%%s%% and a space", sdk.UsernamePlaceholder)
+		}
+		if strings.ContainsFunc(rule, func(r rune) bool { return r < ' ' || r > '~' || r == '\\' || r == '*' || r == '#' }) {
+			return command{}, fmt.Errorf("a rule has only printable ASCII, and no wildcard, comment or continuation")
+		}
+		return command{rule: rule}, nil
+	default:
+		return command{}, fmt.Errorf("a command begins with %q, %q or %q", groupCommand, optionalCommand, sudoersCommand)
+	}
+}
+
+// rules returns the sudoers lines among cs.
+func rules(cs []command) []string {
+	var lines []string
+	for _, c := range cs {
+		if c.rule != "" && !slices.Contains(lines, c.rule) {
+			lines = append(lines, c.rule)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,185 @@
+package connector
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/ssh/transport"
+)
+
+// state is what a host says about one account.
+type state struct {
+	exists   bool
+	uid      int
+	comment  string
+	home     string
+	shell    string
+	hash     string // a short digest of the password field, to see that it changed
+	password string // set, locked, none, empty; "" if it cannot be read
+	changed  int    // day of the last password change, -1 unknown
+	expires  int    // day from which the account is refused, -1 never
+	groups   []string
+	sudoers  []string
+	sessions int
+	keys     []string
+}
+
+// stateScript prints facts as lines of "key value". Of the password it tells only the
+// kind, and 16 hex digits of a digest of the salted hash.
+const stateScript = `u=$1
+p=$(getent passwd -- "$u") || { rc=$?; [ $rc -eq 2 ] && { echo 'exists no'; echo 'end'; exit 0; }; exit 70; }
+case $p in "$u":*) ;; *) echo 'exists no'; echo 'end'; exit 0;; esac
+echo "passwd $p"
+if s=$(getent shadow -- "$u"); then
+  h=${s#*:}; r=${h#*:}; h=${h%%:*}
+  case $h in '') k=empty;; '!'|'!!'|'*'|'!*'|x) k=none;; '!'*) k=locked;; '*'*) k=none;; *) k=set;; esac
+  echo "password $k"
+  echo "aging $r"
+  echo "hash $(printf %s "$h" | sha256sum | cut -c1-16)"
+fi
+echo "groups $(id -Gn -- "$u")"
+f=/etc/sudoers.d/reeve-$u
+[ -f "$f" ] && sed 's/^/sudoers /' "$f"
+i=$(id -u -- "$u")
+ps -o sid=,comm= -u "$i" 2>/dev/null | sed 's/^ */process /'
+k=$(getent passwd -- "$u" | cut -d: -f6)/.ssh/authorized_keys
+[ -f "$k" ] && ssh-keygen -lf "$k" 2>/dev/null | sed 's/^/key /'
+echo end
+`
+
+func readState(ctx context.Context, h *transport.Host, account string) (state, error) {
+	out, err := h.Script(ctx, transport.Script{Text: stateScript, Args: []string{account}})
+	if err != nil {
+		return state{}, err
+	}
+	s, ok := parseState(out.Stdout, account)
+	if out.Status != 0 || !ok {
+		return state{}, sdk.Errorf(sdk.ClassProtocol, "the host's account database cannot be read: %s", out.Stderr)
+	}
+	return s, nil
+}
+
+// parseState parses what stateScript printed; ok is false if it is not all there.
+func parseState(text, account string) (s state, ok bool) {
+	s = state{changed: -1, expires: -1}
+	sids := map[string]bool{}
+	daemons := 0
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		key, value, _ := strings.Cut(line, " ")
+		switch key {
+		case "end":
+			s.sessions = max(len(sids), daemons)
+			slices.Sort(s.groups)
+			slices.Sort(s.keys)
+			return s, true
+		case "passwd":
+			f := strings.Split(value, ":")
+			if len(f) != 7 || f[0] != account {
+				return state{}, false
+			}
+			uid, err := strconv.Atoi(f[2])
+			if err != nil || uid < 0 {
+				return state{}, false
+			}
+			s.exists, s.uid, s.comment, s.home, s.shell = true, uid, f[4], f[5], f[6]
+		case "password":
+			s.password = value
+		case "aging":
+			f := strings.Split(value, ":") // lastchg:min:max:warn:inactive:expire:reserved
+			if len(f) < 6 {
+				return state{}, false
+			}
+			s.changed, s.expires = day(f[0]), day(f[5])
+		case "hash":
+			s.hash = value
+		case "groups":
+			s.groups = strings.Fields(value)
+		case "sudoers":
+			if rule := strings.TrimSpace(value); rule != "" && !strings.HasPrefix(rule, "#") {
+				s.sudoers = append(s.sudoers, rule)
+			}
+		case "process":
+			sid, name, _ := strings.Cut(strings.TrimSpace(value), " ")
+			if strings.HasPrefix(strings.TrimSpace(name), "sshd") {
+				daemons++
+			} else if sid != "" {
+				sids[sid] = true
+			}
+		case "key":
+			if f := strings.Fields(value); len(f) >= 2 {
+				s.keys = append(s.keys, f[1])
+			}
+		}
+	}
+	return state{}, false
+}
+
+func day(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return -1
+	}
+	return n
+}
+
+// dayOf is the instant at which a day of shadow(5) begins, and zero for -1.
+func dayOf(n int) time.Time {
+	if n < 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(n)*24*60*60, 0).UTC()
+}
+
+// lockedDay is the day of expiry that usermod -e 1 sets.
+const lockedDay = 1
+
+func (s state) locked() bool { return s.expires == lockedDay || s.password == "locked" }
+
+// marker begins the comment of every account made for an account id.
+func marker(id string) string { return "reeve " + id }
+
+// owner returns the account id an account was made for.
+func (s state) owner() string {
+	rest, ok := strings.CutPrefix(s.comment, "reeve ")
+	if !ok {
+		return ""
+	}
+	id, _, _ := strings.Cut(rest, " ")
+	return strings.TrimRight(id, ",")
+}
+
+func (s state) identity() string { return strconv.Itoa(s.uid) }
+
+func (s state) facts(account string) sdk.Facts {
+	f := sdk.Facts{Account: account, ReadAt: time.Now().UTC()}
+	if !s.exists {
+		return f
+	}
+	f.Exists = true
+	f.Identity = s.identity()
+	f.Locked = s.locked()
+	f.HasPassword = s.password == "set" || s.password == "locked"
+	if s.expires != lockedDay {
+		f.ExpiresAt = dayOf(s.expires)
+	}
+	f.PasswordChangedAt = dayOf(s.changed)
+	f.Groups = s.groups
+	for _, rule := range s.sudoers {
+		f.Grants = append(f.Grants, "sudoers "+rule)
+	}
+	slices.Sort(f.Grants)
+	f.Sessions = s.sessions
+	f.Attributes = map[string]string{"comment": s.comment, "home": s.home, "shell": s.shell, "password": s.password}
+	if owner := s.owner(); owner != "" {
+		f.Attributes["owner"] = owner
+	}
+	if len(s.keys) > 0 {
+		f.Attributes["authorized_keys"] = strings.Join(s.keys, " ")
+	}
+	return f
+}
