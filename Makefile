@@ -9,6 +9,10 @@ GOFLAGS_BUILD := -trimpath -tags nomsgpack -ldflags "-s -w -X github.com/reeve-p
 export CGO_ENABLED ?= 1
 ARGS ?=
 
+# Tests, in check. What fails is run once more, the whole test by itself, and passes if it then does: clusters with deadlines share two
+# processors here. It is printed all the same, and listed at the end. More than three failures, or a data race, are not tried again.
+GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails=1 --rerun-fails-max-failures 3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
+
 # What tests and the demo need from Debian; see docs/development.md.
 PACKAGES := openssh-server openssh-client sudo mariadb-server nftables iproute2 iputils-ping openssl tcpdump fuse3 \
   protobuf-compiler libprotobuf-dev util-linux gcc libc6-dev
@@ -73,12 +77,12 @@ check: setup ## everything CI asks for: format, lint, generated code, go.mod, im
 	@echo "== go.mod"; go mod tidy -diff
 	@echo "== vet"; go vet -tags nomsgpack ./...; go vet -tags "nomsgpack mutants" ./internal/linearize
 	@echo "== lint"; $(MAKE) --no-print-directory lint
-	@echo "== tests"; REEVE_LAB=require go test -tags nomsgpack -race -p 3 -timeout 15m $$(go list ./... | grep -v -e /internal/systemtest -e /internal/simulation)
+	@echo "== tests"; REEVE_LAB=require $(GOTESTSUM) --packages="$$(go list ./... | grep -v -e /internal/systemtest -e /internal/simulation | tr '\n' ' ')" -- -tags nomsgpack -race -p 3 -timeout 15m
 	@echo "== broken builds"; $(MAKE) --no-print-directory mutants
 	@echo "== simulation"; go test -tags nomsgpack -timeout 10m ./internal/simulation
 	@go test -tags nomsgpack,mutants -run TestBrokenBuilds -timeout 10m ./internal/simulation
 	@echo "== fuzz"; go run ./internal/fuzzall -width 16
-	@echo "== whole clusters on real targets"; REEVE_LAB=require go test -tags nomsgpack -race -p 1 -timeout 15m ./internal/systemtest/...
+	@echo "== whole clusters on real targets"; REEVE_LAB=require $(GOTESTSUM) --packages ./internal/systemtest/... -- -tags nomsgpack -race -p 1 -timeout 15m
 	@echo "== chaos"; $(MAKE) --no-print-directory chaos ARGS="--seed 1 --rounds 10"
 
 .PHONY: fuzz

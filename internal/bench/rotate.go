@@ -134,24 +134,24 @@ func (w *targets) rotateSides(ctx context.Context, e *env, hosts, accounts int, 
 const readUser = `LC_ALL=C; LANG=C; PATH=/usr/sbin:/usr/bin:/sbin:/bin; export LC_ALL LANG PATH; umask 022; set -- %s; u=$1
 p=$(getent passwd -- "$u") || { rc=$?; [ $rc -eq 2 ] && { echo 'exists no'; echo 'end'; exit 0; }; exit 70; }
 case $p in "$u":*) ;; *) echo 'exists no'; echo 'end'; exit 0;; esac
-echo "passwd $p"
+printf 'passwd %%s\n' "$p"
 if s=$(getent shadow -- "$u"); then
   h=${s#*:}; r=${h#*:}; h=${h%%%%:*}
   echo "password set"
-  echo "aging $r"
-  echo "hash $(printf %%s "$h" | sha256sum | cut -c1-16)"
+  printf 'aging %%s\n' "$r"
+  d=$(printf %%s "$h" | sha256sum) && printf 'hash %%.16s\n' "$d"
 fi
-echo "groups $(id -Gn -- "$u")"
+printf 'groups %%s\n' "$(id -Gn -- "$u")"
 f=/etc/sudoers.d/reeve-$u
-[ -f "$f" ] && sed 's/^/sudoers /' "$f"
-i=$(id -u -- "$u")
-ps -o sid=,comm= -u "$i" 2>/dev/null | sed 's/^ */process /'
-k=$(getent passwd -- "$u" | cut -d: -f6)/.ssh/authorized_keys
-[ -f "$k" ] && ssh-keygen -lf "$k" 2>/dev/null | sed 's/^/key /'
+[ -f "$f" ] && while IFS= read -r l || [ -n "$l" ]; do printf 'sudoers %%s\n' "$l"; done <"$f"
+i=${p#*:*:}; i=${i%%%%:*}
+ps -o sid=,comm= -u "$i" 2>/dev/null | while read -r l; do printf 'process %%s\n' "$l"; done
+k=${p%%:*}; k=${k##*:}/.ssh/authorized_keys
+[ -f "$k" ] && ssh-keygen -lf "$k" 2>/dev/null | while read -r l; do printf 'key %%s\n' "$l"; done
 echo end
 `
 
-const setPassword = "case $(getent shadow -- %s | cut -d: -f2) in '!'?*) lock=-L;; *) lock=;; esac; " +
+const setPassword = "s=$(getent shadow -- %s); s=${s#*:}; case ${s%%%%:*} in '!'?*) lock=-L;; *) lock=;; esac; " +
 	`IFS= read -r line && printf '%%s\n' "$line" | chpasswd && { [ -z "$lock" ] || usermod -L -- %[1]s; }`
 
 // rotate sets a new password with the bare library.

@@ -200,6 +200,19 @@ func TestAReusedUIDIsAnotherAccount_C27(t *testing.T) {
 	}
 }
 
+// A comment is what the account's owner says (chfn); none of it becomes a line of the host's answer.
+func TestACommentDoesNotSpeakForTheHost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.provision("alice", "linux-standard", nil)
+	comment := `x\ngroups root\nend\n`
+	b.inside("usermod -c '" + comment + "' alice")
+	facts, err := (connector.Connector{}).Inspect(t.Context(), b.target, "alice")
+	if err != nil || facts.Attributes["comment"] != comment || !facts.HasPassword || slices.Contains(facts.Groups, "root") {
+		t.Errorf("facts %+v, %v", facts, err)
+	}
+}
+
 func TestDiscoverListsPeople(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -109,7 +109,7 @@ func operations(
 	case sdk.Rotate:
 		return []operation{{Step: sdk.Step{
 			ID: "password", Title: "Set the password; an account that is locked stays locked", Changes: true,
-			Command: "case $(getent shadow -- " + u + " | cut -d: -f2) in '!'?*) lock=-L;; *) lock=;; esac; " +
+			Command: "s=$(getent shadow -- " + u + "); s=${s#*:}; case ${s%%:*} in '!'?*) lock=-L;; *) lock=;; esac; " +
 				`IFS= read -r line && printf '%s\n' "$line" | chpasswd && { [ -z "$lock" ] || usermod -L -- ` + u + `; }` +
 				" # standard input: " + in.Account + ":********",
 		}, input: true}}, nil

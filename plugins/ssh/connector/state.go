@@ -29,25 +29,26 @@ type state struct {
 }
 
 // stateScript prints facts as lines of "key value". Of the password it tells only the
-// kind, and 16 hex digits of a digest of the salted hash.
+// kind, and 16 hex digits of a digest of the salted hash. What others chose, such as the
+// comment, is printed by printf: echo would make lines of a \n in it.
 const stateScript = `u=$1
 p=$(getent passwd -- "$u") || { rc=$?; [ $rc -eq 2 ] && { echo 'exists no'; echo 'end'; exit 0; }; exit 70; }
 case $p in "$u":*) ;; *) echo 'exists no'; echo 'end'; exit 0;; esac
-echo "passwd $p"
+printf 'passwd %s\n' "$p"
 if s=$(getent shadow -- "$u"); then
   h=${s#*:}; r=${h#*:}; h=${h%%:*}
   case $h in '') k=empty;; '!'|'!!'|'*'|'!*'|x) k=none;; '!'*) k=locked;; '*'*) k=none;; *) k=set;; esac
   echo "password $k"
-  echo "aging $r"
-  echo "hash $(printf %s "$h" | sha256sum | cut -c1-16)"
+  printf 'aging %s\n' "$r"
+  d=$(printf %s "$h" | sha256sum) && printf 'hash %.16s\n' "$d"
 fi
-echo "groups $(id -Gn -- "$u")"
+printf 'groups %s\n' "$(id -Gn -- "$u")"
 f=/etc/sudoers.d/reeve-$u
-[ -f "$f" ] && sed 's/^/sudoers /' "$f"
-i=$(id -u -- "$u")
-ps -o sid=,comm= -u "$i" 2>/dev/null | sed 's/^ */process /'
-k=$(getent passwd -- "$u" | cut -d: -f6)/.ssh/authorized_keys
-[ -f "$k" ] && ssh-keygen -lf "$k" 2>/dev/null | sed 's/^/key /'
+[ -f "$f" ] && while IFS= read -r l || [ -n "$l" ]; do printf 'sudoers %s\n' "$l"; done <"$f"
+i=${p#*:*:}; i=${i%%:*}
+ps -o sid=,comm= -u "$i" 2>/dev/null | while read -r l; do printf 'process %s\n' "$l"; done
+k=${p%:*}; k=${k##*:}/.ssh/authorized_keys
+[ -f "$k" ] && ssh-keygen -lf "$k" 2>/dev/null | while read -r l; do printf 'key %s\n' "$l"; done
 echo end
 `
 
