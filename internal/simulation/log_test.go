@@ -224,7 +224,7 @@ func (n *node) apply() {
 	if n.applied < n.flushAt {
 		return
 	}
-	n.flushAt = n.applied + 20 + n.w.rng.IntN(1000)
+	n.flushAt = n.applied + 20 + n.w.rng.IntN(n.w.flushEvery)
 	if err := n.store.Flush(); err != nil {
 		n.w.fail("flush: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -157,7 +158,7 @@ func simulate(out io.Writer) bool {
 // together plays parts at the same time, each in a process of its own: the seeded source
 // of randomness belongs to a whole process.
 func together(ctx context.Context, seeds []uint64, rotations int, progress io.Writer) (sum outcome, err error) {
-	var mu sync.Mutex
+	outcomes, errs := make([]outcome, len(seeds)), make([]error, len(seeds))
 	var running sync.WaitGroup
 	for i, s := range seeds {
 		running.Go(func() {
@@ -166,22 +167,22 @@ func together(ctx context.Context, seeds []uint64, rotations int, progress io.Wr
 			cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 			cmd.Stderr = progress
 			out, failed := cmd.Output()
-			var o outcome
+			o := &outcomes[i]
 			lines := bufio.NewScanner(bytes.NewReader(out))
 			lines.Buffer(nil, 1<<20)
-			for lines.Scan() && json.Unmarshal(lines.Bytes(), &o) != nil {
+			for lines.Scan() && json.Unmarshal(lines.Bytes(), o) != nil {
 				continue
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			sum.add(o)
-			if failed != nil && o.Problem == "" && err == nil {
-				err = fmt.Errorf("part %d: %w: %s", i+1, failed, out[max(0, len(out)-4000):])
+			if failed != nil && o.Problem == "" {
+				errs[i] = fmt.Errorf("part %d: %w: %s", i+1, failed, out[max(0, len(out)-4000):])
 			}
 		})
 	}
 	running.Wait()
-	return sum, err
+	for _, o := range outcomes { // in the order of the seeds, so that the trace is the same each time
+		sum.add(o)
+	}
+	return sum, errors.Join(errs...)
 }
 
 // TestPart is one part of a simulation, in a process that together started.

@@ -51,10 +51,11 @@ type world struct {
 	logins  []*login
 	site    reeve.SiteID
 
-	faulty    bool
-	weights   map[string]float64 // of each kind of fault, in this episode
-	tickEvery time.Duration
-	finished  map[key]bool // deliveries an agent is through with
+	faulty     bool
+	weights    map[string]float64 // of each kind of fault, in this episode
+	tickEvery  time.Duration
+	flushEvery int          // entries between two flushes of a controller, at most, in this episode
+	finished   map[key]bool // deliveries an agent is through with
 
 	want        int // rotations to be asked for
 	rotations   int // asked for and begun
@@ -68,6 +69,7 @@ func newWorld(root string, seed uint64) *world {
 	w := &world{loop: newLoop(seed), root: root, cipher: cipher, vault: vault.New(cipher), targets: map[string]*target{},
 		weights: map[string]float64{}, tickEvery: time.Second, finished: map[key]bool{}, faults: map[string]int{}}
 	w.log = &replog{w: w}
+	w.flushEvery = []int{1000, 3000, 10_000}[w.rng.IntN(3)]
 	for k := range controllers {
 		n := &node{w: w, name: fmt.Sprintf("controller %d", k+1)}
 		n.path = filepath.Join(w.dir(fmt.Sprintf("c%d", k+1)), "state.db")
