@@ -1,8 +1,15 @@
 // Package template understands the placeholders in role commands: %Name% stands for a
 // value, %% for one percent sign, and any other percent sign is an error, so that a
-// forgotten one is found when a role is saved and not on a target. It does not quote:
-// what a value must look like depends on where it stands, which only the connector
-// knows. Connectors and the SDK import it.
+// forgotten one is found when a role is saved and not on a target.
+//
+// What a value must look like depends on where it stands. A [Dialect] reads a command as
+// its target does, knows whether a placeholder stands in a string, in a quoted name or
+// alone, writes values for it, and refuses commands in which no way of writing is safe:
+//
+//	c, err := template.TSQL.Parse("EXEC sp_addsrvrolemember @loginame = N'%Username%', @rolename = N'sysadmin'")
+//	sql, err := c.Render(func(template.Slot) (string, error) { return "o'brien", nil }, nil)
+//
+// Connectors and the SDK import it.
 package template
 
 import (
@@ -47,27 +54,41 @@ func Placeholders(command string) ([]string, error) {
 // looked at again. The first error of value ends it.
 func Expand(command string, value func(name string) (string, error)) (string, error) {
 	var b strings.Builder
+	err := expand(command, func(text string) { b.WriteString(text) }, func(name string) error {
+		v, err := value(name)
+		if err != nil {
+			return fmt.Errorf("%%%s%%: %w", name, err)
+		}
+		b.WriteString(v)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+// expand calls text for what stands as it is, and slot for each placeholder, in their order.
+func expand(command string, text func(string), slot func(name string) error) error {
 	rest := command
 	for {
-		text, after, found := strings.Cut(rest, "%")
-		b.WriteString(text)
+		before, after, found := strings.Cut(rest, "%")
+		text(before)
 		if !found {
-			return b.String(), nil
+			return nil
 		}
 		name, after, found := strings.Cut(after, "%")
 		switch {
 		case !found:
-			return "", fmt.Errorf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", len(command)-len(rest)+len(text))
+			return fmt.Errorf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", len(command)-len(rest)+len(before))
 		case name == "":
-			b.WriteByte('%')
+			text("%")
 		case !ValidName(name):
-			return "", fmt.Errorf("%%%s%% is no placeholder; write %%%% for a plain percent sign", name)
+			return fmt.Errorf("%%%s%% is no placeholder; write %%%% for a plain percent sign", name)
 		default:
-			v, err := value(name)
-			if err != nil {
-				return "", fmt.Errorf("%%%s%%: %w", name, err)
+			if err := slot(name); err != nil {
+				return err
 			}
-			b.WriteString(v)
 		}
 		rest = after
 	}
