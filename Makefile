@@ -40,8 +40,7 @@ $(BIN)/.tools: .tools/go.mod .tools/go.sum
 build: ## build controller, agent, command line and connectors into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./controller/cmd/reeved ./agent/cmd/reeve-agent ./api/cmd/reeve
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/connectors/connector-ssh ./plugins/ssh
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/connectors/connector-mysql ./plugins/mysql
+	for main in plugins/*/main.go; do d=$$(dirname $$main); CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/connectors/connector-$$(basename $$d) ./$$d; done
 
 .PHONY: demo
 demo: setup build ## a whole cluster with real targets at work; ARGS=--once ends by itself
