@@ -39,8 +39,9 @@ func uptime() time.Duration {
 // lease is how long a job may be worked on. Its fields are guarded by Worker.mu.
 //
 // A job can have waited for its agent, in a socket of a machine that was stopped, until
-// long after the lease it came with: nothing in it tells. So a lease counts for a change
-// only after a controller has said, since the job came, that it is held.
+// long after the lease it came with: nothing in it tells. So a lease counts for a change,
+// and for a login that may fail, only after a controller has said, since the job came,
+// that it is held.
 type lease struct {
 	term      time.Duration
 	came      time.Duration // in uptime

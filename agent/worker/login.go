@@ -26,6 +26,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 		r.log.Write(logship.Warn, "login", "skipped", fmt.Sprintf("no login with the %s secret: %d failed logins are all this job may cause", slot, r.failed))
 		return verdictNone, nil
 	}
+	if r.w.alive(ctx, r.held) != nil {
+		return verdictNone, nil //nolint:nilerr // likewise: secrets of a job that is over may have been replaced since
+	}
 	if err := r.w.at("before-verify"); err != nil {
 		return verdictNone, err
 	}
