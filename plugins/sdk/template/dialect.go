@@ -107,12 +107,21 @@ type Command struct {
 	marks   []string // a harmless value for each slot, which stands nowhere else
 }
 
+// Bounds of a command.
+const (
+	maxCommand = 16 << 10 // bytes
+	maxSlots   = 64
+)
+
 // probes are values with everything that ends a string, a name, a line or a word in some language.
 var probes = []string{"a", `'`, `"`, "`", `]`, `'' OR 1=1 --`, `"; DROP`, `$(id)`, "`id`", `\`, `\'`, `*/`, `%0a`, `a b`, "’", "‛x", `)(cn=*`, `,dc=x`, `#`, `-x`, `$x`, `{}`, `@(`}
 
 // Parse finds the placeholders of a command and where they stand. It refuses a command in which a value could be read as
 // something else: in comments, touching other text, in strings with rules of their own.
 func (d *Dialect) Parse(command string) (*Command, error) {
+	if len(command) > maxCommand {
+		return nil, fmt.Errorf("it has more than %d bytes", maxCommand)
+	}
 	c := &Command{dialect: d}
 	mark := "zq"
 	for strings.Contains(strings.ToLower(command), mark) {
@@ -128,6 +137,9 @@ func (d *Dialect) Parse(command string) (*Command, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if len(c.slots) > maxSlots {
+		return nil, fmt.Errorf("it has more than %d placeholders", maxSlots)
 	}
 	c.parts = append(c.parts, b.String())
 	tokens, err := d.Tokens(c.join(c.marks))

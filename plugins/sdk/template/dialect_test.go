@@ -68,7 +68,7 @@ func TestCommandsThatAreNeverSafeAreRefused(t *testing.T) {
 	t.Parallel()
 	for in, commands := range map[*template.Dialect][]string{
 		template.TSQL: {`SELECT 1 -- %U%`, `SELECT 1 /* %U% */`, `SELECT x%U%`, `SELECT %U%y`, `SELECT 'a`, `SELECT [a`, `/* /* */`, `SELECT X'%U%'`,
-			`PRINT '%U`, `100%`},
+			`PRINT '%U`, `100%`, strings.Repeat("%U% ", 65), strings.Repeat(" ", 16<<10) + "%U%"},
 		template.PLSQL:      {`SELECT q'[%U%]' FROM dual`, `SELECT "a""b" FROM dual`, `x q'[`, `-- %U%`, `SELECT "%U`},
 		template.MySQL:      {`SELECT "%U%"`, `SELECT 1 # %U%`, `SELECT _latin1'%U%'`, `SELECT a%U%`, "SELECT `a"},
 		template.PostgreSQL: {`SELECT E'%U%'`, `SELECT E'a'`, `SELECT $$%U%$$`, `SELECT U&'%U%'`, `SELECT U&"%U%"`, `DO $a$ x`, `/* /* %U% */ */`, `SELECT $1%U%`},

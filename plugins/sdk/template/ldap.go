@@ -15,7 +15,7 @@ func lexName(s string) ([]Token, error) {
 		if n < 0 {
 			return nil, errors.New("a name is made of type=value, separated by commas")
 		}
-		out = append(out, word(s[:n]), Token{Kind: Mark, Text: "=", Value: "="})
+		out = append(out, asWritten(s[:n]), Token{Kind: Mark, Text: "=", Value: "="})
 		s = s[n+1:]
 		var value []byte
 		i := 0
@@ -50,7 +50,7 @@ func lexName(s string) ([]Token, error) {
 	return out, nil
 }
 
-func word(s string) Token { return Token{Kind: Opaque, Text: s, Value: s} }
+func asWritten(s string) Token { return Token{Kind: Opaque, Text: s, Value: s} }
 
 // unescaped reads \HH, and \c for a character that needs it if short is true.
 func unescaped(s string, short bool) (b byte, n int, err error) {
@@ -105,7 +105,7 @@ func lexFilter(s string) ([]Token, error) {
 		if n <= 0 || s[n] != '=' || depth == 0 {
 			return nil, errors.New("a filter is made of (attribute=value)")
 		}
-		out = append(out, word(s[:n]))
+		out = append(out, asWritten(s[:n]))
 		s = s[n:]
 		mark(1)
 		for s != "" && s[0] != ')' {

@@ -102,7 +102,7 @@ func (l sql) next(s string) (Token, error) {
 	}
 	if strings.HasPrefix(s[n:], `&"`) || strings.HasPrefix(s[n:], `&'`) { // U&"…"
 		if l.dollars && strings.EqualFold(s[:n], "u") {
-			return Token{}, errors.New("Unicode escapes are not understood here; write the characters themselves")
+			return Token{}, errors.New("escapes of Unicode are not understood here; write the characters themselves")
 		}
 	}
 	return Token{Kind: Word, Text: s[:n]}, nil
