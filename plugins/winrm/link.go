@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+// The ways to log in.
+const (
+	authNTLM  = "ntlm"
+	authBasic = "basic"
+)
+
+const (
+	// maxAnswer bounds one answer of the server. It was asked for 150 KiB, which is its own default.
+	maxAnswer    = 1 << 20
+	envelopeSize = 153600
+	// pollTime is how long the server waits for output, answerTime how long we wait for any answer.
+	pollTime   = "PT20S"
+	answerTime = 30 * time.Second
+)
+
+// link is one connection to a server, over which one operation talks in one login. NTLM logs in connections, not requests: when the
+// connection is gone, so is the login, and the operation is over.
+type link struct {
+	address  string
+	url      string
+	auth     string
+	user     string
+	password sdk.Secret
+	http     *http.Transport
+	binding  []byte // of the TLS connection
+	loggedIn bool
+}
+
+var errGone = errors.New("the connection is gone")
+
+// dial connects. It does not log in: that is part of the first request.
+func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
+	legacy := t.Options[optionLegacy] == "yes"
+	l := &link{
+		address:  net.JoinHostPort(t.Address, strconv.Itoa(t.Port)),
+		auth:     t.Options[optionAuth],
+		user:     c.Username,
+		password: c.Password,
+	}
+	if c.Password.Empty() {
+		return nil, sdk.Errorf(sdk.ClassInvalid, "%s has no password to log in with", c.Username)
+	}
+	if legacy && l.auth == authBasic {
+		return nil, sdk.Errorf(sdk.ClassInvalid, "without TLS, basic would send the password itself over the network").
+			WithFix("set the option %s to %s, or %s to no", optionAuth, authNTLM, optionLegacy)
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.address)
+	if err != nil {
+		return nil, failure(ctx, "connect to "+l.address, err, false)
+	}
+	scheme := "http"
+	if !legacy {
+		scheme = "https"
+		secure, err := l.secure(ctx, t, conn)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		conn = secure
+	}
+	l.url = (&url.URL{Scheme: scheme, Host: l.address, Path: "/wsman"}).String()
+	once := make(chan net.Conn, 1)
+	once <- conn
+	take := func(context.Context, string, string) (net.Conn, error) {
+		select {
+		case c := <-once:
+			return c, nil
+		default:
+			return nil, errGone
+		}
+	}
+	// No proxy, no second connection, no HTTP/2, no compression.
+	l.http = &http.Transport{
+		DialContext: take, DialTLSContext: take, MaxConnsPerHost: 1, DisableCompression: true,
+		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}
+	return l, nil
+}
+
+// secure wraps the connection in TLS and checks who is at the other end.
+func (l *link) secure(ctx context.Context, t sdk.Target, conn net.Conn) (net.Conn, error) {
+	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
+	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
+		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
+			WithFix("give one or more blocks of BEGIN CERTIFICATE")
+	}
+	name := t.Trust.ServerName
+	if name == "" {
+		name = t.Address
+	}
+	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, refused(ctx, l.address, t.Trust, err)
+	}
+	l.binding = channelBinding(c.ConnectionState().PeerCertificates[0])
+	return c, nil
+}
+
+func (l *link) close() { l.http.CloseIdleConnections() }
+
+// reply is one HTTP answer, read whole.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// post sends one message, and logs in first if that has not been done. sent says that a change may be under way.
+func (l *link) post(ctx context.Context, what, message string, sent bool) (*envelope, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	r, err := l.authorized(ctx, message)
+	if err != nil {
+		if sdk.ClassOf(err) != sdk.ClassInternal {
+			return nil, err
+		}
+		return nil, failure(ctx, what, err, sent)
+	}
+	return l.read(what, r, sent)
+}
+
+// read makes an envelope of an answer.
+func (l *link) read(what string, r *reply, sent bool) (*envelope, error) {
+	switch r.status {
+	case http.StatusOK, http.StatusInternalServerError: // faults come with 500
+	case http.StatusUnauthorized:
+		return nil, sdk.Errorf(sdk.ClassAuthFailed, "%s refused the login of %s", l.address, l.user).WithFix("%s", loginFix)
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		return nil, sdk.Errorf(sdk.ClassBusy, "%s: WinRM on %s is too busy (HTTP status %d)", what, l.address, r.status)
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s is no WinRM service (HTTP status %d)", l.address, r.status).
+			WithFix("check the port: WinRM has 5986 with TLS")
+	default:
+		return nil, strange(what, sent, "%s answered with HTTP status %d", l.address, r.status)
+	}
+	if len(r.body) == 0 && r.status != http.StatusOK {
+		// How WinRM refuses messages that are not encrypted when it demands that.
+		return nil, strange(what, sent, "%s answered with HTTP status %d and nothing more", l.address, r.status)
+	}
+	if !strings.HasPrefix(r.header.Get("Content-Type"), "application/soap+xml") {
+		return nil, strange(what, sent, "%s gave an answer that is no SOAP message", l.address)
+	}
+	e, err := parseEnvelope(r.body)
+	if err != nil {
+		return nil, strange(what, sent, "%s gave an answer that cannot be read", l.address)
+	}
+	return e, nil
+}
+
+// authorized sends a message as somebody who is logged in.
+func (l *link) authorized(ctx context.Context, message string) (*reply, error) {
+	if l.auth == authBasic {
+		login := base64.StdEncoding.EncodeToString([]byte(l.user + ":" + l.password.Reveal()))
+		return l.send(ctx, message, "Basic "+login)
+	}
+	if l.loggedIn {
+		return l.send(ctx, message, "")
+	}
+	first, err := negotiate()
+	if err != nil {
+		return nil, err
+	}
+	r, err := l.send(ctx, message, "Negotiate "+base64.StdEncoding.EncodeToString(first))
+	if err != nil || r.status != http.StatusUnauthorized {
+		return r, err
+	}
+	challenge, err := challengeOf(r.header)
+	if err != nil {
+		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s does not let anybody log in with NTLM", l.address).
+			WithFix("on the server set WSMan:\\localhost\\Service\\Auth\\Negotiate to true").Wrap(err)
+	}
+	proof, err := authenticate(challenge, l.binding, l.user, l.password.Reveal())
+	if err != nil {
+		return nil, sdk.Errorf(sdk.ClassProtocol, "%s gave an NTLM challenge that cannot be answered", l.address).Wrap(err)
+	}
+	r, err = l.send(ctx, message, "Negotiate "+base64.StdEncoding.EncodeToString(proof))
+	l.loggedIn = err == nil && r.status != http.StatusUnauthorized
+	return r, err
+}
+
+// challengeOf finds the challenge among the ways to log in that a server offers.
+func challengeOf(h http.Header) ([]byte, error) {
+	for _, offer := range h.Values("Www-Authenticate") {
+		if scheme, token, ok := strings.Cut(offer, " "); ok && strings.EqualFold(scheme, "Negotiate") {
+			return base64.StdEncoding.DecodeString(strings.TrimSpace(token))
+		}
+	}
+	return nil, errChallenge
+}
+
+func (l *link) send(ctx context.Context, message, authorization string) (*reply, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url, strings.NewReader(message))
+	if err != nil {
+		return nil, err
+	}
+	req.GetBody = nil // nothing is sent twice
+	req.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
+	req.Header.Set("User-Agent", "reeve")
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	res, err := l.http.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	var body bytes.Buffer
+	if _, err := io.Copy(&body, io.LimitReader(res.Body, maxAnswer+1)); err != nil {
+		return nil, err
+	}
+	if body.Len() > maxAnswer {
+		return nil, errTooLarge
+	}
+	return &reply{res.StatusCode, res.Header, body.Bytes()}, nil
+}

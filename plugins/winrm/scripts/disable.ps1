@@ -1,0 +1,2 @@
+Disable-LocalUser -SID $a.sid
+Send-Answer @{ result = @{ } }
