@@ -112,7 +112,7 @@ func (e *scriptError) explain(what string) *sdk.Error {
 func explainFault(what string, code uint32, sent bool) error {
 	if m, ok := faults[code]; ok {
 		class := m.class
-		if sent && class == sdk.ClassBusy {
+		if sent {
 			class = sdk.ClassUnknownOutcome
 		}
 		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: m.fix}

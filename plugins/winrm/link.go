@@ -141,6 +141,9 @@ func (l *link) post(ctx context.Context, what, message string, sent bool) (*enve
 
 // read makes an envelope of an answer.
 func (l *link) read(what string, r *reply, sent bool) (*envelope, error) {
+	if sent && r.status != http.StatusOK && r.status != http.StatusInternalServerError {
+		return nil, strange(what, true, "%s answered with HTTP status %d", l.address, r.status)
+	}
 	switch r.status {
 	case http.StatusOK, http.StatusInternalServerError: // faults come with 500
 	case http.StatusUnauthorized:
@@ -151,11 +154,12 @@ func (l *link) read(what string, r *reply, sent bool) (*envelope, error) {
 		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s is no WinRM service (HTTP status %d)", l.address, r.status).
 			WithFix("check the port: WinRM has 5986 with TLS")
 	default:
-		return nil, strange(what, sent, "%s answered with HTTP status %d", l.address, r.status)
+		return nil, strange(what, false, "%s answered with HTTP status %d", l.address, r.status)
 	}
-	if len(r.body) == 0 && r.status != http.StatusOK {
-		// How WinRM refuses messages that are not encrypted when it demands that.
-		return nil, strange(what, sent, "%s answered with HTTP status %d and nothing more", l.address, r.status)
+	if len(r.body) == 0 && r.status != http.StatusOK && l.binding == nil && !sent { // how WinRM refuses plain messages
+		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s does not take messages that nothing protects", l.address).
+			WithFix("make an HTTPS listener for WinRM and set the option %s to no; or, worse, set WSMan:\\localhost\\Service\\AllowUnencrypted to true",
+				optionLegacy)
 	}
 	if !strings.HasPrefix(r.header.Get("Content-Type"), "application/soap+xml") {
 		return nil, strange(what, sent, "%s gave an answer that is no SOAP message", l.address)

@@ -81,11 +81,11 @@ func (n *ntlm) begin(message []byte, host string) ([]byte, error) {
 	}
 	n.negotiate = bytes.Clone(message)
 	flags := binary.LittleEndian.Uint32(message[12:])
-	if flags&(flagUnicode|flagNTLM|flagESS) != flagUnicode|flagNTLM|flagESS {
+	if flags&flagESS == 0 { // clients of NTLMv2 leave out flagNTLM, and some say Unicode only later
 		return nil, errNTLM
 	}
 	flags &= flagUnicode | flagTarget | flagSign | flagSeal | flagNTLM | flagAlwaysSign | flagESS | flag128 | flagKeyExchange | flag56
-	flags |= flagServer | flagTargetInfo | flagVersion
+	flags |= flagUnicode | flagNTLM | flagServer | flagTargetInfo | flagVersion
 	_, _ = rand.Read(n.nonce[:]) // never fails
 	name := utf16le(host)
 	var info []byte

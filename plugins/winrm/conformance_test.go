@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/Azure/go-ntlmssp"
+
+	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+)
+
+// TestConformance runs the kit against the emulator, with the program an agent would start.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	s := emu.Start(t, emu.Options{})
+	other := emu.Start(t, emu.Options{})
+	program := filepath.Join(t.TempDir(), "connector-winrm")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var names atomic.Int64
+	sdktest.Run(t, sdktest.Config{
+		Binary:         program,
+		Target:         target(s),
+		WrongTrust:     sdk.Trust{CAPEM: other.CAPEM},
+		Role:           role(t, "win-administrator"),
+		NewAccountName: func() string { return fmt.Sprintf("kit_%d", names.Add(1)) },
+		Exists: func(_ context.Context, name string) (bool, error) {
+			_, ok := s.Host.Account(name)
+			return ok, nil
+		},
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			return plainLogin(ctx, s, name, password)
+		},
+		CreateForeign: func(_ context.Context, name, password string) error {
+			s.Host.Add(emu.Account{Name: name, Password: password, Enabled: true, Description: "theirs"})
+			return nil
+		},
+		Snapshot: func(context.Context) (string, error) { return s.Host.Snapshot(), nil },
+	})
+	for _, line := range append(s.Host.CommandLines(), s.Host.ScriptBlocks()...) {
+		if strings.Contains(line, "Aa1.") { // how the kit's passwords begin
+			t.Error("a password is in a command line or a script")
+		}
+	}
+}
+
+// plainLogin logs in with a client that is not the connector's.
+func plainLogin(ctx context.Context, s *emu.Server, name, password string) (bool, error) {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(s.CAPEM))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxConnsPerHost: 1}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("https://%s:%d/wsman", s.Address, s.Port), strings.NewReader(identifyMessage))
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
+	req.SetBasicAuth(name, password)
+	res, err := (&ntlmssp.Negotiator{RoundTripper: transport}).RoundTrip(req)
+	if err != nil {
+		return false, err
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.StatusCode != http.StatusUnauthorized, nil
+}

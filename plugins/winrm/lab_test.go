@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf16"
+
+	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+const (
+	first  = "Correct-Horse7'\u2019\"$(x)`;"
+	second = "Battery-Staple8 ]]>&<%é"
+)
+
+// target is a host as the SDK hands it to the connector: options filled in.
+func target(s *emu.Server) sdk.Target {
+	return sdk.Target{
+		Address: s.Address, Port: s.Port, Options: map[string]string{optionAuth: authNTLM, optionLegacy: "no"},
+		Trust:      sdk.Trust{CAPEM: s.CAPEM},
+		Management: sdk.Credential{Username: emu.Administrator, Password: secret(emu.AdministratorPassword)},
+	}
+}
+
+func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
+
+func role(t testing.TB, name string) sdk.Role {
+	t.Helper()
+	for _, r := range roles() {
+		if r.Name == name {
+			return r
+		}
+	}
+	t.Fatalf("there is no role %s", name)
+	return sdk.Role{}
+}
+
+func intent(action sdk.Action) sdk.Intent {
+	return sdk.Intent{
+		Action: action, Account: "alice", AccountID: "acct_1", Comment: "ticket 7, alice",
+		ExpiresAt: time.Now().UTC().Add(24 * time.Hour).Truncate(time.Second),
+	}
+}
+
+// record is what came out of an Apply: every word of it.
+type record struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (r *record) add(v ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintln(&r.text, v...)
+	for _, x := range v {
+		if e, ok := x.(error); ok {
+			if s, ok := errors.AsType[*sdk.Error](e); ok {
+				fmt.Fprintln(&r.text, s.Message, s.Fix, s.Details)
+			}
+		}
+	}
+}
+
+func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
+	plan, err := connector{}.Plan(ctx, t, in)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
+}
+
+func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
+	return applyWith(ctx, t, in, password, func(sdk.Event) {})
+}
+
+func must(t testing.TB, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
+	t.Helper()
+	r, err := apply(t.Context(), tgt, in, password)
+	if err != nil {
+		e, _ := errors.AsType[*sdk.Error](err)
+		t.Fatalf("%s: %v %+v", in.Action, err, e)
+	}
+	return r
+}
+
+func wantClass(t testing.TB, what string, err error, want sdk.Class) {
+	t.Helper()
+	if got := sdk.ClassOf(err); got != want {
+		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
+	}
+}
+
+func wantVerdict(t testing.TB, tgt sdk.Target, name, password string, want sdk.VerdictKind) sdk.Verdict {
+	t.Helper()
+	v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: name, Password: secret(password)})
+	if err != nil || v.Kind != want {
+		t.Errorf("verify %s: %q (%s), %v; want %q", name, v.Kind, v.Message, err, want)
+	}
+	return v
+}
+
+// forms are the ways a secret could be written somewhere.
+func forms(s string) []string {
+	var wide []byte
+	for _, u := range utf16.Encode([]rune(s)) {
+		wide = append(wide, byte(u), byte(u>>8))
+	}
+	return []string{
+		s, string(wide), base64.StdEncoding.EncodeToString([]byte(s)), base64.StdEncoding.EncodeToString(wide),
+		hex.EncodeToString([]byte(s)), hex.EncodeToString(wide),
+	}
+}
+
+// wantNoSecret looks for secrets in all that the host logged and the connector said.
+func wantNoSecret(t testing.TB, s *emu.Server, said string, secrets ...string) {
+	t.Helper()
+	logged := strings.Join(append(s.Host.CommandLines(), s.Host.ScriptBlocks()...), "\n")
+	for _, one := range secrets {
+		for _, f := range forms(one) {
+			if strings.Contains(logged, f) {
+				t.Errorf("the host's log has a secret as %.6q…", f)
+			}
+			if strings.Contains(said, f) {
+				t.Errorf("the connector said a secret as %.6q…", f)
+			}
+		}
+	}
+}
