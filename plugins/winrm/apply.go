@@ -16,6 +16,7 @@ type work struct {
 	password sdk.Secret
 	note     func(string) // a line for the live log
 
+	me      string   // SID of the management account
 	account *account // as it was found or made; nil: it is not there
 	found   bool     // it was there when the work began
 	created bool     // it was made by this very call
@@ -73,7 +74,7 @@ func (w *work) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.account = nil
+	w.account, w.me = nil, h.Me
 	if len(h.Accounts) == 0 {
 		if w.in.Action != sdk.Provision && w.in.Action != sdk.Deprovision {
 			return sdk.Errorf(sdk.ClassNotFound, "there is no account %s", w.in.Account).WithFix("provision it again")
@@ -180,11 +181,24 @@ func (w *work) create(ctx context.Context, _ sdk.Step, args map[string]any) (boo
 	var made struct {
 		SID string `json:"sid"`
 	}
-	if err := w.change(ctx, "create the account", scriptCreate, args, w.password, &made); err != nil {
+	const what = "create the account"
+	failed, err := w.try(ctx, what, scriptCreate, args, w.password, &made)
+	switch {
+	case err != nil:
 		return false, err
+	case failed != nil && failed.identifier() == "UserExists": // somebody was faster: another agent of ours, or a stranger
+		if err := w.find(ctx); err != nil {
+			return false, err
+		}
+		if w.account != nil {
+			return false, nil
+		}
+		return false, failed.explain(what)
+	case failed != nil:
+		return false, failed.explain(what)
 	}
 	if !strings.HasPrefix(made.SID, "S-1-") {
-		return false, strange("create the account", true, "the answer names no SID")
+		return false, strange(what, true, "the answer names no SID")
 	}
 	w.account = &account{Name: w.in.Account, SID: made.SID}
 	w.created = true
@@ -198,8 +212,17 @@ func (w *work) setPassword(ctx context.Context, _ sdk.Step, args map[string]any)
 	var r struct {
 		Changed bool `json:"changed"`
 	}
-	err := w.change(ctx, "set the password", scriptPassword, args, w.password, &r)
-	return r.Changed, err
+	own := w.account.SID == w.me
+	if own {
+		w.next = w.password
+	}
+	if err := w.change(ctx, "set the password", scriptPassword, args, w.password, &r); err != nil {
+		return false, err
+	}
+	if own { // from now on we log in with the new one
+		w.link.password, w.login.Password = w.password, w.password
+	}
+	return r.Changed, nil
 }
 
 func (w *work) enable(ctx context.Context, _ sdk.Step, args map[string]any) (bool, error) {

@@ -78,6 +78,8 @@ var codes = map[uint32]meaning{
 	2245: identifiers["InvalidPassword"],
 	1325: identifiers["InvalidPassword"],
 	2221: identifiers["UserNotFound"],
+
+	0x80041003: identifiers["AccessDenied"], // WBEM_E_ACCESS_DENIED
 }
 
 // identifier is the part of a FullyQualifiedErrorId that says what happened.

@@ -319,6 +319,25 @@ func TestWaysToLogIn(t *testing.T) {
 	})
 }
 
+func TestACertificateForAnotherNameIsSaidToBeSo(t *testing.T) {
+	t.Parallel()
+	s := emu.Start(t, emu.Options{})
+	tgt := target(s)
+	tgt.Trust.ServerName = strings.ToLower(emu.HostName)
+	if _, err := (connector{}).Probe(t.Context(), tgt); err != nil {
+		t.Error(err)
+	}
+	tgt.Trust.ServerName = "winhost2"
+	_, err := connector{}.Probe(t.Context(), tgt)
+	wantClass(t, "probe", err, sdk.ClassHostKeyChanged)
+	if e, _ := errors.AsType[*sdk.Error](err); e == nil || !strings.Contains(e.Message, "another name") || e.Details["fingerprint"] == "" {
+		t.Errorf("%+v", e)
+	}
+	tgt.Trust.CAPEM = "not PEM"
+	_, err = connector{}.Probe(t.Context(), tgt)
+	wantClass(t, "trust that is no PEM", err, sdk.ClassInvalid)
+}
+
 func TestProbeSaysWhatLacks(t *testing.T) {
 	t.Parallel()
 	s := emu.Start(t, emu.Options{})

@@ -41,6 +41,7 @@ type link struct {
 	auth     string
 	user     string
 	password sdk.Secret
+	next     sdk.Secret // what the password is about to become; Basic shows it with every request
 	http     *http.Transport
 	binding  []byte // of the TLS connection
 	loggedIn bool
@@ -174,8 +175,12 @@ func (l *link) read(what string, r *reply, sent bool) (*envelope, error) {
 // authorized sends a message as somebody who is logged in.
 func (l *link) authorized(ctx context.Context, message string) (*reply, error) {
 	if l.auth == authBasic {
-		login := base64.StdEncoding.EncodeToString([]byte(l.user + ":" + l.password.Reveal()))
-		return l.send(ctx, message, "Basic "+login)
+		r, err := l.basic(ctx, message)
+		if err == nil && r.status == http.StatusUnauthorized && !l.next.Empty() {
+			l.password, l.next = l.next, sdk.Secret{}
+			r, err = l.basic(ctx, message)
+		}
+		return r, err
 	}
 	if l.loggedIn {
 		return l.send(ctx, message, "")
@@ -200,6 +205,10 @@ func (l *link) authorized(ctx context.Context, message string) (*reply, error) {
 	r, err = l.send(ctx, message, "Negotiate "+base64.StdEncoding.EncodeToString(proof))
 	l.loggedIn = err == nil && r.status != http.StatusUnauthorized
 	return r, err
+}
+
+func (l *link) basic(ctx context.Context, message string) (*reply, error) {
+	return l.send(ctx, message, "Basic "+base64.StdEncoding.EncodeToString([]byte(l.user+":"+l.password.Reveal())))
 }
 
 // challengeOf finds the challenge among the ways to log in that a server offers.

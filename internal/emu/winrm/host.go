@@ -20,7 +20,7 @@ const (
 // Administrator is the built-in administrator, with whom a test manages the host.
 const (
 	Administrator         = "Administrator"
-	AdministratorPassword = "Adm1n-pä$$'\u2019\"word"
+	AdministratorPassword = "Adm1n-pä$$'\u2019\"word" //nolint:gosec // of a host that is none
 )
 
 // Host is what the host knows: accounts, groups, and what it logged.

@@ -3,9 +3,9 @@ package winrm
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/md5"
+	"crypto/md5" //nolint:gosec // as below
 	"crypto/rand"
-	"crypto/rc4"
+	"crypto/rc4" //nolint:gosec // as below
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"golang.org/x/crypto/md4" //nolint:staticcheck // what NTLM is made of
+	"golang.org/x/crypto/md4" //nolint:staticcheck,gosec // what NTLM is made of
 )
 
 // Flags of MS-NLMP 2.2.2.5.
@@ -159,7 +159,7 @@ func readProof(m []byte) (*proof, error) {
 
 // fits reports whether the proof was made with the password.
 func (n *ntlm) fits(p *proof, password string) bool {
-	h := md4.New()
+	h := md4.New() //nolint:gosec // MS-NLMP 3.3.1
 	h.Write(utf16le(password))
 	key := mac(h.Sum(nil), utf16le(strings.ToUpper(p.user)+p.domain))
 	shown := mac(key, n.nonce[:], p.answer[16:])
@@ -171,7 +171,7 @@ func (n *ntlm) fits(p *proof, password string) bool {
 	}
 	session := mac(key, shown)
 	if flags := binary.LittleEndian.Uint32(p.message[60:]); flags&flagKeyExchange != 0 && len(part(p.message, 52)) == 16 {
-		c, err := rc4.NewCipher(session)
+		c, err := rc4.NewCipher(session) //nolint:gosec // MS-NLMP 3.4.5.1
 		if err != nil {
 			return false
 		}
@@ -190,6 +190,6 @@ func (n *ntlm) fits(p *proof, password string) bool {
 func bindingOf(cert *x509.Certificate) []byte {
 	hash := sha256.Sum256(cert.Raw)
 	data := append([]byte("tls-server-end-point:"), hash[:]...)
-	sum := md5.Sum(append(binary.LittleEndian.AppendUint32(make([]byte, 16), uint32(len(data))), data...))
+	sum := md5.Sum(append(binary.LittleEndian.AppendUint32(make([]byte, 16), uint32(len(data))), data...)) //nolint:gosec // MS-NLMP 2.2.2.1
 	return sum[:]
 }

@@ -9,12 +9,12 @@ import (
 // scripts are those that are modelled, by their SHA-256. Whoever changes a script of the connector looks at its model below, and then
 // writes the new hash here.
 var scripts = map[string]string{
-	"b8671e3c194facc83b95c2a2517895f80056c0fcaf08b85c7325a5943aa46aba": "probe",
+	"1617a0bb011765e698a8f46d55fdf3b390f65625247122249839bd1dbd6b3ffd": "probe",
 	"70466112deb86d9d0bfef9597e886ecbf2e50f1b5abd519e85dcc4bf19912ea9": "read",
 	"96dfd03523ede67468653ad28e49c7988ad626e53a1ce9d49c393d944c954c0d": "dependents",
 	"b69ce9aea785bd909e84f8c57a95bfe87234b87d90d72bbb013e2064f8459138": "create",
 	"1ad008ab20406f04d3c80ab6c1ac0f0b75ec31b019343a26be97e6417aaa5eb3": "password",
-	"64699c90072f2ea2a0f1462d6d8c6979ff39fb63bc2523b127de591976525f29": "enable",
+	"8401d6d92e363709f62a2111bf08bf43420e52fec69c3685c8506b3c32010948": "enable",
 	"b69afffa3c9a6778f899eb4da01cf3163a9bff925d73f1863c85f9cc61eb526e": "disable",
 	"30e1b4ad9325593c93f233d81edda7f2a8308cfab8bbf1ae698668bf69fb2ae3": "sessions",
 	"d6b3c062fdfb0d7e6c613c701324677246325935115128fa2aaa634107d47c17": "remove",

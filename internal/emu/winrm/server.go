@@ -30,7 +30,9 @@ type Options struct {
 	NoNegotiate    bool // and not with NTLM
 	RequireBinding bool // NTLM needs a channel binding (CbtHardeningLevel=Strict)
 	MaxShells      int  // per account; 0: 30
-	Tolerant       bool // what is not understood does not fail the test
+	// LongestWait bounds how long a client may look for output before it is told that there is none yet. 0: as long as it asks for.
+	LongestWait time.Duration
+	Tolerant    bool // what is not understood does not fail the test
 }
 
 // Server is a host at work.
@@ -56,10 +58,10 @@ type Server struct {
 	held     []net.Conn
 }
 
-// Trouble is what goes wrong.
+// Trouble is something that goes wrong.
 type Trouble string
 
-// The troubles. Where they happen is "accept", "login" (any request of somebody who is logged in), or the last word of an action:
+// The troubles. The place where they happen is "accept", "login" (any request of somebody who is logged in), or the last word of an action:
 // Create, Command, Send, Receive, Signal, Delete, Identify.
 const (
 	None      Trouble = ""

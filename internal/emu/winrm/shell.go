@@ -223,7 +223,11 @@ func (s *Server) receive(ctx context.Context, sh *shell, m *request) answer {
 	if c == nil {
 		return noShell(m)
 	}
-	limit := time.NewTimer(m.wait())
+	wait := m.wait()
+	if longest := s.options.LongestWait; longest > 0 {
+		wait = min(wait, longest)
+	}
+	limit := time.NewTimer(wait)
 	defer limit.Stop()
 	for {
 		c.mu.Lock()
