@@ -109,8 +109,8 @@ func (s *shell) run(ctx context.Context, what, line string, stdin []byte, change
 		s.broken = true
 		return 0, err
 	}
-	// A shell has one command at a time; this makes room for the next.
-	if _, err := s.ask(ctx, what, winrm.NewSignalRequest(s.url, s.id, id, params()), nsShell+"/SignalResponse"); err != nil {
+	// A shell has one command at a time; this makes room for the next. That the server has forgotten the command already is fine.
+	if _, err := s.post(ctx, what, winrm.NewSignalRequest(s.url, s.id, id, params()).String(), s.sent); err != nil {
 		s.broken = true
 		return 0, err
 	}
@@ -207,7 +207,7 @@ func messageID() string {
 // createMessage asks for a shell. The library's own leaves it to live for two hours when we are cut off.
 func createMessage(url string) *soap.SoapMessage {
 	m, h := header(url, nsTransfer+"Create")
-	h.AddOption(soap.NewHeaderOption("WINRS_NOPROFILE", "TRUE")).AddOption(soap.NewHeaderOption("WINRS_CODEPAGE", "65001")).Build()
+	h.AddOption(soap.NewHeaderOption("WINRS_NOPROFILE", "FALSE")).AddOption(soap.NewHeaderOption("WINRS_CODEPAGE", "65001")).Build()
 	body := m.CreateBodyElement("Shell", soap.DOM_NS_WIN_SHELL)
 	m.CreateElement(body, "InputStreams", soap.DOM_NS_WIN_SHELL).SetContent("stdin")
 	m.CreateElement(body, "OutputStreams", soap.DOM_NS_WIN_SHELL).SetContent("stdout stderr")
