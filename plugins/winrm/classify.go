@@ -25,7 +25,10 @@ const (
 		"LocalAccountTokenFilterPolicy to 1 (HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System)"
 )
 
-var errTooLarge = errors.New("the answer is too large")
+var (
+	errTooLarge = errors.New("the answer is too large")
+	errNotHTTP  = errors.New("the answer is no HTTP")
+)
 
 type meaning struct {
 	class        sdk.Class
@@ -138,6 +141,8 @@ func failure(ctx context.Context, what string, err error, sent bool) error {
 		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
 	case errors.Is(err, errTooLarge):
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer has more than %d bytes", what, maxAnswer).Wrap(err)
+	case errors.Is(err, errNotHTTP):
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer is no HTTP", what).WithFix("check the port: WinRM has 5986 with TLS").Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
 	default:

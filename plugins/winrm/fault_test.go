@@ -319,6 +319,9 @@ func TestWaysToLogIn(t *testing.T) {
 		tgt.Port = l.Addr().(*net.TCPAddr).Port
 		_, err = connector{}.Probe(t.Context(), tgt)
 		wantClass(t, "a server of another kind", err, sdk.ClassUnsupported)
+		tgt.Options[optionLegacy] = "yes"
+		_, err = connector{}.Probe(t.Context(), tgt)
+		wantClass(t, "a server of another kind without TLS", err, sdk.ClassProtocol)
 	})
 }
 

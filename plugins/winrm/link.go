@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -27,6 +27,7 @@ const (
 const (
 	// maxAnswer bounds one answer of the server. It was asked for 150 KiB, which is its own default.
 	maxAnswer    = 1 << 20
+	maxHead      = 64 << 10 // for the HTTP head and what encodes the body
 	envelopeSize = 153600
 	// pollTime is how long the server waits for output, answerTime how long we wait for any answer.
 	pollTime   = "PT20S"
@@ -42,7 +43,11 @@ type link struct {
 	user     string
 	password sdk.Secret
 	next     sdk.Secret // what the password is about to become; Basic shows it with every request
-	http     *http.Transport
+	raw      net.Conn   // of TCP
+	conn     net.Conn   // what is spoken over: TLS on it, or itself
+	left     *io.LimitedReader
+	in       *bufio.Reader
+	gone     bool
 	binding  []byte // of the TLS connection
 	loggedIn bool
 }
@@ -65,36 +70,22 @@ func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
 		return nil, sdk.Errorf(sdk.ClassInvalid, "without TLS, basic would send the password itself over the network").
 			WithFix("set the option %s to %s, or %s to no", optionAuth, authNTLM, optionLegacy)
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.address)
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.address)
 	if err != nil {
 		return nil, failure(ctx, "connect to "+l.address, err, false)
 	}
-	scheme := "http"
+	scheme, conn := "http", raw
 	if !legacy {
 		scheme = "https"
-		secure, err := l.secure(ctx, t, conn)
-		if err != nil {
-			_ = conn.Close()
+		if conn, err = l.secure(ctx, t, raw); err != nil {
+			_ = raw.Close()
 			return nil, err
 		}
-		conn = secure
 	}
 	l.url = (&url.URL{Scheme: scheme, Host: l.address, Path: "/wsman"}).String()
-	once := make(chan net.Conn, 1)
-	once <- conn
-	take := func(context.Context, string, string) (net.Conn, error) {
-		select {
-		case c := <-once:
-			return c, nil
-		default:
-			return nil, errGone
-		}
-	}
-	// No proxy, no second connection, no HTTP/2, no compression.
-	l.http = &http.Transport{
-		DialContext: take, DialTLSContext: take, MaxConnsPerHost: 1, DisableCompression: true,
-		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
-	}
+	l.raw, l.conn = raw, conn
+	l.left = &io.LimitedReader{R: conn}
+	l.in = bufio.NewReader(l.left)
 	return l, nil
 }
 
@@ -117,7 +108,11 @@ func (l *link) secure(ctx context.Context, t sdk.Target, conn net.Conn) (net.Con
 	return c, nil
 }
 
-func (l *link) close() { l.http.CloseIdleConnections() }
+// close hangs up. TLS is not told: that could block.
+func (l *link) close() {
+	l.gone = true
+	_ = l.raw.Close()
+}
 
 // reply is one HTTP answer, read whole.
 type reply struct {
@@ -221,28 +216,58 @@ func challengeOf(h http.Header) ([]byte, error) {
 	return nil, errChallenge
 }
 
-func (l *link) send(ctx context.Context, message, authorization string) (*reply, error) {
+// send is one HTTP exchange. After an error the connection is gone. The client of net/http is not used: it may give a connection up
+// between two requests for reasons of its own, and with it the login.
+func (l *link) send(ctx context.Context, message, authorization string) (r *reply, err error) {
+	if l.gone {
+		return nil, errGone
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url, strings.NewReader(message))
 	if err != nil {
 		return nil, err
 	}
-	req.GetBody = nil // nothing is sent twice
 	req.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
 	req.Header.Set("User-Agent", "reeve")
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	res, err := l.http.RoundTrip(req)
-	if err != nil {
+	hangUp := context.AfterFunc(ctx, func() { _ = l.raw.Close() })
+	defer func() {
+		if !hangUp() || err != nil {
+			l.close()
+		}
+	}()
+	l.left.N = maxAnswer + maxHead
+	if err := req.Write(l.conn); err != nil {
 		return nil, err
+	}
+	res, err := http.ReadResponse(l.in, req)
+	if err != nil {
+		return nil, l.cut(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	var body bytes.Buffer
-	if _, err := io.Copy(&body, io.LimitReader(res.Body, maxAnswer+1)); err != nil {
-		return nil, err
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, l.cut(err)
 	}
-	if body.Len() > maxAnswer {
+	if len(body) > maxAnswer {
 		return nil, errTooLarge
 	}
-	return &reply{res.StatusCode, res.Header, body.Bytes()}, nil
+	if res.Close {
+		l.close()
+	}
+	return &reply{res.StatusCode, res.Header, body}, nil
+}
+
+// cut says why an answer could not be read to its end.
+func (l *link) cut(err error) error {
+	_, network := errors.AsType[net.Error](err)
+	switch {
+	case l.left.N <= 0:
+		return errTooLarge
+	case network, errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	default:
+		return errors.Join(errNotHTTP, err)
+	}
 }

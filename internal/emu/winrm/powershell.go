@@ -16,7 +16,7 @@ const quotes = "'‘’‚‛"
 // something else of it, which is an error.
 func parseCommand(s string) (cmdlet string, parameters map[string]string, err error) {
 	words, err := split(s)
-	if err != nil || len(words)%2 != 1 || !strings.Contains(words[0], "-") {
+	if err != nil || startsQuoted(s) || len(words)%2 != 1 || !strings.Contains(words[0], "-") {
 		return "", nil, errParse
 	}
 	parameters = map[string]string{}
@@ -75,4 +75,10 @@ func quoted(s string) (value, rest string, err error) {
 		i += m
 	}
 	return "", "", errParse
+}
+
+// startsQuoted tells a string, which is no command.
+func startsQuoted(s string) bool {
+	r, _ := utf8.DecodeRuneInString(strings.TrimLeft(s, " "))
+	return strings.ContainsRune(quotes, r)
 }
