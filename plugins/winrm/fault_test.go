@@ -179,6 +179,9 @@ func TestVerdicts(t *testing.T) {
 	}
 	wantVerdict(t, with, "alice", second, sdk.VerdictBadCredential)
 	wantVerdict(t, with, "nobody", second, sdk.VerdictBadCredential)
+	if v := wantVerdict(t, with, `CORP\alice`, second, sdk.VerdictBadCredential); v.Identity != "" {
+		t.Errorf("an account of a domain was taken for %s", v.Identity)
+	}
 	for name, c := range map[string]struct {
 		change func(*emu.Account)
 		want   sdk.VerdictKind

@@ -33,7 +33,8 @@ func planOf(in sdk.Intent, steps []step) sdk.Plan {
 
 // steps is what makes an intent true.
 func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
-	if strings.EqualFold(in.Account, localName(t.Management.Username)) && in.Action != sdk.Rotate {
+	if own, _ := strings.CutPrefix(t.Management.Username, `.\`); strings.EqualFold(in.Account, own) && in.Action != sdk.Rotate {
+		// Of one with the name of a domain or the host before it, Apply tells by the SID.
 		return nil, sdk.Errorf(sdk.ClassInvalid, "%s is the management account; without it nothing more can be done", in.Account).
 			WithFix("give the asset another management account first")
 	}
@@ -81,9 +82,6 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 	}
 	return b.steps, b.err
 }
-
-// localName is a user name without the machine's or domain's name before it.
-func localName(user string) string { return user[strings.LastIndexByte(user, '\\')+1:] }
 
 // mask stands in plans where a password is sent.
 const mask = "********"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -51,7 +52,10 @@ func refusedVerdict(ctx context.Context, t sdk.Target, c sdk.Credential) sdk.Ver
 	unknown := func(why string) sdk.Verdict {
 		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the server refused the login, and " + why}
 	}
-	f, err := connector{}.Inspect(ctx, t, localName(c.Username))
+	if strings.ContainsAny(c.Username, `\@`) { // perhaps an account of a domain, of which the host knows nothing
+		return bad
+	}
+	f, err := connector{}.Inspect(ctx, t, c.Username)
 	switch {
 	case err != nil:
 		return unknown("why cannot be read: " + sdk.ErrorText(err))
