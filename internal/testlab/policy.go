@@ -22,7 +22,7 @@ type Check struct {
 // Doctor looks at everything the lab can use and says what is there.
 func Doctor() []Check {
 	var all []Check
-	for _, n := range []need{namespaces, overlay, sshd, sudo, mariadb, nft, ip, fuseDevice} {
+	for _, n := range []need{namespaces, overlay, sshd, sudo, mariadb, samba, nft, ip, fuseDevice} {
 		all = append(all, n.check())
 	}
 	return all
@@ -40,6 +40,7 @@ var (
 	sshd       = newNeed("sshd", program("sshd", "openssh-server", "-V"))
 	sudo       = newNeed("sudo", program("sudo", "sudo", "-V"))
 	mariadb    = newNeed("mariadbd", program("mariadbd", "mariadb-server", "--version"))
+	samba      = newNeed("samba", program("samba", "samba samba-ad-provision samba-dsdb-modules samba-vfs-modules", "--version"))
 	nft        = newNeed("nft", program("nft", "nftables", "--version"))
 	ip         = newNeed("ip", program("ip", "iproute2", "-V"))
 	fuseDevice = newNeed("fuse", canFuse)

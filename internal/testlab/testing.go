@@ -94,6 +94,24 @@ func NewMariaDB(t testing.TB, l *Lab, opts MariaDBOptions) *Database {
 	return d
 }
 
+// SambaAD starts a domain controller that stops with the test.
+func SambaAD(t testing.TB, opts SambaOptions) *DomainController {
+	t.Helper()
+	return NewSambaAD(t, New(t), opts)
+}
+
+// NewSambaAD starts a domain controller in a lab the test already has.
+func NewSambaAD(t testing.TB, l *Lab, opts SambaOptions) *DomainController {
+	t.Helper()
+	demand(t, samba)
+	d, err := l.SambaAD(opts)
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	showLog(t, d.srv)
+	return d
+}
+
 // Net makes a network with a node for each name; it ends with the test.
 func Net(t testing.TB, names ...string) *Network {
 	t.Helper()
