@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/reeve-pam/reeve/internal/testlab"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+// canary is in every password of these tests.
+const canary = "Canary-41cf"
+
+const first, second = canary + `-1 '"\$%;--` + "`", canary + "-2 ünï"
+
+func target(d *testlab.DomainController) sdk.Target {
+	return sdk.Target{
+		Address:    d.Addr,
+		Port:       636,
+		Options:    map[string]string{optionOU: testlab.AccountsOU, optionStartTLS: "no"},
+		Trust:      sdk.Trust{CAPEM: d.CAPEM},
+		Management: sdk.Credential{Username: testlab.Management, Password: secret(d.ManagementPassword)},
+	}
+}
+
+// asAdministrator is target with a management account that may do everything.
+func asAdministrator(d *testlab.DomainController) sdk.Target {
+	t := target(d)
+	t.Management = sdk.Credential{Username: testlab.Administrator, Password: secret(d.AdministratorPassword())}
+	return t
+}
+
+func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
+
+func role(t *testing.T, name string) sdk.Role {
+	t.Helper()
+	for _, r := range roles() {
+		if r.Name == name {
+			return r
+		}
+	}
+	t.Fatalf("no role %s", name)
+	return sdk.Role{}
+}
+
+// custom is a role of a site's own.
+func custom(phase sdk.Phase, commands ...string) sdk.Role {
+	return sdk.Role{
+		Name: "site-role", Version: 1, Phases: map[sdk.Phase][]string{phase: commands},
+		Params: []sdk.RoleParam{{Name: "P", Pattern: `^.*$`}},
+	}
+}
+
+func intent(action sdk.Action) sdk.Intent {
+	return sdk.Intent{Action: action, Account: "alice", AccountID: "acct_1", Comment: "for alice, ticket 7"}
+}
+
+// apply plans and applies, as an agent would.
+func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
+	return applyWith(ctx, t, in, password, func(sdk.Event) {})
+}
+
+// applyWith is apply with a look at every progress event.
+func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
+	plan, err := connector{}.Plan(ctx, t, in)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
+}
+
+func must(t *testing.T, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
+	t.Helper()
+	r, err := apply(t.Context(), tgt, in, password)
+	if err != nil {
+		t.Fatalf("%s: %v (%v)", in.Action, err, errors.Unwrap(err))
+	}
+	return r
+}
+
+func wantClass(t *testing.T, what string, err error, want sdk.Class) {
+	t.Helper()
+	if got := sdk.ClassOf(err); got != want {
+		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
+	}
+	if e, ok := errors.AsType[*sdk.Error](err); ok && strings.Contains(e.Message+e.Fix, canary) {
+		t.Errorf("%s: the error holds the password", what)
+	}
+}
+
+func wantLogin(t *testing.T, d *testlab.DomainController, user, password string, works bool) {
+	t.Helper()
+	err := d.Login(t.Context(), user, password)
+	if works && err != nil || !works && !errors.Is(err, testlab.ErrRefused) {
+		t.Errorf("login as %s: %v, want it to work: %t", user, err, works)
+	}
+}
+
+func wantVerdict(t *testing.T, tgt sdk.Target, user, password string, want sdk.VerdictKind) sdk.Verdict {
+	t.Helper()
+	tgt.Management = sdk.Credential{}
+	v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: user, Password: secret(password)})
+	if err != nil || v.Kind != want || strings.Contains(v.Message, canary) {
+		t.Errorf("verify %s: %+v, %v, want %s", user, v, err, want)
+	}
+	return v
+}
+
+// addGroup makes a group in the unit whose groups the management account may change.
+func addGroup(t *testing.T, d *testlab.DomainController, cn, name string) (dn string) {
+	t.Helper()
+	value, err := rdn(cn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dn = value + "," + testlab.GroupsOU
+	if err := d.Add(t.Context(), dn, map[string][]string{"objectClass": {"group"}, "sAMAccountName": {name}}); err != nil {
+		t.Fatal(err)
+	}
+	return dn
+}
+
+func entry(t *testing.T, d *testlab.DomainController, name string) *ldap.Entry {
+	t.Helper()
+	a, err := d.Account(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func set(t *testing.T, d *testlab.DomainController, dn, attribute string, values ...string) {
+	t.Helper()
+	if err := d.Replace(t.Context(), dn, map[string][]string{attribute: values}); err != nil {
+		t.Fatalf("set %s of %s: %v", attribute, dn, err)
+	}
+}
+
+// otherAuthority is well-formed and has signed nothing.
+const otherAuthority = `-----BEGIN CERTIFICATE-----
+MIIBazCCARGgAwIBAgIBATAKBggqhkjOPQQDAjAcMRowGAYDVQQDExFhbm90aGVy
+IGF1dGhvcml0eTAgFw0yMzExMTQyMjEzMjBaGA8yMDk2MTAwMjA3MDY0MFowHDEa
+MBgGA1UEAxMRYW5vdGhlciBhdXRob3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMB
+BwNCAAR4tjbGvwtLMx4rqPxHAlEYXsK16iQYjdk/mfKMTAaJqMPp9Xogyl+8X098
+nQprrn+o2uNnX2JfonTYE1b+rFCKo0IwQDAOBgNVHQ8BAf8EBAMCAgQwDwYDVR0T
+AQH/BAUwAwEB/zAdBgNVHQ4EFgQU/Rfy2soj7gswE7U2ny1MF0lR8TYwCgYIKoZI
+zj0EAwIDSAAwRQIgCj9qiAxt+pGr58M/+us7TX8rKuQAxB0T1yBEsm33gWMCIQC1
+roJuUWCrQMrIQpz5sy5pE6Vl/QuUbj44dxlQI0nxwA==
+-----END CERTIFICATE-----
+`

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"slices"
+
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+// Verify implements sdk.Verifier: one fresh bind, and a look at who the server says we are.
+func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
+	p, err := placeOf(t)
+	if err != nil {
+		return sdk.Verdict{}, err
+	}
+	s, err := dial(ctx, t, p, "")
+	if err == nil {
+		defer s.close()
+		err = s.login(ctx, c)
+	}
+	if err != nil {
+		return verdictOf(err)
+	}
+	unknown := func(err error) (sdk.Verdict, error) {
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err)}, nil
+	}
+	if err := s.look(ctx); err != nil {
+		return unknown(err)
+	}
+	if s.place.bindName(c.Username) == c.Username {
+		return sdk.Verdict{Kind: sdk.VerdictOK}, nil
+	}
+	// An explicit userPrincipalName of another account would have matched before ours.
+	a, err := s.account(ctx, c.Username)
+	if err != nil {
+		return unknown(err)
+	}
+	sids, err := s.token(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	switch {
+	case a == nil || len(sids) == 0:
+		return sdk.Verdict{Kind: sdk.VerdictOK, Message: "the account may not read who it is"}, nil
+	case !slices.Contains(sids, a.sid):
+		return sdk.Verdict{
+			Kind:    sdk.VerdictUnknown,
+			Message: "the login was accepted, but as another account, whose userPrincipalName is " + s.place.bindName(c.Username),
+		}, nil
+	default:
+		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: a.guid}, nil
+	}
+}
+
+func verdictOf(err error) (sdk.Verdict, error) {
+	v := sdk.Verdict{Message: sdk.ErrorText(err)}
+	switch sdk.ClassOf(err) {
+	case sdk.ClassAuthFailed:
+		v.Kind = sdk.VerdictBadCredential
+	case sdk.ClassLocked:
+		v.Kind = sdk.VerdictLocked
+	case sdk.ClassMustChange:
+		v.Kind = sdk.VerdictMustChange
+	case sdk.ClassUnreachable:
+		v.Kind = sdk.VerdictUnreachable
+	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
+		v.Kind = sdk.VerdictUnknown
+	default: // an untrusted certificate, no TLS, wrong options
+		return sdk.Verdict{}, err
+	}
+	return v, nil
+}
