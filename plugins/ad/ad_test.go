@@ -2,9 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
+	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -16,6 +26,11 @@ import (
 const canary = "Canary-41cf"
 
 const first, second = canary + `-1 '"\$%;--` + "`", canary + "-2 ünï"
+
+func TestMain(m *testing.M) {
+	tameDriver()
+	os.Exit(m.Run())
+}
 
 func target(d *testlab.DomainController) sdk.Target {
 	return sdk.Target{
@@ -152,3 +167,31 @@ zj0EAwIDSAAwRQIgCj9qiAxt+pGr58M/+us7TX8rKuQAxB0T1yBEsm33gWMCIQC1
 roJuUWCrQMrIQpz5sy5pE6Vl/QuUbj44dxlQI0nxwA==
 -----END CERTIFICATE-----
 `
+
+// newName renames and moves an object. The name is written as servers understand it.
+func newName(dn, cn, parent string) *ldap.ModifyDNRequest {
+	value, err := rdn(cn)
+	if err != nil {
+		panic(err)
+	}
+	return ldap.NewModifyDNRequest(dn, value, true, parent)
+}
+
+// certificate is one for 127.0.0.1, and what it is trusted by.
+func certificate(t *testing.T) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}

@@ -326,7 +326,9 @@ func (w *work) quarantine(ctx context.Context) (bool, error) {
 	}
 	err := w.change(ctx, "free the account's names", w.account.address(), func(r *ldap.ModifyRequest) {
 		r.Replace("sAMAccountName", []string{"q-" + w.account.guid[:8] + w.account.guid[9:13] + w.account.guid[14:18]})
-		r.Replace("userPrincipalName", nil)
+		if w.account.upn != "" {
+			r.Delete("userPrincipalName", nil)
+		}
 	})
 	if err == nil {
 		w.note("moved below " + w.place.quarantine)

@@ -28,6 +28,7 @@ type meaning struct {
 var logins = map[string]meaning{
 	"525": {sdk.ClassAuthFailed, "there is no such account", "check the user name"},
 	"52e": {sdk.ClassAuthFailed, "the user name or the password is wrong", "check both"},
+	"52f": {sdk.ClassNotPermitted, "the account may not log in this way, as members of Protected Users may not", "use another way to check it"},
 	"530": {sdk.ClassNotPermitted, "the account may not log in at this time", "change its logon hours"},
 	"531": {sdk.ClassNotPermitted, "the account may not log in from here", "change its list of workstations"},
 	"532": {sdk.ClassMustChange, "the password has expired", "set a new one"},

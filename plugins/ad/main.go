@@ -17,9 +17,14 @@ import (
 const maxAnswer = 16 << 20
 
 func main() {
+	tameDriver()
+	sdk.Serve(connector{})
+}
+
+// tameDriver sets what the driver has for the whole process.
+func tameDriver() {
 	ber.MaxPacketLengthBytes = maxAnswer
 	ldap.Logger(log.New(io.Discard, "", 0)) // errors are returned as well
-	sdk.Serve(connector{})
 }
 
 // connector implements every power of the SDK but Run.

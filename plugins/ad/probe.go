@@ -18,6 +18,9 @@ var levels = map[string]string{
 // needed are the attributes of accounts that the management account has to write.
 var needed = []string{"accountExpires", "description", attributeMark, "lockoutTime", "pwdLastSet", "userAccountControl"}
 
+// renamed are those it has to write to give an account in quarantine another name.
+var renamed = []string{"sAMAccountName", "userPrincipalName"}
+
 // Probe implements sdk.Prober. The server itself says what the management account may do in the unit; that it may
 // reset passwords it does not say, and what roles need is refused when it is used.
 func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, error) {
@@ -53,22 +56,16 @@ func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, erro
 			f.Attributes["pdc_emulator"] = "yes" // passwords are known here first
 		}
 	}
-	units := []string{s.place.ou}
-	if s.place.quarantine != "" {
-		units = append(units, s.place.quarantine)
+	if f.MissingRights, err = s.missing(ctx, s.place.ou, needed); err != nil || s.place.quarantine == "" {
+		return f, err
 	}
-	for _, unit := range units {
-		missing, err := s.missing(ctx, unit)
-		if err != nil {
-			return sdk.Fingerprint{}, err
-		}
-		f.MissingRights = append(f.MissingRights, missing...)
-	}
-	return f, nil
+	missing, err := s.missing(ctx, s.place.quarantine, renamed)
+	f.MissingRights = append(f.MissingRights, missing...)
+	return f, err
 }
 
 // missing asks the server which rights lack in a unit.
-func (s *session) missing(ctx context.Context, unit string) ([]string, error) {
+func (s *session) missing(ctx context.Context, unit string, attributes []string) ([]string, error) {
 	found, err := s.search(ctx, "read "+unit, unit, ldap.ScopeBaseObject, "(objectClass=*)", []string{"allowedChildClassesEffective"})
 	if sdk.ClassOf(err) == sdk.ClassNotFound || err == nil && len(found) == 0 {
 		return nil, sdk.Errorf(sdk.ClassInvalid, "there is no %s, or the management account may not read it", unit).
@@ -84,7 +81,7 @@ func (s *session) missing(ctx context.Context, unit string) ([]string, error) {
 	// What may be written shows on accounts only; one tells for all, since rights are inherited.
 	err = s.pages(ctx, "read an account", unit, ldap.ScopeSingleLevel, "(&"+users+"(!(adminCount=1)))", []string{"allowedAttributesEffective"},
 		func(e *ldap.Entry) (bool, error) {
-			for _, name := range needed {
+			for _, name := range attributes {
 				if !slices.Contains(e.GetAttributeValues("allowedAttributesEffective"), name) {
 					missing = append(missing, "write "+name+" of user objects in "+unit)
 				}

@@ -163,7 +163,7 @@ const (
 	isReadOnly        = "1.2.840.113556.1.4.1920"
 )
 
-// manage logs in as the management account and finds out where it is.
+// manage finds out what the server is and logs in as the management account.
 func manage(ctx context.Context, t sdk.Target) (*session, error) {
 	p, err := placeOf(t)
 	if err != nil {
@@ -173,11 +173,11 @@ func manage(ctx context.Context, t sdk.Target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.login(ctx, t.Management); err != nil {
-		s.close()
-		return nil, err
+	err = s.look(ctx)
+	if err == nil {
+		err = s.login(ctx, t.Management)
 	}
-	if err := s.look(ctx); err != nil {
+	if err != nil {
 		s.close()
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (p place) bindName(username string) string {
 	return username + "@" + p.domain
 }
 
-// look reads the rootDSE and checks that the server can do what is asked of it.
+// look reads the rootDSE, which anybody may, and checks that the server can do what is asked of it.
 func (s *session) look(ctx context.Context) error {
 	all, err := s.search(ctx, "read the rootDSE", "", ldap.ScopeBaseObject, "(objectClass=*)", rootAttributes)
 	if err != nil {
@@ -232,7 +232,7 @@ func (s *session) look(ctx context.Context) error {
 
 var rootAttributes = []string{
 	"defaultNamingContext", "supportedCapabilities", "dnsHostName", "dsServiceName", "vendorName", "vendorVersion",
-	"domainFunctionality", "forestFunctionality", "domainControllerFunctionality", "tokenGroups",
+	"domainFunctionality", "forestFunctionality", "domainControllerFunctionality",
 }
 
 func (s *session) close() {

@@ -16,16 +16,15 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 	s, err := dial(ctx, t, p, "")
 	if err == nil {
 		defer s.close()
-		err = s.login(ctx, c)
+		if err = s.look(ctx); err == nil {
+			err = s.login(ctx, c)
+		}
 	}
 	if err != nil {
 		return verdictOf(err)
 	}
 	unknown := func(err error) (sdk.Verdict, error) {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err)}, nil
-	}
-	if err := s.look(ctx); err != nil {
-		return unknown(err)
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the login was accepted; then " + sdk.ErrorText(err)}, nil
 	}
 	if s.place.bindName(c.Username) == c.Username {
 		return sdk.Verdict{Kind: sdk.VerdictOK}, nil
@@ -40,12 +39,13 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 		return unknown(err)
 	}
 	switch {
-	case a == nil || len(sids) == 0:
-		return sdk.Verdict{Kind: sdk.VerdictOK, Message: "the account may not read who it is"}, nil
-	case !slices.Contains(sids, a.sid):
+	case len(sids) == 0: // not every server tells
+		return sdk.Verdict{Kind: sdk.VerdictOK}, nil
+	case a == nil || !slices.Contains(sids, a.sid):
 		return sdk.Verdict{
-			Kind:    sdk.VerdictUnknown,
-			Message: "the login was accepted, but as another account, whose userPrincipalName is " + s.place.bindName(c.Username),
+			Kind: sdk.VerdictUnknown,
+			Message: "the login was accepted, but as another account, whose userPrincipalName is " +
+				s.place.bindName(c.Username) + "; or the account may not read itself",
 		}, nil
 	default:
 		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: a.guid}, nil
