@@ -136,10 +136,8 @@ const (
 var written = map[string]string{
 	"userAccountControl": "bf967a68-0de6-11d0-a285-00aa003049e2",
 	"accountExpires":     "bf967915-0de6-11d0-a285-00aa003049e2",
-	"pwdLastSet":         "bf967a0a-0de6-11d0-a285-00aa003049e2",
 	"lockoutTime":        "28630ebf-41d5-11d1-a9c1-0000f80367c1",
 	"description":        "bf967950-0de6-11d0-a285-00aa003049e2",
-	"extensionName":      "bf967972-0de6-11d0-a285-00aa003049e2",
 	"sAMAccountName":     "3e0abfd0-126a-11d0-a060-00aa006c33ed",
 	"userPrincipalName":  "28630ebb-41d5-11d1-a9c1-0000f80367c1",
 	"cn":                 "bf96793f-0de6-11d0-a285-00aa003049e2",

@@ -16,7 +16,7 @@ var levels = map[string]string{
 }
 
 // needed are the attributes of accounts that the management account has to write.
-var needed = []string{"accountExpires", "description", attributeMark, "lockoutTime", "pwdLastSet", "userAccountControl"}
+var needed = []string{"accountExpires", "description", "lockoutTime", "userAccountControl"}
 
 // renamed are those it has to write to give an account in quarantine another name.
 var renamed = []string{"sAMAccountName", "userPrincipalName"}
