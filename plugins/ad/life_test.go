@@ -265,6 +265,19 @@ func TestRemovedAccountsAreKeptInQuarantine(t *testing.T) {
 	if again := must(t, tgt, in, first); again.Facts.Identity == made.Facts.Identity {
 		t.Error("the account came back")
 	}
+	// A removal that ended between moving and renaming is finished by the next one.
+	conn, err := d.AsAdministrator(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.ModifyDN(newName(entry(t, d, "alice").DN, "alice", testlab.QuarantineOU)); err != nil {
+		t.Fatal(err)
+	}
+	in.Action = sdk.Deprovision
+	if r := must(t, tgt, in, ""); !r.Changed || entry(t, d, "alice") != nil {
+		t.Errorf("deprovision of one that was moved: %+v", r)
+	}
 	if f, err := (connector{}).Probe(t.Context(), tgt); err != nil || len(f.MissingRights) != 0 {
 		t.Errorf("probe: %q, %v", f.MissingRights, err)
 	}
