@@ -79,14 +79,23 @@ func (s *session) missing(ctx context.Context, unit string, attributes []string)
 		missing = append(missing, "create and delete user objects in "+unit)
 	}
 	// What may be written shows on accounts only; one tells for all, since rights are inherited.
-	err = s.pages(ctx, "read an account", unit, ldap.ScopeSingleLevel, "(&"+users+"(!(adminCount=1)))", []string{"allowedAttributesEffective"},
-		func(e *ldap.Entry) (bool, error) {
-			for _, name := range attributes {
-				if !slices.Contains(e.GetAttributeValues("allowedAttributesEffective"), name) {
-					missing = append(missing, "write "+name+" of user objects in "+unit)
-				}
-			}
-			return false, nil
-		})
-	return missing, err
+	sample := ""
+	err = s.pages(ctx, "look for an account", unit, ldap.ScopeSingleLevel, "(&"+users+"(!(adminCount=1)))", []string{"objectSid"},
+		func(e *ldap.Entry) (bool, error) { sample = e.DN; return false, nil })
+	if err != nil || sample == "" {
+		return missing, err
+	}
+	found, err = s.search(ctx, "read an account", sample, ldap.ScopeBaseObject, "(objectClass=*)", []string{"allowedAttributesEffective"})
+	if sdk.ClassOf(err) == sdk.ClassNotFound { // it has gone meanwhile
+		return missing, nil
+	}
+	if err != nil || len(found) == 0 {
+		return missing, err
+	}
+	for _, name := range attributes {
+		if !slices.Contains(found[0].GetAttributeValues("allowedAttributesEffective"), name) {
+			missing = append(missing, "write "+name+" of user objects in "+unit)
+		}
+	}
+	return missing, nil
 }
