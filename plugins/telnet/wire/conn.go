@@ -57,11 +57,12 @@ func (c *Conn) Write(text []byte) error {
 	return err
 }
 
-// EightBit reports whether both sides transmit eight bits.
+// EightBit reports whether the server takes eight bits from us. Whether it sends them is
+// another matter: telnetd turns that off and on as programs change their terminal.
 func (c *Conn) EightBit() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.decoder.local[optBinary] && c.decoder.remote[optBinary]
+	return c.decoder.local[optBinary]
 }
 
 // Close ends the connection.
