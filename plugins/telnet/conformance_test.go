@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/reeve-pam/reeve/internal/emu/device"
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
@@ -82,14 +83,16 @@ func TestConformance(t *testing.T) {
 	}
 	const password = "Mgmt.'$(id) 7\"pw"
 	// The checks that depend on how the connector logs in and becomes root.
-	access := []string{"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22"}
+	access := []string{"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24"}
 	for name, c := range map[string]struct {
 		account testlab.HostAccount
 		checks  []string // nil: all
 	}{
-		"root":               {account: testlab.HostAccount{Name: "root", Password: password}},
-		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}},
-		"sudo that asks not": {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoNoPassword}, checks: access},
+		"root":           {account: testlab.HostAccount{Name: "root", Password: password}},
+		"sudo that asks": {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
+		"sudo that asks not": {
+			account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoNoPassword}, checks: access[:len(access)-1],
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -101,6 +104,62 @@ func TestConformance(t *testing.T) {
 			cfg := hooks(h, sdk.Credential{Username: c.account.Name, Password: sdk.NewSecret([]byte(password))})
 			cfg.Binary = path
 			sdktest.Run(t, cfg, c.checks...)
+		})
+	}
+}
+
+// A device's passwords are of ASCII: SDK10 demands more, and package ios has a test of its own for them.
+func TestConformanceOfDevices(t *testing.T) {
+	t.Parallel()
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const password = "Mgmt.'$(id) 7\"pw"
+	for name, c := range map[string]struct {
+		privilege int
+		enable    string
+		checks    []string
+	}{
+		"privileged": {privilege: 15, checks: []string{
+			"SDK01", "SDK02", "SDK03", "SDK04", "SDK05", "SDK06", "SDK07", "SDK08", "SDK09", "SDK11", "SDK12", "SDK13", "SDK14",
+			"SDK15", "SDK16", "SDK17", "SDK18", "SDK19", "SDK20", "SDK21", "SDK22", "SDK23", "SDK24",
+		}},
+		"with enable": {privilege: 1, enable: password, checks: []string{"SDK02", "SDK05", "SDK07", "SDK21"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, err := device.Start(device.Options{
+				Users:        map[string]device.User{"reeve": {Privilege: c.privilege, Kind: "8", Secret: device.Secret(password, "12345678901234")}},
+				EnableSecret: c.enable,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(d.Close)
+			var names atomic.Int64
+			sdktest.Run(t, sdktest.Config{
+				Binary: path,
+				Target: sdk.Target{
+					Address: d.Addr, Port: d.Port, Options: map[string]string{"legacy": "yes", "profile": "ios"},
+					Management: sdk.Credential{Username: "reeve", Password: sdk.NewSecret([]byte(password))},
+				},
+				NoIdentity:     true,
+				NewAccountName: func() string { return fmt.Sprintf("pam-user%d", names.Add(1)) },
+				Exists: func(_ context.Context, name string) (bool, error) {
+					_, ok := d.User(name)
+					return ok, nil
+				},
+				LoginWorks: func(_ context.Context, name, password string) (bool, error) { return d.LoginWorks(name, password), nil },
+				CreateForeign: func(_ context.Context, name, password string) error {
+					d.SetUser(name, device.User{Privilege: 1, Kind: "8", Secret: device.Secret(password, "foreignforeign")})
+					return nil
+				},
+				Snapshot: func(context.Context) (string, error) { return d.Running() + d.Saved(), nil },
+			}, c.checks...)
+			for _, v := range d.Violations() {
+				t.Errorf("breach of the protocol: %s", v)
+			}
 		})
 	}
 }

@@ -17,7 +17,7 @@ type user struct {
 	privilege int
 	kind      string // "secret 8", "secret 5", "password 7", …; "" if there is none
 	secret    secret // when kind is "secret 8"
-	sessions  []int  // absolute line numbers
+	sessions  int
 }
 
 // parseUsers parses what "show running-config | include ^username" prints. A device may
@@ -63,18 +63,17 @@ func parseUsers(lines []string) map[string]*user {
 // relative number, the user.
 var sessionLine = regexp.MustCompile(`^\*?\s*(\d{1,5}) (?:vty|con|tty|aux)\s+\d{1,5}\s+(\S+)`)
 
-// addSessions adds what "show users" prints.
-func addSessions(users map[string]*user, lines []string) {
+// parseSessions parses what "show users" prints: absolute line numbers of each user. Names
+// that a device cuts are others' names here.
+func parseSessions(lines []string) map[string][]int {
+	sessions := map[string][]int{}
 	for _, line := range lines {
-		m := sessionLine.FindStringSubmatch(strings.TrimSpace(line))
-		if m == nil {
-			continue
-		}
-		if u := users[m[2]]; u != nil {
+		if m := sessionLine.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
 			n, _ := strconv.Atoi(m[1]) // five digits at most
-			u.sessions = append(u.sessions, n)
+			sessions[m[2]] = append(sessions[m[2]], n)
 		}
 	}
+	return sessions
 }
 
 var versionLine = regexp.MustCompile(`(?i)\bIOS\b.*\bVersion ([^,\s]{1,64})`)
@@ -100,7 +99,7 @@ func (u *user) facts(account string) sdk.Facts {
 	f.Locked = u.secret.locked()
 	f.HasPassword = u.kind != ""
 	f.Grants = []string{fmt.Sprintf("privilege %d", u.privilege)}
-	f.Sessions = len(u.sessions)
+	f.Sessions = u.sessions
 	f.Attributes = map[string]string{"password": u.kind}
 	if mark := u.secret.mark(); mark != "" {
 		f.Attributes["mark"] = mark

@@ -41,6 +41,10 @@ type secret string
 
 // newSecret hashes a password for an account. mark is empty for an adopted one.
 func newSecret(password sdk.Secret, mark string) (secret, error) {
+	if strings.ContainsFunc(password.Reveal(), func(r rune) bool { return r > '~' }) {
+		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password has characters beyond ASCII, which nobody can type at a device").
+			WithFix("generate a password of printable ASCII")
+	}
 	salt := saltAdopted
 	if mark != "" {
 		salt = saltOwned + mark

@@ -41,7 +41,6 @@ type session struct {
 	prompt     *regexp.Regexp // of this device, in any mode
 	host       string
 	privileged bool
-	changed    bool // a command that changes something was sent
 }
 
 // logIn makes one attempt, and learns the device's prompt.
@@ -201,8 +200,8 @@ func (s *session) command(line string) ([]string, error) {
 // stream sends one line, answers paging and confirmations, and gives away what the device
 // prints, line by line.
 func (s *session) stream(line string, each func(string)) error {
-	if len(line) > commandLength || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' || r == '?' }) {
-		return sdk.Errorf(sdk.ClassInvalid, "a command has more than %d bytes, or characters that cannot be typed at a device", commandLength)
+	if err := typable(line); err != nil {
+		return err
 	}
 	if err := s.Send(line + "\n"); err != nil {
 		return err
@@ -245,11 +244,20 @@ func (s *session) stream(line string, each func(string)) error {
 	}
 }
 
+// typable refuses what a device's command line would not take as it is; "?" asks for help.
+func typable(line string) error {
+	if len(line) > commandLength || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' || r == '?' }) {
+		return sdk.Errorf(sdk.ClassInvalid, "a command has more than %d bytes, or characters that cannot be typed at a device", commandLength).
+			WithFix("use printable ASCII without question marks")
+	}
+	return nil
+}
+
 // refused is the error a device's message stands for; nil for other text. The message is
 // not told: it may quote what was sent.
 func (s *session) refused(text string) error {
 	text = strings.ToLower(strings.TrimSpace(text))
-	if !strings.HasPrefix(text, "%") && !strings.HasPrefix(text, "command authorization failed") && !strings.HasPrefix(text, "error:") {
+	if !strings.HasPrefix(text, "% ") && !strings.HasPrefix(text, "%error") && !strings.HasPrefix(text, "command authorization failed") && !strings.HasPrefix(text, "error:") {
 		return nil
 	}
 	has := func(what string) bool { return strings.Contains(text, what) }
@@ -266,6 +274,3 @@ func (s *session) refused(text string) error {
 		return nil // a warning
 	}
 }
-
-// hostname is the device's name as its prompt tells it.
-func (s *session) hostname() string { return s.host }
