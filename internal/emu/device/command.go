@@ -86,7 +86,7 @@ func (s *session) enable() {
 	}
 	for range 3 {
 		s.print("Password: ")
-		password, ok := s.readLine(s.device.fault().EchoSecret)
+		password, ok := s.readLine(s.device.fault().EchoSecret, false)
 		if !ok {
 			s.over = true
 			return

@@ -58,7 +58,7 @@ func (s *session) serve() {
 	}
 	for !s.over {
 		s.print(s.prompt())
-		line, ok := s.readLine(true)
+		line, ok := s.readLine(true, true)
 		if !ok {
 			return
 		}
@@ -71,12 +71,12 @@ func (s *session) serve() {
 func (s *session) login() bool {
 	for range 3 {
 		s.print("Username: ")
-		name, ok := s.readLine(true)
+		name, ok := s.readLine(true, false)
 		if !ok {
 			return false
 		}
 		s.print("Password: ")
-		password, ok := s.readLine(s.device.fault().EchoSecret)
+		password, ok := s.readLine(s.device.fault().EchoSecret, false)
 		if !ok {
 			return false
 		}
@@ -159,8 +159,9 @@ func (s *session) confirm(question string) bool {
 	return ok && (b == '\r' || b == 'y')
 }
 
-// readLine reads up to the return key. A line feed by itself is no end of a line in Telnet.
-func (s *session) readLine(echoed bool) (string, bool) {
+// readLine reads up to the return key; a line feed by itself is no end of a line in Telnet.
+// Where a command is typed, a question mark asks for help.
+func (s *session) readLine(echoed, command bool) (string, bool) {
 	var line []byte
 	for {
 		b, ok := s.readByte()
@@ -170,7 +171,7 @@ func (s *session) readLine(echoed bool) (string, bool) {
 		case b == '\r':
 			s.print("\r\n")
 			return string(line), true
-		case b == '?' && echoed:
+		case b == '?' && command:
 			s.print("?\r\n% Unrecognized command\r\n" + s.prompt() + string(line))
 			s.device.violation("help was asked for in the middle of %q", line)
 		case b == '\b' || b == 0x7f:
