@@ -19,8 +19,10 @@ import (
 	"github.com/reeve-pam/reeve/plugins/telnet/wire"
 )
 
-// maxLine bounds a line, in bytes; longer ones come in pieces.
-const maxLine = 64 << 10
+const (
+	maxLine   = 64 << 10 // bytes; longer lines come in pieces
+	maxPrompt = 4 << 10  // bytes; what is longer is no prompt
+)
 
 // Mask stands for a secret the other side repeated.
 const Mask = "********"
@@ -113,7 +115,7 @@ func (s *Session) Expect(within time.Duration, each func(text string), cases ...
 			s.buffer = s.buffer[maxLine:]
 		}
 		from = len(s.buffer)
-		if from > 0 {
+		if from > 0 && from <= maxPrompt {
 			tail := s.scrub(show(s.buffer))
 			if k := fits(cases, func(c Case) bool { return c.Tail != nil && c.Tail(tail) }); k >= 0 {
 				s.buffer = s.buffer[:0]

@@ -20,7 +20,7 @@ func TestCommandsAreThoseOfTheProfile(t *testing.T) {
 	t.Parallel()
 	in := intent("unix usermod -aG adm -- %Username%", "ios username %Username% privilege %Level%", "unix echo '%Bad%'")
 	for profile, want := range map[string][]string{
-		Unix: {"usermod -aG adm -- 'alice'", "echo '7 secret 0 x'"},
+		Unix: {`usermod -aG adm -- "alice"`, "echo '7 secret 0 x'"},
 		IOS:  {"username alice privilege 7"},
 	} {
 		got, err := Commands(in, sdk.PhaseGrant, profile)
