@@ -106,6 +106,9 @@ func (l *login) enter(as sdk.Credential) error {
 		return nil // a prompt of a kind we do not know; or the shell is slow
 	}
 	switch {
+	case dialogue.Ended(err): // telnetd may go before it has passed on what login(1) said last
+		return fail(sdk.ClassUnreachable, "the host ended the connection after it was given the password").Wrap(err).
+			WithFix("try again; look whether the account is locked or has expired, and whether its shell works")
 	case err != nil:
 		return err
 	case i == 0:

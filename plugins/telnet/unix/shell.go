@@ -102,7 +102,8 @@ func (sh *shell) start(prelude string) error {
 			WithFix("give the account a login shell")
 	}
 	text, ready := program(prelude)
-	if err := sh.Send("exec /bin/sh -c '" + text + "'\n"); err != nil {
+	// The shell's history is somebody's: it does not get this line.
+	if err := sh.Send("unset HISTFILE; exec /bin/sh -c '" + text + "'\n"); err != nil {
 		return err
 	}
 	i, err := sh.Expect(loginWithin, nil,
