@@ -32,6 +32,7 @@ type Options struct {
 	EnableSecret string            // plain; empty: nobody becomes privileged with "enable"
 	Interfaces   map[string]bool   // name, and whether it is up
 	Banner       string            // before the login, lines ended by "\n"
+	Motd         string            // after the login
 	ARP          map[string]string // address and hardware address
 }
 

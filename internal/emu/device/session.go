@@ -86,6 +86,9 @@ func (s *session) login() bool {
 			s.user, s.privileged = name, u.Privilege == 15
 			s.device.mu.Unlock()
 			s.print("\r\n")
+			if motd := s.device.options.Motd; motd != "" {
+				s.print(motd + "\r\n")
+			}
 			return true
 		}
 		s.print("% Login invalid\r\n\r\n")

@@ -210,7 +210,7 @@ func (s *session) stream(line string, each func(string)) error {
 	first := true
 	for {
 		i, err := s.Expect(0, func(text string) {
-			echo := first && strings.TrimSpace(text) == strings.TrimSpace(line)
+			echo := first && strings.HasSuffix(strings.TrimSpace(text), line)
 			first = false
 			if echo {
 				return
@@ -220,7 +220,8 @@ func (s *session) stream(line string, each func(string)) error {
 			}
 			each(text)
 		},
-			dialogue.Case{Tail: func(t string) bool { return s.prompt.MatchString(strings.TrimSpace(t)) }},
+			// A prompt before the echo is one too many, left over from the login.
+			dialogue.Case{Tail: func(t string) bool { return !first && s.prompt.MatchString(strings.TrimSpace(t)) }},
 			dialogue.Case{Tail: matches(morePrompt)},
 			dialogue.Case{Tail: matches(confirmation)},
 			dialogue.Case{Tail: matches(passwordPrompt)},
