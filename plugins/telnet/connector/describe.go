@@ -75,7 +75,7 @@ func roles() []sdk.Role {
 			Description: "On a Unix host a member of the group sudo or wheel, on a device of privilege level 15",
 			Phases: map[sdk.Phase][]string{
 				sdk.PhaseGrant: {
-					"unix if getent group sudo >/dev/null; then usermod -aG sudo -- %Username%; else usermod -aG wheel -- %Username%; fi",
+					"unix g=sudo; getent group sudo >/dev/null || g=wheel; usermod -aG $g -- %Username%",
 					"ios username %Username% privilege 15",
 				},
 				sdk.PhaseRevoke: {

@@ -210,6 +210,9 @@ func (s *session) stream(line string, each func(string)) error {
 	first := true
 	for {
 		i, err := s.Expect(0, func(text string) {
+			if first && strings.TrimSpace(text) == "" {
+				return // of the login
+			}
 			echo := first && strings.HasSuffix(strings.TrimSpace(text), line)
 			first = false
 			if echo {
