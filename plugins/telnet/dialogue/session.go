@@ -80,7 +80,12 @@ type Case struct {
 	Tail func(text string) bool // what the unfinished line shows so far
 	// Secret marks a prompt that may be answered with a secret.
 	Secret bool
+	// Settled marks a prompt that is none if more text follows it within settle, as in the
+	// middle of a message that arrives in pieces.
+	Settled bool
 }
+
+const settle = time.Second
 
 // Expect reads until a line or the unfinished line fits a case, and returns the index of
 // the first that fits. Lines before it go to each, which may be nil, with their "\n";
@@ -93,7 +98,8 @@ func (s *Session) Expect(within time.Duration, each func(text string), cases ...
 	if each == nil {
 		each = func(string) {}
 	}
-	if err := s.raw.SetReadDeadline(s.deadline(within)); err != nil {
+	until := s.deadline(within)
+	if err := s.raw.SetReadDeadline(until); err != nil {
 		return 0, s.lost(err)
 	}
 	from := 0 // no line feed before it
@@ -117,7 +123,17 @@ func (s *Session) Expect(within time.Duration, each func(text string), cases ...
 		from = len(s.buffer)
 		if from > 0 && from <= maxPrompt {
 			tail := s.scrub(show(s.buffer))
-			if k := fits(cases, func(c Case) bool { return c.Tail != nil && c.Tail(tail) }); k >= 0 {
+			k := fits(cases, func(c Case) bool { return c.Tail != nil && c.Tail(tail) })
+			if k >= 0 && cases[k].Settled {
+				more, err := s.follows(until)
+				if err != nil {
+					return 0, s.lost(err)
+				}
+				if more {
+					continue
+				}
+			}
+			if k >= 0 {
 				s.buffer = s.buffer[:0]
 				s.asked = cases[k].Secret
 				return k, nil
@@ -128,6 +144,25 @@ func (s *Session) Expect(within time.Duration, each func(text string), cases ...
 			return 0, s.lost(err)
 		}
 	}
+}
+
+// follows reports whether more text comes soon. The connection's time is then until again.
+func (s *Session) follows(until time.Time) (bool, error) {
+	before := len(s.buffer)
+	for soon := s.deadline(settle); len(s.buffer) == before; { // commands are no text
+		err := s.raw.SetReadDeadline(soon)
+		if err == nil {
+			s.buffer, err = s.conn.Read(s.buffer)
+		}
+		switch {
+		case err == nil:
+		case s.ctx.Err() != nil || s.expired():
+			return false, err // nothing can be said of a wait that was broken off
+		default:
+			return false, nil
+		}
+	}
+	return true, s.raw.SetReadDeadline(until)
 }
 
 func fits(cases []Case, fit func(Case) bool) int {

@@ -72,6 +72,11 @@ func TestSecretIsSentOnlyInAnswerToItsPrompt(t *testing.T) {
 	t.Parallel()
 	secret := sdk.NewSecret([]byte("C4nary-Secret"))
 	var heard strings.Builder
+	t.Cleanup(func() { // after the server has ended
+		if !strings.Contains(heard.String(), "x") || strings.Contains(heard.String(), "C4nary") {
+			t.Errorf("the server heard %q", heard.String())
+		}
+	})
 	s := dial(t, server(t, says("Password: ", &heard)), Options{})
 	if err := s.Answer(secret); sdk.ClassOf(err) != sdk.ClassInternal {
 		t.Errorf("before any prompt: %v", err)
@@ -94,9 +99,6 @@ func TestSecretIsSentOnlyInAnswerToItsPrompt(t *testing.T) {
 		if err := s.Answer(sdk.NewSecret([]byte(bad))); err == nil {
 			t.Errorf("%q was sent over seven bits", bad)
 		}
-	}
-	if strings.Contains(heard.String(), "C4nary") {
-		t.Errorf("the server heard %q", heard.String())
 	}
 }
 
@@ -137,6 +139,51 @@ func TestLinesComeInOrderAndPromptsAtTheEnd(t *testing.T) {
 	got = nil
 	if i, err = s.Expect(time.Minute, func(l string) { got = append(got, l) }, tail(`^\$ $`, false)); err != nil || i != 0 || len(got) != 1 {
 		t.Errorf("case %d, %q, %v", i, got, err)
+	}
+}
+
+func TestPromptInTheMiddleOfAMessageIsNone(t *testing.T) {
+	t.Parallel()
+	s := dial(t, server(t, func(c net.Conn) {
+		for _, piece := range []string{"last failed login: ", "never\r\n", "login: "} {
+			_, _ = c.Write([]byte(piece))
+			time.Sleep(100 * time.Millisecond) // it arrives by itself
+		}
+		_, _ = c.Read(make([]byte, 1))
+	}), Options{})
+	var before string
+	prompt := tail(`login: $`, false)
+	prompt.Settled = true
+	i, err := s.Expect(time.Minute, func(l string) { before += l }, prompt)
+	if err != nil || i != 0 || before != "last failed login: never\n" {
+		t.Errorf("%d, %q, %v", i, before, err)
+	}
+}
+
+func TestNothingIsSaidOfAPromptWhoseWaitIsBrokenOff(t *testing.T) {
+	t.Parallel()
+	prompt := tail(`login: $`, false)
+	prompt.Settled = true
+	for want, end := range map[sdk.Class]func(context.Context) (context.Context, context.CancelFunc){
+		sdk.ClassUnreachable: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 200*time.Millisecond)
+		},
+		sdk.ClassCancelled: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(200*time.Millisecond, cancel)
+			return ctx, cancel
+		},
+	} {
+		ctx, cancel := end(t.Context())
+		s, err := Dial(ctx, server(t, says("login: ", nil)), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, err := s.Expect(0, nil, prompt); sdk.ClassOf(err) != want {
+			t.Errorf("case %d, %v, want class %s", i, err, want)
+		}
+		s.Close()
+		cancel()
 	}
 }
 

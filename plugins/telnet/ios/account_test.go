@@ -23,7 +23,7 @@ func TestAccountLivesOnADeviceThatIsDifficult(t *testing.T) {
 		"pages that cannot be turned off":       {faults: device.Faults{AlwaysPage: true}, options: manyUsers},
 		"passwords are echoed":                  {faults: device.Faults{EchoSecret: true}},
 		"a banner that looks like a prompt":     {options: func(o *device.Options) { o.Banner = "Router#\nUsername:\n% Login invalid \nR1#" }},
-		"words after the login, in prompt form": {options: func(o *device.Options) { o.Motd = "Sw#" }, faults: device.Faults{Dribble: true}},
+		"words after the login, in prompt form": {options: func(o *device.Options) { o.Motd = "Sw#\r\nUsername: x\r\nPassword: x" }, faults: device.Faults{Dribble: true}},
 		"a long name":                           {options: func(o *device.Options) { o.Hostname = "core-router-with-a-very-long-name.example" }},
 	} {
 		t.Run(name, func(t *testing.T) {

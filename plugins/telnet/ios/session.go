@@ -26,7 +26,7 @@ var (
 	morePrompt   = regexp.MustCompile(`^\s*<?-+ ?[Mm]ore ?-+>?\s*$`)
 	confirmation = regexp.MustCompile(`\[confirm\]\s*$`)
 	question     = regexp.MustCompile(`(\[(yes/no|y/n|no|yes)\]|\?) ?:? ?$`)
-	refusal      = regexp.MustCompile(`(?i)^% ?(login invalid|authentication failed|bad passwords?|access denied|password( has)? expired)`)
+	refusal      = regexp.MustCompile(`(?i)^%? ?(login (invalid|incorrect)|authentication failed|bad passwords?|access denied|password( has)? expired)`)
 	blocked      = regexp.MustCompile(`(?i)^% ?(user .*(locked|blocked)|.*login (is )?disabled|.*too many (failed|login))`)
 	busy         = regexp.MustCompile(`(?i)^% ?(connection refused|all (lines|vtys?) .*busy|.*maximum .*(sessions|connections))`)
 	badSecret    = regexp.MustCompile(`(?i)^% ?(bad secrets?|access denied|error in authentication|no password set)`)
@@ -92,8 +92,8 @@ func (s *session) enter(as sdk.Credential) error {
 	i, err = s.Expect(loginWithin, nil,
 		dialogue.Case{Line: matches(blocked)},
 		dialogue.Case{Line: matches(refusal)},
-		dialogue.Case{Tail: matches(namePrompt)},
-		dialogue.Case{Tail: matches(passwordPrompt)},
+		dialogue.Case{Tail: matches(namePrompt), Settled: true},
+		dialogue.Case{Tail: matches(passwordPrompt), Settled: true},
 		dialogue.Case{Tail: s.learn})
 	switch {
 	case err != nil:

@@ -99,7 +99,7 @@ func (l *login) enter(as sdk.Credential) error {
 		dialogue.Case{Tail: matches(changePrompt)},
 		dialogue.Case{Line: trimmed(busyNotice)},
 		dialogue.Case{Line: trimmed(refusal)},
-		dialogue.Case{Tail: asksForLogin},
+		dialogue.Case{Tail: asksForLogin, Settled: true},
 		dialogue.Case{Line: trimmed(noShellNotice)},
 		dialogue.Case{Tail: matches(shellPrompt)})
 	if l.Silent(err) {

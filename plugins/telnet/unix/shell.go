@@ -110,7 +110,7 @@ func (sh *shell) start(prelude string) error {
 		dialogue.Case{Line: sh.told(ready)},
 		dialogue.Case{Line: trimmed(refusal)},
 		dialogue.Case{Line: trimmed(noShellNotice)},
-		dialogue.Case{Tail: asksForLogin},
+		dialogue.Case{Tail: asksForLogin, Settled: true},
 		dialogue.Case{Tail: matches(changePrompt)})
 	switch {
 	case err != nil:
