@@ -214,18 +214,27 @@ func (s *Session) Answer(secret sdk.Secret) error {
 		return sdk.Errorf(sdk.ClassInternal, "a secret would be sent although nobody asked for one")
 	}
 	s.asked = false
-	line := secret.Bytes()
-	if bytes.ContainsFunc(line, unicode.IsControl) {
-		return sdk.Errorf(sdk.ClassInvalid, "the password has a control character, and cannot be typed")
+	if err := s.Typable(secret); err != nil {
+		return err
 	}
-	if !s.conn.EightBit() && bytes.ContainsFunc(line, func(r rune) bool { return r >= 0x80 }) {
+	s.secrets = append(s.secrets, secret)
+	line := append(bytes.Clone(secret.Bytes()), '\n')
+	defer clear(line)
+	return s.write(line)
+}
+
+// Typable returns the error that Answer would for a secret that cannot be sent: ClassInvalid
+// with a control character, ClassUnsupported beyond ASCII where only seven bits arrive.
+func (s *Session) Typable(secret sdk.Secret) error {
+	if bytes.ContainsFunc(secret.Bytes(), unicode.IsControl) {
+		return sdk.Errorf(sdk.ClassInvalid, "the password has a control character, and cannot be typed").
+			WithFix("use a password of printable characters")
+	}
+	if !s.conn.EightBit() && bytes.ContainsFunc(secret.Bytes(), func(r rune) bool { return r >= 0x80 }) {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s transmits seven bits, and the password has characters beyond ASCII", s.address).
 			WithFix("use a password of ASCII characters")
 	}
-	s.secrets = append(s.secrets, secret)
-	line = append(bytes.Clone(line), '\n')
-	defer clear(line)
-	return s.write(line)
+	return nil
 }
 
 func (s *Session) write(text []byte) error {

@@ -26,6 +26,9 @@ func (p Profile) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 		return sdk.Result{}, unchanged(err)
 	}
 	defer sh.Close()
+	if err := sh.Typable(ch.Password); err != nil {
+		return sdk.Result{}, unchanged(err)
+	}
 	before, err := sh.state(in.Account)
 	if err != nil {
 		return sdk.Result{}, err

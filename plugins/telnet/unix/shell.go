@@ -199,6 +199,9 @@ func (sh *shell) stream(s script, each func(string)) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := sh.Typable(s.input); err != nil {
+		return 0, unchanged(err)
+	}
 	if err := sh.Send(text); err != nil {
 		return 0, unchanged(err)
 	}
@@ -216,7 +219,7 @@ func (sh *shell) stream(s script, each func(string)) (status int, err error) {
 			return 0, unchanged(err)
 		}
 		if err := sh.Answer(s.input); err != nil {
-			return 0, sh.outcome(err, s.changes && sdk.ClassOf(err) != sdk.ClassUnsupported)
+			return 0, sh.outcome(err, s.changes)
 		}
 	}
 	end := n + " end "
