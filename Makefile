@@ -14,7 +14,7 @@ ARGS ?=
 GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails=1 --rerun-fails-max-failures 3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
 
 # What tests and the demo need from Debian; see docs/development.md.
-PACKAGES := openssh-server openssh-client sudo mariadb-server nftables iproute2 iputils-ping openssl tcpdump fuse3 \
+PACKAGES := openssh-server openssh-client sudo mariadb-server inetutils-telnetd systemd nftables iproute2 iputils-ping openssl tcpdump fuse3 \
   protobuf-compiler libprotobuf-dev util-linux gcc libc6-dev python3-winrm \
   samba samba-ad-provision samba-dsdb-modules samba-vfs-modules
 

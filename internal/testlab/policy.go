@@ -22,7 +22,7 @@ type Check struct {
 // Doctor looks at everything the lab can use and says what is there.
 func Doctor() []Check {
 	var all []Check
-	for _, n := range []need{namespaces, overlay, sshd, sudo, mariadb, samba, nft, ip, fuseDevice} {
+	for _, n := range []need{namespaces, overlay, sshd, sudo, telnetd, activate, mariadb, samba, nft, ip, fuseDevice} {
 		all = append(all, n.check())
 	}
 	return all
@@ -39,6 +39,8 @@ var (
 	overlay    = newNeed("overlay", canOverlay)
 	sshd       = newNeed("sshd", program("sshd", "openssh-server", "-V"))
 	sudo       = newNeed("sudo", program("sudo", "sudo", "-V"))
+	telnetd    = newNeed("telnetd", program("telnetd", "inetutils-telnetd", "--version"))
+	activate   = newNeed("systemd-socket-activate", program("systemd-socket-activate", "systemd", "--version"))
 	mariadb    = newNeed("mariadbd", program("mariadbd", "mariadb-server", "--version"))
 	samba      = newNeed("samba", program("samba", "samba samba-ad-provision samba-dsdb-modules samba-vfs-modules", "--version"))
 	nft        = newNeed("nft", program("nft", "nftables", "--version"))

@@ -45,6 +45,9 @@ const (
 	SudoNoPassword Sudo = "ALL=(ALL:ALL) NOPASSWD:ALL" // asks for nothing
 )
 
+// TelnetPort is where a host's telnetd answers.
+const TelnetPort = 23
+
 // HostAccount is an account a host has from its start. Root has no password unless it
 // is listed.
 type HostAccount struct {
@@ -59,6 +62,7 @@ type HostOptions struct {
 	Name     string // host name; default "host"
 	Accounts []HostAccount
 	NoPAM    bool  // UsePAM no: sshd checks /etc/shadow itself
+	Telnet   bool  // telnetd answers too, at TelnetPort
 	Node     *Node // the network node the host is; nil: a loopback address of this machine
 }
 
@@ -120,7 +124,7 @@ func (l *Lab) SSHHost(opts HostOptions) (*Host, error) {
 	h.srv = newServer(l, "ssh host "+opts.Name, dir, opts.Node)
 	cmd := exec.CommandContext(l.ctx, "/bin/sh", "-euc", hostInit)
 	cmd.Env = []string{path, "TEMPLATE=" + tmpl, "SEED=" + h.seed, "MOUNT=" + mount, "NAME=" + opts.Name,
-		"USERS=" + strings.Join(users, " "), "DISK=" + diskSize}
+		"USERS=" + strings.Join(users, " "), "DISK=" + diskSize, "TELNET=" + h.telnet()}
 	cmd.Stdin = strings.NewReader(passwords)
 	if err := h.srv.start(cmd, hostNamespaces|syscall.CLONE_NEWNS, h.answers); err != nil {
 		return nil, err
@@ -248,7 +252,16 @@ func (h *Host) dial(ctx context.Context, network, address string) (net.Conn, err
 	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
-// answers reports whether sshd presents the current host key.
+// telnet is the address telnetd listens at; empty: there is none.
+func (h *Host) telnet() string {
+	if !h.opts.Telnet {
+		return ""
+	}
+	return net.JoinHostPort(h.Addr, strconv.Itoa(TelnetPort))
+}
+
+// answers reports whether sshd presents the current host key, and whether telnetd, if the
+// host has one, begins to talk.
 func (h *Host) answers(ctx context.Context) error {
 	key, err := presentedKey(ctx, h.dial, net.JoinHostPort(h.Addr, strconv.Itoa(h.Port)))
 	if err != nil {
@@ -257,7 +270,19 @@ func (h *Host) answers(ctx context.Context) error {
 	if key != h.HostKey() {
 		return errors.New("it presents another host key")
 	}
-	return nil
+	if !h.opts.Telnet {
+		return nil
+	}
+	conn, err := h.dial(ctx, "tcp", h.telnet())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 // file is a path of the host as this process can open it, also when the host is down.

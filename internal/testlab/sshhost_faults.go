@@ -47,7 +47,7 @@ func (h *Host) Crash() { h.srv.kill() }
 func (h *Host) Restart() error {
 	cmd := exec.CommandContext(h.srv.ctx, "nsenter", "--mount=/proc/self/fd/3",
 		"--root=/proc/self/fd/4", "--wd=/proc/self/fd/4", "--", "/bin/sh", "-euc", hostRestart)
-	cmd.Env = []string{path, "NAME=" + h.Name}
+	cmd.Env = []string{path, "NAME=" + h.Name, "TELNET=" + h.telnet()}
 	cmd.ExtraFiles = []*os.File{h.mounts, h.root}
 	return h.srv.start(cmd, hostNamespaces, h.answers)
 }

@@ -4,6 +4,7 @@
 #   TEMPLATE  read-only root directory       SEED  files laid over it
 #   MOUNT     an empty directory             NAME  host name
 #   USERS     accounts to make besides root  DISK  size of the disk
+#   TELNET  address and port of telnetd    (empty: none)
 mount --make-rprivate /
 mount -t tmpfs -o "mode=755,size=$DISK" disk "$MOUNT"
 mkdir "$MOUNT/upper" "$MOUNT/work" "$MOUNT/root"
@@ -42,4 +43,5 @@ for keys in /etc/reevelab-keys/*; do
   install -m 600 -o "$u" "$keys" "$home/.ssh/authorized_keys"
 done
 rm -rf /etc/reevelab-keys
+if [ -n "$TELNET" ]; then env -i PATH="$PATH" systemd-socket-activate -l "$TELNET" -a --inetd /usr/sbin/telnetd -h < /dev/null & fi
 exec env -i PATH="$PATH" HOME=/root /usr/sbin/sshd -D -e < /dev/null

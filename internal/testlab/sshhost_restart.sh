@@ -5,4 +5,5 @@ mount -t proc proc /proc
 umount -l /dev/pts
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts /dev/pts
 hostname "$NAME"
+if [ -n "$TELNET" ]; then env -i PATH="$PATH" systemd-socket-activate -l "$TELNET" -a --inetd /usr/sbin/telnetd -h < /dev/null & fi
 exec env -i PATH="$PATH" HOME=/root /usr/sbin/sshd -D -e < /dev/null

@@ -33,6 +33,9 @@ func SSHHost(t testing.TB, opts HostOptions) *Host {
 func NewHost(t testing.TB, l *Lab, opts HostOptions) *Host {
 	t.Helper()
 	demand(t, overlay, sshd, sudo)
+	if opts.Telnet {
+		demand(t, telnetd, activate)
+	}
 	h, err := l.SSHHost(opts)
 	if err != nil {
 		t.Fatalf("lab: %v", err)

@@ -41,6 +41,9 @@ type Config struct {
 	Target sdk.Target
 	// WrongTrust is well-formed and not the target's.
 	WrongTrust sdk.Trust
+	// NoIdentity says that the protocol gives the target no identity that could be proven, as with Telnet. WrongTrust
+	// is not needed then, and checks of trust are not applicable.
+	NoIdentity bool
 
 	// Role is what accounts are provisioned with. Optional: the first role that needs no
 	// parameters.
@@ -74,9 +77,17 @@ type Status string
 
 // The statuses.
 const (
-	Passed Status = "passed"
-	Failed Status = "failed"
+	Passed        Status = "passed"
+	Failed        Status = "failed"
+	NotApplicable Status = "not applicable"
 )
+
+// notApplicable is what a check returns that makes no sense for a connector or target, with the reason.
+type notApplicable string
+
+func (n notApplicable) Error() string { return string(n) }
+
+const noIdentity = notApplicable("the protocol gives the target no identity")
 
 // Outcome is the result of one check.
 type Outcome struct {
@@ -94,10 +105,10 @@ type Report struct {
 	Outcomes  []Outcome `json:"outcomes"`
 }
 
-// Passed reports whether every check passed.
+// Passed reports whether every check that is applicable passed.
 func (r Report) Passed() bool {
 	for _, o := range r.Outcomes {
-		if o.Status != Passed {
+		if o.Status != Passed && o.Status != NotApplicable {
 			return false
 		}
 	}
@@ -140,7 +151,7 @@ func Run(t *testing.T, cfg Config, ids ...string) Report {
 		t.Run(c.ID, func(t *testing.T) {
 			o := s.do(t.Context(), c)
 			report.Outcomes = append(report.Outcomes, o)
-			if o.Status != Passed {
+			if o.Status == Failed {
 				t.Errorf("%s: %s", o.Title, o.Message)
 			}
 		})
@@ -189,9 +200,12 @@ func (s *suite) do(ctx context.Context, c Check) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	began := time.Now()
-	err := errors.Join(c.run(ctx, s), s.leaked())
+	done := c.run(ctx, s)
 	o := Outcome{ID: c.ID, Title: c.Title, Status: Passed, Took: time.Since(began)}
-	if err != nil {
+	if why, ok := errors.AsType[notApplicable](done); ok {
+		o.Status, o.Message, done = NotApplicable, string(why), nil
+	}
+	if err := errors.Join(done, s.leaked()); err != nil {
 		o.Status, o.Message = Failed, strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	return o
@@ -204,7 +218,7 @@ func (c Config) validate() error {
 		return errors.New("sdktest: set exactly one of Config.Connector and Config.Binary")
 	case c.Target.Address == "" || c.Target.Port == 0:
 		return missing("Target with Address and Port")
-	case len(c.WrongTrust.HostKeys) == 0 && c.WrongTrust.CAPEM == "":
+	case !c.NoIdentity && len(c.WrongTrust.HostKeys) == 0 && c.WrongTrust.CAPEM == "":
 		return missing("WrongTrust")
 	case c.NewAccountName == nil:
 		return missing("NewAccountName")

@@ -1,0 +1,165 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/reeve-pam/reeve/internal/emu/device"
+	"github.com/reeve-pam/reeve/internal/testlab"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+)
+
+// buildDir is where the connector is built; it goes with the tests.
+var buildDir string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "reeve-connector-telnet-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	buildDir = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// program builds the connector once for all tests.
+var program = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(buildDir, "connector-telnet")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput() //nolint:noctx // ends with the tests
+	if err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// hooks lets the kit look at a host.
+func hooks(h *testlab.Host, management sdk.Credential) sdktest.Config {
+	var names atomic.Int64
+	return sdktest.Config{
+		Target: sdk.Target{
+			Address: h.Addr, Port: testlab.TelnetPort, Management: management,
+			Options: map[string]string{"legacy": "yes", "profile": "unix"},
+		},
+		NoIdentity:     true,
+		NewAccountName: func() string { return fmt.Sprintf("pam-user%d", names.Add(1)) },
+		Exists: func(_ context.Context, name string) (bool, error) {
+			_, ok, err := h.Passwd(name)
+			return ok, err
+		},
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			err := h.TelnetLogin(ctx, name, password)
+			if errors.Is(err, testlab.ErrRefused) {
+				return false, nil
+			}
+			return err == nil, err
+		},
+		CreateForeign: func(_ context.Context, name, password string) error {
+			if _, err := h.OutOfBand("useradd -m -s /bin/bash " + name); err != nil {
+				return err
+			}
+			return h.SetPassword(name, password)
+		},
+		Snapshot: func(context.Context) (string, error) {
+			return h.OutOfBand("cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -la /home; true")
+		},
+	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const password = "Mgmt.'$(id) 7\"pw"
+	// The checks that depend on how the connector logs in and becomes root.
+	access := []string{"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24"}
+	for name, c := range map[string]struct {
+		account testlab.HostAccount
+		checks  []string // nil: all
+	}{
+		"root":           {account: testlab.HostAccount{Name: "root", Password: password}},
+		"sudo that asks": {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
+		"sudo that asks not": {
+			account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoNoPassword}, checks: access[:len(access)-1],
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := testlab.SSHHost(t, testlab.HostOptions{Accounts: []testlab.HostAccount{c.account}, Telnet: true})
+			// Passwords are hashed with little work.
+			if _, err := h.OutOfBand(`sed -i 's/obscure yescrypt/obscure sha256 rounds=1000/' /etc/pam.d/common-password`); err != nil {
+				t.Fatal(err)
+			}
+			cfg := hooks(h, sdk.Credential{Username: c.account.Name, Password: sdk.NewSecret([]byte(password))})
+			cfg.Binary = path
+			sdktest.Run(t, cfg, c.checks...)
+		})
+	}
+}
+
+// A device's passwords are of ASCII: SDK10 demands more, and package ios has a test of its own for them.
+func TestConformanceOfDevices(t *testing.T) {
+	t.Parallel()
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const password = "Mgmt.'$(id) 7\"pw"
+	for name, c := range map[string]struct {
+		privilege int
+		enable    string
+		checks    []string
+	}{
+		"privileged": {privilege: 15, checks: []string{
+			"SDK01", "SDK02", "SDK03", "SDK04", "SDK05", "SDK06", "SDK07", "SDK08", "SDK09", "SDK11", "SDK12", "SDK13", "SDK14",
+			"SDK15", "SDK16", "SDK17", "SDK18", "SDK19", "SDK20", "SDK21", "SDK22", "SDK23", "SDK24",
+		}},
+		"with enable": {privilege: 1, enable: password, checks: []string{"SDK02", "SDK05", "SDK07", "SDK21"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, err := device.Start(device.Options{
+				Users:        map[string]device.User{"reeve": {Privilege: c.privilege, Kind: "8", Secret: device.Secret(password, "12345678901234")}},
+				EnableSecret: c.enable,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(d.Close)
+			var names atomic.Int64
+			sdktest.Run(t, sdktest.Config{
+				Binary: path,
+				Target: sdk.Target{
+					Address: d.Addr, Port: d.Port, Options: map[string]string{"legacy": "yes", "profile": "ios"},
+					Management: sdk.Credential{Username: "reeve", Password: sdk.NewSecret([]byte(password))},
+				},
+				NoIdentity:     true,
+				NewAccountName: func() string { return fmt.Sprintf("pam-user%d", names.Add(1)) },
+				Exists: func(_ context.Context, name string) (bool, error) {
+					_, ok := d.User(name)
+					return ok, nil
+				},
+				LoginWorks: func(_ context.Context, name, password string) (bool, error) { return d.LoginWorks(name, password), nil },
+				CreateForeign: func(_ context.Context, name, password string) error {
+					d.SetUser(name, device.User{Privilege: 1, Kind: "8", Secret: device.Secret(password, "foreignforeign")})
+					return nil
+				},
+				Snapshot: func(context.Context) (string, error) { return d.Running() + d.Saved(), nil },
+			}, c.checks...)
+			for _, v := range d.Violations() {
+				t.Errorf("breach of the protocol: %s", v)
+			}
+		})
+	}
+}
