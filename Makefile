@@ -14,7 +14,7 @@ ARGS ?=
 GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails=1 --rerun-fails-max-failures 3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
 
 # What tests and the demo need from Debian; see docs/development.md.
-PACKAGES := openssh-server openssh-client sudo mariadb-server inetutils-telnetd systemd nftables iproute2 iputils-ping openssl tcpdump fuse3 \
+PACKAGES := openssh-server openssh-client sudo mariadb-server postgresql-15 inetutils-telnetd systemd nftables iproute2 iputils-ping openssl tcpdump fuse3 \
   protobuf-compiler libprotobuf-dev util-linux gcc libc6-dev python3-winrm \
   samba samba-ad-provision samba-dsdb-modules samba-vfs-modules
 
@@ -28,6 +28,7 @@ setup: ## install what is missing (Debian packages; root), build the pinned tool
 	if [ -n "$$missing" ]; then \
 	  echo "installing:" $$missing; \
 	  if [ ! -e /usr/sbin/policy-rc.d ]; then printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi; \
+	  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then mkdir -p /etc/postgresql-common; echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf; fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 	@$(MAKE) --no-print-directory $(BIN)/.tools

@@ -115,6 +115,19 @@ func NewSambaAD(t testing.TB, l *Lab, opts SambaOptions) *DomainController {
 	return d
 }
 
+// Postgres starts a server that stops with the test.
+func Postgres(t testing.TB, opts PostgresOptions) *PostgresServer {
+	t.Helper()
+	l := New(t)
+	demand(t, postgres)
+	p, err := l.Postgres(opts)
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	showLog(t, p.srv)
+	return p
+}
+
 // Net makes a network with a node for each name; it ends with the test.
 func Net(t testing.TB, names ...string) *Network {
 	t.Helper()
