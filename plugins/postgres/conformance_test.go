@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/reeve-pam/reeve/internal/testlab"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+)
+
+// TestConformance runs the kit against a real PostgreSQL, with the program an agent would
+// start and a management account that has the least rights.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	p := testlab.Postgres(t, testlab.PostgresOptions{})
+	other := testlab.Postgres(t, testlab.PostgresOptions{})
+	program := filepath.Join(t.TempDir(), "connector-postgres")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	tgt := target(p)
+	tgt.Options = nil // the defaults
+	var names atomic.Int64
+	sdktest.Run(t, sdktest.Config{
+		Binary:         program,
+		Target:         tgt,
+		WrongTrust:     sdk.Trust{CAPEM: other.CAPEM},
+		Role:           role(t, "pg-db-rw"),
+		Params:         map[string]string{paramDatabase: "app", "Schema": "public", "Owner": "app_owner"},
+		NewAccountName: func() string { return fmt.Sprintf("kit_%d", names.Add(1)) },
+		Exists: func(ctx context.Context, name string) (bool, error) {
+			_, ok, err := p.Role(ctx, name)
+			return ok, err
+		},
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			err := p.Login(ctx, name, password)
+			if errors.Is(err, testlab.ErrRefused) {
+				return false, nil
+			}
+			return err == nil, err
+		},
+		CreateForeign: func(ctx context.Context, name, password string) error {
+			v, err := verifier(secret(password))
+			if err != nil {
+				return err
+			}
+			return p.Exec(ctx, "CREATE ROLE "+name+" LOGIN PASSWORD '"+v+"'")
+		},
+		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, p) },
+	})
+	logs, err := p.Logs()
+	if err != nil || strings.Contains(logs, "Aa1.") { // how the kit's passwords begin
+		t.Errorf("a password is in the server's logs, or: %v", err)
+	}
+}
+
+// snapshot is everything about roles and rights that the server stores.
+func snapshot(ctx context.Context, p *testlab.PostgresServer) (string, error) {
+	var all strings.Builder
+	for _, q := range []struct {
+		db    *sql.DB
+		query string
+	}{
+		{p.Root(), "SELECT pg_authid::text FROM pg_authid ORDER BY oid"},
+		{p.Root(), "SELECT concat_ws(' ', roleid, member, grantor, admin_option) FROM pg_auth_members ORDER BY 1"},
+		{p.Root(), "SELECT concat_ws(' ', objoid, description) FROM pg_shdescription ORDER BY 1"},
+		{p.Root(), "SELECT concat_ws(' ', datname, datdba, datacl) FROM pg_database ORDER BY 1"},
+		{p.App(), "SELECT concat_ws(' ', oid, relname, relowner, relacl) FROM pg_class ORDER BY 1"},
+		{p.App(), "SELECT concat_ws(' ', oid, nspname, nspowner, nspacl) FROM pg_namespace ORDER BY 1"},
+		{p.App(), "SELECT pg_default_acl::text FROM pg_default_acl ORDER BY oid"},
+	} {
+		if err := lines(ctx, q.db, q.query, &all); err != nil {
+			return "", err
+		}
+	}
+	return all.String(), nil
+}
+
+func lines(ctx context.Context, db *sql.DB, query string, to *strings.Builder) error {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return err
+		}
+		to.WriteString(line + "\n")
+	}
+	return rows.Err()
+}
