@@ -200,7 +200,7 @@ func (p *PostgresServer) start() error {
 		"unix_socket_directories=" + p.dir, "unix_socket_permissions=0700",
 		"ssl_ca_file=" + p.dir + "/ca.pem", "ssl_cert_file=" + p.dir + "/server.pem", "ssl_key_file=" + p.dir + "/server.key",
 		"dynamic_shared_memory_type=sysv", // of its own namespace: nothing is left when it is killed
-		"fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=16MB",
+		"fsync=off", "full_page_writes=off", "shared_buffers=16MB",
 		"log_statement=all", "log_connections=on", "log_destination=stderr", "logging_collector=off",
 		"ssl=" + map[bool]string{false: "on", true: "off"}[p.opts.Plain], "max_connections=60",
 	}, p.opts.Config...)

@@ -32,15 +32,15 @@ const (
  r.rolbypassrls, r.rolinherit, r.rolconnlimit::int,
  CASE WHEN isfinite(r.rolvaliduntil) THEN r.rolvaliduntil WHEN r.rolvaliduntil < 'epoch' THEN 'epoch' END,
  COALESCE(shobj_description(r.oid, 'pg_authid'), ''), `
-	hiddenPasswords  = `true FROM pg_roles r`
-	visiblePasswords = `p.rolpassword IS NOT NULL FROM pg_roles r JOIN pg_authid p ON p.oid = r.oid`
+	hiddenHash  = `true FROM pg_roles r`
+	visibleHash = `p.rolpassword IS NOT NULL FROM pg_roles r JOIN pg_authid p ON p.oid = r.oid`
 )
 
 // accounts reads the roles for which a condition holds, by name.
 func (s *session) accounts(ctx context.Context, condition string, args ...any) ([]*account, error) {
-	from := hiddenPasswords
+	from := hiddenHash
 	if s.super {
-		from = visiblePasswords
+		from = visibleHash
 	}
 	var all []*account
 	err := s.query(ctx, "read the roles", accountColumns+from+" WHERE "+condition+" ORDER BY r.rolname", func(r pgx.Rows) error {

@@ -120,9 +120,19 @@ func (s *session) failure(ctx context.Context, what string, err error) error {
 	case ended(err):
 		return sdk.Errorf(sdk.ClassUnreachable, "%s: the server ended the session", what).
 			WithFix("try again when the server runs normally").Wrap(err)
+	case noNetwork(ctx, err):
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the server's answer is not understood", what).
+			WithFix("check that a PostgreSQL server is there, and its version").Wrap(err)
 	default:
 		return silent(what, err)
 	}
+}
+
+// noNetwork reports whether the connection did what it should, and yet there is no answer.
+func noNetwork(ctx context.Context, err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return !network && ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) &&
+		!errors.Is(err, net.ErrClosed) && !errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // doubt is what a further connection's failure means to the whole: if something was changed
@@ -172,11 +182,10 @@ func refused(ctx context.Context, t sdk.Target, w *wire, err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" { // a TLS alert
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the server ended the TLS handshake", what).Wrap(err)
 	}
-	_, network := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
-	case network, ctx.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case !noNetwork(ctx, err):
 		return silent(what, err)
 	case !w.encrypted:
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: the server does not offer TLS", what).

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,6 +16,10 @@ import (
 // without rows prints what it did. An error of the statement is exit status 1, and the
 // server's words about it are printed for whoever gave the statement.
 func (connector) Run(ctx context.Context, t sdk.Target, command string, out sdk.Output) (int, error) {
+	if words := strings.Fields(strings.ToUpper(command)); len(words) > 0 && words[0] == "COPY" &&
+		(slices.Contains(words, "STDIN") || slices.Contains(words, "STDOUT")) {
+		return 0, sdk.Errorf(sdk.ClassInvalid, "COPY has nobody to exchange data with here").WithFix("use INSERT or SELECT")
+	}
 	s, err := login(ctx, t, t.Management, t.Options[optionDatabase], plain)
 	if err != nil {
 		return 0, err

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/reeve-pam/reeve/internal/testlab"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+)
+
+// limited is a context with a deadline that is soon over.
+func limited(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+type output struct{ out, err bytes.Buffer }
+
+func (o *output) Stdout(p []byte) { o.out.Write(p) }
+func (o *output) Stderr(p []byte) { o.err.Write(p) }
+
+func TestRunPrintsWhatOneStatementDoes(t *testing.T) {
+	t.Parallel()
+	p := testlab.Postgres(t, testlab.PostgresOptions{})
+	tgt := target(p)
+	tgt.Options[optionDatabase] = "app"
+	for _, c := range []struct {
+		statement, out, err string
+		status              int
+	}{
+		{"SELECT id, name FROM item", "id\tname\n1\tfirst\n", "", 0},
+		{`SELECT NULL AS "a` + "\t" + `b", E'x\ty\n\\z' AS c, '' AS d`, `a\tb` + "\tc\td\n" + `\N` + "\t" + `x\ty\n\\z` + "\t\n", "", 0},
+		{"SELECT 1 AS n WHERE false", "n\n", "", 0},
+		{"INSERT INTO item VALUES (2, 'second'), (3, 'third')", "INSERT 0 2\n", "", 0},
+		{"INSERT INTO item VALUES (1, 'again')", "", "ERROR 23505: duplicate key value violates unique constraint \"item_pkey\"\n", 1},
+		{"SELECT 1; SELECT 2", "", "ERROR 42601: cannot insert multiple commands into a prepared statement\n", 1},
+		{"SELEKT", "", "ERROR 42601: syntax error at or near \"SELEKT\"\n", 1},
+		{"SELECT 1/(id - 2) AS n FROM item ORDER BY id", "n\n-1\n", "ERROR 22012: division by zero\n", 1},
+		{"", "\n", "", 0},
+	} {
+		var o output
+		status, err := connector{}.Run(t.Context(), tgt, c.statement, &o)
+		if err != nil || status != c.status || o.out.String() != c.out || !strings.HasPrefix(o.err.String(), c.err) || c.err == "" && o.err.Len() > 0 {
+			t.Errorf("%q: %d, %q, %q, %v", c.statement, status, o.out.String(), o.err.String(), err)
+		}
+	}
+	_, err := connector{}.Run(t.Context(), tgt, "copy item\nfrom stdin", &output{})
+	wantClass(t, "a statement that waits for data", err, sdk.ClassInvalid)
+	wrong := tgt
+	wrong.Management.Password = secret(canary)
+	_, err = connector{}.Run(t.Context(), wrong, "SELECT 1", &output{})
+	wantClass(t, "a wrong password", err, sdk.ClassAuthFailed)
+}
+
+// A statement that is given up is stopped on the server as well.
+func TestRunThatIsCancelledStopsOnTheServer(t *testing.T) {
+	t.Parallel()
+	p := testlab.Postgres(t, testlab.PostgresOptions{})
+	began := time.Now()
+	_, err := connector{}.Run(limited(t), target(p), "SELECT pg_sleep(60)", &output{})
+	wantClass(t, "run", err, sdk.ClassUnknownOutcome)
+	if took := time.Since(began); took > 2500*time.Millisecond {
+		t.Errorf("it took %s", took)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		var n int
+		if err := p.Root().QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", testlab.Management).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sessions go on", n)
+		}
+	}
+}
+
+func TestDiscoverListsAccountsAndNoGroups(t *testing.T) {
+	t.Parallel()
+	p := testlab.Postgres(t, testlab.PostgresOptions{})
+	asRoot(t, p, "CREATE ROLE people NOLOGIN", "CREATE ROLE bob LOGIN SUPERUSER")
+	in := intent(sdk.Provision)
+	must(t, target(p), in, first)
+	in.Action = sdk.Disable
+	must(t, target(p), in, "")
+	var got []string
+	err := connector{}.Discover(t.Context(), target(p), func(f sdk.Facts) bool {
+		got = append(got, f.Account)
+		if f.Account == "alice" && (!f.Locked || f.Attributes["made_for"] != "acct_1") || f.Account == "bob" && !slices.Equal(f.Grants, []string{"SUPERUSER"}) {
+			t.Errorf("%+v", f)
+		}
+		return true
+	})
+	if want := []string{"alice", "bob", "postgres", testlab.Management}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	n := 0
+	_ = connector{}.Discover(t.Context(), target(p), func(sdk.Facts) bool { n++; return false })
+	if n != 1 {
+		t.Errorf("%d yields after the first said stop", n)
+	}
+}
