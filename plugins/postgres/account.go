@@ -67,8 +67,15 @@ func (s *session) accounts(ctx context.Context, condition string, args ...any) (
 	return all, err
 }
 
+// longestName is what the server keeps of a name, in bytes. Longer ones it cuts, also when it
+// looks for them, and so finds another.
+const longestName = 63
+
 // account reads one role; nil if it is not there.
 func (s *session) account(ctx context.Context, name string) (*account, error) {
+	if len(name) > longestName {
+		return nil, nil //nolint:nilnil // there cannot be one
+	}
 	all, err := s.accounts(ctx, "r.rolname = $1", name)
 	if err != nil || len(all) == 0 {
 		return nil, err
@@ -147,9 +154,11 @@ func (s *session) facts(ctx context.Context, a *account, others func(database st
 	if a.until != nil {
 		f.ExpiresAt = a.until.UTC()
 	}
-	if id, said := markOf(a.comment); id != "" || said != "" {
-		f.Attributes["comment"] = said
-		f.Attributes["made_for"] = id
+	id, said := markOf(a.comment)
+	for name, value := range map[string]string{"made_for": id, "comment": said} {
+		if value != "" {
+			f.Attributes[name] = value
+		}
 	}
 	ids, err := s.sessions(ctx, a)
 	if err != nil {

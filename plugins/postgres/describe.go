@@ -62,7 +62,7 @@ func (connector) Describe() sdk.Description {
 		Roles: roles(),
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Za-z_][A-Za-z0-9_$#@.-]{0,62}$`,
-			MaxBytes: 63, // NAMEDATALEN - 1; the server would cut a longer one
+			MaxBytes: longestName,
 			Help:     "1 to 63 of A-Z, a-z, 0-9, _, $, #, @, . and -, starting with a letter or _, and not with pg_",
 		},
 		PasswordRule: sdk.PasswordRule{MinLength: 8, MaxLength: 128},

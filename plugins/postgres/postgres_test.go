@@ -366,3 +366,33 @@ func TestRoleCommandsOfEveryPhaseRun(t *testing.T) {
 		t.Error(d, rows.Err())
 	}
 }
+
+func TestManagementAccountChangesItsOwnPassword_C8(t *testing.T) {
+	t.Parallel()
+	p := testlab.Postgres(t, testlab.PostgresOptions{})
+	tgt := target(p)
+	f, err := connector{}.Inspect(t.Context(), tgt, testlab.Management)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := sdk.Intent{Action: sdk.Rotate, Account: testlab.Management, AccountID: "acct_9", Identity: f.Identity}
+	must(t, tgt, in, first)
+	wantLogin(t, p, testlab.Management, first, nil)
+	wantLogin(t, p, testlab.Management, p.ManagementPassword, testlab.ErrRefused)
+}
+
+// The server cuts long names instead of refusing them.
+func TestLongNamesAreNotCut_C36(t *testing.T) {
+	t.Parallel()
+	p := testlab.Postgres(t, testlab.PostgresOptions{})
+	long := strings.Repeat("a", 63)
+	in := intent(sdk.Provision)
+	in.Account = long
+	must(t, target(p), in, first)
+	for name, want := range map[string]bool{long: true, long + "b": false, long[:62]: false, `x' OR '1'='1`: false, `"x"`: false} {
+		f, err := connector{}.Inspect(t.Context(), target(p), name)
+		if err != nil || f.Exists != want || f.Account != name {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"strconv"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -55,7 +56,7 @@ func mac(key []byte, text string) []byte {
 // and not the same ones; where neither changes anything, or refuses and so leaves the
 // password alone, all agree.
 func unambiguous(password string) bool {
-	if !norm.NFKC.IsNormalString(password) {
+	if !utf8.ValidString(password) || !norm.NFKC.IsNormalString(password) {
 		return false
 	}
 	for _, r := range password {

@@ -160,7 +160,7 @@ func TestServerThatFallsSilentOrTalksNonsenseIsTold(t *testing.T) {
 				if got := sdk.ClassOf(err); got != c.want {
 					t.Errorf("%s: %v, want %s", operation, err, c.want)
 				}
-				if took := time.Since(began); took > 4*time.Second {
+				if took := time.Since(began); took > 2500*time.Millisecond {
 					t.Errorf("%s took %s", operation, took)
 				}
 			}
