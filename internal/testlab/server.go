@@ -150,7 +150,8 @@ func (s *server) stop() error {
 	}
 }
 
-// stopped tells whether every thread of a process is stopped (state T, proc(5)).
+// stopped tells whether every thread of a process is stopped, or has ended and is not
+// waited for (states T and Z, proc(5)).
 func stopped(pid int) (bool, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {
@@ -161,7 +162,7 @@ func stopped(pid int) (bool, error) {
 		if err != nil {
 			continue // the thread has ended
 		}
-		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") && !strings.HasPrefix(state, "Z") {
 			return false, nil
 		}
 	}
