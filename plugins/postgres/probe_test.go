@@ -183,6 +183,12 @@ func TestPlanNeedsNoServer(t *testing.T) {
 			t.Errorf("%s: %s", action, d)
 		}
 	}
+	for option, param := range map[string]string{"keeper": "", "": "keeper", "other": "keeper"} {
+		tgt.Options[optionCustodian], in.Params[paramCustodian] = option, param
+		if got := commands(sdk.Deprovision)[3]; !strings.Contains(got, `REASSIGN OWNED BY "alice" TO "keeper"; DROP OWNED`) {
+			t.Errorf("option %q, parameter %q: %s", option, param, got)
+		}
+	}
 	in.Account = "reeve"
 	for _, action := range []sdk.Action{sdk.Disable, sdk.Deprovision} {
 		in.Action = action
