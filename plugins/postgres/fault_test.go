@@ -218,11 +218,13 @@ func TestGrantsOfOthersAtTheSameMomentAreBusy(t *testing.T) {
 	if _, err := tx.ExecContext(t.Context(), "GRANT SELECT ON item TO pg_monitor"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = applyWith(t.Context(), target(p), readApp(t, sdk.Provision), first, func(e sdk.Event) {
-		if e.Step == "grant-3" && e.State == sdk.StepStarted {
-			time.AfterFunc(200*time.Millisecond, func() { _ = tx.Commit() })
-		}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		await(t, p, "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'reeve' AND wait_event_type = 'Lock'")
+		_ = tx.Commit()
 	})
+	_, err = apply(t.Context(), target(p), readApp(t, sdk.Provision), first)
+	wg.Wait()
 	wantClass(t, "provision", err, sdk.ClassBusy)
 	wantRole(t, p, "alice", false)
 	must(t, target(p), readApp(t, sdk.Provision), first)
