@@ -235,7 +235,7 @@ func (s *session) welcome(key []byte) error {
 		{"AUTH_VERSION_STRING", "- Production"},
 		{"AUTH_VERSION_SQL", "26"},
 		{"AUTH_XACTION_TRAITS", "3"},
-		{"AUTH_VERSION_NO", strconv.Itoa(s.server.options.Major << 24)},
+		{"AUTH_VERSION_NO", strconv.Itoa(s.server.options.number())},
 		{"AUTH_VERSION_STATUS", "0"},
 		{"AUTH_CAPABILITY_TABLE", ""},
 		{"AUTH_DBNAME", Service},

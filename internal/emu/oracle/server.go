@@ -32,7 +32,7 @@ func ManagementRights() []string {
 
 // Options are what a server is like.
 type Options struct {
-	Major  int      // version; 0: 19
+	Major  int      // version; 0: 19, 12: 12.1
 	Plain  bool     // TCP without TLS
 	Root   bool     // the root of a container database: user names begin with C##
 	RDS    bool     // ALTER SYSTEM is not allowed; rdsadmin.rdsadmin_util.kill is there
@@ -40,6 +40,14 @@ type Options struct {
 	// NoMarkers leaves out the break and reset markers that a real server sends before errors.
 	NoMarkers bool
 	Faults    Faults
+}
+
+// number is the version as servers give it at login. 12 is 12.1.
+func (o Options) number() int {
+	if o.Major == 12 {
+		return 12<<24 | 1<<20
+	}
+	return o.Major << 24
 }
 
 // Faults are what goes wrong. Statements are named by how they begin; "" is none.

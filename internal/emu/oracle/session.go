@@ -214,7 +214,7 @@ func (s *session) version() error {
 	w.bytes(msgParameter)
 	w.uint(uint64(len(text)))
 	w.clr([]byte(text))
-	w.uint(uint64(s.server.options.Major) << 24)
+	w.uint(uint64(s.server.options.number())) //nolint:gosec // never negative
 	w.bytes(msgStatus)
 	w.uint(1)
 	w.uint(0)

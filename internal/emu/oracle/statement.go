@@ -154,7 +154,7 @@ func (p *parser) name() string {
 }
 
 func (d *DB) nameLimit() int {
-	if d.options.Major < 18 { // 12.1; 12.2 takes 128 and has the same first number
+	if d.options.Major < 18 {
 		return 30
 	}
 	return 128
@@ -351,11 +351,11 @@ func (p *parser) kill() {
 	if m == nil {
 		p.fail(26, "missing or invalid session ID")
 	}
-	p.end1(m[1], m[2])
+	p.endSession(m[1], m[2])
 }
 
-// end1 ends a session, by its SID and serial number.
-func (p *parser) end1(sid, serial string) {
+// endSession ends a session, by its SID and serial number.
+func (p *parser) endSession(sid, serial string) {
 	for e := range p.db.sessions {
 		if strconv.Itoa(e.sid) == sid && strconv.Itoa(e.serial) == serial {
 			if e == p.who {
@@ -394,7 +394,7 @@ func (p *parser) block() {
 		if !p.db.options.RDS {
 			p.fail(6550, "PLS-00201: identifier 'RDSADMIN.RDSADMIN_UTIL' must be declared")
 		}
-		p.end1(m[1], m[2])
+		p.endSession(m[1], m[2])
 		return
 	}
 	m := lockBlock.FindStringSubmatch(text)
