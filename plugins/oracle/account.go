@@ -26,8 +26,10 @@ type account struct {
 // identity tells an account from another that is later given the same name.
 func (a *account) identity() string { return a.name + "#" + a.id + "@" + a.created }
 
-func (a *account) locked() bool      { return strings.Contains(a.status, "LOCKED") }
-func (a *account) expired() bool     { return strings.Contains(a.status, "EXPIRED") && !strings.Contains(a.status, "GRACE") }
+func (a *account) locked() bool { return strings.Contains(a.status, "LOCKED") }
+func (a *account) expired() bool {
+	return strings.Contains(a.status, "EXPIRED") && !strings.Contains(a.status, "GRACE")
+}
 func (a *account) inRollover() bool  { return strings.Contains(a.status, "IN ROLLOVER") }
 func (a *account) hasPassword() bool { return a.kind == "PASSWORD" }
 

@@ -48,6 +48,7 @@ const (
 	checkService = "check the options service_name and sid, and that the database is open: lsnrctl status lists the services"
 	moreSessions = "raise the limit or end idle sessions"
 	correctRole  = "correct the role's command"
+	useTCPS      = "configure a TCPS endpoint with a certificate in listener.ora, and use its port, often 2484"
 	usePDB       = "set the option service_name to the service of the pluggable database, or use a name that begins with C##"
 )
 
@@ -94,7 +95,7 @@ var meanings = map[int]meaning{
 	errNoUser:     {sdk.ClassNotFound, "there is no such account", ""},
 	errNoGrantee:  {sdk.ClassNotFound, "there is no such account", ""},
 	errUserExists: {sdk.ClassExists, "an account or a role by that name exists", "choose another name"},
-	errNoView:     {sdk.ClassNotPermitted, "the management account may not read the data dictionary", "grant it SELECT_CATALOG_ROLE"},
+	errNoView:     {sdk.ClassNotPermitted, "a table or view is not there, or the management account may not read it", "grant it SELECT_CATALOG_ROLE"},
 
 	988:      {sdk.ClassPolicyRejected, "the server cannot read the password", "use printable characters without double quotes"},
 	1922:     {sdk.ClassPolicyRejected, "the account owns objects", "move or drop them first"},
@@ -149,12 +150,13 @@ func failure(ctx context.Context, what string, err error, sent bool) error {
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the server answered with ORA-%05d", what, n).
 			WithFix("look the number up in Oracle's error help").Wrap(err)
 	}
-	switch _, crashed := errors.AsType[errPanic](err); {
+	_, crashed := errors.AsType[errPanic](err)
+	switch {
 	case sent:
 		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
-	case crashed && ctx.Err() == nil:
+	case errors.Is(err, errPacket), crashed && ctx.Err() == nil:
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the server's answer is not understood", what).
 			WithFix("check that the port is that of an Oracle listener").Wrap(err)
 	default:
@@ -171,7 +173,7 @@ func refused(ctx context.Context, t sdk.Target, err error) error {
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: the listener does not speak TLS on this port", what).
-			WithFix("configure a TCPS endpoint with a certificate in listener.ora, and use its port").Wrap(err)
+			WithFix(useTCPS).Wrap(err)
 	}
 	if errors.Is(err, errRedirect) {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: the listener sends clients to another address", what).
@@ -179,6 +181,9 @@ func refused(ctx context.Context, t sdk.Target, err error) error {
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" { // a TLS alert
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the server ended the TLS handshake", what).Wrap(err)
+	}
+	if errors.Is(err, errHandshake) && ctx.Err() == nil {
+		return sdk.Errorf(sdk.ClassUnreachable, "%s: the server broke off the TLS handshake", what).WithFix(useTCPS).Wrap(err)
 	}
 	return failure(ctx, what, err, false)
 }

@@ -40,7 +40,7 @@ func (connector) Describe() sdk.Description {
 		Title:       "Oracle Database",
 		Version:     "1.0.0",
 		Category:    sdk.Database,
-		DefaultPort: 2484, // of TCPS
+		DefaultPort: 1521, // TCPS endpoints are often at 2484, but no port is set aside for them
 		Options: []sdk.Option{
 			{Name: optionService, Help: "the service to connect to, that of the pluggable database in which accounts live; this or " + optionSID + " is needed"},
 			{Name: optionSID, Help: "the instance's SID, for servers without services"},

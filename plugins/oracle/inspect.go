@@ -85,7 +85,9 @@ type rights struct {
 	inactive []string // roles that are not active at login
 }
 
-func (r rights) all() []string { return slices.Concat(r.grants, []string{"|"}, r.roles, []string{"|"}, r.inactive) }
+func (r rights) all() []string {
+	return slices.Concat(r.grants, []string{"|"}, r.roles, []string{"|"}, r.inactive)
+}
 
 func (s *session) rights(ctx context.Context, grantee string) (r rights, err error) {
 	const what = "read the rights of the account"

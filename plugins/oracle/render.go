@@ -66,7 +66,7 @@ func renderSQL(command, username string, params map[string]string) (rendered, er
 func statement(command string) (text string, block bool) {
 	text = strings.TrimSpace(command)
 	first := ""
-	if fields := strings.FieldsFunc(text, func(r rune) bool { return !(r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z') }); len(fields) > 0 {
+	if fields := strings.FieldsFunc(text, func(r rune) bool { return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') }); len(fields) > 0 {
 		first = strings.ToUpper(fields[0])
 	}
 	if first == "BEGIN" || first == "DECLARE" {

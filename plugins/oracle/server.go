@@ -29,11 +29,11 @@ func serverOf(number string) (server, error) {
 }
 
 // parsed makes a server of the version in a fingerprint, such as "19.0".
-func parsed(product_, version string) (server, error) {
+func parsed(kind, version string) (server, error) {
 	first, second, ok := strings.Cut(version, ".")
 	major, err1 := strconv.Atoi(first)
 	minor, err2 := strconv.Atoi(second)
-	if product_ != product || !ok || err1 != nil || err2 != nil {
+	if kind != product || !ok || err1 != nil || err2 != nil {
 		return server{}, sdk.Errorf(sdk.ClassUnsupported, "the target was not probed as an Oracle Database").WithFix("probe it again")
 	}
 	s := server{major, minor}

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	goora "github.com/sijms/go-ora/v2"
@@ -29,53 +28,6 @@ type session struct {
 	server server
 	sent   bool // a statement that changes something has been sent
 	lost   bool // no answer can be expected any more
-}
-
-// line dials for the driver, once. What the driver is told to connect to, by a redirect of the listener for instance, is
-// not followed: it would take the login to a machine that nobody approved.
-type line struct {
-	ctx     context.Context //nolint:containedctx // of the one dial
-	address string
-
-	mu     sync.Mutex
-	conn   net.Conn
-	dialed bool
-	hung   bool
-}
-
-var errRedirect = errors.New("the listener redirects to another address")
-
-// DialContext implements the driver's interface.
-func (l *line) DialContext(context.Context, string, string) (net.Conn, error) {
-	l.mu.Lock()
-	again := l.dialed
-	l.dialed = true
-	l.mu.Unlock()
-	if again {
-		return nil, errRedirect
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(l.ctx, "tcp", l.address)
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conn = conn
-	if l.hung {
-		_ = conn.Close()
-	}
-	return conn, nil
-}
-
-// hangUp ends whatever the driver waits for.
-func (l *line) hangUp() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.hung = true
-	if l.conn != nil {
-		_ = l.conn.Close()
-	}
 }
 
 // errPanic is a crash of the driver, on bytes it did not expect.
@@ -126,11 +78,16 @@ func exactName(account string) (string, error) {
 
 // login logs in once.
 func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) (*session, error) {
-	l := &line{ctx: ctx, address: net.JoinHostPort(t.Address, strconv.Itoa(t.Port))}
-	c, err := driverOf(ctx, t, user, password, l)
+	config, err := trusting(t)
 	if err != nil {
 		return nil, err
 	}
+	l := &line{ctx: ctx, address: net.JoinHostPort(t.Address, strconv.Itoa(t.Port)), config: config}
+	c, err := driverOf(ctx, t, user, password)
+	if err != nil {
+		return nil, err
+	}
+	c.Dialer(l)
 	s := &session{line: l, stop: context.AfterFunc(ctx, l.hangUp)}
 	err = guard(func() error {
 		// The context of the operation is not given to the driver: it would send a break and wait for an answer.
@@ -155,7 +112,7 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) 
 }
 
 // driverOf sets the driver up. Names and passwords go through the driver's own writer of addresses.
-func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secret, l *line) (*goora.OracleConnector, error) {
+func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secret) (*goora.OracleConnector, error) {
 	service, sid := t.Options[optionService], t.Options[optionSID]
 	switch {
 	case (service == "") == (sid == ""):
@@ -172,29 +129,28 @@ func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secre
 	if sid != "" {
 		options["SID"] = sid
 	}
-	trusted := t.Trust.ServerName // the driver checks the certificate against the host it is given
-	if trusted == "" {
-		trusted = t.Address
-	}
-	var config *tls.Config
-	if t.Options[optionLegacy] != yes {
-		roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
-		if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
-			return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
-				WithFix("give one or more blocks of BEGIN CERTIFICATE")
-		}
-		config = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-		options["SSL"], options["SSL VERIFY"] = "TRUE", "TRUE"
-	}
-	c, ok := goora.NewConnector(goora.BuildUrl(trusted, t.Port, service, user, password.Reveal(), options)).(*goora.OracleConnector)
+	c, ok := goora.NewConnector(goora.BuildUrl(t.Address, t.Port, service, user, password.Reveal(), options)).(*goora.OracleConnector)
 	if !ok {
 		return nil, sdk.Errorf(sdk.ClassInternal, "the driver is not the one this connector was made for")
 	}
-	c.Dialer(l)
-	if config != nil {
-		c.WithTLSConfig(config)
-	}
 	return c, nil
+}
+
+// trusting is how the server's certificate is checked; nil for a target that is marked legacy.
+func trusting(t sdk.Target) (*tls.Config, error) {
+	if t.Options[optionLegacy] == yes {
+		return nil, nil //nolint:nilnil // no TLS
+	}
+	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
+	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
+		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
+			WithFix("give one or more blocks of BEGIN CERTIFICATE")
+	}
+	name := t.Trust.ServerName
+	if name == "" {
+		name = t.Address
+	}
+	return &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}, nil
 }
 
 // patience is how many seconds the driver may wait for one answer. It is longer than the operation may last, which is

@@ -62,7 +62,7 @@ func random(n int) []byte {
 
 func encrypt(key, data []byte) []byte {
 	out := make([]byte, len(data))
-	iv := make([]byte, aes.BlockSize) // the protocol has none: each key is used for one random value
+	iv := make([]byte, aes.BlockSize)                             // the protocol has none: each key is used for one random value
 	cipher.NewCBCEncrypter(block(key), iv).CryptBlocks(out, data) //nolint:gosec // see above
 	return out
 }

@@ -131,7 +131,7 @@ func (s *session) execute() error {
 	for prefix, code := range f.Fail {
 		if begins(q.text, prefix) {
 			s.server.DB.record(q.text)
-			return s.fail(oraError(code, "as the test wants"))
+			return s.fail(oraError(code, "as the test wants, in %s", q.text)) // real messages quote statements
 		}
 	}
 	switch {

@@ -11,11 +11,12 @@ import (
 
 // The packets of the transparent network substrate (TNS).
 const (
-	packetConnect = 1
-	packetAccept  = 2
-	packetRefuse  = 4
-	packetData    = 6
-	packetMarker  = 12
+	packetConnect  = 1
+	packetAccept   = 2
+	packetRefuse   = 4
+	packetRedirect = 5
+	packetData     = 6
+	packetMarker   = 12
 )
 
 // What a marker says in its third byte.
@@ -111,7 +112,10 @@ func (s *Server) handshake(l *link) error {
 		text := fmt.Sprintf("(DESCRIPTION=(TMP=)(VSNNUM=318767104)(ERR=%d)(ERROR_STACK=(ERROR=(CODE=%d)(EMFI=4))))", code, code)
 		head := []byte{4, 4, 0, 0}
 		binary.BigEndian.PutUint16(head[2:], uint16(len(text)))
-		return l.refuse(append(head, text...))
+		return l.last(packetRefuse, append(head, text...))
+	}
+	if to := s.faultsNow().Redirect; to != "" {
+		return l.last(packetRedirect, append(binary.BigEndian.AppendUint16(nil, uint16(len(to))), to...)) //nolint:gosec // short
 	}
 	version := min(binary.BigEndian.Uint16(body), tnsVersion)
 	negotiate := body[24]&1 != 0 && body[24]&4 == 0
@@ -125,8 +129,9 @@ func (s *Server) handshake(l *link) error {
 	return nil
 }
 
-func (l *link) refuse(body []byte) error {
-	if err := l.write(packetRefuse, body); err != nil {
+// last writes a packet behind which nothing comes.
+func (l *link) last(kind byte, body []byte) error {
+	if err := l.write(kind, body); err != nil {
 		return err
 	}
 	return errHangUp

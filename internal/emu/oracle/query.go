@@ -169,6 +169,8 @@ func (q *selector) expression() expression {
 	}
 	word := strings.ToUpper(t.Text)
 	switch {
+	case word == "NULL":
+		return constant(typeText, nil)
 	case word == "SYSTIMESTAMP":
 		return constant(typeTimestamp, time.Now().UTC())
 	case word == "USER":

@@ -52,6 +52,7 @@ func (o Options) number() int {
 
 // Faults are what goes wrong. Statements are named by how they begin; "" is none.
 type Faults struct {
+	Redirect        string // the listener sends clients to this address, e.g. "(ADDRESS=(PROTOCOL=tcp)(HOST=…)(PORT=…))"
 	HangAfterAccept bool
 	HangAtLogin     bool // after the password was sent
 	HangIn          string
