@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/reeve-pam/reeve/internal/emu/oracle"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+)
+
+// TestConformance runs the kit against the emulator, with the program an agent would start and a management account that
+// has the least rights. The server is a 23ai, which takes passwords of more than 30 bytes: the kit's corpus has some.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	s, other := oracle.Start(t, oracle.Options{Major: 23}), oracle.Start(t, oracle.Options{})
+	program := filepath.Join(t.TempDir(), "connector-oracle")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".") //nolint:gosec // of the test
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var names atomic.Int64
+	sdktest.Run(t, sdktest.Config{
+		Binary:         program,
+		Target:         target(s),
+		WrongTrust:     sdk.Trust{CAPEM: other.CAPEM},
+		Role:           role(t, "oracle-connect"),
+		NewAccountName: func() string { return fmt.Sprintf("KIT_%d", names.Add(1)) },
+		Exists:         func(_ context.Context, name string) (bool, error) { return s.DB.Exists(name), nil },
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			return loginWorks(ctx, s, name, password)
+		},
+		CreateForeign: func(_ context.Context, name, password string) error {
+			s.Exec(`CREATE USER "`+name+`" IDENTIFIED BY "`+password+`"`, `GRANT CREATE SESSION TO "`+name+`"`)
+			return nil
+		},
+		Snapshot: func(context.Context) (string, error) { return s.DB.Snapshot(), nil },
+	})
+	for _, statement := range s.DB.Log() { // the password is where it must be, and nowhere else
+		if strings.Contains(statement, "Aa1.") && !strings.HasPrefix(statement, `ALTER USER "KIT_`) {
+			t.Errorf("a password is in a statement: %s", statement)
+		}
+	}
+}
