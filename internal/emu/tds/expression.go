@@ -73,6 +73,9 @@ func (p *script) comparison(sources []*source) func(scope) bool {
 			a, b := left.eval(s), right.eval(s)
 			return a != nil && b != nil && !equal(a, b)
 		}
+	case p.mark(">"):
+		right := p.expression(sources)
+		return func(s scope) bool { return integer(left.eval(s)) > integer(right.eval(s)) }
 	case p.mark("="):
 		right := p.expression(sources)
 		return func(s scope) bool { return equal(left.eval(s), right.eval(s)) }

@@ -140,18 +140,18 @@ func (p *script) exec() {
 		return ""
 	}
 	code := int64(0)
-	switch procedure := strings.ToLower(path[len(path)-1]); {
-	case procedure == "sp_addsrvrolemember" || procedure == "sp_dropsrvrolemember":
+	switch procedure := strings.ToLower(path[len(path)-1]); procedure {
+	case "sp_addsrvrolemember", "sp_dropsrvrolemember":
 		p.memberOfServer(value("@rolename", 1), value("@loginame", 0), procedure == "sp_addsrvrolemember")
-	case procedure == "sp_addrolemember" || procedure == "sp_droprolemember":
+	case "sp_addrolemember", "sp_droprolemember":
 		p.memberOfDatabase(value("@rolename", 0), value("@membername", 1), procedure == "sp_addrolemember")
-	case procedure == "sp_getapplock":
+	case "sp_getapplock":
 		timeout, _ := named["@locktimeout"].(int64)
 		if value("@lockmode", 1) != "Exclusive" || value("@lockowner", 2) != "Session" || value("@resource", 0) == "" {
 			p.syntax()
 		}
 		code = p.appLock(value("@resource", 0), time.Duration(timeout)*time.Millisecond)
-	case procedure == "sp_update_job":
+	case "sp_update_job":
 		p.updateJob(value("@job_id", 0), value("@owner_login_name", -1))
 	default:
 		p.server.unknown("the procedure "+procedure, p.text)
@@ -215,10 +215,10 @@ func (p *script) kill() {
 		fail(6102, 14, "User does not have permission to use the KILL statement.")
 	}
 	s := p.server.state.sessions[id]
-	switch {
-	case s == p.session:
+	switch s {
+	case p.session:
 		fail(6104, 16, "Cannot use KILL to kill your own process.")
-	case s == nil:
+	case nil:
 		fail(6106, 16, "Process ID %d is not an active process ID.", id)
 	}
 	s.kill()

@@ -2,6 +2,7 @@ package tds
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -104,7 +105,7 @@ func (w *wrapped) flush() error {
 func secure(conn net.Conn, config *tls.Config) (net.Conn, error) {
 	w := &wrapped{Conn: conn}
 	c := tls.Server(w, config)
-	if err := c.Handshake(); err != nil {
+	if err := c.HandshakeContext(context.Background()); err != nil {
 		_ = w.flush() // the alert
 		return nil, err
 	}
