@@ -77,6 +77,8 @@ var meanings = map[int32]meaning{
 	15170: {sdk.ClassNotPermitted, "the login owns jobs of SQL Server Agent", newOwner},
 	15173: {sdk.ClassNotPermitted, "the login has granted rights to others", "revoke those rights, then try again"},
 	15174: {sdk.ClassNotPermitted, "the login owns databases", newOwner},
+	15183: {sdk.ClassNotPermitted, "the user owns objects", newOwner},
+	15284: {sdk.ClassNotPermitted, "the user has granted rights to others", "revoke those rights, then try again"},
 	15421: {sdk.ClassNotPermitted, "the user owns database roles", newOwner},
 
 	15114: {sdk.ClassPolicyRejected, "the password was changed too recently", "wait, or change the server's policy"},
@@ -199,6 +201,10 @@ func (l *link) refused(ctx context.Context, err error) error {
 	if err.Error() == noTLS {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: the server does not offer TLS", what).
 			WithFix("install a certificate on the server; as a last resort set the option %s=yes", optionLegacy).Wrap(err)
+	}
+	if l.strict && l.stop != nil && ctx.Err() == nil && l.broken() != nil {
+		return sdk.Errorf(sdk.ClassUnreachable, "%s: the server ended the connection", what).
+			WithFix("check that the server runs; one that is older than SQL Server 2022 needs the option %s=true", optionEncrypt).Wrap(err)
 	}
 	return l.failure(ctx, what, err, false)
 }

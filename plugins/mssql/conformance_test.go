@@ -35,7 +35,9 @@ func TestConformance(t *testing.T) {
 			_, ok := s.Login(name)
 			return ok, nil
 		},
-		LoginWorks: func(ctx context.Context, name, password string) (bool, error) { return loginWorks(ctx, s, name, password) },
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			return loginWorks(ctx, s, name, password)
+		},
 		CreateForeign: func(ctx context.Context, name, password string) error {
 			db := login(s, "sa", tds.Administrator, "")
 			defer func() { _ = db.Close() }()

@@ -204,7 +204,12 @@ func (s *session) held(ctx context.Context, sid []byte) (*holdings, error) {
 	}
 	h.closed = closed
 	for _, name := range entered {
-		if err := s.heldIn(ctx, h, name, only, args); err != nil {
+		err := s.heldIn(ctx, h, name, only, args)
+		if sdk.ClassOf(err) == sdk.ClassNotPermitted { // a replica that cannot be read, among others
+			h.closed = append(h.closed, name)
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -124,7 +124,7 @@ func (w *work) dropUsers(ctx context.Context, _ sdk.Step) (done bool, err error)
 			err = w.dropUser(ctx, name, u)
 		}
 		if sdk.ClassOf(err) == sdk.ClassNotPermitted {
-			w.residue = append(w.residue, "the user "+w.in.Account+" is left in the database "+name+": the management account may not drop it")
+			w.residue = append(w.residue, "the user of "+w.in.Account+" is left in the database "+name+": "+sdk.ErrorText(err))
 			continue
 		}
 		if err != nil {

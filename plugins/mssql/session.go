@@ -33,6 +33,7 @@ type session struct {
 type link struct {
 	address string
 	trust   sdk.Trust
+	strict  bool // TLS comes first
 
 	mu     sync.Mutex
 	conn   net.Conn
@@ -127,7 +128,7 @@ func config(l *link, t sdk.Target, c sdk.Credential, database string) (msdsn.Con
 		cfg.Encryption = msdsn.EncryptionDisabled
 		return cfg, nil
 	case t.Options[optionEncrypt] == "strict":
-		cfg.Encryption = msdsn.EncryptionStrict
+		cfg.Encryption, l.strict = msdsn.EncryptionStrict, true
 	}
 	var err error
 	cfg.TLSConfig, err = l.tls(t)

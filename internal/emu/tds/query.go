@@ -75,7 +75,7 @@ func (p *script) query() {
 		}
 		p.reply.row(columns, values)
 	}
-	p.reply.done(tokenDone, doneCount|doneMore, 0xC1, len(rows))
+	p.reply.done(p.between, doneCount|doneMore, 0xC1, len(rows))
 }
 
 func (p *script) from() []*source {

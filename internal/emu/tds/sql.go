@@ -62,8 +62,13 @@ func (w *work) batch(text string, variables map[string]any) (err *Error) {
 		}
 	}()
 	for !p.end() {
-		if !p.mark(";") {
-			p.statement()
+		if p.mark(";") {
+			continue
+		}
+		declaration, query := p.is("DECLARE"), p.is("SELECT")
+		p.statement()
+		if !declaration && !query { // a query ends with its count, a declaration with nothing
+			p.reply.done(p.between, doneMore, 0, 0)
 		}
 	}
 	return nil
@@ -97,6 +102,11 @@ func (p *script) word(words ...string) bool {
 	}
 	p.at += len(words)
 	return true
+}
+
+// is reports whether a word stands here, and takes nothing.
+func (p *script) is(word string) bool {
+	return !p.end() && p.all[p.at].Kind == template.Word && strings.EqualFold(p.all[p.at].Text, word)
 }
 
 // mark takes operators if they stand here, one character each.

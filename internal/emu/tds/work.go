@@ -61,6 +61,7 @@ type work struct {
 	reply   reply
 	fault   Fault
 	err     error
+	between byte // the token that ends a statement which is not the last
 }
 
 // do does a request.
@@ -155,6 +156,9 @@ func (w *work) run(text, record string, variables map[string]any, end byte) {
 	case HangBefore:
 		return
 	default:
+		if w.between = tokenDone; end == tokenDoneProc {
+			w.between = tokenDoneInProc
+		}
 		err = w.batch(text, variables)
 	}
 	if end == tokenDoneProc {
