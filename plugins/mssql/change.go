@@ -144,7 +144,7 @@ func (w *work) command(ctx context.Context, phase sdk.Phase, database string, r 
 		w.wanted = append(w.wanted, placed{*m, database})
 	}
 	if !compare {
-		return true, nil
+		return phase != sdk.PhaseRemove || w.account != nil, nil // a removal that is repeated changes nothing
 	}
 	after, err := w.rights(ctx)
 	return !slices.Equal(before, after), err
