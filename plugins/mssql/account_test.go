@@ -298,6 +298,11 @@ func TestRunPrintsResultsAndTellsErrorsByNumber(t *testing.T) {
 	if err != nil || status != 1 || !strings.Contains(o.err.String(), "error 208") || strings.Contains(o.err.String(), "canary") {
 		t.Errorf("status %d, %v, %q", status, err, o.err.String())
 	}
+	o = output{}
+	status, err = connector{}.Run(t.Context(), target(s), "PRINT N'before'; DROP LOGIN [nobody]; SELECT 1 AS [never]", &o)
+	if err != nil || status != 1 || o.out.String() != "before\n" || o.err.String() != "error 15151, severity 16, state 1, line 1\n" {
+		t.Errorf("status %d, %v, %q, %q", status, err, o.out.String(), o.err.String())
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	began := time.Now()

@@ -9,14 +9,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/golang-sql/sqlexp"
 	mssql "github.com/microsoft/go-mssqldb"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
 // Run implements sdk.Runner: one batch of T-SQL, in the database master. Each result is a line of column names and a line for each
-// row, with tabs between values; an empty line ends it. The exit status is 0, or 1 if the server answered with an error, of which
-// only the number is told: its words quote the batch.
+// row, with tabs between values; an empty line ends it. Messages (PRINT, RAISERROR) are lines between results. The exit status is 0, or 1
+// if a statement of the batch failed; of an error only numbers are told, on the second stream: its words quote the batch.
 func (connector) Run(ctx context.Context, t sdk.Target, command string, out sdk.Output) (int, error) {
 	s, err := manage(ctx, t)
 	if err != nil {
@@ -24,32 +25,41 @@ func (connector) Run(ctx context.Context, t sdk.Target, command string, out sdk.
 	}
 	defer s.close()
 	*s.sent = true
-	err = s.results(ctx, command, out)
-	if e, ok := errors.AsType[mssql.Error](err); ok && !interrupted(e) {
-		out.Stderr(fmt.Appendf(nil, "error %d, severity %d, state %d, line %d\n", e.Number, e.Class, e.State, e.LineNo))
-		return 1, nil
-	}
-	return 0, s.failure(ctx, "run the command", err)
+	status, err := s.results(ctx, command, out)
+	return status, s.failure(ctx, "run the command", err)
 }
 
-func (s *session) results(ctx context.Context, command string, out sdk.Output) error {
-	rows, err := s.conn.QueryContext(ctx, command)
+// results sends a batch and prints what it answers, in the order in which it does.
+func (s *session) results(ctx context.Context, command string, out sdk.Output) (status int, err error) {
+	messages := &sqlexp.ReturnMessage{}
+	rows, err := s.conn.QueryContext(ctx, command, messages)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = rows.Close() }()
 	for {
-		types, err := rows.ColumnTypes()
-		if err != nil {
-			return err
-		}
-		if len(types) > 0 {
-			if err := result(rows, types, out); err != nil {
-				return err
+		switch m := messages.Message(ctx).(type) {
+		case sqlexp.MsgNotice:
+			out.Stdout([]byte(m.Message.String() + "\n"))
+		case sqlexp.MsgError:
+			e, ok := errors.AsType[mssql.Error](m.Error)
+			if !ok || interrupted(e) {
+				return 0, m.Error
 			}
-		}
-		if !rows.NextResultSet() {
-			return rows.Err()
+			out.Stderr(fmt.Appendf(nil, "error %d, severity %d, state %d, line %d\n", e.Number, e.Class, e.State, e.LineNo))
+			status = 1
+		case sqlexp.MsgNext: // not before: the driver waits for columns for ever
+			types, err := rows.ColumnTypes()
+			if err == nil {
+				err = result(rows, types, out)
+			}
+			if err != nil {
+				return 0, err
+			}
+		case sqlexp.MsgNextResultSet:
+			if !rows.NextResultSet() {
+				return status, errors.Join(rows.Err(), ctx.Err())
+			}
 		}
 	}
 }

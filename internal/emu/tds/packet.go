@@ -71,14 +71,19 @@ func (f *framed) read() (message, error) {
 	}
 }
 
-// write sends a message of the type that servers send.
-func (f *framed) write(data []byte) error {
+// write sends the rest of a message of the type that servers send.
+func (f *framed) write(data []byte) error { return f.send(data, true) }
+
+// begin sends a part of a message.
+func (f *framed) begin(data []byte) error { return f.send(data, false) }
+
+func (f *framed) send(data []byte, last bool) error {
 	for n := byte(1); ; n++ {
 		part := data[:min(len(data), f.size-headerLength)]
 		data = data[len(part):]
 		p := make([]byte, headerLength, headerLength+len(part))
 		p[0], p[6] = packetReply, n
-		if len(data) == 0 {
+		if len(data) == 0 && last {
 			p[1] = statusLast
 		}
 		binary.BigEndian.PutUint16(p[2:], uint16(headerLength+len(part)))

@@ -277,7 +277,7 @@ func (s *Server) answerAll(f *framed, session *session) error {
 			}
 			continue
 		}
-		w := &work{server: s, session: session, cancel: make(chan struct{}), ended: make(chan struct{})}
+		w := &work{server: s, session: session, cancel: make(chan struct{}), ended: make(chan struct{}), begin: f.begin}
 		go w.do(in.message)
 		select {
 		case <-w.ended:

@@ -24,6 +24,18 @@ func (p *script) statement() {
 		p.use(p.name())
 	case p.word("PRINT"):
 		p.reply.info(0, p.next(template.Text).Value)
+	case p.word("RAISERROR"): // a message, not an error, if its severity is 10 or less
+		p.needMark("(")
+		text := p.next(template.Text).Value
+		for _, number := range []string{"0", "1"} {
+			p.needMark(",")
+			p.need(number)
+		}
+		p.needMark(")")
+		p.reply.info(50000, text)
+		if p.word("WITH", "NOWAIT") {
+			p.flush()
+		}
 	case p.word("WAITFOR", "DELAY"):
 		d := p.next(template.Text).Value
 		t, err := time.Parse("15:04:05", d)

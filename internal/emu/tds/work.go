@@ -59,6 +59,7 @@ type work struct {
 	cancel  chan struct{} // closed when the client cancels or leaves
 	ended   chan struct{}
 	reply   reply
+	begin   func([]byte) error // sends a part of the answer
 	fault   Fault
 	err     error
 	between byte // the token that ends a statement which is not the last
@@ -218,6 +219,14 @@ func (w *work) send(f *framed, hungUp func() error) error {
 		return errDropped
 	}
 	return f.write(data)
+}
+
+// flush sends what there is of the answer.
+func (w *work) flush() {
+	if err := w.begin(w.reply.Bytes()); err != nil && w.err == nil {
+		w.err = err
+	}
+	w.reply.Reset()
 }
 
 // wait waits like WAITFOR DELAY, or until the client cancels.
