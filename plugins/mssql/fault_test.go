@@ -36,9 +36,17 @@ func TestFaultInTheMiddleOfAChangeIsAnUnknownOutcomeAndCanBeRepeated(t *testing.
 				s := emulator(t, tds.Options{})
 				in := intent(sdk.Provision)
 				in.Role, in.Params = role(t, "mssql-db-owner"), map[string]string{"Database": "app"}
-				s.SetFaults(at(tds.Fault{Kind: kind}, statement))
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
+				s.SetFaults(tds.Faults{Statement: func(text string) tds.Fault {
+					if !strings.HasPrefix(text, statement) {
+						return tds.Fault{}
+					}
+					if kind == tds.HangBefore || kind == tds.HangInside {
+						time.AfterFunc(100*time.Millisecond, cancel)
+					}
+					return tds.Fault{Kind: kind}
+				}})
 				_, err := apply(ctx, target(s), in, first)
 				wantClass(t, "provision", err, sdk.ClassUnknownOutcome)
 				s.SetFaults(tds.Faults{})
@@ -84,8 +92,12 @@ func TestFaultBeforeAnyChangeSaysThatNothingWasDone(t *testing.T) {
 				}
 				return tds.Fault{}
 			}})
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-			defer cancel()
+			ctx := t.Context()
+			if c.kind == tds.HangBefore || c.kind == tds.HangInside {
+				limited, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+				defer cancel()
+				ctx = limited
+			}
 			_, err := apply(ctx, target(s), intent(sdk.Provision), first)
 			wantClass(t, "provision", err, c.want)
 			if s.Snapshot() != before {

@@ -277,7 +277,13 @@ func TestCancelledStatementLeavesTheConnectionUsable(t *testing.T) {
 	db := open(t, s, "sa", tds.Administrator)
 	db.SetMaxOpenConns(1)
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel) // a deadline would make the driver give up the connection
+	defer cancel()
+	s.SetFaults(tds.Faults{Statement: func(text string) tds.Fault {
+		if strings.HasPrefix(text, "WAITFOR") {
+			cancel() // a deadline would make the driver give up the connection
+		}
+		return tds.Fault{}
+	}})
 	if _, err := db.ExecContext(ctx, "WAITFOR DELAY '00:05:00'"); err == nil {
 		t.Error("the statement ended by itself")
 	}

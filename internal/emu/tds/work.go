@@ -69,7 +69,9 @@ type work struct {
 func (w *work) do(m message) {
 	defer close(w.ended)
 	if m.reset {
+		w.server.state.mu.Lock()
 		w.session.reset()
+		w.server.state.mu.Unlock()
 		w.reply.envText(envReset, "", "")
 	}
 	switch m.kind {
