@@ -137,6 +137,35 @@ func TestWhatAnAccountOwnsIsGivenAwayBeforeItGoes(t *testing.T) {
 	}
 }
 
+func TestWhatOthersTookAwayAlreadyDoesNotStandInTheWayOfRemoval(t *testing.T) {
+	t.Parallel()
+	for name, takeAway := range map[string]func(*testing.T, *tds.Server){
+		"the user": func(t *testing.T, s *tds.Server) { t.Helper(); asRoot(t, s, "app", "DROP USER [alice]") },
+		"the membership": func(t *testing.T, s *tds.Server) {
+			t.Helper()
+			asRoot(t, s, "app", "ALTER ROLE [db_datareader] DROP MEMBER [alice]")
+		},
+		"the database": func(_ *testing.T, s *tds.Server) { s.DropDatabase("app") },
+		"the login":    func(t *testing.T, s *tds.Server) { t.Helper(); asRoot(t, s, "master", "DROP LOGIN [alice]") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := emulator(t, tds.Options{})
+			in := intent(sdk.Provision)
+			in.Role, in.Params = role(t, "mssql-db-datareader"), map[string]string{"Database": "app"}
+			must(t, target(s), in, first)
+			takeAway(t, s)
+			in.Action = sdk.Deprovision
+			if r := must(t, target(s), in, ""); r.Facts.Exists {
+				t.Errorf("%+v", r)
+			}
+			if strings.Contains(s.Snapshot(), "alice") {
+				t.Errorf("left behind: %s", s.Snapshot())
+			}
+		})
+	}
+}
+
 func TestJobOfAnAccountThatTheManagerCannotSeeIsExplained(t *testing.T) {
 	t.Parallel()
 	s := emulator(t, tds.Options{})

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -98,14 +100,24 @@ func (s *session) userIn(ctx context.Context, database string, sid []byte) (*use
 	return found, err
 }
 
-// dropUsers drops the login's users in every database. Where the management account may not enter or drop, the user stays and is
+// sid is the account's SID, also when its login is gone; nil if nobody knows it.
+func (w *work) sid() []byte {
+	if w.account != nil {
+		return w.account.sid
+	}
+	if digits, ok := strings.CutPrefix(w.in.Identity, "0x"); ok {
+		if sid, err := hex.DecodeString(digits); err == nil {
+			return sid
+		}
+	}
+	return mark(w.in.AccountID)
+}
+
+// dropUsers drops the login's users in every database, also of a login that somebody else dropped. Where the management account may not enter or drop, the user stays and is
 // reported: it opens nothing without its login.
 func (w *work) dropUsers(ctx context.Context, _ sdk.Step) (done bool, err error) {
-	sid := mark(w.in.AccountID)
-	if w.account != nil {
-		sid = w.account.sid
-	}
-	if sid == nil || w.account == nil && !w.created {
+	sid := w.sid()
+	if len(sid) == 0 {
 		return false, nil
 	}
 	entered, closed, err := w.databases(ctx)

@@ -90,3 +90,10 @@ func (s *Server) Sessions(name string) int {
 	}
 	return n
 }
+
+// DropDatabase drops a database behind everybody's back.
+func (s *Server) DropDatabase(name string) {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	delete(s.state.databases, strings.ToLower(name))
+}
