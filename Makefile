@@ -15,7 +15,7 @@ GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails
 
 # What tests and the demo need from Debian; see docs/development.md.
 PACKAGES := openssh-server openssh-client sudo mariadb-server postgresql-15 inetutils-telnetd systemd nftables iproute2 iputils-ping openssl tcpdump fuse3 \
-  protobuf-compiler libprotobuf-dev util-linux gcc libc6-dev python3-winrm python3-oracledb nodejs \
+  protobuf-compiler libprotobuf-dev util-linux gcc libc6-dev python3-winrm python3-oracledb freetds-bin \
   samba samba-ad-provision samba-dsdb-modules samba-vfs-modules
 
 .PHONY: help
@@ -31,7 +31,14 @@ setup: ## install what is missing (Debian packages; root), build the pinned tool
 	  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then mkdir -p /etc/postgresql-common; echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf; fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
-	@$(MAKE) --no-print-directory $(BIN)/.tools
+	@command -v npm >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; }
+	@$(MAKE) --no-print-directory $(BIN)/.tools $(CROSSCHECKS:%=%/node_modules/.package-lock.json)
+
+# Clients from npm that prove the emulators, as their lock files pin them.
+CROSSCHECKS := internal/emu/tds/testdata/crosscheck
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund --silent
+	touch $@
 
 # The programs pinned in .tools/go.mod, built once per change of that file.
 $(BIN)/.tools: .tools/go.mod .tools/go.sum

@@ -22,6 +22,7 @@ type Policy struct {
 	Digits    int
 	Symbols   int
 	Excluded  string // characters that must not occur
+	ASCIIOnly bool   // no characters beyond ASCII; generated passwords never have any
 }
 
 // DefaultPolicy is used where a target asks for nothing else: 24 characters out of
@@ -44,6 +45,7 @@ func (p Policy) Within(rule *connectorv1.PasswordRule) Policy {
 	}
 	p.Length = min(max(p.Length, p.MinLength), p.MaxLength)
 	p.Excluded += rule.GetExcluded()
+	p.ASCIIOnly = p.ASCIIOnly || rule.GetAsciiOnly()
 	return p
 }
 
@@ -163,7 +165,7 @@ func (p Policy) Check(s reeve.Secret) error {
 		switch {
 		case unicode.IsControl(r) || r == '\u2028' || r == '\u2029':
 			return refuse("the password holds a control character")
-		case strings.ContainsRune(p.Excluded, r):
+		case strings.ContainsRune(p.Excluded, r), p.ASCIIOnly && r > unicode.MaxASCII:
 			return refuse("the password holds a character that this target does not take")
 		}
 		for i, c := range classes {

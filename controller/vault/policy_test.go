@@ -122,6 +122,10 @@ func TestPolicyWithinAConnectorsRule(t *testing.T) {
 	if err := p.Check(reeve.SecretString("Abcdefgh1234@x!")); err == nil {
 		t.Error("an excluded character was accepted")
 	}
+	ascii := DefaultPolicy().Within(&connectorv1.PasswordRule{AsciiOnly: true})
+	if ascii.Check(reeve.SecretString("Abcdefgh1234-wörd")) == nil || ascii.Check(reeve.SecretString("Abcdefgh1234-word")) != nil {
+		t.Error("a letter beyond ASCII was accepted, or others were not")
+	}
 	if p := DefaultPolicy().Within(nil); p != DefaultPolicy() {
 		t.Errorf("no rule changes the policy: %+v", p)
 	}

@@ -163,6 +163,7 @@ type NameRule struct {
 type PasswordRule struct {
 	MinLength, MaxLength int    // characters
 	Excluded             string // characters that must not occur
+	ASCIIOnly            bool   // no characters beyond ASCII
 }
 
 // Role is an entry of the role catalogue: what an account gets on a target.

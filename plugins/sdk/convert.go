@@ -222,7 +222,7 @@ func DescriptionToProto(d Description) *connectorv1.Description {
 		},
 		PasswordRule: &connectorv1.PasswordRule{
 			MinLength: uint32(d.PasswordRule.MinLength), MaxLength: uint32(d.PasswordRule.MaxLength), //nolint:gosec // validated
-			Excluded: d.PasswordRule.Excluded,
+			Excluded: d.PasswordRule.Excluded, AsciiOnly: d.PasswordRule.ASCIIOnly,
 		},
 		Protocol: ProtocolVersion,
 	}
@@ -250,7 +250,7 @@ func DescriptionFromProto(m *connectorv1.Description) Description {
 		},
 		PasswordRule: PasswordRule{
 			MinLength: int(m.GetPasswordRule().GetMinLength()), MaxLength: int(m.GetPasswordRule().GetMaxLength()),
-			Excluded: m.GetPasswordRule().GetExcluded(),
+			Excluded: m.GetPasswordRule().GetExcluded(), ASCIIOnly: m.GetPasswordRule().GetAsciiOnly(),
 		},
 	}
 	for _, o := range m.GetOptions() {

@@ -68,6 +68,9 @@ func (r PasswordRule) Check(password Secret) error {
 	if r.MaxLength > 0 && n > r.MaxLength {
 		return reject("has more than %d characters", r.MaxLength)
 	}
+	if r.ASCIIOnly && strings.IndexFunc(s, func(c rune) bool { return c > unicode.MaxASCII }) >= 0 {
+		return reject("has a character beyond ASCII")
+	}
 	if r.Excluded != "" && strings.ContainsAny(s, r.Excluded) {
 		return reject("has a character of those excluded: %s", r.Excluded)
 	}

@@ -722,6 +722,7 @@ type PasswordRule struct {
 	MinLength     uint32                 `protobuf:"varint,1,opt,name=min_length,json=minLength,proto3" json:"min_length,omitempty"`
 	MaxLength     uint32                 `protobuf:"varint,2,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"` // characters
 	Excluded      string                 `protobuf:"bytes,3,opt,name=excluded,proto3" json:"excluded,omitempty"`                     // characters that must not occur
+	AsciiOnly     bool                   `protobuf:"varint,4,opt,name=ascii_only,json=asciiOnly,proto3" json:"ascii_only,omitempty"` // no characters beyond ASCII
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,6 +776,13 @@ func (x *PasswordRule) GetExcluded() string {
 		return x.Excluded
 	}
 	return ""
+}
+
+func (x *PasswordRule) GetAsciiOnly() bool {
+	if x != nil {
+		return x.AsciiOnly
+	}
+	return false
 }
 
 // Role is an entry of the connector's role catalogue.
@@ -2491,13 +2499,15 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\bNameRule\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\rR\bmaxBytes\x12\x12\n" +
-	"\x04help\x18\x03 \x01(\tR\x04help\"h\n" +
+	"\x04help\x18\x03 \x01(\tR\x04help\"\x87\x01\n" +
 	"\fPasswordRule\x12\x1d\n" +
 	"\n" +
 	"min_length\x18\x01 \x01(\rR\tminLength\x12\x1d\n" +
 	"\n" +
 	"max_length\x18\x02 \x01(\rR\tmaxLength\x12\x1a\n" +
-	"\bexcluded\x18\x03 \x01(\tR\bexcluded\"\xf7\x01\n" +
+	"\bexcluded\x18\x03 \x01(\tR\bexcluded\x12\x1d\n" +
+	"\n" +
+	"ascii_only\x18\x04 \x01(\bR\tasciiOnly\"\xf7\x01\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12 \n" +

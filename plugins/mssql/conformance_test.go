@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/reeve-pam/reeve/internal/emu/tds"
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+)
+
+// TestConformance runs the kit against the emulator, with the program an agent would start and a
+// management account that has the least rights.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	s, other := emulator(t, tds.Options{}), tds.Start(t, tds.Options{})
+	program := filepath.Join(t.TempDir(), "connector-mssql")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var names atomic.Int64
+	sdktest.Run(t, sdktest.Config{
+		Binary:         program,
+		Target:         target(s),
+		WrongTrust:     sdk.Trust{CAPEM: other.CAPEM},
+		Role:           role(t, "mssql-db-datareader"),
+		Params:         map[string]string{"Database": "app"},
+		NewAccountName: func() string { return fmt.Sprintf("kit_%d", names.Add(1)) },
+		Exists: func(_ context.Context, name string) (bool, error) {
+			_, ok := s.Login(name)
+			return ok, nil
+		},
+		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {
+			return loginWorks(ctx, s, name, password)
+		},
+		CreateForeign: func(ctx context.Context, name, password string) error {
+			db := login(s, "sa", tds.Administrator, "")
+			defer func() { _ = db.Close() }()
+			_, err := db.ExecContext(ctx, "CREATE LOGIN ["+name+"] WITH PASSWORD = N'"+password+"'")
+			return err
+		},
+		Snapshot: func(context.Context) (string, error) { return s.Snapshot(), nil },
+	})
+	if strings.Contains(s.Logged(), "Aa1.") { // how the kit's passwords begin
+		t.Error("a password would be in the server's traces")
+	}
+}
