@@ -455,18 +455,23 @@ func (x *DescribeResponse) GetDescription() *Description {
 
 // Description is what a connector is.
 type Description struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // "ssh"
-	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`       // "Linux and Unix over SSH"
-	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`   // semantic version of the connector
-	Category      string                 `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"` // operating_system, database, active_directory
-	DefaultPort   uint32                 `protobuf:"varint,5,opt,name=default_port,json=defaultPort,proto3" json:"default_port,omitempty"`
-	Options       []*Option              `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
-	Roles         []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
-	Powers        []string               `protobuf:"bytes,8,rep,name=powers,proto3" json:"powers,omitempty"` // probe, provision, verify, inspect, discover, run
-	NameRule      *NameRule              `protobuf:"bytes,9,opt,name=name_rule,json=nameRule,proto3" json:"name_rule,omitempty"`
-	PasswordRule  *PasswordRule          `protobuf:"bytes,10,opt,name=password_rule,json=passwordRule,proto3" json:"password_rule,omitempty"`
-	Protocol      uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // version of this contract
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // "ssh"
+	Title        string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`       // "Linux and Unix over SSH"
+	Version      string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`   // semantic version of the connector
+	Category     string                 `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"` // operating_system, database, active_directory
+	DefaultPort  uint32                 `protobuf:"varint,5,opt,name=default_port,json=defaultPort,proto3" json:"default_port,omitempty"`
+	Options      []*Option              `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
+	Roles        []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	Powers       []string               `protobuf:"bytes,8,rep,name=powers,proto3" json:"powers,omitempty"` // probe, provision, verify, inspect, discover, run, rights
+	NameRule     *NameRule              `protobuf:"bytes,9,opt,name=name_rule,json=nameRule,proto3" json:"name_rule,omitempty"`
+	PasswordRule *PasswordRule          `protobuf:"bytes,10,opt,name=password_rule,json=passwordRule,proto3" json:"password_rule,omitempty"`
+	Protocol     uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // version of this contract
+	// The language of role commands: tsql, plsql, mysql, postgresql, shell, powershell, ldap-name,
+	// ldap-filter. Empty: one of the connector's own, in which placeholders are whole words.
+	Dialect string `protobuf:"bytes,12,opt,name=dialect,proto3" json:"dialect,omitempty"`
+	// Phases whose commands the connector runs. Empty: all but verify and facts.
+	Phases        []string `protobuf:"bytes,13,rep,name=phases,proto3" json:"phases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,6 +581,20 @@ func (x *Description) GetProtocol() uint32 {
 		return x.Protocol
 	}
 	return 0
+}
+
+func (x *Description) GetDialect() string {
+	if x != nil {
+		return x.Dialect
+	}
+	return ""
+}
+
+func (x *Description) GetPhases() []string {
+	if x != nil {
+		return x.Phases
+	}
+	return nil
 }
 
 // Option is a setting of a target.
@@ -950,7 +969,7 @@ func (x *RoleParam) GetRequired() bool {
 // RolePhase holds the commands of one phase, in the connector's own language.
 type RolePhase struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // create, grant, rotate, enable, disable, revoke, remove
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // create, grant, rotate, enable, disable, revoke, remove, verify, facts
 	Commands      []string               `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2348,6 +2367,187 @@ func (*RunEvent_Stderr) isRunEvent_Event() {}
 
 func (*RunEvent_ExitStatus) isRunEvent_Event() {}
 
+type CheckRightsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Role          *Role                  `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Params        map[string]string      `protobuf:"bytes,3,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of role params
+	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRightsRequest) Reset() {
+	*x = CheckRightsRequest{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRightsRequest) ProtoMessage() {}
+
+func (x *CheckRightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRightsRequest.ProtoReflect.Descriptor instead.
+func (*CheckRightsRequest) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *CheckRightsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CheckRightsRequest) GetRole() *Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+func (x *CheckRightsRequest) GetParams() map[string]string {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+func (x *CheckRightsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type CheckRightsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rights        []*Right               `protobuf:"bytes,1,rep,name=rights,proto3" json:"rights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRightsResponse) Reset() {
+	*x = CheckRightsResponse{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRightsResponse) ProtoMessage() {}
+
+func (x *CheckRightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRightsResponse.ProtoReflect.Descriptor instead.
+func (*CheckRightsResponse) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CheckRightsResponse) GetRights() []*Right {
+	if x != nil {
+		return x.Rights
+	}
+	return nil
+}
+
+// Right is something the management account must be allowed to do.
+type Right struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // in the target's own words
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // what it is needed for
+	Held          bool                   `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
+	Grant         string                 `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"` // what an administrator of the target runs to give it; empty when held
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Right) Reset() {
+	*x = Right{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Right) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Right) ProtoMessage() {}
+
+func (x *Right) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Right.ProtoReflect.Descriptor instead.
+func (*Right) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Right) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Right) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Right) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *Right) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
 type CancelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -2357,7 +2557,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2569,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2582,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CancelRequest) GetCall() string {
@@ -2400,7 +2600,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2612,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2625,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{38}
 }
 
 var File_reeve_connector_v1_connector_proto protoreflect.FileDescriptor
@@ -2476,7 +2676,7 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
 	"\x0fDescribeRequest\"U\n" +
 	"\x10DescribeResponse\x12A\n" +
-	"\vdescription\x18\x01 \x01(\v2\x1f.reeve.connector.v1.DescriptionR\vdescription\"\xac\x03\n" +
+	"\vdescription\x18\x01 \x01(\v2\x1f.reeve.connector.v1.DescriptionR\vdescription\"\xde\x03\n" +
 	"\vDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
@@ -2489,7 +2689,9 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\tname_rule\x18\t \x01(\v2\x1c.reeve.connector.v1.NameRuleR\bnameRule\x12E\n" +
 	"\rpassword_rule\x18\n" +
 	" \x01(\v2 .reeve.connector.v1.PasswordRuleR\fpasswordRule\x12\x1a\n" +
-	"\bprotocol\x18\v \x01(\rR\bprotocol\"\x8b\x01\n" +
+	"\bprotocol\x18\v \x01(\rR\bprotocol\x12\x18\n" +
+	"\adialect\x18\f \x01(\tR\adialect\x12\x16\n" +
+	"\x06phases\x18\r \x03(\tR\x06phases\"\x8b\x01\n" +
 	"\x06Option\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04help\x18\x02 \x01(\tR\x04help\x12#\n" +
@@ -2631,10 +2833,25 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12!\n" +
 	"\vexit_status\x18\x03 \x01(\x05H\x00R\n" +
 	"exitStatusB\a\n" +
-	"\x05event\"#\n" +
+	"\x05event\"\xb2\x02\n" +
+	"\x12CheckRightsRequest\x122\n" +
+	"\x06target\x18\x01 \x01(\v2\x1a.reeve.connector.v1.TargetR\x06target\x12,\n" +
+	"\x04role\x18\x02 \x01(\v2\x18.reeve.connector.v1.RoleR\x04role\x12J\n" +
+	"\x06params\x18\x03 \x03(\v22.reeve.connector.v1.CheckRightsRequest.ParamsEntryR\x06params\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1a9\n" +
+	"\vParamsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
+	"\x13CheckRightsResponse\x121\n" +
+	"\x06rights\x18\x01 \x03(\v2\x19.reeve.connector.v1.RightR\x06rights\"]\n" +
+	"\x05Right\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held\x12\x14\n" +
+	"\x05grant\x18\x04 \x01(\tR\x05grant\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\"\x10\n" +
-	"\x0eCancelResponse2\xde\x05\n" +
+	"\x0eCancelResponse2\xbe\x06\n" +
 	"\tConnector\x12U\n" +
 	"\bDescribe\x12#.reeve.connector.v1.DescribeRequest\x1a$.reeve.connector.v1.DescribeResponse\x12L\n" +
 	"\x05Probe\x12 .reeve.connector.v1.ProbeRequest\x1a!.reeve.connector.v1.ProbeResponse\x12I\n" +
@@ -2643,7 +2860,8 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x06Verify\x12!.reeve.connector.v1.VerifyRequest\x1a\".reeve.connector.v1.VerifyResponse\x12R\n" +
 	"\aInspect\x12\".reeve.connector.v1.InspectRequest\x1a#.reeve.connector.v1.InspectResponse\x12W\n" +
 	"\bDiscover\x12#.reeve.connector.v1.DiscoverRequest\x1a$.reeve.connector.v1.DiscoverResponse0\x01\x12E\n" +
-	"\x03Run\x12\x1e.reeve.connector.v1.RunRequest\x1a\x1c.reeve.connector.v1.RunEvent0\x01\x12O\n" +
+	"\x03Run\x12\x1e.reeve.connector.v1.RunRequest\x1a\x1c.reeve.connector.v1.RunEvent0\x01\x12^\n" +
+	"\vCheckRights\x12&.reeve.connector.v1.CheckRightsRequest\x1a'.reeve.connector.v1.CheckRightsResponse\x12O\n" +
 	"\x06Cancel\x12!.reeve.connector.v1.CancelRequest\x1a\".reeve.connector.v1.CancelResponseBAZ?github.com/reeve-pam/reeve/proto/reeve/connector/v1;connectorv1b\x06proto3"
 
 var (
@@ -2658,7 +2876,7 @@ func file_reeve_connector_v1_connector_proto_rawDescGZIP() []byte {
 	return file_reeve_connector_v1_connector_proto_rawDescData
 }
 
-var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*Failure)(nil),               // 0: reeve.connector.v1.Failure
 	(*Credential)(nil),            // 1: reeve.connector.v1.Credential
@@ -2694,23 +2912,27 @@ var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*DiscoverResponse)(nil),      // 31: reeve.connector.v1.DiscoverResponse
 	(*RunRequest)(nil),            // 32: reeve.connector.v1.RunRequest
 	(*RunEvent)(nil),              // 33: reeve.connector.v1.RunEvent
-	(*CancelRequest)(nil),         // 34: reeve.connector.v1.CancelRequest
-	(*CancelResponse)(nil),        // 35: reeve.connector.v1.CancelResponse
-	nil,                           // 36: reeve.connector.v1.Failure.DetailsEntry
-	nil,                           // 37: reeve.connector.v1.Target.OptionsEntry
-	nil,                           // 38: reeve.connector.v1.Fingerprint.AttributesEntry
-	nil,                           // 39: reeve.connector.v1.Intent.ParamsEntry
-	nil,                           // 40: reeve.connector.v1.Facts.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*CheckRightsRequest)(nil),    // 34: reeve.connector.v1.CheckRightsRequest
+	(*CheckRightsResponse)(nil),   // 35: reeve.connector.v1.CheckRightsResponse
+	(*Right)(nil),                 // 36: reeve.connector.v1.Right
+	(*CancelRequest)(nil),         // 37: reeve.connector.v1.CancelRequest
+	(*CancelResponse)(nil),        // 38: reeve.connector.v1.CancelResponse
+	nil,                           // 39: reeve.connector.v1.Failure.DetailsEntry
+	nil,                           // 40: reeve.connector.v1.Target.OptionsEntry
+	nil,                           // 41: reeve.connector.v1.Fingerprint.AttributesEntry
+	nil,                           // 42: reeve.connector.v1.Intent.ParamsEntry
+	nil,                           // 43: reeve.connector.v1.Facts.AttributesEntry
+	nil,                           // 44: reeve.connector.v1.CheckRightsRequest.ParamsEntry
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_reeve_connector_v1_connector_proto_depIdxs = []int32{
-	36, // 0: reeve.connector.v1.Failure.details:type_name -> reeve.connector.v1.Failure.DetailsEntry
-	37, // 1: reeve.connector.v1.Target.options:type_name -> reeve.connector.v1.Target.OptionsEntry
+	39, // 0: reeve.connector.v1.Failure.details:type_name -> reeve.connector.v1.Failure.DetailsEntry
+	40, // 1: reeve.connector.v1.Target.options:type_name -> reeve.connector.v1.Target.OptionsEntry
 	2,  // 2: reeve.connector.v1.Target.trust:type_name -> reeve.connector.v1.Trust
 	1,  // 3: reeve.connector.v1.Target.management:type_name -> reeve.connector.v1.Credential
 	4,  // 4: reeve.connector.v1.Target.fingerprint:type_name -> reeve.connector.v1.Fingerprint
-	38, // 5: reeve.connector.v1.Fingerprint.attributes:type_name -> reeve.connector.v1.Fingerprint.AttributesEntry
+	41, // 5: reeve.connector.v1.Fingerprint.attributes:type_name -> reeve.connector.v1.Fingerprint.AttributesEntry
 	7,  // 6: reeve.connector.v1.DescribeResponse.description:type_name -> reeve.connector.v1.Description
 	8,  // 7: reeve.connector.v1.Description.options:type_name -> reeve.connector.v1.Option
 	11, // 8: reeve.connector.v1.Description.roles:type_name -> reeve.connector.v1.Role
@@ -2718,62 +2940,69 @@ var file_reeve_connector_v1_connector_proto_depIdxs = []int32{
 	10, // 10: reeve.connector.v1.Description.password_rule:type_name -> reeve.connector.v1.PasswordRule
 	12, // 11: reeve.connector.v1.Role.params:type_name -> reeve.connector.v1.RoleParam
 	13, // 12: reeve.connector.v1.Role.phases:type_name -> reeve.connector.v1.RolePhase
-	41, // 13: reeve.connector.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
+	45, // 13: reeve.connector.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
 	11, // 14: reeve.connector.v1.Intent.role:type_name -> reeve.connector.v1.Role
-	39, // 15: reeve.connector.v1.Intent.params:type_name -> reeve.connector.v1.Intent.ParamsEntry
+	42, // 15: reeve.connector.v1.Intent.params:type_name -> reeve.connector.v1.Intent.ParamsEntry
 	16, // 16: reeve.connector.v1.Plan.steps:type_name -> reeve.connector.v1.Step
 	3,  // 17: reeve.connector.v1.ProbeRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 18: reeve.connector.v1.ProbeRequest.timeout:type_name -> google.protobuf.Duration
+	46, // 18: reeve.connector.v1.ProbeRequest.timeout:type_name -> google.protobuf.Duration
 	4,  // 19: reeve.connector.v1.ProbeResponse.fingerprint:type_name -> reeve.connector.v1.Fingerprint
 	3,  // 20: reeve.connector.v1.PlanRequest.target:type_name -> reeve.connector.v1.Target
 	14, // 21: reeve.connector.v1.PlanRequest.intent:type_name -> reeve.connector.v1.Intent
-	42, // 22: reeve.connector.v1.PlanRequest.timeout:type_name -> google.protobuf.Duration
+	46, // 22: reeve.connector.v1.PlanRequest.timeout:type_name -> google.protobuf.Duration
 	15, // 23: reeve.connector.v1.PlanResponse.plan:type_name -> reeve.connector.v1.Plan
 	3,  // 24: reeve.connector.v1.ApplyRequest.target:type_name -> reeve.connector.v1.Target
 	14, // 25: reeve.connector.v1.ApplyRequest.intent:type_name -> reeve.connector.v1.Intent
 	15, // 26: reeve.connector.v1.ApplyRequest.plan:type_name -> reeve.connector.v1.Plan
-	42, // 27: reeve.connector.v1.ApplyRequest.timeout:type_name -> google.protobuf.Duration
+	46, // 27: reeve.connector.v1.ApplyRequest.timeout:type_name -> google.protobuf.Duration
 	23, // 28: reeve.connector.v1.ApplyEvent.progress:type_name -> reeve.connector.v1.Progress
 	24, // 29: reeve.connector.v1.ApplyEvent.result:type_name -> reeve.connector.v1.ApplyResult
 	29, // 30: reeve.connector.v1.ApplyResult.facts:type_name -> reeve.connector.v1.Facts
 	3,  // 31: reeve.connector.v1.VerifyRequest.target:type_name -> reeve.connector.v1.Target
 	1,  // 32: reeve.connector.v1.VerifyRequest.credential:type_name -> reeve.connector.v1.Credential
-	42, // 33: reeve.connector.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	46, // 33: reeve.connector.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
 	3,  // 34: reeve.connector.v1.InspectRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 35: reeve.connector.v1.InspectRequest.timeout:type_name -> google.protobuf.Duration
+	46, // 35: reeve.connector.v1.InspectRequest.timeout:type_name -> google.protobuf.Duration
 	29, // 36: reeve.connector.v1.InspectResponse.facts:type_name -> reeve.connector.v1.Facts
-	41, // 37: reeve.connector.v1.Facts.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 38: reeve.connector.v1.Facts.password_changed_at:type_name -> google.protobuf.Timestamp
-	40, // 39: reeve.connector.v1.Facts.attributes:type_name -> reeve.connector.v1.Facts.AttributesEntry
-	41, // 40: reeve.connector.v1.Facts.read_at:type_name -> google.protobuf.Timestamp
+	45, // 37: reeve.connector.v1.Facts.expires_at:type_name -> google.protobuf.Timestamp
+	45, // 38: reeve.connector.v1.Facts.password_changed_at:type_name -> google.protobuf.Timestamp
+	43, // 39: reeve.connector.v1.Facts.attributes:type_name -> reeve.connector.v1.Facts.AttributesEntry
+	45, // 40: reeve.connector.v1.Facts.read_at:type_name -> google.protobuf.Timestamp
 	3,  // 41: reeve.connector.v1.DiscoverRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 42: reeve.connector.v1.DiscoverRequest.timeout:type_name -> google.protobuf.Duration
+	46, // 42: reeve.connector.v1.DiscoverRequest.timeout:type_name -> google.protobuf.Duration
 	29, // 43: reeve.connector.v1.DiscoverResponse.facts:type_name -> reeve.connector.v1.Facts
 	3,  // 44: reeve.connector.v1.RunRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 45: reeve.connector.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 46: reeve.connector.v1.Connector.Describe:input_type -> reeve.connector.v1.DescribeRequest
-	17, // 47: reeve.connector.v1.Connector.Probe:input_type -> reeve.connector.v1.ProbeRequest
-	19, // 48: reeve.connector.v1.Connector.Plan:input_type -> reeve.connector.v1.PlanRequest
-	21, // 49: reeve.connector.v1.Connector.Apply:input_type -> reeve.connector.v1.ApplyRequest
-	25, // 50: reeve.connector.v1.Connector.Verify:input_type -> reeve.connector.v1.VerifyRequest
-	27, // 51: reeve.connector.v1.Connector.Inspect:input_type -> reeve.connector.v1.InspectRequest
-	30, // 52: reeve.connector.v1.Connector.Discover:input_type -> reeve.connector.v1.DiscoverRequest
-	32, // 53: reeve.connector.v1.Connector.Run:input_type -> reeve.connector.v1.RunRequest
-	34, // 54: reeve.connector.v1.Connector.Cancel:input_type -> reeve.connector.v1.CancelRequest
-	6,  // 55: reeve.connector.v1.Connector.Describe:output_type -> reeve.connector.v1.DescribeResponse
-	18, // 56: reeve.connector.v1.Connector.Probe:output_type -> reeve.connector.v1.ProbeResponse
-	20, // 57: reeve.connector.v1.Connector.Plan:output_type -> reeve.connector.v1.PlanResponse
-	22, // 58: reeve.connector.v1.Connector.Apply:output_type -> reeve.connector.v1.ApplyEvent
-	26, // 59: reeve.connector.v1.Connector.Verify:output_type -> reeve.connector.v1.VerifyResponse
-	28, // 60: reeve.connector.v1.Connector.Inspect:output_type -> reeve.connector.v1.InspectResponse
-	31, // 61: reeve.connector.v1.Connector.Discover:output_type -> reeve.connector.v1.DiscoverResponse
-	33, // 62: reeve.connector.v1.Connector.Run:output_type -> reeve.connector.v1.RunEvent
-	35, // 63: reeve.connector.v1.Connector.Cancel:output_type -> reeve.connector.v1.CancelResponse
-	55, // [55:64] is the sub-list for method output_type
-	46, // [46:55] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	46, // 45: reeve.connector.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 46: reeve.connector.v1.CheckRightsRequest.target:type_name -> reeve.connector.v1.Target
+	11, // 47: reeve.connector.v1.CheckRightsRequest.role:type_name -> reeve.connector.v1.Role
+	44, // 48: reeve.connector.v1.CheckRightsRequest.params:type_name -> reeve.connector.v1.CheckRightsRequest.ParamsEntry
+	46, // 49: reeve.connector.v1.CheckRightsRequest.timeout:type_name -> google.protobuf.Duration
+	36, // 50: reeve.connector.v1.CheckRightsResponse.rights:type_name -> reeve.connector.v1.Right
+	5,  // 51: reeve.connector.v1.Connector.Describe:input_type -> reeve.connector.v1.DescribeRequest
+	17, // 52: reeve.connector.v1.Connector.Probe:input_type -> reeve.connector.v1.ProbeRequest
+	19, // 53: reeve.connector.v1.Connector.Plan:input_type -> reeve.connector.v1.PlanRequest
+	21, // 54: reeve.connector.v1.Connector.Apply:input_type -> reeve.connector.v1.ApplyRequest
+	25, // 55: reeve.connector.v1.Connector.Verify:input_type -> reeve.connector.v1.VerifyRequest
+	27, // 56: reeve.connector.v1.Connector.Inspect:input_type -> reeve.connector.v1.InspectRequest
+	30, // 57: reeve.connector.v1.Connector.Discover:input_type -> reeve.connector.v1.DiscoverRequest
+	32, // 58: reeve.connector.v1.Connector.Run:input_type -> reeve.connector.v1.RunRequest
+	34, // 59: reeve.connector.v1.Connector.CheckRights:input_type -> reeve.connector.v1.CheckRightsRequest
+	37, // 60: reeve.connector.v1.Connector.Cancel:input_type -> reeve.connector.v1.CancelRequest
+	6,  // 61: reeve.connector.v1.Connector.Describe:output_type -> reeve.connector.v1.DescribeResponse
+	18, // 62: reeve.connector.v1.Connector.Probe:output_type -> reeve.connector.v1.ProbeResponse
+	20, // 63: reeve.connector.v1.Connector.Plan:output_type -> reeve.connector.v1.PlanResponse
+	22, // 64: reeve.connector.v1.Connector.Apply:output_type -> reeve.connector.v1.ApplyEvent
+	26, // 65: reeve.connector.v1.Connector.Verify:output_type -> reeve.connector.v1.VerifyResponse
+	28, // 66: reeve.connector.v1.Connector.Inspect:output_type -> reeve.connector.v1.InspectResponse
+	31, // 67: reeve.connector.v1.Connector.Discover:output_type -> reeve.connector.v1.DiscoverResponse
+	33, // 68: reeve.connector.v1.Connector.Run:output_type -> reeve.connector.v1.RunEvent
+	35, // 69: reeve.connector.v1.Connector.CheckRights:output_type -> reeve.connector.v1.CheckRightsResponse
+	38, // 70: reeve.connector.v1.Connector.Cancel:output_type -> reeve.connector.v1.CancelResponse
+	61, // [61:71] is the sub-list for method output_type
+	51, // [51:61] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_reeve_connector_v1_connector_proto_init() }
@@ -2796,7 +3025,7 @@ func file_reeve_connector_v1_connector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reeve_connector_v1_connector_proto_rawDesc), len(file_reeve_connector_v1_connector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
