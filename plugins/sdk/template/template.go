@@ -71,8 +71,9 @@ func Expand(command string, value func(name string) (string, error)) (string, er
 // expand calls text for what stands as it is, and slot for each placeholder, in their order, with the byte at which
 // it stands. An error of its own is a *Fault.
 func expand(command string, text func(s string, at int), slot func(name string, at int) error) error {
-	malformed := func(at int, message string) error {
-		return &Fault{Code: Malformed, At: at, Message: message, Fix: "write %% for a plain percent sign"}
+	malformed := func(at int) error { // without what stands there: errors of commands are shown and logged
+		return &Fault{Code: Malformed, At: at, Message: fmt.Sprintf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", at),
+			Fix: "write %% for a plain percent sign"}
 	}
 	rest := command
 	for {
@@ -85,12 +86,10 @@ func expand(command string, text func(s string, at int), slot func(name string, 
 		at += len(before)
 		name, after, found := strings.Cut(after, "%")
 		switch {
-		case !found:
-			return malformed(at, fmt.Sprintf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", at))
-		case name == "":
+		case found && name == "":
 			text("%", at)
-		case !ValidName(name):
-			return malformed(at, fmt.Sprintf("%%%s%% is no placeholder; write %%%% for a plain percent sign", name))
+		case !found || !ValidName(name):
+			return malformed(at)
 		default:
 			if err := slot(name, at); err != nil {
 				return err
