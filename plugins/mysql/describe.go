@@ -33,7 +33,7 @@ func (connector) Describe() sdk.Description {
 	return sdk.Description{
 		Name:        "mysql",
 		Title:       "MariaDB and MySQL",
-		Version:     "1.0.0",
+		Version:     "1.1.0",
 		Category:    sdk.Database,
 		DefaultPort: 3306,
 		Options: []sdk.Option{
@@ -49,6 +49,11 @@ func (connector) Describe() sdk.Description {
 				Allowed: []string{"yes", "no"},
 				Help:    "whether accounts are made so that they can log in over TLS only",
 			},
+		},
+		Dialect: "mysql",
+		Phases: []sdk.Phase{
+			sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
+			sdk.PhaseVerify, sdk.PhaseFacts,
 		},
 		Roles: roles(),
 		NameRule: sdk.NameRule{
