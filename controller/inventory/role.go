@@ -26,7 +26,6 @@ var roles = store.NewTable("role",
 	store.Key(func(r *Role) string { return r.Key.String() }),
 	store.Unique("current", func(r *Role) []string { return unlessRetired(r.RetiredAt, r.Key.Connector, r.Key.Name) }))
 
-
 // registerRoles makes the catalogue of a connector what its description says.
 func registerRoles(tx *store.Tx, d *connectorv1.Description) error {
 	var stale []*Role

@@ -7,7 +7,6 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/store"
-	"github.com/reeve-pam/reeve/internal/reeve"
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
@@ -140,7 +139,7 @@ func (s *Server) CheckRights(ctx context.Context, r CheckRightsRequestObject) (C
 		if err != nil {
 			return client.JobRef{}, err
 		}
-		j, err := s.Lifecycle.CheckRights(tx, by, reeve.AssetID(a.ID), r.Body.Role, value(r.Body.Params))
+		j, err := s.Lifecycle.CheckRights(tx, by, a.ID, r.Body.Role, value(r.Body.Params))
 		if err != nil {
 			return client.JobRef{}, err
 		}
