@@ -118,6 +118,13 @@ func TestFileTransferAlone(t *testing.T) {
 	b.wantClass("without the group", err, sdk.ClassUnsupported)
 	b.inside("groupadd sftponly")
 	b.reconfigure("$a Match Group sftponly\\nForceCommand internal-sftp", "sshd -t")
+	b.eventually("sshd listens again", func() bool {
+		c, err := b.login("root", ssh.Password(rootPassword))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 	r := b.provision("files", "linux-sftp-only", params)
 	if got := r.Facts.Attributes["shell"]; got != "/usr/sbin/nologin" || !slices.Contains(r.Facts.Groups, "sftponly") {
 		t.Errorf("shell %q, groups %v", got, r.Facts.Groups)
