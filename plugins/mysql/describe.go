@@ -33,7 +33,7 @@ func (connector) Describe() sdk.Description {
 	return sdk.Description{
 		Name:        "mysql",
 		Title:       "MariaDB and MySQL",
-		Version:     "1.1.0",
+		Version:     "1.0.0",
 		Category:    sdk.Database,
 		DefaultPort: 3306,
 		Options: []sdk.Option{

@@ -30,7 +30,7 @@ func (Connector) Describe() sdk.Description {
 	return sdk.Description{
 		Name:        "ssh",
 		Title:       "Linux hosts over SSH",
-		Version:     "1.1.0",
+		Version:     "1.0.0",
 		Category:    sdk.OperatingSystem,
 		DefaultPort: 22,
 		Options: []sdk.Option{{
