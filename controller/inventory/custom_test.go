@@ -256,6 +256,32 @@ func TestConnectorsWithRolesNobodyCanReadAreRefused(t *testing.T) {
 	r.wantCode("connector_invalid", register)
 }
 
+func TestAConnectorsOwnGrammarIsKept(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	d := description()
+	d.Version, d.CommandRule = "1.1.0", &connectorv1.CommandRule{Pattern: `^group [a-z%U]+.*$`, Help: "group NAME"}
+	r.do(func(tx *store.Tx) error {
+		_, err := RegisterConnector(tx, alice, d, strings.Repeat("9", 64))
+		return err
+	})
+	add := func(command string) func(tx *store.Tx) error {
+		m := sysadmin(command)
+		m.Name = "ours"
+		return func(tx *store.Tx) error { _, err := AddRole(tx, alice, "ssh", m); return err }
+	}
+	r.wantCode("command_malformed", add("grup adm"))
+	r.wantCode("placeholder_unsafe", add("group x%Username%"))
+	r.do(add("group %Username%"))
+	d = description()
+	d.Version, d.CommandRule = "1.2.0", &connectorv1.CommandRule{Pattern: "("}
+	d.Roles[0].Phases = []*connectorv1.RolePhase{{Phase: "grant", Commands: []string{"x"}}}
+	r.wantCode("connector_invalid", func(tx *store.Tx) error {
+		_, err := RegisterConnector(tx, alice, d, strings.Repeat("a", 64))
+		return err
+	})
+}
+
 // FuzzAdvice: what is offered instead is a command that can be read.
 func FuzzAdvice(f *testing.F) {
 	f.Add(sample)

@@ -67,11 +67,14 @@ func checkRole(d *connectorv1.Description, r *connectorv1.Role) error {
 				WithFix("it runs those of %s", strings.Join(runs, ", ")).WithField(field + "/phase")
 		}
 		for k, command := range ph.GetCommands() {
+			field := field + "/commands/" + strconv.Itoa(k)
 			err := template.Check(d.GetDialect(), command, known)
 			if err == nil {
+				if err := checkCommand(d, ph.GetPhase(), k, command); err != nil {
+					return err.WithField(field)
+				}
 				continue
 			}
-			field := field + "/commands/" + strconv.Itoa(k)
 			f, ok := errors.AsType[*template.Fault](err)
 			if !ok {
 				return roleInvalid(field, "%v", err)
@@ -81,6 +84,23 @@ func checkRole(d *connectorv1.Description, r *connectorv1.Role) error {
 		}
 	}
 	return nil
+}
+
+// checkCommand holds a command against the connector's own grammar, if it has one.
+func checkCommand(d *connectorv1.Description, phase string, k int, command string) *reeve.Error {
+	rule := d.GetCommandRule()
+	if rule.GetPattern() == "" {
+		return nil
+	}
+	re, err := anchored(rule.GetPattern())
+	if err != nil {
+		return reeve.Errorf(reeve.Invalid, "role_invalid", "the command rule of connector %s is not RE2", d.GetName())
+	}
+	if re.MatchString(command) {
+		return nil
+	}
+	return reeve.Errorf(reeve.Invalid, "command_malformed", "phase %s, command %d, character 1: connector %s has no such command", phase, k+1, d.GetName()).
+		WithFix("%s", rule.GetHelp())
 }
 
 func phasesOf(d *connectorv1.Description) []string {

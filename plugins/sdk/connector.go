@@ -152,6 +152,15 @@ type Description struct {
 	Dialect string
 	// Phases are those whose commands the connector runs; nil: all but verify and facts.
 	Phases []Phase
+	// CommandRule is what role commands must look like, so that a wrong one is refused when
+	// it is saved; zero: anything in the dialect.
+	CommandRule CommandRule
+}
+
+// CommandRule is the grammar of role commands, as they are written, with placeholders.
+type CommandRule struct {
+	Pattern string // RE2, anchored with ^ and $
+	Help    string // in words
 }
 
 // Power is an operation a connector can do.

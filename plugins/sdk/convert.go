@@ -230,6 +230,9 @@ func DescriptionToProto(d Description) *connectorv1.Description {
 	for _, p := range d.Phases {
 		m.Phases = append(m.Phases, string(p))
 	}
+	if d.CommandRule != (CommandRule{}) {
+		m.CommandRule = &connectorv1.CommandRule{Pattern: d.CommandRule.Pattern, Help: d.CommandRule.Help}
+	}
 	for _, o := range d.Options {
 		m.Options = append(m.Options, &connectorv1.Option{
 			Name: o.Name, Help: o.Help, DefaultValue: o.Default, Required: o.Required, Allowed: o.Allowed,
@@ -256,7 +259,8 @@ func DescriptionFromProto(m *connectorv1.Description) Description {
 			MinLength: int(m.GetPasswordRule().GetMinLength()), MaxLength: int(m.GetPasswordRule().GetMaxLength()),
 			Excluded: m.GetPasswordRule().GetExcluded(), ASCIIOnly: m.GetPasswordRule().GetAsciiOnly(),
 		},
-		Dialect: m.GetDialect(),
+		Dialect:     m.GetDialect(),
+		CommandRule: CommandRule{Pattern: m.GetCommandRule().GetPattern(), Help: m.GetCommandRule().GetHelp()},
 	}
 	for _, p := range m.GetPhases() {
 		d.Phases = append(d.Phases, Phase(p))

@@ -168,6 +168,9 @@ func (d Description) CheckRole(r Role) error {
 			if !slices.Contains(d.runs(), phase) {
 				return Errorf(ClassInvalid, "role %s: connector %s runs no commands of the phase %s", r.Name, d.Name, phase)
 			}
+			if err := d.CommandRule.check(command); err != nil {
+				return Errorf(ClassInvalid, "role %s, phase %s: %v", r.Name, phase, err)
+			}
 			if err := template.Check(d.Dialect, command, known); err != nil {
 				e := Errorf(ClassInvalid, "role %s, phase %s: %v", r.Name, phase, err)
 				if f, ok := errors.AsType[*template.Fault](err); ok {
@@ -179,6 +182,17 @@ func (d Description) CheckRole(r Role) error {
 		}
 	}
 	return nil
+}
+
+func (r CommandRule) check(command string) error {
+	if r.Pattern == "" {
+		return nil
+	}
+	pattern, err := compiled(r.Pattern)
+	if err == nil && !pattern.MatchString(command) {
+		err = fmt.Errorf("%q is no command of this connector: %s", command, r.Help)
+	}
+	return err
 }
 
 // runs are the phases whose commands the connector runs.
@@ -225,6 +239,11 @@ func (d Description) Validate() error {
 	}
 	if _, ok := template.DialectOf(d.Dialect); !ok && d.Dialect != "" {
 		return Errorf(ClassInvalid, "connector %s: there is no dialect %q", d.Name, d.Dialect)
+	}
+	if d.CommandRule != (CommandRule{}) {
+		if err := anchored(d.CommandRule.Pattern); err != nil || d.CommandRule.Help == "" {
+			return Errorf(ClassInvalid, "connector %s: the command rule needs an anchored pattern and words for people: %v", d.Name, err)
+		}
 	}
 	for _, p := range d.Phases {
 		if !slices.Contains(phases, p) {

@@ -177,6 +177,11 @@ func TestDescriptionsThatLieAreNotServed(t *testing.T) {
 		"placeholder in a comment": func(d *sdk.Description) {
 			d.Dialect, d.Roles[0].Phases = "tsql", map[sdk.Phase][]string{sdk.PhaseGrant: {"PRINT 1 -- %P%"}}
 		},
+		"loose command rule": func(d *sdk.Description) { d.CommandRule = sdk.CommandRule{Pattern: "x", Help: "x"} },
+		"mute command rule":  func(d *sdk.Description) { d.CommandRule = sdk.CommandRule{Pattern: "^x$"} },
+		"command that breaks the rule": func(d *sdk.Description) {
+			d.CommandRule = sdk.CommandRule{Pattern: "^y .*$", Help: "y and more"}
+		},
 		"placeholder within a word": func(d *sdk.Description) {
 			d.Roles[0].Phases = map[sdk.Phase][]string{sdk.PhaseGrant: {"x=%P%"}}
 		},

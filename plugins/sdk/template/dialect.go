@@ -121,7 +121,7 @@ var probes = []string{"a", `'`, `"`, "`", `]`, `'' OR 1=1 --`, `"; DROP`, `$(id)
 // something else: in comments, touching other text, in strings with rules of their own. An error is a [*Fault].
 func (d *Dialect) Parse(command string) (*Command, error) {
 	if len(command) > maxCommand {
-		return nil, fmt.Errorf("it has more than %d bytes", maxCommand)
+		return nil, &Fault{Code: Malformed, At: maxCommand, Message: fmt.Sprintf("it has more than %d bytes", maxCommand), Fix: "make several commands of it"}
 	}
 	c := &Command{dialect: d}
 	mark := "zq"
@@ -150,7 +150,7 @@ func (d *Dialect) Parse(command string) (*Command, error) {
 		return nil, err
 	}
 	if len(c.slots) > maxSlots {
-		return nil, fmt.Errorf("it has more than %d placeholders", maxSlots)
+		return nil, &Fault{Code: Malformed, At: ats[maxSlots], Message: fmt.Sprintf("it has more than %d placeholders", maxSlots), Fix: "make several commands of it"}
 	}
 	c.parts = append(c.parts, b.String())
 	tokens, err := d.Tokens(c.join(c.marks))

@@ -47,6 +47,7 @@ func (Connector) Describe() sdk.Description {
 		Roles:        roles(),
 		// The commands are those of parseCommand: a language of its own. What an account got is
 		// taken away by removing it.
-		Phases: []sdk.Phase{sdk.PhaseGrant},
+		Phases:      []sdk.Phase{sdk.PhaseGrant},
+		CommandRule: sdk.CommandRule{Pattern: commandPattern, Help: commandHelp},
 	}
 }

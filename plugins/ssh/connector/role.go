@@ -42,6 +42,15 @@ var (
 	shells = []string{"/bin/bash", "/bin/sh", "/usr/sbin/nologin"}
 )
 
+// commandPattern is what parseCommand can read, before placeholders are filled in: the rest
+// is in the values.
+const commandPattern = `^(group\?? (%[A-Za-z][A-Za-z0-9_]*%|[a-z_][a-z0-9_-]{0,31}(\|[a-z_][a-z0-9_-]{0,31})*)` +
+	`|sudoers %Username% [ -"$-)+-\[\]-~]+` +
+	`|shell /(bin/bash|bin/sh|usr/sbin/nologin)` +
+	`|key [^ ]+ [^ ]+)$`
+
+const commandHelp = "write one of: group NAME, group NAME|OTHER, group? NAME, sudoers %Username% RULE (no *, # or \\), shell PATH, key TYPE DATA"
+
 // command is one role command with its placeholders filled in.
 type command struct {
 	groups   []string // alternatives
