@@ -40,6 +40,7 @@ type Connector interface {
 	sdk.Provisioner
 	sdk.Verifier
 	sdk.Inspector
+	sdk.RightsChecker
 }
 
 // Plugins makes a Host of the connectors on the disk.

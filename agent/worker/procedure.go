@@ -32,6 +32,8 @@ func (r *run) procedure(ctx context.Context) (*agentv1.Result, error) {
 		return r.verify(ctx)
 	case "inspect":
 		return r.inspect(ctx), nil
+	case "rights":
+		return r.rights(ctx), nil
 	case "provision":
 		return r.provision(ctx)
 	case "rotate":
@@ -122,6 +124,26 @@ func (r *run) inspect(ctx context.Context) *agentv1.Result {
 	}
 	res := done()
 	res.Facts = sdk.FactsToProto(facts)
+	return res
+}
+
+// rights asks what the management account needs for the role of the job's intent.
+func (r *run) rights(ctx context.Context) *agentv1.Result {
+	if len(r.work.GetIntents()) != 1 {
+		return notDone(reeve.ClassInvalid, "the job names no role to ask about", "")
+	}
+	in := sdk.IntentFromProto(r.work.GetIntents()[0])
+	var rights []sdk.Right
+	err := r.call(ctx, func(ctx context.Context, c Connector) error {
+		var err error
+		rights, err = c.CheckRights(ctx, r.target, in.Role, in.Params)
+		return err
+	})
+	if err != nil {
+		return r.interrupted(ctx, err)
+	}
+	res := done()
+	res.Rights = sdk.RightsToProto(rights)
 	return res
 }
 

@@ -189,6 +189,8 @@ func (b *bench) job(operation string, secrets ...secret) *agentv1.Job {
 		in := b.intent(sdk.Action(operation))
 		work.Intents = []*connectorv1.Intent{sdk.IntentToProto(in)}
 		work.PlanHash = b.planHash(in)
+	case "rights":
+		work.Intents = []*connectorv1.Intent{{Role: sdk.RoleToProto(sdk.Role{Name: "toy-standard", Version: 1})}}
 	}
 	j := &agentv1.Job{Id: "job_" + operation, Fence: b.next, Attempt: 1, Lease: durationpb.New(time.Minute), Timeout: durationpb.New(20 * time.Second),
 		Connector: "toy", ConnectorSha256: []string{digest}, Work: work, LogLimit: 1 << 20}
@@ -314,6 +316,7 @@ func TestAccountLivesThroughItsOperations(t *testing.T) {
 	if !res.Facts.GetExists() || res.Facts.Account != "app" {
 		t.Errorf("facts %v", res.Facts)
 	}
+	want(t, b.do(b.job("rights")), reeve.NotDone, reeve.ClassUnsupported) // the toy cannot tell
 	res = b.do(b.job("deprovision"))
 	want(t, res, reeve.Done, "")
 	if _, ok := b.m.Account("app"); ok || res.Facts.GetExists() {

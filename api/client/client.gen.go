@@ -134,6 +134,45 @@ func (e ManagementAccountKind) Valid() bool {
 	}
 }
 
+// Defines values for RolePhaseRequestPhase.
+const (
+	RolePhaseRequestPhaseCreate  RolePhaseRequestPhase = "create"
+	RolePhaseRequestPhaseDisable RolePhaseRequestPhase = "disable"
+	RolePhaseRequestPhaseEnable  RolePhaseRequestPhase = "enable"
+	RolePhaseRequestPhaseFacts   RolePhaseRequestPhase = "facts"
+	RolePhaseRequestPhaseGrant   RolePhaseRequestPhase = "grant"
+	RolePhaseRequestPhaseRemove  RolePhaseRequestPhase = "remove"
+	RolePhaseRequestPhaseRevoke  RolePhaseRequestPhase = "revoke"
+	RolePhaseRequestPhaseRotate  RolePhaseRequestPhase = "rotate"
+	RolePhaseRequestPhaseVerify  RolePhaseRequestPhase = "verify"
+)
+
+// Valid indicates whether the value is a known member of the RolePhaseRequestPhase enum.
+func (e RolePhaseRequestPhase) Valid() bool {
+	switch e {
+	case RolePhaseRequestPhaseCreate:
+		return true
+	case RolePhaseRequestPhaseDisable:
+		return true
+	case RolePhaseRequestPhaseEnable:
+		return true
+	case RolePhaseRequestPhaseFacts:
+		return true
+	case RolePhaseRequestPhaseGrant:
+		return true
+	case RolePhaseRequestPhaseRemove:
+		return true
+	case RolePhaseRequestPhaseRevoke:
+		return true
+	case RolePhaseRequestPhaseRotate:
+		return true
+	case RolePhaseRequestPhaseVerify:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SealStatusScheme.
 const (
 	KeyFile SealStatusScheme = "key_file"
@@ -369,7 +408,10 @@ type Asset struct {
 	Description *string `json:"description,omitempty"`
 
 	// Id Its id.
-	Id                string             `json:"id"`
+	Id string `json:"id"`
+
+	// Legacy Whether its option `legacy` is yes: it may be reached without TLS, or over a protocol that protects nothing.
+	Legacy            bool               `json:"legacy"`
 	ManagementAccount *ManagementAccount `json:"management_account,omitempty"`
 
 	// Name Its name.
@@ -542,6 +584,9 @@ type Connector struct {
 	// DefaultPort TCP port used if an asset names none.
 	DefaultPort int `json:"default_port"`
 
+	// Dialect The language of role commands; absent: one of its own, in which placeholders are whole words.
+	Dialect *string `json:"dialect,omitempty"`
+
 	// Digests The builds that agents may run.
 	Digests []ConnectorDigest `json:"digests"`
 
@@ -553,6 +598,9 @@ type Connector struct {
 
 	// Options What can be set for each asset.
 	Options []ConnectorOption `json:"options"`
+
+	// Phases Phases whose role commands it runs.
+	Phases []string `json:"phases"`
 
 	// Title For people.
 	Title string `json:"title"`
@@ -706,7 +754,7 @@ type Job struct {
 	// NotBefore It is not given to an agent before.
 	NotBefore *time.Time `json:"not_before,omitempty"`
 
-	// Operation probe, plan, provision, rotate, disable, enable, deprovision, verify or inspect.
+	// Operation probe, plan, provision, rotate, disable, enable, deprovision, verify, inspect or rights.
 	Operation string `json:"operation"`
 
 	// Outcome done, not_done or unknown, as the agent reported.
@@ -714,6 +762,9 @@ type Job struct {
 
 	// Owner Who answers for it.
 	Owner *string `json:"owner,omitempty"`
+
+	// Rights Of a check of rights that is done: every right the role needs.
+	Rights *[]Right `json:"rights,omitempty"`
 
 	// Site Name of its site.
 	Site string `json:"site"`
@@ -1073,13 +1124,46 @@ type RevealedSecret struct {
 	Version int `json:"version"`
 }
 
+// Right defines model for Right.
+type Right struct {
+	// Grant What an administrator of the target runs to give it; absent if it is held.
+	Grant *string `json:"grant,omitempty"`
+
+	// Held Whether the management account has it.
+	Held bool `json:"held"`
+
+	// Name In the target's own words.
+	Name string `json:"name"`
+
+	// Reason What it is needed for.
+	Reason string `json:"reason"`
+}
+
+// RightsRequest defines model for RightsRequest.
+type RightsRequest struct {
+	// Params Parameters of the role.
+	Params *map[string]string `json:"params,omitempty"`
+
+	// Role Name of the role.
+	Role string `json:"role"`
+}
+
 // Role defines model for Role.
 type Role struct {
+	// Advice Commands that are accepted and could be written better; absent: none.
+	Advice *[]RoleAdvice `json:"advice,omitempty"`
+
 	// Category What kind of target it is for, operating_system or database.
 	Category string `json:"category"`
 
 	// Connector Name of the connector.
 	Connector string `json:"connector"`
+
+	// CreatedAt When this version was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// CreatedBy Who wrote this version; absent of predefined roles.
+	CreatedBy *string `json:"created_by,omitempty"`
 
 	// Description Free text.
 	Description *string `json:"description,omitempty"`
@@ -1096,12 +1180,62 @@ type Role struct {
 	// Phases The commands it stands for.
 	Phases []RolePhase `json:"phases"`
 
+	// Predefined Whether it came with the connector; else people wrote it and may edit it.
+	Predefined bool `json:"predefined"`
+
+	// RetiredAt Since when this version cannot be chosen.
+	RetiredAt *time.Time `json:"retired_at,omitempty"`
+
 	// Title For people.
 	Title string `json:"title"`
 
 	// Version Accounts keep the version they were provisioned with.
 	Version int `json:"version"`
 }
+
+// RoleAdvice defines model for RoleAdvice.
+type RoleAdvice struct {
+	// Command As it is written.
+	Command string `json:"command"`
+
+	// Modern What to write instead; it means the same.
+	Modern string `json:"modern"`
+
+	// Phase Of the command.
+	Phase string `json:"phase"`
+
+	// Reason Why.
+	Reason string `json:"reason"`
+}
+
+// RoleCloneRequest defines model for RoleCloneRequest.
+type RoleCloneRequest struct {
+	Name RoleName `json:"name"`
+}
+
+// RoleEdit What the role shall be; what is left out is empty.
+type RoleEdit struct {
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// HighRisk Whether it gives more than ordinary rights.
+	HighRisk *bool `json:"high_risk,omitempty"`
+
+	// Params What a request may or must give.
+	Params *[]RoleParamRequest `json:"params,omitempty"`
+
+	// Phases The commands it stands for.
+	Phases *[]RolePhaseRequest `json:"phases,omitempty"`
+
+	// Title For people.
+	Title string `json:"title"`
+
+	// Version The version the edit began with; refused with `role_changed` if it is not the current one.
+	Version int64 `json:"version"`
+}
+
+// RoleName defines model for RoleName.
+type RoleName = string
 
 // RolePage defines model for RolePage.
 type RolePage struct {
@@ -1127,13 +1261,62 @@ type RoleParam struct {
 	Required bool `json:"required"`
 }
 
+// RoleParamRequest defines model for RoleParamRequest.
+type RoleParamRequest struct {
+	// Help What it is for.
+	Help *string `json:"help,omitempty"`
+
+	// Name Commands refer to it as %Name%.
+	Name string `json:"name"`
+
+	// Pattern RE2, from ^ to $: what a value must match.
+	Pattern string `json:"pattern"`
+
+	// Required Whether it must be given.
+	Required *bool `json:"required,omitempty"`
+}
+
 // RolePhase defines model for RolePhase.
 type RolePhase struct {
 	// Commands With parameters as placeholders.
 	Commands []string `json:"commands"`
 
-	// Phase provision, disable, enable or deprovision.
+	// Phase create, grant, rotate, enable, disable, revoke, remove, verify or facts.
 	Phase string `json:"phase"`
+}
+
+// RolePhaseRequest defines model for RolePhaseRequest.
+type RolePhaseRequest struct {
+	// Commands In the connector's language, with %Username% and parameters as placeholders. Not a place for secrets.
+	Commands []string `json:"commands"`
+
+	// Phase When the commands are run.
+	Phase RolePhaseRequestPhase `json:"phase"`
+}
+
+// RolePhaseRequestPhase When the commands are run.
+type RolePhaseRequestPhase string
+
+// RoleRequest defines model for RoleRequest.
+type RoleRequest struct {
+	// Connector Name of the connector.
+	Connector string `json:"connector"`
+
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// HighRisk Whether it gives more than ordinary rights.
+	HighRisk *bool    `json:"high_risk,omitempty"`
+	Name     RoleName `json:"name"`
+
+	// Params What a request may or must give.
+	Params *[]RoleParamRequest `json:"params,omitempty"`
+
+	// Phases The commands it stands for.
+	Phases *[]RolePhaseRequest `json:"phases,omitempty"`
+
+	// Title For people.
+	Title string `json:"title"`
 }
 
 // Seal defines model for Seal.
@@ -1341,6 +1524,9 @@ type NodePath = string
 // RekeyPath defines model for RekeyPath.
 type RekeyPath = string
 
+// RolePath defines model for RolePath.
+type RolePath = string
+
 // SitePath defines model for SitePath.
 type SitePath = string
 
@@ -1418,6 +1604,12 @@ type RetireAssetParams struct {
 
 // SetManagementAccountParams defines parameters for SetManagementAccount.
 type SetManagementAccountParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CheckRightsParams defines parameters for CheckRights.
+type CheckRightsParams struct {
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -1527,6 +1719,36 @@ type ListRolesParams struct {
 	Connector *string `form:"connector,omitempty" json:"connector,omitempty"`
 }
 
+// AddRoleParams defines parameters for AddRole.
+type AddRoleParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RetireRoleParams defines parameters for RetireRole.
+type RetireRoleParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetRoleParams defines parameters for GetRole.
+type GetRoleParams struct {
+	// Version Left out: the one that may be chosen, or the newest of a retired role.
+	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
+}
+
+// EditRoleParams defines parameters for EditRole.
+type EditRoleParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CloneRoleParams defines parameters for CloneRole.
+type CloneRoleParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // RotateKeysParams defines parameters for RotateKeys.
 type RotateKeysParams struct {
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
@@ -1590,6 +1812,9 @@ type AddAssetJSONRequestBody = AssetRequest
 // SetManagementAccountJSONRequestBody defines body for SetManagementAccount for application/json ContentType.
 type SetManagementAccountJSONRequestBody = ManagementAccountRequest
 
+// CheckRightsJSONRequestBody defines body for CheckRights for application/json ContentType.
+type CheckRightsJSONRequestBody = RightsRequest
+
 // TrustAssetJSONRequestBody defines body for TrustAsset for application/json ContentType.
 type TrustAssetJSONRequestBody = TrustRequest
 
@@ -1607,6 +1832,15 @@ type TransferLeadershipJSONRequestBody = TransferRequest
 
 // RegisterConnectorJSONRequestBody defines body for RegisterConnector for application/json ContentType.
 type RegisterConnectorJSONRequestBody = ConnectorRequest
+
+// AddRoleJSONRequestBody defines body for AddRole for application/json ContentType.
+type AddRoleJSONRequestBody = RoleRequest
+
+// EditRoleJSONRequestBody defines body for EditRole for application/json ContentType.
+type EditRoleJSONRequestBody = RoleEdit
+
+// CloneRoleJSONRequestBody defines body for CloneRole for application/json ContentType.
+type CloneRoleJSONRequestBody = RoleCloneRequest
 
 // StartRekeyJSONRequestBody defines body for StartRekey for application/json ContentType.
 type StartRekeyJSONRequestBody = RekeyRequest
@@ -2053,6 +2287,24 @@ type ClientInterface interface {
 	// Corresponds with PUT /v1/assets/{asset}/management-account (the `SetManagementAccount` operationId).
 	SetManagementAccount(ctx context.Context, asset AssetPath, params *SetManagementAccountParams, body SetManagementAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CheckRightsWithBody Find out which rights the management account needs for a role, and which it lacks
+	//
+	// The answer is `rights` of the job when it is done. Nothing is changed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+	CheckRightsWithBody(ctx context.Context, asset AssetPath, params *CheckRightsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckRights Find out which rights the management account needs for a role, and which it lacks
+	//
+	// The answer is `rights` of the job when it is done. Nothing is changed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+	CheckRights(ctx context.Context, asset AssetPath, params *CheckRightsParams, body CheckRightsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// TrustAssetWithBody Approve the host key seen at first contact, or import keys or certificates
 	//
 	// Either `fingerprint`, or any of the others.
@@ -2261,6 +2513,68 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/roles (the `ListRoles` operationId).
 	ListRoles(ctx context.Context, params *ListRolesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddRoleWithBody Add a custom role
+	//
+	// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/roles (the `AddRole` operationId).
+	AddRoleWithBody(ctx context.Context, params *AddRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddRole Add a custom role
+	//
+	// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/roles (the `AddRole` operationId).
+	AddRole(ctx context.Context, params *AddRoleParams, body AddRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireRole Take a custom role out of the catalogue
+	//
+	// Accounts that have it keep it, with the commands that remove it.
+	//
+	// Corresponds with DELETE /v1/roles/{role} (the `RetireRole` operationId).
+	RetireRole(ctx context.Context, role RolePath, params *RetireRoleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetRole Show a role, in any of its versions
+	//
+	// Corresponds with GET /v1/roles/{role} (the `GetRole` operationId).
+	GetRole(ctx context.Context, role RolePath, params *GetRoleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditRoleWithBody Make the next version of a custom role
+	//
+	// Accounts keep the version they were made with. An edit that changes nothing makes none.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+	EditRoleWithBody(ctx context.Context, role RolePath, params *EditRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditRole Make the next version of a custom role
+	//
+	// Accounts keep the version they were made with. An edit that changes nothing makes none.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+	EditRole(ctx context.Context, role RolePath, params *EditRoleParams, body EditRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloneRoleWithBody Add a custom role that is another one under a new name
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+	CloneRoleWithBody(ctx context.Context, role RolePath, params *CloneRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloneRole Add a custom role that is another one under a new name
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+	CloneRole(ctx context.Context, role RolePath, params *CloneRoleParams, body CloneRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSeal Show the cluster's seal, its key terms, and what is under way
 	//
@@ -2782,6 +3096,44 @@ func (c *Client) SetManagementAccount(ctx context.Context, asset AssetPath, para
 	return c.Client.Do(req)
 }
 
+// CheckRightsWithBody Find out which rights the management account needs for a role, and which it lacks
+//
+// The answer is `rights` of the job when it is done. Nothing is changed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+func (c *Client) CheckRightsWithBody(ctx context.Context, asset AssetPath, params *CheckRightsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckRightsRequestWithBody(c.Server, asset, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckRights Find out which rights the management account needs for a role, and which it lacks
+//
+// The answer is `rights` of the job when it is done. Nothing is changed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+func (c *Client) CheckRights(ctx context.Context, asset AssetPath, params *CheckRightsParams, body CheckRightsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckRightsRequest(c.Server, asset, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // TrustAssetWithBody Approve the host key seen at first contact, or import keys or certificates
 //
 // Either `fingerprint`, or any of the others.
@@ -3271,6 +3623,148 @@ func (c *Client) RetryJob(ctx context.Context, job JobPath, params *RetryJobPara
 // Corresponds with GET /v1/roles (the `ListRoles` operationId).
 func (c *Client) ListRoles(ctx context.Context, params *ListRolesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListRolesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddRoleWithBody Add a custom role
+//
+// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/roles (the `AddRole` operationId).
+func (c *Client) AddRoleWithBody(ctx context.Context, params *AddRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddRoleRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddRole Add a custom role
+//
+// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/roles (the `AddRole` operationId).
+func (c *Client) AddRole(ctx context.Context, params *AddRoleParams, body AddRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddRoleRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireRole Take a custom role out of the catalogue
+//
+// Accounts that have it keep it, with the commands that remove it.
+//
+// Corresponds with DELETE /v1/roles/{role} (the `RetireRole` operationId).
+func (c *Client) RetireRole(ctx context.Context, role RolePath, params *RetireRoleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireRoleRequest(c.Server, role, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetRole Show a role, in any of its versions
+//
+// Corresponds with GET /v1/roles/{role} (the `GetRole` operationId).
+func (c *Client) GetRole(ctx context.Context, role RolePath, params *GetRoleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRoleRequest(c.Server, role, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditRoleWithBody Make the next version of a custom role
+//
+// Accounts keep the version they were made with. An edit that changes nothing makes none.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+func (c *Client) EditRoleWithBody(ctx context.Context, role RolePath, params *EditRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditRoleRequestWithBody(c.Server, role, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditRole Make the next version of a custom role
+//
+// Accounts keep the version they were made with. An edit that changes nothing makes none.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+func (c *Client) EditRole(ctx context.Context, role RolePath, params *EditRoleParams, body EditRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditRoleRequest(c.Server, role, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloneRoleWithBody Add a custom role that is another one under a new name
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+func (c *Client) CloneRoleWithBody(ctx context.Context, role RolePath, params *CloneRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloneRoleRequestWithBody(c.Server, role, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloneRole Add a custom role that is another one under a new name
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+func (c *Client) CloneRole(ctx context.Context, role RolePath, params *CloneRoleParams, body CloneRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloneRoleRequest(c.Server, role, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4462,6 +4956,68 @@ func NewSetManagementAccountRequestWithBody(server string, asset AssetPath, para
 	return req, nil
 }
 
+// NewCheckRightsRequest calls the generic CheckRights builder with application/json body
+func NewCheckRightsRequest(server string, asset AssetPath, params *CheckRightsParams, body CheckRightsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCheckRightsRequestWithBody(server, asset, params, "application/json", bodyReader)
+}
+
+// NewCheckRightsRequestWithBody constructs an http.Request for the CheckRights method, with any body, and a specified content type
+func NewCheckRightsRequestWithBody(server string, asset AssetPath, params *CheckRightsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset", asset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/assets/%s/rights", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewTrustAssetRequest calls the generic TrustAsset builder with application/json body
 func NewTrustAssetRequest(server string, asset AssetPath, params *TrustAssetParams, body TrustAssetJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5596,6 +6152,295 @@ func NewListRolesRequest(server string, params *ListRolesParams) (*http.Request,
 	return req, nil
 }
 
+// NewAddRoleRequest calls the generic AddRole builder with application/json body
+func NewAddRoleRequest(server string, params *AddRoleParams, body AddRoleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddRoleRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddRoleRequestWithBody constructs an http.Request for the AddRole method, with any body, and a specified content type
+func NewAddRoleRequestWithBody(server string, params *AddRoleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/roles")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRetireRoleRequest constructs an http.Request for the RetireRole method
+func NewRetireRoleRequest(server string, role RolePath, params *RetireRoleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "role", role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/roles/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetRoleRequest constructs an http.Request for the GetRole method
+func NewGetRoleRequest(server string, role RolePath, params *GetRoleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "role", role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/roles/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Version != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "version", *params.Version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEditRoleRequest calls the generic EditRole builder with application/json body
+func NewEditRoleRequest(server string, role RolePath, params *EditRoleParams, body EditRoleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEditRoleRequestWithBody(server, role, params, "application/json", bodyReader)
+}
+
+// NewEditRoleRequestWithBody constructs an http.Request for the EditRole method, with any body, and a specified content type
+func NewEditRoleRequestWithBody(server string, role RolePath, params *EditRoleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "role", role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/roles/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCloneRoleRequest calls the generic CloneRole builder with application/json body
+func NewCloneRoleRequest(server string, role RolePath, params *CloneRoleParams, body CloneRoleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloneRoleRequestWithBody(server, role, params, "application/json", bodyReader)
+}
+
+// NewCloneRoleRequestWithBody constructs an http.Request for the CloneRole method, with any body, and a specified content type
+func NewCloneRoleRequestWithBody(server string, role RolePath, params *CloneRoleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "role", role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/roles/%s/clone", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetSealRequest constructs an http.Request for the GetSeal method
 func NewGetSealRequest(server string) (*http.Request, error) {
 	var err error
@@ -6478,6 +7323,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/assets/{asset}/management-account (the `SetManagementAccount` operationId).
 	SetManagementAccountWithResponse(ctx context.Context, asset AssetPath, params *SetManagementAccountParams, body SetManagementAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*SetManagementAccountResponse, error)
 
+	// CheckRightsWithBodyWithResponse Find out which rights the management account needs for a role, and which it lacks
+	//
+	// The answer is `rights` of the job when it is done. Nothing is changed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+	CheckRightsWithBodyWithResponse(ctx context.Context, asset AssetPath, params *CheckRightsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckRightsResponse, error)
+
+	// CheckRightsWithResponse Find out which rights the management account needs for a role, and which it lacks
+	//
+	// The answer is `rights` of the job when it is done. Nothing is changed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+	CheckRightsWithResponse(ctx context.Context, asset AssetPath, params *CheckRightsParams, body CheckRightsJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckRightsResponse, error)
+
 	// TrustAssetWithBodyWithResponse Approve the host key seen at first contact, or import keys or certificates
 	//
 	// Either `fingerprint`, or any of the others.
@@ -6718,6 +7581,72 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/roles (the `ListRoles` operationId).
 	ListRolesWithResponse(ctx context.Context, params *ListRolesParams, reqEditors ...RequestEditorFn) (*ListRolesResponse, error)
+
+	// AddRoleWithBodyWithResponse Add a custom role
+	//
+	// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/roles (the `AddRole` operationId).
+	AddRoleWithBodyWithResponse(ctx context.Context, params *AddRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddRoleResponse, error)
+
+	// AddRoleWithResponse Add a custom role
+	//
+	// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/roles (the `AddRole` operationId).
+	AddRoleWithResponse(ctx context.Context, params *AddRoleParams, body AddRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*AddRoleResponse, error)
+
+	// RetireRoleWithResponse Take a custom role out of the catalogue
+	//
+	// Accounts that have it keep it, with the commands that remove it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/roles/{role} (the `RetireRole` operationId).
+	RetireRoleWithResponse(ctx context.Context, role RolePath, params *RetireRoleParams, reqEditors ...RequestEditorFn) (*RetireRoleResponse, error)
+
+	// GetRoleWithResponse Show a role, in any of its versions
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/roles/{role} (the `GetRole` operationId).
+	GetRoleWithResponse(ctx context.Context, role RolePath, params *GetRoleParams, reqEditors ...RequestEditorFn) (*GetRoleResponse, error)
+
+	// EditRoleWithBodyWithResponse Make the next version of a custom role
+	//
+	// Accounts keep the version they were made with. An edit that changes nothing makes none.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+	EditRoleWithBodyWithResponse(ctx context.Context, role RolePath, params *EditRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditRoleResponse, error)
+
+	// EditRoleWithResponse Make the next version of a custom role
+	//
+	// Accounts keep the version they were made with. An edit that changes nothing makes none.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+	EditRoleWithResponse(ctx context.Context, role RolePath, params *EditRoleParams, body EditRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*EditRoleResponse, error)
+
+	// CloneRoleWithBodyWithResponse Add a custom role that is another one under a new name
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+	CloneRoleWithBodyWithResponse(ctx context.Context, role RolePath, params *CloneRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloneRoleResponse, error)
+
+	// CloneRoleWithResponse Add a custom role that is another one under a new name
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+	CloneRoleWithResponse(ctx context.Context, role RolePath, params *CloneRoleParams, body CloneRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*CloneRoleResponse, error)
 
 	// GetSealWithResponse Show the cluster's seal, its key terms, and what is under way
 	//
@@ -7596,6 +8525,54 @@ func (r SetManagementAccountResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetManagementAccountResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CheckRightsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *JobRef
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CheckRightsResponse) GetJSON202() *JobRef {
+	return r.JSON202
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CheckRightsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckRightsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckRightsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckRightsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckRightsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8650,6 +9627,239 @@ func (r ListRolesResponse) ContentType() string {
 	return ""
 }
 
+type AddRoleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Role
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddRoleResponse) GetJSON201() *Role {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddRoleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddRoleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddRoleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddRoleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddRoleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetireRoleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetireRoleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetireRoleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetireRoleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetireRoleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetireRoleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetRoleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Role
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetRoleResponse) GetJSON200() *Role {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetRoleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetRoleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRoleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRoleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRoleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EditRoleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Role
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EditRoleResponse) GetJSON200() *Role {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EditRoleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EditRoleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EditRoleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EditRoleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EditRoleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CloneRoleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Role
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CloneRoleResponse) GetJSON201() *Role {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CloneRoleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CloneRoleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloneRoleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloneRoleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloneRoleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetSealResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9697,6 +10907,36 @@ func (c *ClientWithResponses) SetManagementAccountWithResponse(ctx context.Conte
 	return ParseSetManagementAccountResponse(rsp)
 }
 
+// CheckRightsWithBodyWithResponse Find out which rights the management account needs for a role, and which it lacks
+//
+// The answer is `rights` of the job when it is done. Nothing is changed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+func (c *ClientWithResponses) CheckRightsWithBodyWithResponse(ctx context.Context, asset AssetPath, params *CheckRightsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckRightsResponse, error) {
+	rsp, err := c.CheckRightsWithBody(ctx, asset, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckRightsResponse(rsp)
+}
+
+// CheckRightsWithResponse Find out which rights the management account needs for a role, and which it lacks
+//
+// The answer is `rights` of the job when it is done. Nothing is changed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/assets/{asset}/rights (the `CheckRights` operationId).
+func (c *ClientWithResponses) CheckRightsWithResponse(ctx context.Context, asset AssetPath, params *CheckRightsParams, body CheckRightsJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckRightsResponse, error) {
+	rsp, err := c.CheckRights(ctx, asset, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckRightsResponse(rsp)
+}
+
 // TrustAssetWithBodyWithResponse Approve the host key seen at first contact, or import keys or certificates
 //
 // Either `fingerprint`, or any of the others.
@@ -10110,6 +11350,120 @@ func (c *ClientWithResponses) ListRolesWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseListRolesResponse(rsp)
+}
+
+// AddRoleWithBodyWithResponse Add a custom role
+//
+// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/roles (the `AddRole` operationId).
+func (c *ClientWithResponses) AddRoleWithBodyWithResponse(ctx context.Context, params *AddRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddRoleResponse, error) {
+	rsp, err := c.AddRoleWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddRoleResponse(rsp)
+}
+
+// AddRoleWithResponse Add a custom role
+//
+// Every command is read in the connector's dialect. One in which a value could be read as something else is refused: `detail` says where, `field` which command, `fix` what to write.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/roles (the `AddRole` operationId).
+func (c *ClientWithResponses) AddRoleWithResponse(ctx context.Context, params *AddRoleParams, body AddRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*AddRoleResponse, error) {
+	rsp, err := c.AddRole(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddRoleResponse(rsp)
+}
+
+// RetireRoleWithResponse Take a custom role out of the catalogue
+//
+// Accounts that have it keep it, with the commands that remove it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/roles/{role} (the `RetireRole` operationId).
+func (c *ClientWithResponses) RetireRoleWithResponse(ctx context.Context, role RolePath, params *RetireRoleParams, reqEditors ...RequestEditorFn) (*RetireRoleResponse, error) {
+	rsp, err := c.RetireRole(ctx, role, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireRoleResponse(rsp)
+}
+
+// GetRoleWithResponse Show a role, in any of its versions
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/roles/{role} (the `GetRole` operationId).
+func (c *ClientWithResponses) GetRoleWithResponse(ctx context.Context, role RolePath, params *GetRoleParams, reqEditors ...RequestEditorFn) (*GetRoleResponse, error) {
+	rsp, err := c.GetRole(ctx, role, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRoleResponse(rsp)
+}
+
+// EditRoleWithBodyWithResponse Make the next version of a custom role
+//
+// Accounts keep the version they were made with. An edit that changes nothing makes none.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+func (c *ClientWithResponses) EditRoleWithBodyWithResponse(ctx context.Context, role RolePath, params *EditRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditRoleResponse, error) {
+	rsp, err := c.EditRoleWithBody(ctx, role, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditRoleResponse(rsp)
+}
+
+// EditRoleWithResponse Make the next version of a custom role
+//
+// Accounts keep the version they were made with. An edit that changes nothing makes none.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/roles/{role} (the `EditRole` operationId).
+func (c *ClientWithResponses) EditRoleWithResponse(ctx context.Context, role RolePath, params *EditRoleParams, body EditRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*EditRoleResponse, error) {
+	rsp, err := c.EditRole(ctx, role, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditRoleResponse(rsp)
+}
+
+// CloneRoleWithBodyWithResponse Add a custom role that is another one under a new name
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+func (c *ClientWithResponses) CloneRoleWithBodyWithResponse(ctx context.Context, role RolePath, params *CloneRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloneRoleResponse, error) {
+	rsp, err := c.CloneRoleWithBody(ctx, role, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloneRoleResponse(rsp)
+}
+
+// CloneRoleWithResponse Add a custom role that is another one under a new name
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/roles/{role}/clone (the `CloneRole` operationId).
+func (c *ClientWithResponses) CloneRoleWithResponse(ctx context.Context, role RolePath, params *CloneRoleParams, body CloneRoleJSONRequestBody, reqEditors ...RequestEditorFn) (*CloneRoleResponse, error) {
+	rsp, err := c.CloneRole(ctx, role, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloneRoleResponse(rsp)
 }
 
 // GetSealWithResponse Show the cluster's seal, its key terms, and what is under way
@@ -10898,6 +12252,39 @@ func ParseSetManagementAccountResponse(rsp *http.Response) (*SetManagementAccoun
 	return response, nil
 }
 
+// ParseCheckRightsResponse parses an HTTP response from a CheckRightsWithResponse call
+func ParseCheckRightsResponse(rsp *http.Response) (*CheckRightsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckRightsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest JobRef
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseTrustAssetResponse parses an HTTP response from a TrustAssetWithResponse call
 func ParseTrustAssetResponse(rsp *http.Response) (*TrustAssetResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11603,6 +12990,167 @@ func ParseListRolesResponse(rsp *http.Response) (*ListRolesResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddRoleResponse parses an HTTP response from a AddRoleWithResponse call
+func ParseAddRoleResponse(rsp *http.Response) (*AddRoleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddRoleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Role
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetireRoleResponse parses an HTTP response from a RetireRoleWithResponse call
+func ParseRetireRoleResponse(rsp *http.Response) (*RetireRoleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetireRoleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetRoleResponse parses an HTTP response from a GetRoleWithResponse call
+func ParseGetRoleResponse(rsp *http.Response) (*GetRoleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRoleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Role
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEditRoleResponse parses an HTTP response from a EditRoleWithResponse call
+func ParseEditRoleResponse(rsp *http.Response) (*EditRoleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EditRoleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Role
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCloneRoleResponse parses an HTTP response from a CloneRoleWithResponse call
+func ParseCloneRoleResponse(rsp *http.Response) (*CloneRoleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloneRoleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Role
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

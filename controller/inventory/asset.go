@@ -30,10 +30,11 @@ type Asset struct {
 	Status      Status                                  `cbor:"14,keyasint"`
 	CreatedAt   time.Time                               `cbor:"15,keyasint"`
 	RetiredAt   time.Time                               `cbor:"16,keyasint,omitzero"`
-	// Legacy marks an asset that may only be reached with outdated cryptography,
-	// which connectors refuse otherwise; reports show it.
-	Legacy bool `cbor:"17,keyasint,omitempty"`
 }
+
+// Legacy reports whether the asset's connector is allowed to reach it without TLS, or
+// with a protocol that protects nothing; every list shows it.
+func (a *Asset) Legacy() bool { return a.Options["legacy"] == "yes" }
 
 // Status is whether an asset is worked on.
 type Status string

@@ -96,7 +96,7 @@ func checkDescription(d *connectorv1.Description) error {
 		return wrong("the name pattern of connector %s is not RE2", d.GetName())
 	}
 	for _, r := range d.GetRoles() {
-		if err := checkRole(r); err != nil {
+		if err := checkRole(d, r); err != nil {
 			return wrong("role %q of connector %s: %s", r.GetName(), d.GetName(), err)
 		}
 	}
@@ -129,6 +129,9 @@ func anchored(pattern string) (*regexp.Regexp, error) {
 	compiled.all[pattern] = re
 	return re, nil
 }
+
+// Phases are those whose role commands the connector runs.
+func (c *Connector) Phases() []string { return phasesOf(c.Description.M) }
 
 // GetConnector finds a connector by name, also a retired one.
 func GetConnector(tx *store.Tx, name string) (*Connector, error) { return connectors.Get(tx, name) }

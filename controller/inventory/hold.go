@@ -58,7 +58,8 @@ type RoleKey struct {
 	Version   uint32 `cbor:"3,keyasint"`
 }
 
-// String is unique per key and sorts by connector, name and version.
+// String is unique per key and sorts by connector, name and version, but for names of which one is the beginning of the
+// other: a '-' comes before the '/' that ends a name.
 func (k RoleKey) String() string {
 	n := strconv.FormatUint(uint64(k.Version), 10)
 	return k.Connector + "/" + k.Name + "/" + "0000000000"[len(n):] + n

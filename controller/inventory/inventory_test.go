@@ -192,7 +192,8 @@ func TestWhatALiveAccountStandsOnCannotBeRetired_C14(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	a := r.asset("web1")
-	role := RoleKey{Connector: "ssh", Name: "linux-standard", Version: 1}
+	role := RoleKey{Connector: "ssh", Name: "linux-ours", Version: 1}
+	r.do(func(tx *store.Tx) error { _, err := CloneRole(tx, alice, "linux-standard", role.Name); return err })
 	r.do(func(tx *store.Tx) error { return Hold(tx, "acct_1", a.ID, role) })
 	r.do(func(tx *store.Tx) error { return Hold(tx, "acct_1", a.ID, role) })
 	r.do(func(tx *store.Tx) error { return Hold(tx, "acct_2", a.ID, role) })
@@ -204,7 +205,7 @@ func TestWhatALiveAccountStandsOnCannotBeRetired_C14(t *testing.T) {
 	}
 	refused()
 	// A role in use can only be retired: the record stays.
-	r.do(func(tx *store.Tx) error { return RetireRole(tx, alice, role) })
+	r.do(func(tx *store.Tx) error { return RetireRole(tx, alice, role.Name) })
 	r.wantCode("role_unknown", func(tx *store.Tx) error { _, err := CurrentRole(tx, "ssh", role.Name); return err })
 	r.do(func(tx *store.Tx) error { _, err := GetRole(tx, role); return err })
 

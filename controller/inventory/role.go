@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
@@ -19,24 +18,13 @@ type Role struct {
 	BuiltIn   bool                             `cbor:"3,keyasint,omitempty"` // came with the connector; not editable
 	Role      store.Message[*connectorv1.Role] `cbor:"4,keyasint"`
 	CreatedAt time.Time                        `cbor:"5,keyasint"`
-	RetiredAt time.Time                        `cbor:"6,keyasint,omitzero"` // zero: may be chosen
+	RetiredAt time.Time                        `cbor:"6,keyasint,omitzero"`  // zero: may be chosen
+	CreatedBy string                           `cbor:"7,keyasint,omitempty"` // who wrote this version of a custom role
 }
 
 var roles = store.NewTable("role",
 	store.Key(func(r *Role) string { return r.Key.String() }),
 	store.Unique("current", func(r *Role) []string { return unlessRetired(r.RetiredAt, r.Key.Connector, r.Key.Name) }))
-
-func checkRole(r *connectorv1.Role) error {
-	if r.GetName() == "" || r.GetVersion() == 0 {
-		return reeve.Errorf(reeve.Invalid, "role_invalid", "a role needs a name and a version")
-	}
-	for _, p := range r.GetParams() {
-		if _, err := anchored(p.GetPattern()); err != nil || p.GetName() == "" || p.GetPattern() == "" {
-			return reeve.Errorf(reeve.Invalid, "role_invalid", "parameter %q needs a name and an RE2 pattern", p.GetName())
-		}
-	}
-	return nil
-}
 
 // registerRoles makes the catalogue of a connector what its description says.
 func registerRoles(tx *store.Tx, d *connectorv1.Description) error {
@@ -47,6 +35,9 @@ func registerRoles(tx *store.Tx, d *connectorv1.Description) error {
 			return err
 		}
 		i := slices.IndexFunc(d.GetRoles(), func(x *connectorv1.Role) bool { return x.GetName() == r.Key.Name })
+		if i >= 0 && !r.BuiltIn {
+			return roleTaken(r.Key.Name).WithFix("clone that role to another name and retire it, then register the connector again")
+		}
 		if i >= 0 && d.GetRoles()[i].GetVersion() == r.Key.Version {
 			have[r.Key.Name] = true
 		} else if r.BuiltIn {
@@ -66,6 +57,9 @@ func registerRoles(tx *store.Tx, d *connectorv1.Description) error {
 		fresh := &Role{Key: RoleKey{Connector: d.GetName(), Name: r.GetName(), Version: r.GetVersion()}, Category: d.GetCategory(),
 			BuiltIn: true, Role: store.Wrap(r), CreatedAt: tx.Now()}
 		if old, err := roles.Get(tx, fresh.Key.String()); err == nil { // a connector that was downgraded
+			if !old.BuiltIn {
+				return roleTaken(old.Key.Name).WithFix("accounts may have that role; ask the connector's author for another name or version")
+			}
 			old.RetiredAt = time.Time{}
 			fresh = old
 		} else if reeve.KindOf(err) != reeve.NotFound {
@@ -106,20 +100,6 @@ func GetRole(tx *store.Tx, key RoleKey) (*Role, error) { return roles.Get(tx, ke
 // given key (RoleKey.String).
 func ListRoles(tx *store.Tx, after string) iter.Seq2[*Role, error] {
 	return inUse(roles.List(tx, after), func(r *Role) bool { return r.RetiredAt.IsZero() })
-}
-
-// RetireRole takes a role version out of the catalogue. Accounts that have it keep it
-// and the commands that remove it (C14).
-func RetireRole(tx *store.Tx, by audit.Actor, key RoleKey) error {
-	r, err := roles.Get(tx, key.String())
-	if err != nil || !r.RetiredAt.IsZero() {
-		return err
-	}
-	r.RetiredAt = tx.Now()
-	if err := roles.Put(tx, r); err != nil {
-		return err
-	}
-	return record(tx, by, "role.retire", key.String(), nil)
 }
 
 // CheckParams says whether the values fit the role: all that are required, none that

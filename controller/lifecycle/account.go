@@ -73,6 +73,7 @@ const (
 	opDeprovision = "deprovision"
 	opVerify      = "verify"
 	opInspect     = "inspect"
+	opRights      = "rights"
 )
 
 // actions are planned together, in this order.

@@ -35,11 +35,12 @@ func New(c Config) *Engine { return &Engine{c} }
 const (
 	handlerAccount = "lifecycle.account"
 	handlerAsset   = "lifecycle.asset"
+	handlerRights  = "lifecycle.rights"
 )
 
 // Handlers take the results of the jobs the engine makes.
 func (e *Engine) Handlers() jobs.Handlers {
-	return jobs.Handlers{handlerAccount: e.accountResult, handlerAsset: e.assetResult}
+	return jobs.Handlers{handlerAccount: e.accountResult, handlerAsset: e.assetResult, handlerRights: e.rightsResult}
 }
 
 // system is who does what the engine decides by itself.

@@ -527,6 +527,10 @@ func (h *hand) operate(w *agentv1.Work) {
 	case opInspect:
 		h.res.Facts = m.facts(h.name)
 		return
+	case opRights:
+		in := w.GetIntents()[0]
+		h.res.Rights = []*connectorv1.Right{{Name: in.GetRole().GetName(), Reason: in.GetParams()["Units"], Grant: "GRANT"}}
+		return
 	}
 	in := w.GetIntents()[0]
 	switch {

@@ -20,7 +20,7 @@ import (
 
 // classes of urgency of the operations.
 var classes = map[string]jobs.Class{
-	opProbe: jobs.ClassApproved, opPlan: jobs.ClassApproved, opProvision: jobs.ClassApproved, opEnable: jobs.ClassApproved,
+	opProbe: jobs.ClassApproved, opRights: jobs.ClassApproved, opPlan: jobs.ClassApproved, opProvision: jobs.ClassApproved, opEnable: jobs.ClassApproved,
 	opRotate: jobs.ClassRotation, opVerify: jobs.ClassRotation, opInspect: jobs.ClassDiscovery,
 	opDisable: jobs.ClassRevoke, opDeprovision: jobs.ClassRevoke,
 }

@@ -97,7 +97,7 @@ func operations(t *testing.T) (out []operation) {
 		t.Fatal(err)
 	}
 	fill := strings.NewReplacer("{digest}", strings.Repeat("a", 64), "{action}", "verify", "{account}", "a@b",
-		"{node}", "x", "{token}", "x", "{site}", "x", "{agent}", "x", "{connector}", "x", "{asset}", "x", "{job}", "x")
+		"{node}", "x", "{token}", "x", "{site}", "x", "{agent}", "x", "{connector}", "x", "{role}", "x", "{asset}", "x", "{job}", "x")
 	for path, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
 			out = append(out, operation{strings.ToLower(op.OperationID[:1]) + op.OperationID[1:], method, fill.Replace(path), op})
@@ -119,6 +119,7 @@ var access = map[string]string{
 	"setManagementAccount": "token", "verifyAsset": "token", "trustAsset": "token", "listAccounts": "token", "provisionAccounts": "token",
 	"getAccount": "token", "actOnAccount": "token", "revealSecret": "token", "listJobs": "token", "getJob": "token", "getJobLog": "token",
 	"cancelJob": "token", "retryJob": "token", "listAudit": "token", "exportAudit": "token",
+	"addRole": "token", "getRole": "token", "editRole": "token", "cloneRole": "token", "retireRole": "token", "checkRights": "token",
 	"getSeal": "token", "rotateKeys": "token", "startRekey": "token", "proveRekey": "token", "cancelRekey": "token", "acceptClock": "token",
 }
 

@@ -13,7 +13,7 @@ import (
 
 func showAsset(tx *store.Tx, a *inventory.Asset) (client.Asset, error) {
 	out := client.Asset{Id: string(a.ID), Name: a.Name, Site: names{tx}.site(a.SiteID), Connector: a.Connector, Category: a.Category,
-		Address: a.Address, Port: int(a.Port), Description: optional(a.Description), Options: mapped(a.Options), Status: string(a.Status),
+		Address: a.Address, Port: int(a.Port), Description: optional(a.Description), Options: mapped(a.Options), Status: string(a.Status), Legacy: a.Legacy(),
 		Alert: optional(a.Alert()), Product: optional(a.Fingerprint.M.GetProduct()), ProductVersion: optional(a.Fingerprint.M.GetVersion()), CreatedAt: a.CreatedAt}
 	if f := a.Trust.Fingerprints(); len(f) > 0 {
 		out.Trusted = &f

@@ -16,7 +16,7 @@ import (
 func showConnector(c *inventory.Connector) (client.Connector, error) {
 	d := c.Description.M
 	out := client.Connector{Name: c.Name, Title: d.GetTitle(), Version: d.GetVersion(), Category: d.GetCategory(), DefaultPort: int(d.GetDefaultPort()),
-		NameRule: optional(d.GetNameRule().GetHelp()), Options: []client.ConnectorOption{}, Digests: []client.ConnectorDigest{}}
+		NameRule: optional(d.GetNameRule().GetHelp()), Dialect: optional(d.GetDialect()), Phases: c.Phases(), Options: []client.ConnectorOption{}, Digests: []client.ConnectorDigest{}}
 	for _, o := range d.GetOptions() {
 		shown := client.ConnectorOption{Name: o.GetName(), Help: o.GetHelp(), Default: optional(o.GetDefaultValue()), Required: optional(o.GetRequired())}
 		if len(o.GetAllowed()) > 0 {
@@ -82,40 +82,4 @@ func (s *Server) RevokeConnectorDigest(ctx context.Context, r RevokeConnectorDig
 		return none{}, inventory.RevokeDigest(tx, by, r.Connector, r.Digest)
 	})
 	return RevokeConnectorDigest204Response{}, err
-}
-
-// ListRoles implements the contract.
-func (s *Server) ListRoles(ctx context.Context, r ListRolesRequestObject) (ListRolesResponseObject, error) {
-	after, err := decodeCursor(r.Params.Cursor)
-	if err != nil {
-		return nil, err
-	}
-	var out client.RolePage
-	err = s.view(ctx, func(tx *store.Tx) (err error) {
-		out.Items, out.Next, err = page(func(yield func(*inventory.Role, error) bool) {
-			for role, err := range inventory.ListRoles(tx, after) {
-				if err == nil && r.Params.Connector != nil && role.Key.Connector != *r.Params.Connector {
-					continue
-				}
-				if !yield(role, err) {
-					return
-				}
-			}
-		}, r.Params.Limit, func(r *inventory.Role) string { return r.Key.String() }, showRole)
-		return err
-	})
-	return ListRoles200JSONResponse(out), err
-}
-
-func showRole(r *inventory.Role) (client.Role, error) {
-	m := r.Role.M
-	out := client.Role{Name: r.Key.Name, Connector: r.Key.Connector, Category: r.Category, Version: int(r.Key.Version), Title: m.GetTitle(),
-		Description: optional(m.GetDescription()), HighRisk: m.GetHighRisk(), Params: []client.RoleParam{}, Phases: []client.RolePhase{}}
-	for _, p := range m.GetParams() {
-		out.Params = append(out.Params, client.RoleParam{Name: p.GetName(), Help: p.GetHelp(), Pattern: optional(p.GetPattern()), Required: p.GetRequired()})
-	}
-	for _, ph := range m.GetPhases() {
-		out.Phases = append(out.Phases, client.RolePhase{Phase: ph.GetPhase(), Commands: ph.GetCommands()})
-	}
-	return out, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
+	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
 // ListJobs implements the contract.
@@ -62,6 +63,7 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 	}
 	if res != nil {
 		out.Outcome = optional(res.GetOutcome())
+		out.Rights = showRights(res.GetRights())
 		if res.GetClass() != "" {
 			out.Error = &client.Failure{Class: res.GetClass(), Message: res.GetMessage(), Fix: optional(res.GetFix())}
 		}
@@ -70,6 +72,17 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 		out.Error = &client.Failure{Class: string(j.State), Message: j.Failure}
 	}
 	return out, nil
+}
+
+func showRights(rights []*connectorv1.Right) *[]client.Right {
+	if len(rights) == 0 {
+		return nil
+	}
+	shown := []client.Right{}
+	for _, r := range rights {
+		shown = append(shown, client.Right{Name: r.GetName(), Reason: r.GetReason(), Held: r.GetHeld(), Grant: optional(r.GetGrant())})
+	}
+	return &shown
 }
 
 // GetJob implements the contract.

@@ -165,6 +165,7 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 	}
 	s := &story{t: t, c: c, api: api, w: w}
 	s.basics()
+	s.roles()
 	s.accounts(host, pass)
 	s.cluster()
 	for _, op := range operations(t) {
@@ -238,6 +239,8 @@ func (s *story) accounts(host *testlab.Host, pass string) {
 		return err == nil, fmt.Sprint(err)
 	})
 
+	s.legacy()
+	s.rights("web1")
 	account := c.Provision("alice", g)
 	s.refusedReveal()
 	revealed := must[client.RevealedSecret](s)(api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "to test"}))

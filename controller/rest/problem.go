@@ -37,7 +37,7 @@ var status = map[reeve.Kind]int{
 }
 
 // listed is what the command line lists.
-var listed = map[string]bool{"account": true, "agent": true, "asset": true, "connector": true, "job": true, "site": true, "token": true}
+var listed = map[string]bool{"account": true, "agent": true, "asset": true, "connector": true, "job": true, "role": true, "site": true, "token": true}
 
 // problemOf translates err into what a caller may see. Causes stay inside; an error
 // that is not a *reeve.Error shows as "internal" and nothing more.

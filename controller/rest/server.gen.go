@@ -70,6 +70,9 @@ type ServerInterface interface {
 	// SetManagementAccount Set the account with which Reeve works on the asset
 	// (PUT /v1/assets/{asset}/management-account)
 	SetManagementAccount(c *gin.Context, asset AssetPath, params SetManagementAccountParams)
+	// CheckRights Find out which rights the management account needs for a role, and which it lacks
+	// (POST /v1/assets/{asset}/rights)
+	CheckRights(c *gin.Context, asset AssetPath, params CheckRightsParams)
 	// TrustAsset Approve the host key seen at first contact, or import keys or certificates
 	// (POST /v1/assets/{asset}/trust)
 	TrustAsset(c *gin.Context, asset AssetPath, params TrustAssetParams)
@@ -139,6 +142,21 @@ type ServerInterface interface {
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(c *gin.Context, params ListRolesParams)
+	// AddRole Add a custom role
+	// (POST /v1/roles)
+	AddRole(c *gin.Context, params AddRoleParams)
+	// RetireRole Take a custom role out of the catalogue
+	// (DELETE /v1/roles/{role})
+	RetireRole(c *gin.Context, role RolePath, params RetireRoleParams)
+	// GetRole Show a role, in any of its versions
+	// (GET /v1/roles/{role})
+	GetRole(c *gin.Context, role RolePath, params GetRoleParams)
+	// EditRole Make the next version of a custom role
+	// (PUT /v1/roles/{role})
+	EditRole(c *gin.Context, role RolePath, params EditRoleParams)
+	// CloneRole Add a custom role that is another one under a new name
+	// (POST /v1/roles/{role}/clone)
+	CloneRole(c *gin.Context, role RolePath, params CloneRoleParams)
 	// GetSeal Show the cluster's seal, its key terms, and what is under way
 	// (GET /v1/seal)
 	GetSeal(c *gin.Context)
@@ -772,6 +790,55 @@ func (siw *ServerInterfaceWrapper) SetManagementAccount(c *gin.Context) {
 	}
 
 	siw.Handler.SetManagementAccount(c, asset, params)
+}
+
+// CheckRights operation middleware
+func (siw *ServerInterfaceWrapper) CheckRights(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CheckRightsParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CheckRights(c, asset, params)
 }
 
 // TrustAsset operation middleware
@@ -1521,6 +1588,229 @@ func (siw *ServerInterfaceWrapper) ListRoles(c *gin.Context) {
 	siw.Handler.ListRoles(c, params)
 }
 
+// AddRole operation middleware
+func (siw *ServerInterfaceWrapper) AddRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddRole(c, params)
+}
+
+// RetireRole operation middleware
+func (siw *ServerInterfaceWrapper) RetireRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "role" -------------
+	var role RolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", c.Param("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetireRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RetireRole(c, role, params)
+}
+
+// GetRole operation middleware
+func (siw *ServerInterfaceWrapper) GetRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "role" -------------
+	var role RolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", c.Param("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetRoleParams
+
+	// ------------- Optional query parameter "version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "version", c.Request.URL.Query(), &params.Version, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter version: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetRole(c, role, params)
+}
+
+// EditRole operation middleware
+func (siw *ServerInterfaceWrapper) EditRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "role" -------------
+	var role RolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", c.Param("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditRole(c, role, params)
+}
+
+// CloneRole operation middleware
+func (siw *ServerInterfaceWrapper) CloneRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "role" -------------
+	var role RolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", c.Param("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CloneRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CloneRole(c, role, params)
+}
+
 // GetSeal operation middleware
 func (siw *ServerInterfaceWrapper) GetSeal(c *gin.Context) {
 
@@ -1997,12 +2287,18 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/connectors/:connector", wrapper.GetConnector)
 	router.DELETE(options.BaseURL+"/v1/connectors/:connector/digests/:digest", wrapper.RevokeConnectorDigest)
 	router.GET(options.BaseURL+"/v1/roles", wrapper.ListRoles)
+	router.POST(options.BaseURL+"/v1/roles", wrapper.AddRole)
+	router.DELETE(options.BaseURL+"/v1/roles/:role", wrapper.RetireRole)
+	router.GET(options.BaseURL+"/v1/roles/:role", wrapper.GetRole)
+	router.PUT(options.BaseURL+"/v1/roles/:role", wrapper.EditRole)
+	router.POST(options.BaseURL+"/v1/roles/:role/clone", wrapper.CloneRole)
 	router.GET(options.BaseURL+"/v1/assets", wrapper.ListAssets)
 	router.POST(options.BaseURL+"/v1/assets", wrapper.AddAsset)
 	router.DELETE(options.BaseURL+"/v1/assets/:asset", wrapper.RetireAsset)
 	router.GET(options.BaseURL+"/v1/assets/:asset", wrapper.GetAsset)
 	router.PUT(options.BaseURL+"/v1/assets/:asset/management-account", wrapper.SetManagementAccount)
 	router.POST(options.BaseURL+"/v1/assets/:asset/verify", wrapper.VerifyAsset)
+	router.POST(options.BaseURL+"/v1/assets/:asset/rights", wrapper.CheckRights)
 	router.POST(options.BaseURL+"/v1/assets/:asset/trust", wrapper.TrustAsset)
 	router.GET(options.BaseURL+"/v1/accounts", wrapper.ListAccounts)
 	router.POST(options.BaseURL+"/v1/accounts", wrapper.ProvisionAccounts)
@@ -2600,6 +2896,47 @@ type SetManagementAccountdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response SetManagementAccountdefaultApplicationProblemPlusJSONResponse) VisitSetManagementAccountResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckRightsRequestObject struct {
+	Asset  AssetPath `json:"asset"`
+	Params CheckRightsParams
+	Body   *CheckRightsJSONRequestBody
+}
+
+type CheckRightsResponseObject interface {
+	VisitCheckRightsResponse(w http.ResponseWriter) error
+}
+
+type CheckRights202JSONResponse JobRef
+
+func (response CheckRights202JSONResponse) VisitCheckRightsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckRightsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CheckRightsdefaultApplicationProblemPlusJSONResponse) VisitCheckRightsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3548,6 +3885,202 @@ func (response ListRolesdefaultApplicationProblemPlusJSONResponse) VisitListRole
 	return err
 }
 
+type AddRoleRequestObject struct {
+	Params AddRoleParams
+	Body   *AddRoleJSONRequestBody
+}
+
+type AddRoleResponseObject interface {
+	VisitAddRoleResponse(w http.ResponseWriter) error
+}
+
+type AddRole201JSONResponse Role
+
+func (response AddRole201JSONResponse) VisitAddRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddRoledefaultApplicationProblemPlusJSONResponse) VisitAddRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetireRoleRequestObject struct {
+	Role   RolePath `json:"role"`
+	Params RetireRoleParams
+}
+
+type RetireRoleResponseObject interface {
+	VisitRetireRoleResponse(w http.ResponseWriter) error
+}
+
+type RetireRole204Response struct {
+}
+
+func (response RetireRole204Response) VisitRetireRoleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RetireRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetireRoledefaultApplicationProblemPlusJSONResponse) VisitRetireRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRoleRequestObject struct {
+	Role   RolePath `json:"role"`
+	Params GetRoleParams
+}
+
+type GetRoleResponseObject interface {
+	VisitGetRoleResponse(w http.ResponseWriter) error
+}
+
+type GetRole200JSONResponse Role
+
+func (response GetRole200JSONResponse) VisitGetRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetRoledefaultApplicationProblemPlusJSONResponse) VisitGetRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditRoleRequestObject struct {
+	Role   RolePath `json:"role"`
+	Params EditRoleParams
+	Body   *EditRoleJSONRequestBody
+}
+
+type EditRoleResponseObject interface {
+	VisitEditRoleResponse(w http.ResponseWriter) error
+}
+
+type EditRole200JSONResponse Role
+
+func (response EditRole200JSONResponse) VisitEditRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditRoledefaultApplicationProblemPlusJSONResponse) VisitEditRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloneRoleRequestObject struct {
+	Role   RolePath `json:"role"`
+	Params CloneRoleParams
+	Body   *CloneRoleJSONRequestBody
+}
+
+type CloneRoleResponseObject interface {
+	VisitCloneRoleResponse(w http.ResponseWriter) error
+}
+
+type CloneRole201JSONResponse Role
+
+func (response CloneRole201JSONResponse) VisitCloneRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloneRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CloneRoledefaultApplicationProblemPlusJSONResponse) VisitCloneRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetSealRequestObject struct {
 }
 
@@ -4201,6 +4734,9 @@ type StrictServerInterface interface {
 	// SetManagementAccount Set the account with which Reeve works on the asset
 	// (PUT /v1/assets/{asset}/management-account)
 	SetManagementAccount(ctx context.Context, request SetManagementAccountRequestObject) (SetManagementAccountResponseObject, error)
+	// CheckRights Find out which rights the management account needs for a role, and which it lacks
+	// (POST /v1/assets/{asset}/rights)
+	CheckRights(ctx context.Context, request CheckRightsRequestObject) (CheckRightsResponseObject, error)
 	// TrustAsset Approve the host key seen at first contact, or import keys or certificates
 	// (POST /v1/assets/{asset}/trust)
 	TrustAsset(ctx context.Context, request TrustAssetRequestObject) (TrustAssetResponseObject, error)
@@ -4270,6 +4806,21 @@ type StrictServerInterface interface {
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(ctx context.Context, request ListRolesRequestObject) (ListRolesResponseObject, error)
+	// AddRole Add a custom role
+	// (POST /v1/roles)
+	AddRole(ctx context.Context, request AddRoleRequestObject) (AddRoleResponseObject, error)
+	// RetireRole Take a custom role out of the catalogue
+	// (DELETE /v1/roles/{role})
+	RetireRole(ctx context.Context, request RetireRoleRequestObject) (RetireRoleResponseObject, error)
+	// GetRole Show a role, in any of its versions
+	// (GET /v1/roles/{role})
+	GetRole(ctx context.Context, request GetRoleRequestObject) (GetRoleResponseObject, error)
+	// EditRole Make the next version of a custom role
+	// (PUT /v1/roles/{role})
+	EditRole(ctx context.Context, request EditRoleRequestObject) (EditRoleResponseObject, error)
+	// CloneRole Add a custom role that is another one under a new name
+	// (POST /v1/roles/{role}/clone)
+	CloneRole(ctx context.Context, request CloneRoleRequestObject) (CloneRoleResponseObject, error)
 	// GetSeal Show the cluster's seal, its key terms, and what is under way
 	// (GET /v1/seal)
 	GetSeal(ctx context.Context, request GetSealRequestObject) (GetSealResponseObject, error)
@@ -4890,6 +5441,51 @@ func (sh *strictHandler) SetManagementAccount(ctx *gin.Context, asset AssetPath,
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(SetManagementAccountResponseObject); ok {
 		if err := validResponse.VisitSetManagementAccountResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckRights operation middleware
+func (sh *strictHandler) CheckRights(ctx *gin.Context, asset AssetPath, params CheckRightsParams) {
+	var request CheckRightsRequestObject
+
+	request.Asset = asset
+	request.Params = params
+
+	var body CheckRightsJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckRights(ctx, request.(CheckRightsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckRights")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CheckRightsResponseObject); ok {
+		if err := validResponse.VisitCheckRightsResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -5595,6 +6191,194 @@ func (sh *strictHandler) ListRoles(ctx *gin.Context, params ListRolesParams) {
 	}
 }
 
+// AddRole operation middleware
+func (sh *strictHandler) AddRole(ctx *gin.Context, params AddRoleParams) {
+	var request AddRoleRequestObject
+
+	request.Params = params
+
+	var body AddRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddRole(ctx, request.(AddRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddRoleResponseObject); ok {
+		if err := validResponse.VisitAddRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RetireRole operation middleware
+func (sh *strictHandler) RetireRole(ctx *gin.Context, role RolePath, params RetireRoleParams) {
+	var request RetireRoleRequestObject
+
+	request.Role = role
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RetireRole(ctx, request.(RetireRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetireRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RetireRoleResponseObject); ok {
+		if err := validResponse.VisitRetireRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetRole operation middleware
+func (sh *strictHandler) GetRole(ctx *gin.Context, role RolePath, params GetRoleParams) {
+	var request GetRoleRequestObject
+
+	request.Role = role
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRole(ctx, request.(GetRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetRoleResponseObject); ok {
+		if err := validResponse.VisitGetRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditRole operation middleware
+func (sh *strictHandler) EditRole(ctx *gin.Context, role RolePath, params EditRoleParams) {
+	var request EditRoleRequestObject
+
+	request.Role = role
+	request.Params = params
+
+	var body EditRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditRole(ctx, request.(EditRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditRoleResponseObject); ok {
+		if err := validResponse.VisitEditRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CloneRole operation middleware
+func (sh *strictHandler) CloneRole(ctx *gin.Context, role RolePath, params CloneRoleParams) {
+	var request CloneRoleRequestObject
+
+	request.Role = role
+	request.Params = params
+
+	var body CloneRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CloneRole(ctx, request.(CloneRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CloneRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CloneRoleResponseObject); ok {
+		if err := validResponse.VisitCloneRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetSeal operation middleware
 func (sh *strictHandler) GetSeal(ctx *gin.Context) {
 	var request GetSealRequestObject
@@ -6094,184 +6878,205 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7H3rkhs31tirIPy2yrv5ei6SLcUeVSqfVr7JlmVFo41/WMoM2H1IQtME2gB6KK5KqTxNHixPksI5QF9I",
-	"oEnOkKNxZX/NkOzG5eDg3C8fR7maV0qCtGZ09nFUcc3nYEHjp6d5rmppX3E7cx8LMLkWlRVKjs5GTyUT",
-	"RcaUZpLP4T+4MWCPR9lIuB8r90o2cr+MzkacxhllIw1/1EJDMTqzuoZsZPIZzLkbfM4/vAA5dTM9fPQ4",
-	"G9ll5V41Vgs5HX36lI2eTiG1ludFWAdTE8Yl4+7Z1Grcb9uu5cHDr6Nrcbvddi1DkHG/3XItz5SUkFul",
-	"4+t5GVbC8vBgYjHN79su6PFX0fXU2ii9vpA3M2CXEj7YS7ccOwNWcmNZxafQLOiPGvSysyIaKjH9owcP",
-	"Y/M/L2BeKQsyX/4MyxjiLpmFD9at4mtmFXvw8GuWz7jmuUP8J7g046B2BUtWKDDtN3Ym5JQpmbdLngEv",
-	"QLdr7kx/5OYfOsy5kOHz15k7DQvajfk/f/9PR//r3b//ZRTb309qnMY8d87v1Thxwu/V+HZn+0LMhY0f",
-	"7VwZy4SFuXGrUBIGT7bEgbpzFzDhdWlHZw9OTzO3EjGv5/jpFAHlPzarEtLCFDQu66UqYKvb6O6A1aos",
-	"IXUJpCrglhfyNVzBcviItHtEyGliEfjz7U7qXNgtQWKEhcQ63E+3AsYn97KplDSAHOWVVuMS5u5fdxKO",
-	"EJ99HPGqKkXO3fpOKnri398bt9iPnbn+omEyOhv920nLsk7oV3MSxsUZ+9v9bcYtW4C0bKGVnGaMy4It",
-	"3JdWsUIdI7T8OB2mh9xQqwq0FbR2otVJ+iqsaUn9ChwyevlCFCmUGH57zG2exCZHnNwJgbHMun3NeQFM",
-	"WNyosjPQJjporoFbKC54ZFO/zUC6IRbc4HBugInSc/fsqOAWjqyYQ3TU2lhVCC5jgyp2BVAZ3K2BXCe2",
-	"23ttdZTvNQDS7+ir8KESGszgpkAW5gnjYwPSnjEJ10QMttvfhOckKg2h4/f40KdsFD1wa5gooqsXBUgr",
-	"bIRp1U7Wqg3o/5gpYzP2f//3/4kN4Ah8lDq/V2Pm7oHSV0w5KIyykdItF1YSjkdnsi7LyKjuiQvQmrj6",
-	"8MZFWWtwLxEJWWO+7vCZMG4RbnLL9TSBBWohQcexiEuzAG3YRGkm4m+jJEv3tiiEe5eXr3r3eRjtRq8a",
-	"Ubi5ZKqEzlxq/B5yS3MZs1C6uJg75hHDO3cLGWcVaKOkI7+vAa6B5TNlwO8ApONvv4+M5Vbko2w0BQna",
-	"3dDRu+j+/JzXoE30orys52PQYfF5rbUjguG9zkYaTpqNqpJLE9sBtwx4PmM8d1+RVNQ7widsotU/QSIn",
-	"cVLARpJdcumm9IvgWvMlLkHDRHxYX8Or2rIxTJQGnNWhV/zgtboWDiJbkrZ1TNyOEDhsSHODCL70X02f",
-	"2/cIR7borNOTd0icmlZ2EyU3zcHTfc9nXE5pvG23a5FBX4Dk4xKKNJoTas/50k/Sm72zgbFSJRAOoJwx",
-	"yFmDkLK2LmO5ttGdv1RdhJHbb9XdwMhy3N2QUGTMYXBRl+7fBtkESha5FdeQsUIYhFHGCug/oWGurvFF",
-	"rq3gpSMFEy5KiPMDs5R5GtAOx5pTFYTF106GRjJvzlgt3ewgMybkhRsrY6q2F2riP9RSu0vt1uo+5KAt",
-	"F0iejNVcFolVWT69DWF1x2pQOLnmZQ1IXpeq1kwtZJS8OrZ3kWaNjr15wkqsZUIa7toyrkGLiRi6J5yV",
-	"aiokWwg7c4PhVXHA3P6mfOqKy787AcCzwqxR9htZMGsEbEdLVuhCwEOPBatcJnIjeyLduwggG3vOFNbF",
-	"24ZorzBsS5rdJWpsQXWfb03mgzgdofQSPkQOgswHgYa6Z1CRDAJbINfuaI43gx+XGIXFFGJCvrsDYuKU",
-	"EbgYkiWfW6ZBwsI4qWrGy0kgVKWY7CItk8lliJwKN75xeprVwOdMVSCd6oJAQNtDnKaCRD13mAm+V0Lu",
-	"wgV2lGdRcDQAcnARxJB4We6ykrh46daSlAxux2VsHbkdv8pyiTY+pPxkdmRTsAapRlesoydGTpdzXGSU",
-	"jf6ouebSCvqkoSp5nhD2aPoLDdyoqGK1DJICje5IeGf4FDWMyx+voQRuGimmMaVuT+g8VfNA66Ni8i7+",
-	"pIR8o65AviZhJ81hJrw0kK1c3IAPQ7TIHXUaEfp2ETT5CYuK9EKUJTOgrxE5Ntg8spG15YWBXMnC9Axb",
-	"35yervLCH9WClUpO8RqIazCOVTP/sp+MDF9fP/6qZwh7fBq1hHWPpHsaSbDfLTNAonvvWEEw7KzYe4pC",
-	"g4lA4UcHAsITzZ6/Yv7BsM4BlZaXoG1CvTJWVaZR0PHmuXVlDI6nx4wHiZ05/Z9dwTJu0+EWpkovE3Nc",
-	"CUkmI1xiKy5ljqtoboWcXpilsTB3Wyu45WNu4hSxdRYM6kA9n8MdmaBuYT7akb/NueRTmIO0F7w1Gw7d",
-	"gF+aNzqC0Q14mcKnbiOG/0ojDB1Ux8IBsnDIMRFyCrrSQkZO7Fca6QqQG5mZWkDhxKOJ0I7BK2l5btFj",
-	"iGZK/4zjujJHOutR/AlbcMeNJ0ozXjkVhpdxVV/FbtObZ6+Y+yVh4dCqqPPUJWzvLzN86W1VKTODGyet",
-	"xnto+OfuSiDxgojSTIN1pC+uwenaRIXO79vzRcxAO7kwzL/QI/Tro/aI+mb5oOtvbAhX1tBdf74dOWKT",
-	"ekNO2bvkZ8g57iU/u5kUdXue1/Pjf9lzcT6IMqyLivxBK6Bq9TCchNd2prRw60Tlx+EjykqvvvtlZdrH",
-	"jx59+XhPHGvYzbYLq+lKjacPY2M5xn5xBcsI9F8ISWC4kmohL9yTBglpVY9LkTuSa7IGLj307cz71ek3",
-	"j6NM7MNzevrB43VM3gOLC6jY4XTbSOlbsLjNQN2e5835h+7gXz6MscFBhvOElTCxTNX2jDhcYhovwD96",
-	"9OWjYc92NkKlQ1/EBYSXFJEArGO06F9INq+NZTN+DRkTEyaVJUcjXd7Ydd2SR/V1pS6n2uweT6kofYYQ",
-	"KFGUwNWFSBD6GfAIW/uRm1lLdhdgLNOQ983RHSHwQMzCrfo1Trs9y3hqrhif8mCT5BMLmhlA57XoeyuE",
-	"tI+/Gm3UCmmtGUEqCV2/zuTdo0CAFeaRx+mgVLU8vgY9jutEgSTfUI51Ok2GoWgOmTI20WrO/urR529o",
-	"Z5aqAJJmFCtE0XcZthtH4N5iJc+8hjYRUBYmYxwDh5aM67jbkJwTB5hwAYkZC7BclLfRGsgTWBpwUiFy",
-	"o+hEM25mCZFYGH/38GgqDddxBYfGSsQ8LLwC4ZTDQklgVsVHqW2uYrRTXWWsACmgyLwDBvkpjjuGvCFs",
-	"CdkfroeJjN8hnXBcgHdMUeaRpT1zPNMQHj/Aa69qy6a8Mltd92yEevE6t4Br0K1DrGVPa2u9gZuj2Y2f",
-	"PVzrLBCF5kDbM/Fw9MgSo0R/D2Evq3QGxYqoORZQayRXdRN3eUs/xU5GgZja0yw4tslnpcqvvlX1OBFX",
-	"RzZ+8rhLdGmWAq7Jq5q7d8+YAzmbepd8QBhhM0/8KGhRGDaGaS0RvevWvutePmZPSQNZzESJqrib7ni0",
-	"RuEd0+jbNletmROuvV0JH+7OQljn1/mESZhyp6yesTHMhFyx/at6XHbwTmIwQ0vDIici2ULpIq6tRyMK",
-	"fusEgcU83glr+3MiO2ibQ6C6xRPlIF+9u07o/BWTCUapuJvsgIDBWJ0QRPMFEh20NCBsOCsdMWufwBHV",
-	"ZIJYPfc3VzLOFgA998L7el6hH4GW404OQDs+L4oS4k4FESU/v83IYRw/thvSBw/LMGm2gknNqdJJxa9J",
-	"bTx7XvHYuTuw6XZ3LtkNrHzgcM/E3+mc5ta05hcIyLzZZBImj8Kkq9GuQOXODMHevXExrBux2kDhdJAQ",
-	"EI/SmqNoEuKGukJMwcSIvCOK41qURbg0UwdcDDjR9fbxRw3wvsWJoiL57nZZ98OFrsvoxRIYQIW8wG9f",
-	"WGb5lXf7pMlXRxWOHGbOHVFHreCGzK+BBSnIMVhYYWOb+l5pVoGqEpFOSeuoA6L/cTMT9VoiLaEdtGc1",
-	"7KFhiz0t7AYvkMeBtWukYSoc2Un4KM7Rco2RWn0sXNXNhkOr4FpdbZ4BRXs3vlQ7DG5m/OGjx0nz9FhI",
-	"rpeIfqVagD7KuQE2gw8HPE6/pO5B9uE8eFS/Nta2FdmkdBso4vTCRxqF69ZG/3K53MWonbXe3NVp/uEJ",
-	"nKNojppOxTXIKBRnUFaJqzwcwHQDetTCfSC+BK1EY1hbchNNEr+PuI/Bs7pTY3zLDe+bQb5Z2c2M8oNG",
-	"5qdMA1zDcWtkvH5w/G37SLAK+JvOpvwaVqnTeGn3Tju6yUynR9/wo8m7j4+/+vSX7alDd84oVMkbhDEj",
-	"60hG6QUJ6QG4Bs2se9PpUVBOjtk5vvAEfZKS7BQhz2udKIQ5h/CRFra6PXo1C+uLbez7kGKwQuCs1WJc",
-	"W9iP/WbF1Rk148AHERXBuhGofowZN31zSTcU7dBJGVPNo/YARxq1mM6s2Y3IT7Wqq8R49Ntu4824uQjh",
-	"m4P5AU00L+qXcWimI2FXXdg5L0vyYUsjCjhjW2aROGVpiGVgkKxhXAPTMHGSfXylTcSqd+ynEWDV7269",
-	"Nr2LEMU3x5G4h3YQncCYuNj9ggCAoZhSLY43W939TWrXGb/4lD0T0XF5zCl7bvm4hCdkewgq3YQGGQhd",
-	"uIkxZA7GeGYeeW/GqwrigYYrcKCdtOPFwPATJTFFjX4R70Iv+3zdvRDifNMeX4ratLQRvC9KsxkvQmxq",
-	"OqHvxtmA1sK8snELmprYFmNRJHPn0k1qX1eWcy5zKC+aPJH03TVqDmNVLBk3V1C4kendJPFO4N4/9BRk",
-	"vjxjpL1kLJ9BfqVqm/mYHSgyFkLU0YggTK6uQS//fOFkvCiFjJnUlSaP3PaD7ZpFNxFSmNmGPXmHxURI",
-	"CpQ6SCy3VPai9VitmUQFWafX8HVHv4LT19EAFZN1K63GkLGq5LKTeuPRrM27yRhlRPTSbzKG6R9Lh4pC",
-	"mgoSMVlJj1GhJGRujxfocFKa1RIdYI2ETfvVUCltE4FXt8tpvGW8WNzYS6zCWE4CWFmycW3ZHzXUQC46",
-	"jAYvkNs3GBbMzvTYKBvRQ05qV9IdK/nURnR7RoFA0VdNplHELB0zgUaiA1okyRqWEtJlAnHdGC+GhRTu",
-	"UEF1fO2+qaY/qfFrt+JVEEQTiYcyPdQ0jV0GY9ud2BgXSVZWS1Uq3IjxFYsbpgjg/bxIhrg5kfgMbdUc",
-	"HWH5LBj1MEvOX8oNdWqyEa/ETnNg4ovecZLcRKjIq5+fnf/bg1Onj3/73eutNHzNJ7tBZM2Ftdu6G8V5",
-	"XSknhRgTIwPWv1dCkpYe28ym4K+E4u1At7Lx/qFlK4iSRkLjDYGrrpfI0Xz3CxvXsigbSQZjUkJUY0Im",
-	"asO6oiPGX2r9ZKliEf6RHUyMXRHMLTwhIBQwNG3ixTUFgdafhUos3tjYBYZjJ8ljSdiDDm6D2FGcStyE",
-	"p+m6GDHWGJC6s7sYXH6G5RvQ85hWhVlpQ8ZhA7z0RZGomAhTslyi7ptQGA4ihVe1rpSBAaMH5h2g/HSG",
-	"HsuM5fxooXmVtHNYD5OIPR3DDXww2YObhNmF9fpZemDJAtxjZ7WeIbJ2ak7VTwACNS+zUlKiMT1lI2Nm",
-	"F1ewjAYE3KjMx1wYI+T0gsxsabeGd1yxQqFQOV+NU95oQ6sN6GRNkY79yMnkJiVBhxTwQYyn6A5SYxZK",
-	"X2UUe4mxUrhL95AE6DlrOxdgc5757uatZsxxIgN+yzTNBooZYVEHJFsh47aSV3+B333guXVEQyIbacyc",
-	"FAEorrmFC5/S1sf0tNH0vCGTDQA7aL4mG2xIQ+gsIspqM1ZLkLleVnYlSTkx6eMvv948601QelXEGpwi",
-	"dfjRo6aglHUWsQ+p+SBScsSxyks7Ww5e7qBmO9SjYlR1lbKz757r7pPcLmLq43lIc8N8d1oHFJ08fvSk",
-	"zUVZik4C8BbxnvT24K7dIwlqdROn8n61hnVip+yG/bgnnKjGJCyQqviCRATgGTds7Ai4RwjKJKTgxi3c",
-	"291UtR30hLDu5kBahIzdt5ce7t0Uo7V8qa4XlR/98/Tom3d/9f8cXxy9+8/hy7/9t7/EAPlSFXCHefX3",
-	"KvE9BnOsORUVghPmxg0WRrRrtzbGOFFKhcLzsmTGQuWF62A9nNSGctxQUlpS8C6UJmXXg6ijUjKlfWmQ",
-	"ratxnVuoNgYlNvHcuK+wgBSwcch1DRndgWbwhvtn4hn1XW1Dzec8Kg47mY2UKadrmCso9pHyfZM4uKjm",
-	"5oPZwvqzBipRWGohc1HxMmKs3G39cd1BK2XJM4wByaCvRQ77iUEaIK64lvh2mzKhK5gTtTEEP2il1VTz",
-	"OUXhOSTnGlI8JhVG3vNnooaN7tV0cURMvlkf56fzX1+ySjkSpUO5HjWZUB49E7Kq7R4j1ZGyR8uLUrWt",
-	"bo1QH9pdqqnZKbXcaRk/vnnzitEDx4nck+j1eIO+uwKGw1zpi7XSl1qeYYzTma8Ne/bs12+/24ho+Gt7",
-	"z9okcjIr+fNPYB/R8xuamY2BaDBKYULSZJOBSs+mEnbj5WU6+bqhNnL4vK4136Ac68YF7DPpudDLC13L",
-	"nrgQVSGx0lJVcvmZQow2G0Z9hELWZOBQ+QeYiA8xsG7QDXfyFG48ss3VUHdNpU6XR90qkXqTXs/OsQxq",
-	"N6W6qYe6P6V/p0qjm2oBbF8QdONxxYtt+utBqbf7q725bQHN7ln4oKftrs6mepEbvUa71Y9cwb/OWd26",
-	"pOSNkts9P/AIEmM4rzE76mbcJpWl9oNTiIX0kgevC2GZ1VyUx8ydK2dYbg5piBeSj3e+QvEkr/gOr2D5",
-	"Sis12XF7UYPcG0rjxypYbI+GwGy00MKCYzV0zSgGOhbx8hQXgD8eeAmfUuC8Gb5EAfpcGuuTNXFL5iyU",
-	"SnAwztDCUgrpGwZcwZJNRAl3A/uYJQ2/dwLxnF9Bz1rw8FG3psbDqIg602BmKia0h4HRPC/KktXSAEW8",
-	"bD9D8sDcNrdS31763LBkfWtIlvtuuLHpbgU0kGdIxnwuXdisiI9oHoB4nGLAEAeh4Hy7gsqeubnnAjXJ",
-	"K1heTEQiOWzD8c55AU8om03gYY+7m4jUSnGMbAu/o39uB/61A8KMAT1DFFnZYs+mmhzFqIF1c8K9HcWJ",
-	"qoTFS1XAv8Jh/pThMKuRD/sITHkN18BLKM6b9JfdHWp78VPtljtI/vYtbkqHvYQBo2DwsvjnSoreSzjz",
-	"LepYzsR0dqGFuRq0sU7FtaOzTVkBpQtKEmtzZvbiL2q1zwjUeWOYcmqL0pSN6Ja2tfHanTbqo9F+EjNu",
-	"wKRMUmh8NW0EbJD0t5/XDX8HCdPe/27QZEOl/unRtuQP67S+QCPEFvcpRFfFSzG2CbrBjNYiVnOsDYhT",
-	"F/FOg2zx5t+3KNsWQSMFy+4uGbjxJiYuIurTdP/m3Oazz5NR3PklCUu8dBHvAF3nhDOobW7JuCH910l1",
-	"q5U7NkYiVWH2pLtwZzfhKpfDGbJ2QzFAnEPMHeStZEMlaYPAHsLbvJAdetKhUmWaC7FlEAK1rNt0OYMa",
-	"hC8sNK+qIUSCa9DLpnqRQcGG1bLwmae+1q0FPU/wqk3qyyFVl4R/xC02zoyuICQ+4rLIuJUxh6HGF1He",
-	"mgqGgM8YX9qozdxAgWl0lw76hc12jzqFx+eNz2lFXNVqGhfG/Vop38goNuE6oRbuiAPdwElJySyEFKNs",
-	"FHAiXk/pxjhxwBOJAtynEa0Qzz95LfZ9OqY3JA5Rb807FGrwxO6bUOMWdYCCFjs6ELePT9o2SOicrC6v",
-	"A0NbtbfvyOdSZCEYsen3jGLU3PWSS68gPKFaMlT4NWp1vWEt9tBe1i8tAYQoQd6QXkJFCdPpJYUwVxdV",
-	"G90Rk3oNNWptg67dS2Fwp3WzQmhUVparzVwbFKc6hm3pwziBkcIKXop/DskgnYSZ0IfJM4y4yLEpGBML",
-	"i2Dyz0BMJg2StkQ9ffV8tQL7Wiuo7V3XfkE3SOoZetN48XSQrrWs378xfBQBdDmXofgCnnAyDn+LDkfp",
-	"PawSjF4+Uqsad9Go2YTff4MPsTuWyFQ6DCO+b/lPAzksjR3O1+dJ3V+MuK5NAlRvyPM5U7Xec9DHRuX8",
-	"5pIFosSdiha+StE9ky0+c8CyjzneMWR5TUtufIZfPnj05ePTvYUxv9FcmgncsJyYTDQpVk4UKUvkJE8Y",
-	"zCu7PGOLmcK60cIQmtUVclq+bbH/yNprc9MsItFw5E4fooCLTj7CrK1ox6EgI2CDDCbI372eb3SH7UgG",
-	"Wyk9Nb4OmZDsMtJ86XKrMKL72VHkc/e0iGHlP1Ctvtl9SkSI/Cq9E77xyAe58eDxIivl9HSMiuBB5LUW",
-	"dnmOpgLcC1XGw115s0n4qhlgZm01+vQJ5eeJius1Tj7FUBHf5rzxjx6z765BL7sVrkM0o7BPMM7EeiXA",
-	"HWwr2L6VE6UXXBem3/u01RLIcfyFYe7a5BowuIuX5vitfCu/01ppqljmtQ9WqLyeoz/7r6+/f8a++erR",
-	"f/lb0LUMBpSzy1wVcOl0DLzblxPx4TLrqBvHb+ULYawfl0/BnDHeb9hxmSPDvAw9O9xKLx3bvGwEd26I",
-	"hx6/lecgC8Ylu3xewLxSFmS+PPoZlpdhYW6TBCGsY4oAcyqQhgpIKMF64daRQcOWqmaluIIzJuxbSUHt",
-	"vqohe4a14cjcOFML1GuwAIMbmMoyv5VUwIOzituZD1zmDCXuDC+doBRO4Y0sCIexsjMy0hqrVHH81snI",
-	"pchBktGc7v3oacXzGRw9PD4dZaNalx6zzNnJyWKxOOb487HS0xP/rjl58fzZdy/Pv8N3WgfbCHGsI5Gf",
-	"jU6PH9AjTkfglRidjb48Pj3+kspSzhDTT64fnHQbCUzJW94UlnleIJU0IfHVBIcXOhBGZ7/HJYz2kRMS",
-	"lUafso1PvnCiGz4Y6y4bHH9BW/FtIcdLB34fUI4E2r3yRw3oufNQDi2nSfDZIrx820V4n21q3jF2bkjM",
-	"G4me/fTOUS1TKel9tQ9PT8mjI62v38arqnTsQCh58t6HPLbDb9HaAcVqJFyroXx4+1aK+8YGbFZ4EhJU",
-	"kIzW8znXS48uDahGIfD1907/B+whZWIMv8Re8F6fPXOcDe82lkrPuURq6G6msBmTqikjLrweyL5XZekt",
-	"2u/VmHi5o0UTpbvR6cTUDSCTnWPvlONuPSVE+yYB4sa436FfP8NyRMeLGPN3VSz3drJrmRqf+uzPxxGu",
-	"YNbDvc1PDUoiOOWYfzgiRyHfq/Fabfbb41uzfcIVP5//qDTZEpvw4wg2fsp6dPDko//vU5Ii/gBNWYrD",
-	"39gYZN+0uLwPEJ4j75Nt8gY2HuW5NQ1nq0ou07d5p2vRUCI7G316l4T+SVu8+Dbjp2jNGxQdpGIrUsYx",
-	"CwZYX9WVibadCbNKrVMKCjfzwWaHueP94PitLvjpHifvhdMl8LFNsLg9QtKMlDsUymSoSQdFn7RH4pMz",
-	"yBSF+uKO19z95/bx6Zaolg0nLKKE4CSvjmAS0oj7Z9mVGIITluo24jBYtnHk82MwPR9yJXOBoUk+6ALd",
-	"t/6fTtBFrNZg8oYQ+cbKpRgYg21wWvodDuLS/3cxrs3y0gvIngNjjKjSV+t35mluf5UtEd0DYz0Qd/O1",
-	"ARNI7/aI6gOWXhB7ocb/A486CwU627z75pw3xdZ0LsrwXcBQ5mHBnx45uNh/UNG3afF/B4JvgFcDdfpi",
-	"BeYn75WQR2jbJ//iTjyKElO8Z8DEivX3D5KaBCAY2uJwh2FU/Ul2YlgP9nhnwyYT15bKKbLnLc/wkLs9",
-	"Fvzi9BPuhM8j6huGp4SWC58/EGoCOxRAVypVdt2AMB/x77BMilW+D32RkvIo1d7aozTqt7MGmJ0FTrr/",
-	"PXGzB9STsa+IcuNhWx7aP5W/cxlO5V7qjp9VrrwbdHpW2/bOqcmEUtOFZBNxDaxtvrfd/Tup5cGQ5R9u",
-	"6H+hy+dFlxfgZN0xlxKKULyd51dMyCEcaapdpAWpYIH4PPZTnL0xXDqWs6Xx1HOn7W2nB5Xk3DbuSpJb",
-	"MxnRF13z5YpOUxRPvan5Xt5eXNxnEskIMKnLuy9b4NOiaHpr+oKlAgtfhQKercmYTMuhRV3smHt3++Qj",
-	"/v1EQnoJFDy8ageyQsMeUaB3Fl9FNPQaHf+12QvWv0HJNXQmDfVbWqdHM1n8TiSlUg+PwxKFg6NWI5X6",
-	"7cSowm4SAdGynlTaQ7WTFm2POo1/bj5LNqrqyBmdg10vt3xPSViyFO9dyyIbce5JkvIYVstQb3gvmAm2",
-	"69zq6poUebBQ+sqEoLQk/sZxECNfbo12UeuGj2S67Eb0kMdOLkNcABVbX7doYADVvWa2vRCve4ede2G2",
-	"1OHKB5gauyH4TMyxagAmeCndDW0y26OjN4PvCR/7OEV210Ox7z+zRfqFmrIQy+NOO0LVuCyo+RmSPV8H",
-	"f+BY60LYYX0Jn1g7h9VyDX/UIHPwpROoD5mnfVZRkZNkVMiE6hS3QG+gdBoLYw0xq9GQ1dtpZ+TLMoyP",
-	"qWKeCAHjsXX72LXbh7OEWZuQGvT1JMEVfFX3I5rFYcfhFcHXwIvV0mH9ZNQujiPG9lH8BD5gL/YUpn+H",
-	"Pwdc3wFcH45ksQ6ytrYLlrCIxJ5HgzQIExjH8lb7gBttCyG3mKkSCHKMG4YVYd00PtnrEouaevgSdb9M",
-	"w7STeJVSN541rXMOhnxhigQFnmMPAbM3Q4SvkdIU13Gk1s5AaF/ZvQOuAJ9VgJ3kpcqv0o6m77E0PD7U",
-	"hJ4iDfcUlZflMXsj5r7EPPY4VGgXwyAtSg9zLwvDxjATssjIXaxraRjWEi4nzFSAqetWlKFAfc5rN0td",
-	"HbPfgsLJClWPAxk0bl1KTkpBrQpXvcg5VPYZbm4bhflNf6GlgOv9yOC0kE5I7heGJso8NxK2BZ2feJtz",
-	"e6+ETB8bdtsfL/0lKtCjdHnM3nSdg3g2TSDwMXuNQbKCMjgajm74vOkdNON6Xvoo8j64f1JCdu/X/qXm",
-	"bl+7OxaaO93MEhdbqgK+cKyZKmbeAm98zPno7Pd3PQuM5gUw3mn55ps2UL5fr/nXVqhzxx7mXqeFA2FI",
-	"tJvDv/zLHf9yN68AfczbYIvDMHPy0f1ZsXGuZo1SUBzF9f9RK13PL7jFakiXlIkcEo59v3NHAX1zc986",
-	"LVd1iY8xKCF3FL+TxuBYgLAOdqaX/uKtkFJhqa5YEN5cXSMG3o3tlebbU7SbG6p/cFiUppN2HT3DXTfq",
-	"oNO3OIbj1yBhsZnRdMUQO4O5gRJTANU1aDavbc1L9ubFeScfpXOCQbCgIpY4IxWgXD1IX9DxYKGUKwUj",
-	"///jMz+IVXSjHkI7chgjeWVmqqvdrPVxtBr4nGyhaB4w9RwJonFUIRTKEobUhGP2lBVqIUuFahe3bKyB",
-	"XzkVdULZUCzMuY435/wazsOKdjo/lVuwR7TUW+tT2MW1WeTticO3AR68GfYJ1YTylcpEKM/dJN1HCUVt",
-	"02nTj79iP4i/k+AYJsHEbjTiKewCwsZgREHWPmwyfeYkdT7nUygYdgVXOrS249KXBKUFZE0fm06lgtVL",
-	"b6zS/fPb5urf8ug23foo3ceV7onwU/1xaoLkaOR42TnnxjIzxANW7qT1WdFpWk45b1RAbMGXDBuHcocJ",
-	"ZNDT0LZlQzr+6PRLd7aPTr+K2eFpuhfIwM1MVKNDmdP72d43Pb4fuSwcwmIFhNuf4I++N7zfPPX8X62H",
-	"O3huoebkcPTIs/axP3UobrOPOwri0DAVDuBQsLwLwuY82i8H0tJ8xedaUtdfpCgCkGkZYOc/Pj16+Ogx",
-	"5Yk0080gLqXSA886pUbvpfuqWeBnUrFaACV4bKdq8D4IMR0LCUU0rndF0mUe16LEFBSqhRdFn7UbffKx",
-	"+X8wbreLDIe/eXcCUIqWYN2Kuqkrtxsxa+lHT42JwvykEFMw1px8pH82BO9cqytoxv8W37gbVfJ7pcei",
-	"KECS1ifVgim5j1OggRlv0ffwR7Lmawrk0Xv0SRzDUgKlWoA+yrkBNoMPiRypIhxEOkeq2x/09OgbfjR5",
-	"9/HxV58izUAbhHmvxsMM9yf3wGcK1nSL63jlfJpnyi0X4nVu6w7EWYW38qE0mgwJ9Xln61lqf9RQowqC",
-	"pcXcPwURzAkXpJsUwLHNI5c5lPRVLZ3eyUUqO+2Amvj4jsQQSkb3vUJivkPEx4aFuE8nH9+r8SDb+EmN",
-	"R4eFzkCMwR6ZxHvcxwokdr16eJZdltDC8ISQbfegkXbMpGTYhlvM+RLr8QSzJ5o8fLEekAVW275sUP0y",
-	"YkLHVdKh7pvp/JmwguBAeOF7ynBh21oObZtgjPBQVVswR9c9Y3fqUp2Uapq0WZ1jYaYjrOMG127FWK5H",
-	"WnZZqukly7lG2b/pBuWd2k9CLRjvcyPNvm0zmjGj0McqQNq3EtebqzkYSi8ge/oLbuwRznb0/NtLNhfG",
-	"tFYTNK4b6HxhFyKHZnlTXl0yw5eGuXuFZQ/GS+vUFNDQtK07fiv98yCLdjtNwq7xNRChIJcsu5xgUY3/",
-	"imWfLr39RwOfe7S2VAuItq2BSt3EiNULNd0Uz9MUuVR46Oj9WjSQSvEjWmA8lIdkhfXC+zHP8KUo+gWJ",
-	"8PyZhhzENbQBObPQ2dzP3zu1/UbIWPhgT3AZUSPXVtZIj8V7kSeb8iqlmpI8+V6NM6wEmLWefehnVB2A",
-	"pGuwerkfir4Ww6+X/yLC/90JcowzJ64RXZjyXgZUn7ZqVcKwPP0an/hMAjUur7WmdvsNxehJV0W6F9Fu",
-	"Tf+Yw0uqoUMry7nlpZrWm8wdocJxSko9pwrAB4MNjp/yw2CXgD0Jqh1n7BfkbKE6OVewpO4bnTrcomNg",
-	"78CP+mb1YXfS1FKPi5i/UIRGp0a60r7uXVN81i2h15SSlkJOPa2UpYqLL3uOeePpNfmSmgnYX32trCtY",
-	"/g1LLPt2g2w4VsS3WnQjbIwWweLyr3399cP4eDutQe/YctmrnJ9AzKbLTCivRNBDD9yyA8N9BY280lCh",
-	"Y6fXq3IrzDz5iH8GbWcksrcHusngRXEx1LWkrvaxQe/RbuBaV086cKWulN1a6bGt78qcqJ1vT0JZB9sJ",
-	"3p7dJZXu4Cnt87cQZYHCKmlBnW6kAs05E6VzCDGjwUHrayYpLIXZqhdLiq1hP4hr/MJTBFQzhiMDX7ld",
-	"HvxGU+/kO47X2MRgfIgskrvKLXBfRe28Ustb2ky0v9uTmM7YYTo18frCHVJf+o5fbaodleQ6L2ERGosj",
-	"NVrtOuUWgEzP6X+OSj0hxoeL8L/4l9qmVVQR1qvETuudalXL4pj9WhbhHcuXFBjufq+rCKq9xqX/DEtz",
-	"r2X0O5FLHKsJyMBCo6nBgw/iWiIc1EcfNbFa3FxB4c5jCtZgnMIVLM0T3/IVgwYRQaSyjE8mkFsoKI7E",
-	"h/RxpzEaX56X8k2EPWZPw+9hIo8iiLyrDvX+kmQ0+Ad42cSMHepEfY+OxJnir/vJ58TSd74lh+Nj2O7S",
-	"sGtlg8ygwe8izsq6J07NstJn/tRT+UC+PEGBcoImK6naMOAGG9wRhzYkSpbLJz4ECTtLMF+kOhbcRyXG",
-	"Dxjd169hftesYgsM6bIL6px/mPA+2zmgRA32IcwRdoNCfy4s/MmDUZoOZodXq43op7nS58FSIudUeOVe",
-	"Rod0u57dtXqFXeASN0xY2FsZkdW6bOHIujfk5KP7s0VRkP0d5ueoCYKgaCuC+FpCsXogLV4n7UHCHpZL",
-	"3wF+eMdlAkF2PWYiQz01suk7F3VRbcV7vQnI95WgVnDdOOHjmJfGM7A/rxCV4IjnfNnEm7eMsYFFsNwp",
-	"akc3wBfbfKokY3xDj/ypOWPbgevwrJFaqzAbwBZA779Ih2X6Rs7U8mSjeZL6emyfy3bIHLbPmbtGuyu2",
-	"S18za3Dbcxpb9/BjZ9+7dicf8e8WYXzh8O4kD8xNuK+q52orqGzworcNByPxdLaD1/Fwuk2OLn8mi5ni",
-	"c5Ekhb/RzwckUq+0kLmo0maWKjywF56PLIR6F3XPh42hVHJqmFVRBO5zpba51O/vHH5RGzA6ROr/c4J4",
-	"58dpGgV5PuS4Q3BShiIE7Vd+0s43JJJ0vvCFK7vjtD697nNUr6X7Tage3vkOncDdZ7Baw6d3n/5fAAAA",
-	"//8=",
+	"7L3rkhs3siD8Kvh4ZsIz51RfJEs6dnd8sUcjy2PZsqxVy+uItXW6waokCbEI0ACqKY5CG/s0+2D7JBvI",
+	"BOpCAkWym2y1d+eX1GSxAGQm8n75OMjVbK4kSGsGZx8Hc675DCxo/OtpnqtK2tfcTtyfBZhci7kVSg7O",
+	"Bk8lE0XGlGaSz+A/uDFgjwfZQLgv5+4n2cB9MzgbcHrPIBto+L0SGorBmdUVZAOTT2DG3ctn/MNLkGO3",
+	"0sPHT7KBXc7dT43VQo4Hnz5lg6djSO3lRRH2wdSIccm4eza1G/fdtnt58PCr6F7cabfdSx9k3He33Msz",
+	"JSXkVun4fl6FnbA8PJjYTP39tht68ii6n0obpdc38nYC7ErCB3vltmMnwEpuLJvzMdQb+r0CvWztiF6V",
+	"WP7xg4ex9V8UMJsrCzJf/gDLGOEumYUP1u3iK2YVe/DwK5ZPuOa5I/xz3JpxUJvCkhUKTPOJnQg5Zkrm",
+	"zZYnwAvQzZ5byx+59fuQORMy/P1V5rBhQbt3/uev/9/R/3j3b38axM73vRqmKc/h+b0aJjD8Xg1vh9uX",
+	"YiZsHLUzZSwTFmbG7UJJ6MVsiS9qr13AiFelHZw9OD3N3E7ErJrhX6cIKP9nvSshLYxB47ZeqQK2uo3u",
+	"DlityhJSl0CqAm55Id/AFJb9KNLuESHHiU3g17fD1BtVwiaGoFUJqR2oEm63gQtht8SJETa1DffVrbDx",
+	"yf3YzJU0gCLttVbDEmbuv44UnCQ4+zjg83kpcu72dzKnJ/7tvXGb/dha608aRoOzwb+cNDLzhL41J+G9",
+	"uGL3uL9MuGULkJYttJLjjHFZsIX70CpWqGOEln9PS+qiONZqDtoK2jsJiyQ+hTWNrFmBQ0Y/vhRFiib7",
+	"fz3kNk+Ss+OODkNgLLPuXDNeABMWD6rsBLSJvjTXwC0UlzxyqF8mIN0rFtzg69wLRkrP3LODgls4smIG",
+	"0bdWxqpCcBl7qWJTgLnB0xrIdeK4nZ+tvuVbDYACJPpT+DAXGkzvoUAW5pzxoQFpz5iEa+JG251vxHPS",
+	"1frI8Vt86FM2iCLcGiaK6O5FAdIKG5GalVP2KgP6PybK2Iz97//5v2IvcBImKh7eqyFz90DpKVMOCoNs",
+	"oHSjBigJx4MzWZVl5K3uiUvQmtSK/oOLstLgfkQsZE36O+QzYdwm3OKW63GCCtRCgo5TEZdmAdqwkdJM",
+	"xH+NqjTd26IQ7re8fN25z/1kN3hd6+L1JfP82v9QDd9DbmktYxZKF5czJ71idOduIeNsDtoo6djvG4Br",
+	"YPlEGfAnAOkE7K8DY7kV+SAbjEGCdjd08C56Pr/mNWgTvSivqtkQdNh8XmntmGD4XesgtSjPBvOSSxM7",
+	"AbcMeD5hPHcfkVrWQeE5G2n1D5AoSZwaspFll1y6Jf0muNZ8iVvQMBIf1vfwurJsCCOlAVd15BVHvFbX",
+	"wkFkS9a2TonbMQIU0UlpEKGX7k/TePsW4cgWrX169g4JrGllN3FyUyOe7ns+4XJM79v2uBYF9CVIPiyh",
+	"SJM5kfaML/0indVbBxgqVQLRAOoZvZI1KClr+zKWaxs9+SvVJhi5/VHdDYxsx90NCUXGHAUXVen+WxOb",
+	"QM0it+IaMlYIgzDKWAHdJzTM1DX+kGsreOlYwYiLEuLywCxlnga0o7Eaq4Ko+Nop8cjmzRmrpFsdZMaE",
+	"vHTvypiq7KUa+T8qqd2ldnt1f+SgLRfInozVXBaJXVk+vg1jdWg1qJxc87ICZK9LVWmmFjLKXp3Yu0yL",
+	"RifePGMl0TIiE3ttG9egxUj03RPOSjUWki2EnbiX4VVxwNz+pnxqq8u/OgXAi8Ks9jbUumBWK9he3W/z",
+	"hUCHngpWpUzkRnZUuncRQNYOpTGsq7c1014R2JZMyys0GYPvYLY1mw/qdITTS/gQQQT5LwIPdc+gJRsU",
+	"tsCuHWqON4MftxiFxRhiSr67A2LkjBG47NMlX1imQcLCOK1qwstRYFSlGO2iLZPPp4+dCvd+4+w0q4HP",
+	"mJqDdKYLAgGdH3GeChIN7X4h+F4JuYsU2FGfRcXRAMjeTZBA4mW5y07i6qXbS1IzuJ2UsVXkdvwkyyU6",
+	"GZHzk9+TjcEa5BpttY6eGDhbzkmRQTb4veKaSyvoLw3zkucJZY+Wv9TAjYoaVsugKdDbHQtvvT7FDeP6",
+	"xxsogZtai6l9udszOs/VPNC6pJi8i98rId+qKcg3pOykJcyIlwaylYsb6KGPFzlUpwmh6xdBn6OwaEgv",
+	"RFkyA/oaiWODzyMbWFteGsiVLEzHs/b16emqLPxOLVip5BivgbgG40Q18z/2i5Hn7asnjzqeuCenUVdc",
+	"GyVtbCTBfrfCAJnuvRMFwbGz4u8pCg0mAoXvHAiITjR78Zr5B8M+e0xaXoK2CfPKWDU3tYGON8/tK2Nw",
+	"PD5mPGjszNn/bArLuE+HWxgrvUysMRWSXEa4xUZdypxU0dwKOb40S2Nh5o5WcMuH3MQ5YhOt6LWBOkGP",
+	"O3JB3cJ9tKt8gzHPl32y2zCFH7IrevbKQXwJ5swdzdlIQ2CohEOBWqeqLHv78gIDe+qanAZaWZWrkpx7",
+	"7i/InZhTGA2JC/8Zl3wMM5D2kjf+zL6r+WP9i5bGdgMhS8e9jX3wE72hj4JarheQhaPakZBj0HMtZISU",
+	"fqI3TQHFpJmoBRRObxsJ7TQPJS3PLYIcQeyfceqAzFEA+Lt3zhbcoXSkNONzZ1vxMu6DULFr/vbZa+a+",
+	"SbhetCqqPMUdGsbCDF96J1rK/+Hek/YveGj45+5KU/IaktJMg3U8OW5a6spEteFvG/wiZaADXxjmf9CR",
+	"QOtv7UibzYpLOxJbc9SsFggevy0Fx/OBzQYYxa3vUuKibLuXEvdmet7tpXIn1eHLThT4QVSkXs4pYrUC",
+	"qsZSxEV4ZSdKC7dPNM8cYaI29/r5jyvLPnn8+Msne5Kp/YHAXYRhW689fRh7l1M9LqewjED/pZAEhqlU",
+	"C3npnjTIUefVsBS5470mq+HSId/Wuo9Ov47BZcY/vKCnHzxZp+Q9yLpAii2Rt40dsYWs2wzU7YXfjH9o",
+	"v/zLhzF52Ct5zlkJI8tUZc9I1CWW8SbG48dfPu4P/mcDNIv0ZVxTeEVJG8BabpXuhWSzylg24deQMTFy",
+	"Sg2FQunyxq7rlsKqa821RdbmDIKUEdWVDIETRRlcVYgEo58Aj8i377iZNGx3AcYyDXnXYd5SUw8kLNyu",
+	"3+Cy24uMp2bK+JgHrykfWdDMAIbXRTeeIqR98miw0W6lvWYEqSR0/T6Td49SFVaERx7ng1JV8vga9DBu",
+	"tQWWfEOF1lldGWbrOWLK2EirGfuLJ5+/oidcqgJIrVGsEEU3qNkcHIF7i5088zbkSEBZmIxxzK1aMq7j",
+	"gU0KnxxgwQUkVizAclHexnygWGVpwKmHKI2iC024mSR0Y2H83UPUzDVcxy0delciK2PhLQlnvhZKArMq",
+	"/pbK5irGO9U0YwVIAUXmQ0QoT/G9Q8hrxpYwAuC6n8n4ExKG45q8E4oyj2ztmZOZhuj4QW22jvncbHXd",
+	"swFa7uvSApzBW4fsGvG0ttcbBGLq0/jVw7XOAlOoEdrgxMPRE0uME/0tJOas8hlUK6IOY0DzkYLpdWrq",
+	"LSMpO7ktYvZPveHYIZ+VKp9+o6phIvWQohCUEyAx6FoKuKa4b+5+e8YcyNnYJw0EghE288yP8jqFYUMY",
+	"VxLJu2o80O7Hx+wpWSCLiSjRJnfLHQ/WOLwTGl3v66q/dcS193zhw+1ViOr8Ps+ZhDF3VusZG8JEyJXo",
+	"hKqGZYvuJKZbNDwsghHJFkoXcbM9mvPwSytNLRaTT8QDXhDbQe8hAtVtnjgHZRO464ThaTEaYR6Nu8kO",
+	"CJgu1srSNF8g00GXA8KGs9Ixs+YJfKMajZCqZ/7mSsbZAqATAHlfzeYY6aDtOMwBaCfnRVFCPOwhouzn",
+	"lwmFtONouyF/8LAMi2YrlFRjlTAVvyaV8eJ5Jabo7sCm2926ZLv7IWfgaM/Ef9PC5ta85kcIxLzZdxIW",
+	"j8KkbdGuQOXOXNU+AHPZbxuxykDhbJBQM4DamuNoEuIeu0LwMqoBIFPkclzxMTIxrUp3ZWYz3sk8dBfJ",
+	"2yZqQRS9mIh8wjASOFFl4e4m1+DUwhJ6mEchxmBi4sbtZFiJsgjXd+zQjI5nXW2fq1Wj8RtcKGoc7O4q",
+	"dl9c6qqMXnGByWYolTwihGWWT32ILA2LllEeIaucO/GC9skNxXANCzLVoylsE+7znVdS2PBzh00DXaJw",
+	"h9OVNLv4MZ0iY2PA+1ZpNgc1T2SfJR3DDln+y81qg7eLaQvNSzsO087Fa6i0wVENql7e4YlujYNoGAvH",
+	"cRMBpAv03mMaXZfsV83S/rw3uFbTzSugVePeL9UOLzcT/vDxk6SLfigk10uk91ItQB/l3ACbwIcD4tVv",
+	"qY3RLpx7UfVT7WhcUctKd4AizqB8Gli43w2D5HK524WoQ+2ry/zsebtj5k6QjMU1yCgUJ1DOE7yjP7vs",
+	"BgywgXtP8g86yIawtuU62he/mHiOXlzdaRyiUQTuWyyi3tnN4hG9/vWnTANcw3HjX71+cPxN80hwiPib",
+	"zsb8Gla503Bp98472qVup0df86PRu49PHn360/bcob1mFKoUCMOEnnUio9qPhLoCXINm1v3S6UZQjo7Z",
+	"Bf7gHOOyklw0oQpwnSmENfvokTa2ejz6aRb2FzvYt6H+Y4XBWavFsLKwH9fVSrg36sGCDyKq87XTg/07",
+	"Jtx0PUXtPMFDV8yMNY+6Qhxr1GI8sTtqPWOtqnniffTdbu+bcHMZcmt7izfqVGs0rePQTKcpr4bxc16W",
+	"FMeXRhRwxrYs8XF2Yp/IwAxmMhs0jJxRE99pnU7skxvSBLCae2C9I2EXJYpvTvJxD+2gOoExcT3/JQEA",
+	"82SlWhxvDjj4m9TsM37xqbQpYt7zWDz6wvJhCefkdgnW7Ihe0pO+cRM/0AyM8cI88rsJn88hngW6Agc6",
+	"SfO+GBi+pwqzqL8zEljp9CZYj6yEJOx0sJtSai0dBO+L0mzCi5A4nK62vHGpprUwm9u481CNbEOxqJI5",
+	"vLRbHqz7CXIucygv6yKe9N01agZDVSwZN1Mo3Jvpt0nmnaC9n/UYZL48Y2S9ZCyfQD5Vlc183hIUGQv1",
+	"A+g/ESZX16CXf7xcP16UQsaiCUpTMHL7l+1a4jgSUpjJhjP5WM1ISEoWO0iivVT2sgnWrXmDBTnm1+h1",
+	"x5CKM9zR9xbTdedaDSFj85LLVl2UJ7OmKCpjVK7SqY3KGNbmoLpq5pDjJW90g+2DZoWSkLmzXmLMTWlW",
+	"SYwB1po2nVvDXGmbSEK7XeEpbTuql3O6h+gSxKd8viFFCM+Y06uW9FVdQMgkQLG94/aN+3FMy7llSl/c",
+	"DU+SzFjv1yxLNqws+72CCih4ipUEBSoj9QUIAQF6DLPn3EPOqFDSUR1FOwd0uQeBf9JHdZVaJGAQc05H",
+	"8jYaGs5qiRdKrQLv35jJh11A7tB+dmL3vlnO36vhG7fjVRBEi9D7sqjVOE1dBusinFYb15hWdkstVtwb",
+	"4zsWNywvQbZxmUw+dBr7GUYRuPVOfO9zxORuzys2NFnKBnwudloDi6b0jovkJsLcXv/w7OJfHpwyIdk3",
+	"z99s5YDQfLQbRNaCi7vtu7br130GZK9jUW2g+vdKSHIixA6zKS0v4RdwoFs5eBdp2QqhpInQeD/lalAs",
+	"gprnP7JhJYuyVrQwWyjkmyZUtibhLvrG+I+aCGaq0Yh/ZAcPaFtDdBtP6C8F9C2b+OGa/UL7z0IbIe8L",
+	"bQPDiZMkWhLuqoO7SHbU9hI34Wm6p0pMNAaibp0uBpcfYPkW9Cxm9GFFY5/v2gAvfUcvakTDlCyXaJon",
+	"7JmDGAnzSs+VgR6fDJaGoFp3hrHkjOX8aKH5POmGsR4mEXc/JoL4NL8HN0mADPv1q3TAkgW4x3C1XsSz",
+	"hrWpkEUCEGgYmpV2JLVnLBsYM7mcwjKaqnGjFjEzYYyQ48uUyhyiLj6uxgqFSuVsNYN8o4uvMqCT/Wha",
+	"7i1nKpiUYh/aB/RSPOXdkJW1UHqaUVYsavOk8gvbqPTrF2Bzj4LdvW/1O4eJ7glblvjWUMyIilog2YoY",
+	"t9W8uht8/oHn1jENypaovbCUmymuuYVLXw7ZpfS0T/eiZpM1AFtkvqYbbCgQaW0iKmozVkmQuV7O7UqB",
+	"e2LRJ19+tXnVm5D0qorVu0QK+VFUU7rQuojYh9Z8EC05EvflpZ301nLW1r8jPWpkVs1TYYDd+yT4OsTL",
+	"mPl4ESoRsVcC7QOKVg8IDPTNRFmKVvH4Fpm49OveU7tHEtzqJjHv/VoN68xO2Q3ncU84VY1JWCBX8c2s",
+	"CMATbtjQMXBPEFTsSWmnW0Tf29WEO9gJYd81QhqCjN23Vx7u7eKvtUq2dpCXH/3j9Ojrd3/x/zm+PHr3",
+	"r+HDv/6XP8UA+UoVcIc9Ge5V04QYzLFfWVQJTnhDNzhA0e3euEDjTClVpMDLkhkLc69cB6fmqDJUfYia",
+	"0pLSqqE0Kb8eROOokint28ps3cntwsJ8Y7ponWmP5wobSAEbX7luIWO00vTecP9MvBtD29qg7LvIu5zO",
+	"RsaUszXMFIp9tAu4Sb5e1HLzSXdh/1kNlSgstZC5mPMy4qzcbf9x20ErZSlwjanioK9FDvtJkephrriX",
+	"+HHrFrMrlBP1MYQw7VyrseYzShJ0RM41pGRMKsG/E25FCxujv+nGmlgWtf6e7y9+esXmyrEoHVo9qdGI",
+	"Wh0wIeeV3WMNAXL2aGta6tTW7i/rk+5LNTY7Vf87K+O7t29fM3rgOFEVFL0ebzG0WEB/2i99sNY2Vcsz",
+	"TME6832Fz5799M3zjYSG3zb3rK7zz8mt5PGfoD7i5zd0MxsD0VyZwoRy1ro2mJ5NlVLHWxO1KqlDY+/w",
+	"97rVfINWvhs3sM9y9EIvL3UlO+pC1ITELl3zksvPlAG12THqEyiyujaKOnTASHyIgXWDbbhTAHMjyjZ3",
+	"0t21yD3dWnerEvdNdj27wBa67WL3upfu/oz+nbrUburSsH0z2Y3oijdq9deDiqL317d12+arbVz4nKzt",
+	"rs6mXqMbo0a79R5dob8Wrm7djvRGbQe8PPAEEhM4b7Bu7WbSJlU/+HdnEAvpNQ9eFcIyq7koj5nDK6cC",
+	"JeQhXkk+3vkKxcvv4iecwvK1Vmq04/GiDrm31GABO6ixPToCs8FCCwtO1NA1oxTtWELOU9wAfnngLXxK",
+	"gfNm9BIF6AtprC+jxSOZs9DEwsE4Qw9LKaQfNjGFJRuJEu4G9jFPGn7uFOIZn0LHW/DwcbvbycOoijrR",
+	"YCYqprSHF6N7XpQlq6QBynjZfoUkwtwxtzLfXvlauWRvdEi2iq+lsWkfBTRQZEjGYi5t2KxmHOUTiOk9",
+	"36lFTSEOQiH4NoW5PXNrzwRaklNYXo5EoohtA3pnvIBzqu4TiOxh+xCRLjZOkG0Rd/TP7SC/diCYISV7",
+	"UeJnQz2buqUUgxrWNYY7J4ozVQmLV6qAf6bD/CHTYVYzH/aRmPIGroGXUFzU1Tm7B9T2EqfarbSR4u1b",
+	"3JSWeAkvjIIBUyjXTo9lLAn3CpeMF46vG6u5bVLv/Nl0JZEJjQWWd9V5eGLkVcQJlEWqGrHor/Bpup/V",
+	"5dJ91T4JF1y7yOMLLEfvcbWk21DXRZKej8VrJeOqbt2AAc+cRIy5GcO6b0bs3gy+VT06aSf4BVe7KV6L",
+	"eIcfX5dOXQM0eihgbn1ab66qsnDyyuldFiQbgrWgWw4S3zRhu5xlVcJT2khEjfi/raUxFi96/nOT+Vr+",
+	"/cNl3MGz0MpCZ5Em7XfE5hoKGAkJBdKX2ff4rYkYTy61MNPe+Izjg6bVLEbpgupf11L+bxdrbi59jGfX",
+	"Tu0ZXzrawEJrt7WdCBfZwC5NIMid3bR9oOz5wCq3X9e9PjE/yaO4P0bmKLrOTapp+pzqTykc5YnJj5Jz",
+	"YILCXbCEbPGNfTe3SmhdgJxLahlFs7B2mNKz5+YXPkfJoFubRun4LdYN61hrtBSCbgudI2SgxjsKNz0W",
+	"Wlhr4g7NbappuaarjRUKLa4aCYUlAp/1eDbP2OPlhqrAvIJUpAmNcSbIL3COCXzAZTPGNX5XkZ5T1ex+",
+	"wzuqI8vNygct2w6l+tNlvS4pVcKzUkk4XF6EW4JyI7ZNUHC/eF6IXfPr6hxYrDYyE6ziCXWrwtSOW/d/",
+	"mM1tJNNurz2GuxKkL6xzW4lyZ+Kh1V64CcC11MI7lRnRzXx9w+ZCOwamktz3bZffkpwZwphTt8DzUMpO",
+	"EusKB2X5uvWrxoxykqQ969AroWtpcLU/7tHDrx99/eTfH379eOOM4/YVbNg2ASl1G2NpWo82pGm982lZ",
+	"R+/+NZqWRUR1h5VnaDjct9KzRvOK9Fe+uwY+Ne4SLASDTMQ5Ztzmk8/TBaj1TS8sbybMtoX3ZtYfR0Bt",
+	"imoYUTqM00cN+7O7XX+OBFfT1+vp0X/HG0b/nh59fZm4ZEm8vnn+0Bd2/KfbyZ/OSEzGMd0Xw3i4kRC2",
+	"lHw3JIxwwiRBBHUsqjiaRMrcvPGJcNNpY7hbvUZCGSSNN2PoimsSK+uC8pBgGboe0LTNUFxOszZza3bW",
+	"Ck0/mG52b9Kg9N642mb4wtTdJH05yZ9/9l7VP1MZRBrsfQHb9ASGDWK80Rv8fUvnECUwWfeVqbUa7FdD",
+	"LSlD6RGhe+A7CIWJl4BPcOq961E+CH368D8O6aE4ZTkII7vf7Q3pN8X3PR/ucXeK9272zz8V9btW1Df7",
+	"MNJ67wXEEo19/lXfPKoQCg6Fkz58q330G8P1ptYqtyxvwV9vhHgIsOMPFprP533aGHbpqDuWGwyZsUoW",
+	"PiDjB11Z0LME+W8KjB8yKJ7IvHWbjVPzFELHL9wWpU1lzIkX4yeobU3aoZQ41sp2Y5z8BqHxOireIr9w",
+	"2DaqU3R8UWczrwSTtBrHw7x+r9Roxyg24jqRcLAjDbTloqQ2KUQUg2wQaCLeQ/3GNHFAjEQB7hvUrEjN",
+	"P/iEyH2WPGxw+DoA3qlnADF23zwDblMH6OS6ozK1feXbtt7dC8rneRME2mom545yLsUWQnokfZ9R9aO7",
+	"XnLptYlzaqJMw56i+Xw3HMRIZ6i3lgBClCFvaFxCg0jSjUsKYaaX86ZuKObKMGyhlRw3ITP3o/DyglvO",
+	"CqFRPVrSVJNFXXdTkzjNLmnGncQZjBRW8FL8AzZkfvgThenwXmDEVY5NZb4Yk8O2Mj3VvvSSdI7T09cv",
+	"Vqcurg2o374owm/oBu1i+n5pvHray9ca0e9/0Y+KALrc2T/UdbRnNO92c9fTZ1hlGJ1ON41nuk1G9SH8",
+	"+Wt6iN2xRA+cwwji+9ZZp6c7Sp1o4htTp+4v1vJXJgGqt5RTP1GV3nM50UYP9801CySJO1UtfHvue6Zb",
+	"fOZSeF/NvmMxfDr69eWDx18+Od1bgfxbzaUZwQ376MdZ+i8T5UPSJeYSYAD6jC0mCmfFCUNkVs1R0vJt",
+	"B3xG9l6Zm/anEbVEbg0hD7To9CPsBxQdNx50BByKGzIm1uPrdziCuHeO+lPjG/ALya4ik9evtipQu59T",
+	"hD/3HNsYVf6MZvXN7lOi9ugn6cs76lqPoDcevBJpZY6EjnERREReaWGXF+gqwLPQSAg8lXebhI/qF0ys",
+	"nQ8+fUL9eaTido3TT7EIiSodm8z7Y/YcO++2ptqFOllhz7GCKTTqDSkGpED9JkdKL7guTCjT97MQm8Q6",
+	"LEnwKdW5Biwb5KU5/k3+Jp9rrfyEL299sELl1QwrJf7y5ttn7OtHj//9r8HWMtiqgF3lqoArZ2Pg3b4a",
+	"iQ9XWcvcOP5NvhTG+vfyMZgzxrtDeq9yFJhXYU6v2+mVE5tXteLODcnQ49/kBciCccmuXhQwmysLMl8e",
+	"/QDLq7Axd0iCEA7wQYA5E0jDHEgpwRmB1rFBw5aqYqWYwhkT9jdJ7RL8OA/2DIcikLtxohZo12BrT/di",
+	"yir+TVJrWM7m3E58STxnqHFneOkEJSkL72RBOAyVnZCT1liliuPfnI5cihwkhafo3g+eznk+gaOHx6eD",
+	"bFDp0lOWOTs5WSwWxxy/PlZ6fOJ/a05evnj2/NXFc/xN440fII21NPKzwenxA3rE2Qh8LgZngy+PT4+/",
+	"pGjsBCn95PrBSXt46JjqMOqWxS8K5JImtFQzITMQo3+Ds1/jGkbzyAmpSoNP2cYnXzrVDR+MVNOHTdbW",
+	"ClaqZmy4dOD3rQqQQbuf/F4B5jt6KFN7fu8E5Vs0Lth2Ez4SlFp3iNNaE+tGAmyf3jmuZeZK+mDPw9NT",
+	"H8qzfnABn89LJw6EkifvfRpi8/otxrmiWo2Ma7VIFG/fylSr2AvrHZ6E1ifIRqvZjOulJ5caVINQUv1r",
+	"a+Yrzo03MYFflohLsmfPnGTDu43jEX3qLt5MYTMmVV2BIrwdyL5VZek92u/VkGS540Ujpdt9D0ioG0Ah",
+	"O8Nu6MftTt1I9nVrjRvTfot//QDLAaEXKeZvqljuDbNrPUA+dcWfr1BdoayHe1ufhhJHaMoJ/4AixyHf",
+	"q+HaFMTb01t9fKIVv57/U2nyJdaF7RFq/JR1+ODJR/+/T0mO+HeoG54e/sbGIPu2oeV9gPACZZ9s2oI4",
+	"WYZpDLVkm5dcpm/zTtei5kR2Mvj0Lgn9k2Zq123en+I1b1F1kIqtaBnHLDhgQw6oaEYYM6vUOqegQkZf",
+	"xniYO95tu7DVBT/d4+KdQs0EPTatO25PkLQidaUJDVjVqEWi5w1KfNsPckWhvbjjNXf/c+f4dEtSy/pb",
+	"YaGG4DSvlmISGtR1cdnWGEIQts4u8hNL2ulJDhQyFysZSk3SUtP1L5aVlLwhxL5xZA/mveDo64Z/B0Rc",
+	"+f9dDiuzvPIKspfAWH2s9HT9zjzN7U+yYaJ7EKwHkm5+6kSC6N0Z0XzApp5iL9z4v3Vn0zSJhzWeNzV3",
+	"bF2U/ruARfL9ij89cnC1/6CqrzvDXSm+AV411OmDFZifvFdCHqFvn+KLO8koanniIwMmNqWyi0iajolg",
+	"aMYOHEZQdRfZSWA92OOdDYdMXFsa1MFeNDLDQ+72VPCjs0+4Uz4xoOKxhJ4L35kiDMNyJIChVJoZtIFg",
+	"PuK//Topjrc79EVK6qPU1X2P2qg/zhpgdlY46f531M0OUE+GvtfujV/byNAuVv7GZcDKvbQdP6teeTfk",
+	"9KyyzZ1ToxHltAvJRuIaQuRq6/t3UsmDEcvP7tX/JJfPSy4vwem6Qy4lFGFqIc+nTMg+Gqn7qKYVqeCB",
+	"+Dz+U1y9dlw6kbOl89RLp+19pwfV5Nwx7kqTW3MZ0Qdt9+WKTVMUT72r+V7eXtzcZ1LJCDCpy7svX+DT",
+	"AiNHPjiASpfAluprTYu8a1n45OkYmjt3++Qj/vuJlPQSKHl41Q9khYY9kkAHF48iFnqFgf/K7IXq36Lm",
+	"6qFXdwZugh71YvE7kdRKPTwOyxQOTlq1VuqPE+MKu2kExMs6WmmH1E4asj1qTby++SrZYF5FcHQBdn2Q",
+	"1z1lYckhT3eti2ykufMk5zGskmGS1V4oE2w7uNW2NSnzYKH01ISktCT9xmmwmZV2K7qLuzfcdjDxwQHl",
+	"ipa6aiZqDqmBj6hHFmN5aaiE8v0YIt6OCeRTat52b/XoTmu5O47X3b1H81vMZa1CJ8p6GHW0nSBOq/Nj",
+	"kLQqIaS3C+xVyUqeT8329IuZW4chX5+Jd9XOSKOIs1wGIqYxlOs0igmA91pZ7KQo3jvuuhdlcY7da32C",
+	"tLEbkifFDPupYoGi0u3UvB3I0Ydx9kSPXZqiuMGh1M8/Mv95qcYs5KIluA62mcRp+U5s6yA9kmitfOer",
+	"tL2PT6zhYbWR7e8VyBx8U1nGRxa053VWUfvnZFbTiCa4NUCvoXQaS8MOOdfRlOvbeRcoFmsYH9IsEREK",
+	"HmL79rmXt0/HCqvWKWEYq0yCK8Ra70c2lqOOwzsy3gAvVocqdIup2zSOFNsl8RP44LhektKf49eB1ncA",
+	"14cjWayDrOl6jV0dIrUT0SQjogTGsfH/PuBGx0LILSaqBIIc44bhrCy3jC9WvMJxTx6+xN2v0jBtFQ6m",
+	"zOVn9VDxgxFfWCLBgWc4XdXszZHm24zUbccdq7UTENrPvGyBK8BnFWAneanyaTpQ+i1qi/hQnTqNPNxz",
+	"VF6Wx+ytmPnhm1JZNlbo18UkQypvdD8Whg1hImSRUboDttLGKWvliJk5YOsFK8owujPnlVulmh+zX4LD",
+	"hBWqGgY2aNy+lByVIrexLIgc5vYZHm4bh8/b7kZLAdf7sSFpI62U8i8MLZQ1mncNOr/wNnh7r4RMo+1n",
+	"AwUbLv0lKjAienXM3raD24ibOpH9mL3BJG9BFUi1RDd8Vk9Vn3A9K30VRBfc3ysh2/dr/1qzW+EzKc20",
+	"tHFEkLjYUhXwhRPNNEvoFnTjayYGZ7++63gQNS+AccSjxyDZcVSv2mjM25LOHWdIdGbQHohConNu/5kf",
+	"0cqPaNfFYI7ENtTiKMycfHT/rPjoV6ue2409f6+UrmaX3GInqityNYSCee9gykIb6WDN+3b0jhNCCbnj",
+	"+K0yHGxdax3sTKd8y3vRpcLuVbEk0pm6Rgq8m9gBrbenbE33qi7isKlSq21AFIe7HtRBp+sxD+jXIGGx",
+	"WdC01RA7gZmBEktY1TVoNqtsxUv29uVFq56qhcGgWNB4H1wx5n6sR90cLBV4ZZTO/3ty5u9ildxouvqO",
+	"EsZIPjcT1bZuVg0xYzXwGfny0T1gqhkyROO4QuhKJwyZCcfsKSvUQpYKzS5u2VADnzoTdUTVfCysuU43",
+	"F/waLsKOdsKfyi3YI9rqre0ph8Bmk7dnDt8EePD6tefU08w3MRXBw183jYgyisqmy/6fPGJ/F38jxTEs",
+	"go0J0ImncD4yG4IRBXn7jOUWzpymzmd8DIWTRujjU35unPTDkmgDWT3hu9VpY/XSG6t0F3/bXP1bom7T",
+	"rY/yfdzpnhg/Nfqk8fCORw6XLTzXnpk+GbByJ62v6k/zcqrZpAZ4C75k2E6eO0ogh54OQaUg5R+ffulw",
+	"+/j0UcwPT8u9RAFuJmI+OJQ7vdut4Kbo+47LwhEsdvC4PQbd67z24g7vZFtN/DV37cVb6NLYn/30rHns",
+	"D51KXp/jjpKQNIyFAzgULG+DsMZH82FPWaWfhVc5Lb5cMuQoAlBoGWAX3z09evj4CdU51ctNIK6l0gPP",
+	"Ws0572X4qt7gZzKxGgAlZGyr8e4+GDGhhZQieq8PRdJlHlaixBIq6uUYJZ+1G33ysf5/b955mxgOf/Pu",
+	"BKCU7cM6PWgTV243Ztbwj44ZE4X5SSHGYKw5+Uj/2ZB8dq2mUL//G/zF3ZiS3yo9FEUBkqw+qRZMyb3k",
+	"DeCLGW/I9/AoWYs1BfboI/qkjmErjFItQB/l3ACbwIdEjV8REJGu8WvPDDg9+pofjd59fPLoU2RUQE0w",
+	"79WwX+B+7x74TMnGbnOtqJwvU06F5UK+2W3Dgbiq8F4+1EaTKc2+bnK9yvL3Cio0QbA1nvtPQQxzxAXZ",
+	"JgXwAodqyRxK+qiSzu7kIlVdeUBLfHhHagg1U/BTlGOxQ6THWoS4v04+vlfDXrHxvRoODgudnhyDPQqJ",
+	"93iOFUjsevUQl22R0MDwhIht96SR5p1JzbBJt5jxJfaTCm5PdHn4ZlOAExMMu6pJ/SriQsddElL3LXT+",
+	"SFRBcCC68NO2ubBNLxIbqlUow0PNm4ZPuuo4u1OX6qRU46TP6gIbix1hH0K4djvGdlPSsqtSja9YzjXq",
+	"/vWcfB/UPg+9jHzMjSx74TsZqnHGjMIYqwBpf5O431zNwFB5DPnTX3Jjj3C1oxffXLGZMKbxmqBz3UDr",
+	"A7sQOdTbG/P5FTN8aZi7V9i2Y7i0zkwBDfVcuOPfpH8eZNEcpy44N76HJxQUkmVXI2wK8/9j27Ir7//R",
+	"wGeerG09es6izYOtmmLM6qUab8rnqZu0KkQ6Rr8WNaRS8og2GE/lIV1hfchOLDJ8JYpuQy3EP9OQg7iG",
+	"JiFnQt1Y6/U7WNtvhoyFD/YEtxF1cm3ljfRUvBd9sm4PVKox6ZPv1TDDTpZZE9mHbkXgAVi6BquX++Ho",
+	"azUoevlPJvxfnSLHOHPqGvGFMe9U8HV5Kw4n7tWn3+ATn0mhxu013tT2yJ4YP2mbSPci260eInh4TbWe",
+	"LJpzy0s1rmBXb1nozYhTdcgpxosgCNtDsgrBS8jtMftJoqAM4WsKa9Qzy/Hn3DCjZkBiD0ceNw2GzthV",
+	"AZaL0ku/hRNDGbsaCSiLK/9av5+M+i/W7Rex72Ukr6gocI7ifS1/aE21umO/HI2XjPMeGoG/pypEllfG",
+	"qhm+dIPHDa/3yUf3T2/uQj0zGpUvVNaFpQHSIpQ7doackVJJ0XlhY95cKzTsj1I2x55wYvf+ihXbQA4F",
+	"itQGdePlT1mlcWis9A32uihlGdXquzOh6sniqO+3LGZUNvzIck9pce7d9NSPBANvPlL20Pz90JfKG9tU",
+	"ESRkKLJxRouHmNmXR5DEVbdkcvfp7TNe0NiSY/ZU0oRhMpq6sWQ/aExGe1A+L4S974wcZ4DfdUe6DQRH",
+	"SQUGk0I8ZvaWu1a3/A8oJ7f0jbj9SV4qCbvbAV0KjRoCNC/+ntNOZ6j9PdIEHN0cTBuoE8lCcM4JEMpn",
+	"oDQmPyWjj4jCXJmUFLuguSsHu4D4/lT2EM5m2xPHb6UQfkEpQtSddApLmnnYmn4kWmkhLfiZpbEw68Lu",
+	"pJ5gFTcCfiSm3JpM5aR5ZyQkbgHvfhhKRVvhnnqUpT73rzrppMZ7GSgDql6A/cVrC1NY/hUH22Btojxm",
+	"/RnOtDtMetmY44wjvd74qVeHyUycwvIz3ebOvLKUZAizPUNTW4Ie5o0tWzDcV6rzaw1zTEciPPvJB1tR",
+	"5slH/Kc34kuO5gahm7RvyuamWZHVfB8H9HmYNVyr+XkLrmwhyrIzoSp29J2VM7dY16+2DrYTvD03kKut",
+	"l6f8A78EMwtdrKT8Q4NhgUHIkdI5hEqnkFboO9UqHEDQOMWXlBHO/i6u8QPPEdA53l/P8tqd8uA3+rVW",
+	"anTXGt4mAeMLu5Ddzd0G99VK3Itn3vDmtiVHE4MJx47Sae75Fw5JXZ9x/GpTx96k1Hnl1FWceEvcaHXW",
+	"r9sACj3GLXKpcxJ8uAn/jf9RMyqY5nB4/9WQ59OxVpUsjtlPZRF+Y/mSyhnd99U8QmpvcOs/wNLca8/y",
+	"neglTtQEYmBhvG8v4oO6lu6DghVStWJoplA4fIzBGsyuncLSnFP9CT5KBCKVZXw0gtxCQdnPvhCFl6Va",
+	"GD8UhaqkhT1mT8P3YSFPIki8q2mg3S3JaMo68LKudDgURv1kxARO8dv9dNHBhuN+EOJ58KwZdq1s0Bk0",
+	"+FPERVkb4zSiOI3zp57LB/blGQqUIwy0StUUr9XU4FAchj8qWS7PfeI8zvNjfjRQrCSFBjsdsCalOznq",
+	"rkXFFhTSFhcI+AMVpdgWghKTr/ooR9gNYagLYeEPnkJdz40+fDDIiG5zFvq7t4HjBbW7vJcek/as6bs2",
+	"r3D2duKGYQhqX46SlW7YAWXtG3Ly0f2zRSvG/SHzc3RiRFA0fRh9B9dYF8aGrpP+IGEPK6XvgD58BCBB",
+	"ILuimdhQx4ysp31HE6u2kr3eBeSn+dEA7nZ123Est8gLsD+uEpWQiBd8WVdJNoKxhkXw3CkaAt4jF5su",
+	"AEnB+JYe+UNLxmbu8eFFIw20ZDaALYDef5BOj/hp1Bo0udE9SdMUt+/AcMjOC5+z4wKdrtiu6YJZg9ue",
+	"my+0kR/DfefanXzEf7coPgnIu5NMArfgvmZNqa2gsiEpoBnzHqkCsS26jheBbErP8jhZTBSfiSQr/IW+",
+	"PiCTeq2FzMU87WaZhwf2IvNRhNDE2DZ+2BBKJceGWRUl4K5Uakb6/vrO0RcNXyYk0tTVE6Q7/556PKuX",
+	"Q046hNS60Dqr+cgv2vqEVJLWB35cQPs9TUyv/Rx1GWx/EmY2tT7D1MX2M9hj7NO7T/8nAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -152,6 +152,11 @@ func (p *plug) Inspect(ctx context.Context, t sdk.Target, account string) (sdk.F
 	return m.facts(account), nil
 }
 
+// CheckRights implements sdk.RightsChecker; nobody asks in a simulation.
+func (p *plug) CheckRights(context.Context, sdk.Target, sdk.Role, map[string]string) ([]sdk.Right, error) {
+	return nil, sdk.Errorf(sdk.ClassUnsupported, "not simulated")
+}
+
 func (m *target) facts(account string) sdk.Facts {
 	l := m.accounts[account]
 	if l == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ type work struct {
 	entries []*account // the account's own host entries among them
 	created bool       // the account was made by this very call
 	residue []string
+	learnt  map[string]string // by the role's commands of the phase facts
 }
 
 // Apply implements sdk.Provisioner.
@@ -73,6 +75,7 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err != nil {
 		return sdk.Result{}, err
 	}
+	maps.Copy(facts.Attributes, w.learnt)
 	return sdk.Result{Facts: facts, Residue: w.residue, Changed: changed}, nil
 }
 

@@ -50,6 +50,11 @@ func (connector) Describe() sdk.Description {
 				Help:    "whether accounts are made so that they can log in over TLS only",
 			},
 		},
+		Dialect: "mysql",
+		Phases: []sdk.Phase{
+			sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
+			sdk.PhaseVerify, sdk.PhaseFacts,
+		},
 		Roles: roles(),
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Za-z_][A-Za-z0-9_$#@.-]{0,31}$`,

@@ -29,4 +29,6 @@ var (
 	_ sdk.Verifier    = connector{}
 	_ sdk.Inspector   = connector{}
 	_ sdk.Discoverer  = connector{}
+
+	_ sdk.RightsChecker = connector{}
 )

@@ -81,12 +81,15 @@ func steps(srv server, t sdk.Target, in sdk.Intent) ([]step, error) {
 				defaultRole(srv, granted, who), (*work).grant))
 		}
 		b.add(password, unlock)
+		b.look()
 	case sdk.Rotate:
 		b.add(password)
 		b.role(sdk.PhaseRotate)
+		b.look()
 	case sdk.Enable:
 		b.role(sdk.PhaseEnable)
 		b.add(unlock)
+		b.look()
 	case sdk.Disable:
 		b.add(lock)
 		b.role(sdk.PhaseDisable)
@@ -132,6 +135,12 @@ func (b *builder) step(id, title, command string, do func(*work, context.Context
 
 func (b *builder) add(s ...step) { b.steps = append(b.steps, s...) }
 
+// look adds the role's commands that only read.
+func (b *builder) look() {
+	b.role(sdk.PhaseVerify)
+	b.role(sdk.PhaseFacts)
+}
+
 // role adds the role's commands for a phase. It returns the first role of the server
 // they grant, if any.
 func (b *builder) role(phase sdk.Phase) (granted string) {
@@ -141,16 +150,26 @@ func (b *builder) role(phase sdk.Phase) (granted string) {
 			b.err = err
 		}
 		if granted == "" {
-			granted = r.role
+			granted = r.role()
 		}
-		do := (*work).run
+		do, title, changes := (*work).run, "The role's command", true
 		switch phase {
+		case sdk.PhaseVerify:
+			do, title, changes = (*work).check, "Make sure that the role's statement finds something", false
+		case sdk.PhaseFacts:
+			do, title, changes = (*work).learn, "Read what the role wants to know", false
 		case sdk.PhaseGrant:
 			do = (*work).grant
 		case sdk.PhaseRevoke, sdk.PhaseRemove:
 			do = (*work).revoke
 		}
-		b.add(b.step(string(phase)+"-"+strconv.Itoa(i+1), "The role's command", r.sql, do))
+		if !changes && err == nil && b.err == nil && r.verb() != "SELECT" && r.verb() != "SHOW" {
+			b.err = sdk.Errorf(sdk.ClassInvalid, "the role's command %q changes something in the phase %s", command, phase).
+				WithFix("use SELECT or SHOW there")
+		}
+		s := b.step(string(phase)+"-"+strconv.Itoa(i+1), title, r.sql, do)
+		s.Changes = changes
+		b.add(s)
 	}
 	return granted
 }

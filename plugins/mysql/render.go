@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -11,9 +14,8 @@ import (
 
 // rendered is a role's command, ready to be sent.
 type rendered struct {
-	sql string
-	// role is the server's role the command grants, quoted; empty for other commands.
-	role string
+	sql    string
+	tokens []template.Token
 }
 
 // forbidden are words a role's command must not hold: passwords do not belong there,
@@ -37,207 +39,115 @@ var forbidden = map[string]string{
 // quotes (their meaning depends on sql_mode) and semicolons (one command is one
 // statement).
 func render(command, username, host string, params map[string]string) (rendered, error) {
-	r := renderer{in: command, username: username, host: host, params: params}
-	if err := r.run(); err != nil {
+	r, err := fill(command, username, host, params)
+	if err != nil {
 		return rendered{}, sdk.Errorf(sdk.ClassInvalid, "the role's command %q: %v", command, err).
 			WithFix("correct the role")
 	}
-	return rendered{sql: r.out.String(), role: r.grantedRole()}, nil
+	return r, nil
 }
 
-type renderer struct {
-	in       string
-	username string
-	host     string
-	params   map[string]string
-
-	at    int
-	out   strings.Builder
-	words []word // outside quotes
-}
-
-// word is a bare word of the command.
-type word struct {
-	text       string // upper case
-	start, end int    // in out
-}
-
-type renderError string
-
-func (e renderError) Error() string { return string(e) }
-
-func (r *renderer) run() error {
-	for r.at < len(r.in) {
-		c := r.in[r.at]
-		rest := r.in[r.at:]
-		switch {
-		case c == '\'' || c == '`':
-			if err := r.quoted(c); err != nil {
-				return err
-			}
-		case c == '%':
-			if err := r.bare(); err != nil {
-				return err
-			}
-		case c == '"':
-			return renderError("use single quotes for text and backticks for names")
-		case c == ';':
-			return renderError("a command is one statement without a semicolon")
-		case c == '#' || strings.HasPrefix(rest, "--") || strings.HasPrefix(rest, "/*"):
-			return renderError("comments are not allowed")
-		case wordByte(c):
-			n := 1
-			for n < len(rest) && wordByte(rest[n]) {
-				n++
-			}
-			w := word{strings.ToUpper(rest[:n]), r.out.Len(), r.out.Len() + n}
-			if why, bad := forbidden[w.text]; bad {
-				return renderError(w.text + ": " + why)
-			}
-			r.words = append(r.words, w)
-			r.out.WriteString(rest[:n])
-			r.at += n
-		case c < ' ' && c != '\t' && c != '\n':
-			return renderError("control characters are not allowed")
-		default:
-			r.out.WriteByte(c)
-			r.at++
+func fill(command, username, host string, params map[string]string) (rendered, error) {
+	known := append(slices.Collect(maps.Keys(params)), sdk.UsernamePlaceholder)
+	if err := template.Check(template.MySQL.String(), command, known); err != nil {
+		return rendered{}, err
+	}
+	c, err := template.MySQL.Parse(command)
+	if err != nil {
+		return rendered{}, err
+	}
+	for _, s := range c.Slots() {
+		// An account is a pair: it may not have a host part of the role's own.
+		if s.Kind == template.Word && (s.Before != "" && !strings.ContainsRune(" \t\n(,.=", rune(s.Before[len(s.Before)-1])) ||
+			s.After != "" && !strings.ContainsRune(" \t\n),.", rune(s.After[0]))) {
+			return rendered{}, errors.New("%" + s.Name + "% touches other text; put both into quotes or backticks")
 		}
 	}
-	if len(r.words) == 0 {
-		return renderError("it is empty")
+	value := func(s template.Slot) (string, error) {
+		if s.Name == sdk.UsernamePlaceholder {
+			return username, nil
+		}
+		if params[s.Name] == "" {
+			return "", errors.New("the parameter has no value")
+		}
+		return params[s.Name], nil
+	}
+	own := func(s template.Slot, v string) (string, error) {
+		switch {
+		case s.Kind == template.Word && s.Name == sdk.UsernamePlaceholder:
+			return pair(v, host)
+		case s.Kind == template.Text || !strings.HasPrefix(s.After, ".*"):
+			return "", nil // the dialect's way
+		}
+		name, err := quote.MyGrantDB(v)
+		if s.Kind == template.Name && err == nil {
+			name = name[1 : len(name)-1]
+		}
+		return name, err
+	}
+	r := rendered{}
+	if r.sql, err = c.Render(value, own); err != nil {
+		return rendered{}, err
+	}
+	if r.tokens, err = template.MySQL.Tokens(r.sql); err != nil {
+		return rendered{}, err
+	}
+	return r, r.plain()
+}
+
+// plain refuses what is no single, plain statement.
+func (r rendered) plain() error {
+	for _, t := range r.tokens {
+		switch {
+		case t.Kind == template.Comment:
+			return errors.New("comments are not allowed")
+		case t.Kind == template.Mark && t.Text == ";":
+			return errors.New("a command is one statement without a semicolon")
+		}
+		if why := forbidden[strings.ToUpper(t.Text)]; why != "" && t.Kind == template.Word {
+			return errors.New(t.Text + ": " + why)
+		}
+	}
+	if r.verb() == "" {
+		return errors.New("it is empty")
 	}
 	return nil
 }
 
-func wordByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '$' || c >= 0x80
+// verb is the first word of the statement, in upper case.
+func (r rendered) verb() string {
+	for _, t := range r.tokens {
+		if t.Kind == template.Word {
+			return strings.ToUpper(t.Text)
+		}
+	}
+	return ""
 }
 
-// placeholder reads %Name% at the current place; name is empty for %%.
-func (r *renderer) placeholder() (name string, err error) {
-	name, _, ok := strings.Cut(r.in[r.at+1:], "%")
-	if !ok || (name != "" && !template.ValidName(name)) {
-		return "", renderError("a percent sign begins no placeholder; write %% for a plain one")
-	}
-	r.at += len(name) + 2
-	return name, nil
-}
-
-func (r *renderer) value(name string) (string, error) {
-	if name == sdk.UsernamePlaceholder {
-		return r.username, nil
-	}
-	v, ok := r.params[name]
-	if !ok || v == "" {
-		return "", renderError("the parameter " + name + " has no value")
-	}
-	return v, nil
-}
-
-// bare fills in a placeholder outside quotes.
-func (r *renderer) bare() error {
-	before := byte(' ')
-	if r.at > 0 {
-		before = r.in[r.at-1]
-	}
-	name, err := r.placeholder()
-	if err != nil {
-		return err
-	}
-	if name == "" {
-		r.out.WriteByte('%')
-		return nil
-	}
-	rest := r.in[r.at:]
-	if !strings.ContainsRune(" \t\n(,.=", rune(before)) || (rest != "" && !strings.ContainsRune(" \t\n),.", rune(rest[0]))) {
-		return renderError("%" + name + "% touches other text; put both into quotes or backticks")
-	}
-	v, err := r.value(name)
-	if err != nil {
-		return err
-	}
-	switch {
-	case name == sdk.UsernamePlaceholder:
-		v, err = pair(v, r.host)
-	case strings.HasPrefix(rest, ".*"):
-		v, err = quote.MyGrantDB(v)
-	default:
-		v, err = quote.MyIdent(v)
-	}
-	r.out.WriteString(v)
-	return err
-}
-
-// quoted copies a literal or a quoted identifier and fills in its placeholders.
-func (r *renderer) quoted(q byte) error {
-	end := r.at + 1 // behind the closing quote
-	for {
-		n := strings.IndexByte(r.in[end:], q)
-		if n < 0 {
-			return renderError("a quote is not closed")
-		}
-		end += n + 1
-		if end == len(r.in) || r.in[end] != q {
-			break
-		}
-		end++ // a doubled quote
-	}
-	wildcards := q == '`' && strings.HasPrefix(r.in[end:], ".*")
-	r.out.WriteByte(q)
-	r.at++
-	for r.at < end-1 {
-		if r.in[r.at] != '%' {
-			r.out.WriteByte(r.in[r.at])
-			r.at++
-			continue
-		}
-		name, err := r.placeholder()
-		switch {
-		case err != nil:
-			return err
-		case r.at > end-1:
-			return renderError("a percent sign begins no placeholder; write %% for a plain one")
-		case name == "":
-			r.out.WriteByte('%')
-			continue
-		}
-		v, err := r.value(name)
-		if err != nil {
-			return err
-		}
-		switch {
-		case q == '\'':
-			v, err = quote.MyLit(v)
-		case wildcards:
-			v, err = quote.MyGrantDB(v)
-		default:
-			v, err = quote.MyIdent(v)
-		}
-		if err != nil {
-			return err
-		}
-		r.out.WriteString(v[1 : len(v)-1])
-	}
-	r.out.WriteByte(q)
-	r.at = end
-	return nil
-}
-
-// grantedRole finds the first role of a "GRANT role TO …", which unlike a grant of
-// privileges has no ON.
-func (r *renderer) grantedRole() string {
-	if r.words[0].text != "GRANT" {
+// role is the first role of a "GRANT role TO …", quoted as it stands there; unlike a
+// grant of privileges it has no ON. It is empty for other statements.
+func (r rendered) role() string {
+	if r.verb() != "GRANT" {
 		return ""
 	}
-	sql := r.out.String()
-	for _, w := range r.words {
-		switch w.text {
-		case "ON":
+	var b strings.Builder
+	first, whole := true, false
+	for _, t := range r.tokens {
+		word := ""
+		if t.Kind == template.Word {
+			word = strings.ToUpper(t.Text)
+		}
+		switch {
+		case word == "GRANT" && !whole:
+			whole = true
+		case word == "ON":
 			return ""
-		case "TO":
-			first, _, _ := strings.Cut(sql[r.words[0].end:w.start], ",")
-			return strings.TrimSpace(first)
+		case word == "TO":
+			return strings.TrimSpace(b.String())
+		case t.Kind == template.Mark && t.Text == ",":
+			first = false
+		case first:
+			b.WriteString(t.Text)
 		}
 	}
 	return ""

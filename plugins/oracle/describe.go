@@ -39,6 +39,7 @@ func (connector) Describe() sdk.Description {
 		Name:        "oracle",
 		Title:       "Oracle Database",
 		Version:     "1.0.0",
+		Dialect:     "plsql",
 		Category:    sdk.Database,
 		DefaultPort: 1521, // TCPS endpoints are often at 2484, but no port is set aside for them
 		Options: []sdk.Option{

@@ -33,6 +33,7 @@ func (connector) Describe() sdk.Description {
 		Name:        "postgres",
 		Title:       "PostgreSQL",
 		Version:     "1.0.0",
+		Dialect:     "postgresql",
 		Category:    sdk.Database,
 		DefaultPort: 5432,
 		Options: []sdk.Option{

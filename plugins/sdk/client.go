@@ -36,6 +36,8 @@ var (
 	_ Inspector   = (*Client)(nil)
 	_ Discoverer  = (*Client)(nil)
 	_ Runner      = (*Client)(nil)
+
+	_ RightsChecker = (*Client)(nil)
 )
 
 // Describe says what the connector is. Unlike what a Connector returns, the
@@ -196,6 +198,19 @@ func (c *Client) Run(ctx context.Context, t Target, command string, out Output) 
 			return int(e.ExitStatus), nil
 		}
 	}
+}
+
+// CheckRights implements RightsChecker.
+func (c *Client) CheckRights(ctx context.Context, t Target, r Role, params map[string]string) ([]Right, error) {
+	ctx, timeout, done := c.begin(ctx)
+	defer done()
+	res, err := c.rpc.CheckRights(ctx, &connectorv1.CheckRightsRequest{
+		Target: TargetToProto(t), Role: RoleToProto(r), Params: params, Timeout: DurationToProto(timeout),
+	})
+	if err != nil {
+		return nil, ErrorFromStatus(err)
+	}
+	return RightsFromProto(res.GetRights()), nil
 }
 
 // changeError is ErrorFromStatus for calls that may change the target.

@@ -101,6 +101,24 @@ type Runner interface {
 	Run(ctx context.Context, t Target, command string, out Output) (exitStatus int, err error)
 }
 
+// RightsChecker says what the management account must be allowed to do for a role.
+type RightsChecker interface {
+	// CheckRights lists every right that giving an account the role, and taking it away
+	// again, needs on this target. It logs in with the management account and changes
+	// nothing.
+	CheckRights(ctx context.Context, t Target, r Role, params map[string]string) ([]Right, error)
+}
+
+// Right is something the management account must be allowed to do.
+type Right struct {
+	Name   string // in the target's own words
+	Reason string // what it is needed for
+	Held   bool
+	// Grant is what an administrator of the target runs, as it stands, to give a right
+	// that is not held.
+	Grant string
+}
+
 // Output receives what a command prints, as it prints it.
 type Output interface {
 	Stdout(p []byte)
@@ -129,6 +147,20 @@ type Description struct {
 	NameRule     NameRule
 	PasswordRule PasswordRule
 	Powers       []Power // set by the SDK from the interfaces implemented
+	// Dialect is the language of role commands, the name of one in package template. "" is a
+	// language of the connector's own: placeholders stand for whole words in it.
+	Dialect string
+	// Phases are those whose commands the connector runs; nil: all but verify and facts.
+	Phases []Phase
+	// CommandRule is what role commands must look like, so that a wrong one is refused when
+	// it is saved; zero: anything in the dialect.
+	CommandRule CommandRule
+}
+
+// CommandRule is the grammar of role commands, as they are written, with placeholders.
+type CommandRule struct {
+	Pattern string // RE2, anchored with ^ and $
+	Help    string // in words
 }
 
 // Power is an operation a connector can do.
@@ -142,6 +174,7 @@ const (
 	PowerInspect   Power = "inspect"
 	PowerDiscover  Power = "discover"
 	PowerRun       Power = "run"
+	PowerRights    Power = "rights"
 )
 
 // Option is a setting of a target.
@@ -178,7 +211,10 @@ type Role struct {
 // Phase is a point in an account's life at which a role has commands.
 type Phase string
 
-// The phases.
+// The phases. Commands of verify and facts change nothing, and are run by the management
+// account at the end of a change that leaves a usable account: one of verify that fails
+// fails the change; what one of facts prints becomes the attribute facts-1, facts-2, … of
+// the account's facts.
 const (
 	PhaseCreate  Phase = "create"
 	PhaseGrant   Phase = "grant"
@@ -187,6 +223,8 @@ const (
 	PhaseDisable Phase = "disable"
 	PhaseRevoke  Phase = "revoke"
 	PhaseRemove  Phase = "remove"
+	PhaseVerify  Phase = "verify"
+	PhaseFacts   Phase = "facts"
 )
 
 // RoleParam is a value asked for when a role is used; commands refer to it as %Name%.

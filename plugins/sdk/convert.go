@@ -225,6 +225,13 @@ func DescriptionToProto(d Description) *connectorv1.Description {
 			Excluded: d.PasswordRule.Excluded, AsciiOnly: d.PasswordRule.ASCIIOnly,
 		},
 		Protocol: ProtocolVersion,
+		Dialect:  d.Dialect,
+	}
+	for _, p := range d.Phases {
+		m.Phases = append(m.Phases, string(p))
+	}
+	if d.CommandRule != (CommandRule{}) {
+		m.CommandRule = &connectorv1.CommandRule{Pattern: d.CommandRule.Pattern, Help: d.CommandRule.Help}
 	}
 	for _, o := range d.Options {
 		m.Options = append(m.Options, &connectorv1.Option{
@@ -252,6 +259,11 @@ func DescriptionFromProto(m *connectorv1.Description) Description {
 			MinLength: int(m.GetPasswordRule().GetMinLength()), MaxLength: int(m.GetPasswordRule().GetMaxLength()),
 			Excluded: m.GetPasswordRule().GetExcluded(), ASCIIOnly: m.GetPasswordRule().GetAsciiOnly(),
 		},
+		Dialect:     m.GetDialect(),
+		CommandRule: CommandRule{Pattern: m.GetCommandRule().GetPattern(), Help: m.GetCommandRule().GetHelp()},
+	}
+	for _, p := range m.GetPhases() {
+		d.Phases = append(d.Phases, Phase(p))
 	}
 	for _, o := range m.GetOptions() {
 		d.Options = append(d.Options, Option{
@@ -265,6 +277,24 @@ func DescriptionFromProto(m *connectorv1.Description) Description {
 		d.Powers = append(d.Powers, Power(p))
 	}
 	return d
+}
+
+// RightsToProto returns the messages for rs.
+func RightsToProto(rs []Right) []*connectorv1.Right {
+	var ms []*connectorv1.Right
+	for _, r := range rs {
+		ms = append(ms, &connectorv1.Right{Name: valid(r.Name), Reason: valid(r.Reason), Held: r.Held, Grant: valid(r.Grant)})
+	}
+	return ms
+}
+
+// RightsFromProto is the inverse of RightsToProto.
+func RightsFromProto(ms []*connectorv1.Right) []Right {
+	var rs []Right
+	for _, m := range ms {
+		rs = append(rs, Right{Name: m.GetName(), Reason: m.GetReason(), Held: m.GetHeld(), Grant: m.GetGrant()})
+	}
+	return rs
 }
 
 func timeToProto(t time.Time) *timestamppb.Timestamp {

@@ -72,7 +72,7 @@ func (s *server) checkIntent(in Intent) error {
 	if in.Role.Name == "" {
 		return nil
 	}
-	if err := in.Role.Validate(); err != nil {
+	if err := s.description.CheckRole(in.Role); err != nil {
 		return err
 	}
 	return in.Role.CheckParams(in.Params)

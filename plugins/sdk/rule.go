@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -12,10 +13,14 @@ import (
 )
 
 var (
-	phases     = []Phase{PhaseCreate, PhaseGrant, PhaseRotate, PhaseEnable, PhaseDisable, PhaseRevoke, PhaseRemove}
+	// phases are in the order of an account's life. The first usualPhases of them are what a
+	// connector runs unless it says otherwise.
+	phases     = []Phase{PhaseCreate, PhaseGrant, PhaseRotate, PhaseEnable, PhaseDisable, PhaseRevoke, PhaseRemove, PhaseVerify, PhaseFacts}
 	categories = []Category{OperatingSystem, Database, ActiveDirectory}
 	nameOf     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`)
 )
+
+const usualPhases = 7
 
 // UsernamePlaceholder is the name of the one placeholder every role command may use
 // besides the role's own parameters: %Username%, the account's effective name.
@@ -147,6 +152,57 @@ func (r Role) Validate() error {
 	return nil
 }
 
+// CheckRole reports whether the connector can have the role: what Role.Validate does,
+// that it runs the commands of all the role's phases, and that every command can be read
+// in its dialect, with placeholders where a value can be written safely.
+func (d Description) CheckRole(r Role) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	known := []string{UsernamePlaceholder}
+	for _, p := range r.Params {
+		known = append(known, p.Name)
+	}
+	for _, phase := range phases { // in order, so that it is always the same fault that is named
+		for _, command := range r.Phases[phase] {
+			if !slices.Contains(d.runs(), phase) {
+				return Errorf(ClassInvalid, "role %s: connector %s runs no commands of the phase %s", r.Name, d.Name, phase)
+			}
+			if err := d.CommandRule.check(command); err != nil {
+				return Errorf(ClassInvalid, "role %s, phase %s: %v", r.Name, phase, err)
+			}
+			if err := template.Check(d.Dialect, command, known); err != nil {
+				e := Errorf(ClassInvalid, "role %s, phase %s: %v", r.Name, phase, err)
+				if f, ok := errors.AsType[*template.Fault](err); ok {
+					e = Errorf(ClassInvalid, "role %s, phase %s, at character %d of %q: %s", r.Name, phase, template.At(command, f.At), command, f.Message).
+						WithFix("%s", f.Fix)
+				}
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+func (r CommandRule) check(command string) error {
+	if r.Pattern == "" {
+		return nil
+	}
+	pattern, err := compiled(r.Pattern)
+	if err == nil && !pattern.MatchString(command) {
+		err = fmt.Errorf("%q is no command of this connector: %s", command, r.Help)
+	}
+	return err
+}
+
+// runs are the phases whose commands the connector runs.
+func (d Description) runs() []Phase {
+	if len(d.Phases) == 0 {
+		return phases[:usualPhases]
+	}
+	return d.Phases
+}
+
 // Validate reports what is wrong with the description. Serve refuses to serve a
 // connector whose description is not valid.
 func (d Description) Validate() error {
@@ -181,13 +237,26 @@ func (d Description) Validate() error {
 			return Errorf(ClassInvalid, "connector %s: the default of option %q is not allowed", d.Name, o.Name)
 		}
 	}
+	if _, ok := template.DialectOf(d.Dialect); !ok && d.Dialect != "" {
+		return Errorf(ClassInvalid, "connector %s: there is no dialect %q", d.Name, d.Dialect)
+	}
+	if d.CommandRule != (CommandRule{}) {
+		if err := anchored(d.CommandRule.Pattern); err != nil || d.CommandRule.Help == "" {
+			return Errorf(ClassInvalid, "connector %s: the command rule needs an anchored pattern and words for people: %v", d.Name, err)
+		}
+	}
+	for _, p := range d.Phases {
+		if !slices.Contains(phases, p) {
+			return Errorf(ClassInvalid, "connector %s: unknown phase %q", d.Name, p)
+		}
+	}
 	seen = map[string]bool{}
 	for _, r := range d.Roles {
 		if seen[r.Name] {
 			return Errorf(ClassInvalid, "connector %s: role %q is declared twice", d.Name, r.Name)
 		}
 		seen[r.Name] = true
-		if err := r.Validate(); err != nil {
+		if err := d.CheckRole(r); err != nil {
 			return err
 		}
 	}

@@ -164,8 +164,27 @@ func TestDescriptionsThatLieAreNotServed(t *testing.T) {
 		"placeholder": func(d *sdk.Description) {
 			d.Roles[0].Phases = map[sdk.Phase][]string{sdk.PhaseGrant: {"x %Unknown%"}}
 		},
-		"percent": func(d *sdk.Description) { d.Roles[0].Phases = map[sdk.Phase][]string{sdk.PhaseGrant: {"100% x"}} },
-		"phase":   func(d *sdk.Description) { d.Roles[0].Phases = map[sdk.Phase][]string{"later": {"x"}} },
+		"percent":  func(d *sdk.Description) { d.Roles[0].Phases = map[sdk.Phase][]string{sdk.PhaseGrant: {"100% x"}} },
+		"phase":    func(d *sdk.Description) { d.Roles[0].Phases = map[sdk.Phase][]string{"later": {"x"}} },
+		"dialect":  func(d *sdk.Description) { d.Dialect = "cobol" },
+		"no phase": func(d *sdk.Description) { d.Phases = []sdk.Phase{"later"} },
+		"phase that is not run": func(d *sdk.Description) {
+			d.Roles[0].Phases = map[sdk.Phase][]string{sdk.PhaseVerify: {"x"}}
+		},
+		"command that does not parse": func(d *sdk.Description) {
+			d.Dialect, d.Roles[0].Phases = "tsql", map[sdk.Phase][]string{sdk.PhaseGrant: {"PRINT '%P%"}}
+		},
+		"placeholder in a comment": func(d *sdk.Description) {
+			d.Dialect, d.Roles[0].Phases = "tsql", map[sdk.Phase][]string{sdk.PhaseGrant: {"PRINT 1 -- %P%"}}
+		},
+		"loose command rule": func(d *sdk.Description) { d.CommandRule = sdk.CommandRule{Pattern: "x", Help: "x"} },
+		"mute command rule":  func(d *sdk.Description) { d.CommandRule = sdk.CommandRule{Pattern: "^x$"} },
+		"command that breaks the rule": func(d *sdk.Description) {
+			d.CommandRule = sdk.CommandRule{Pattern: "^y .*$", Help: "y and more"}
+		},
+		"placeholder within a word": func(d *sdk.Description) {
+			d.Roles[0].Phases = map[sdk.Phase][]string{sdk.PhaseGrant: {"x=%P%"}}
+		},
 		"loose parameter": func(d *sdk.Description) {
 			d.Roles[0].Params = []sdk.RoleParam{{Name: "P", Pattern: "a"}}
 		},
@@ -179,6 +198,23 @@ func TestDescriptionsThatLieAreNotServed(t *testing.T) {
 		if err := d.Validate(); sdk.ClassOf(err) != sdk.ClassInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAConnectorSaysWhichPhasesItRuns(t *testing.T) {
+	t.Parallel()
+	d := description()
+	role := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{sdk.PhaseFacts: {"x %Username%"}}}
+	if err := d.CheckRole(role); sdk.ClassOf(err) != sdk.ClassInvalid {
+		t.Errorf("commands nobody runs: %v", err)
+	}
+	d.Phases = []sdk.Phase{sdk.PhaseFacts}
+	if err := d.CheckRole(role); err != nil {
+		t.Error(err)
+	}
+	role.Phases[sdk.PhaseGrant] = []string{"y"}
+	if err := d.CheckRole(role); sdk.ClassOf(err) != sdk.ClassInvalid {
+		t.Errorf("commands nobody runs: %v", err)
 	}
 }
 

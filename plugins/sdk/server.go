@@ -50,6 +50,8 @@ func powersOf(c Connector) []Power {
 	add(ok, PowerDiscover)
 	_, ok = c.(Runner)
 	add(ok, PowerRun)
+	_, ok = c.(RightsChecker)
+	add(ok, PowerRights)
 	return ps
 }
 
@@ -240,6 +242,33 @@ func (s *server) Run(req *connectorv1.RunRequest, stream connectorv1.Connector_R
 			Event: &connectorv1.RunEvent_ExitStatus{ExitStatus: int32(status)}, //nolint:gosec // exit statuses are small
 		})
 	})
+}
+
+func (s *server) CheckRights(ctx context.Context, req *connectorv1.CheckRightsRequest) (*connectorv1.CheckRightsResponse, error) {
+	p, ok := s.connector.(RightsChecker)
+	if !ok {
+		return nil, s.unsupported(PowerRights)
+	}
+	var rights []Right
+	err := s.call(ctx, "check rights", false, req.GetTimeout(), func(ctx context.Context) (err error) {
+		t, err := s.target(req.GetTarget())
+		if err != nil {
+			return err
+		}
+		r := RoleFromProto(req.GetRole())
+		if err := s.description.CheckRole(r); err != nil {
+			return err
+		}
+		if err := r.CheckParams(req.GetParams()); err != nil {
+			return err
+		}
+		rights, err = p.CheckRights(ctx, t, r, req.GetParams())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &connectorv1.CheckRightsResponse{Rights: RightsToProto(rights)}, nil
 }
 
 // runOutput sends what a command prints, in pieces that fit into a message.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -89,10 +90,45 @@ func TestPowersThatAreMissingAreUnsupported(t *testing.T) {
 	_, calls["inspect"] = client.Inspect(ctx, target, "a")
 	calls["discover"] = client.Discover(ctx, target, func(sdk.Facts) bool { return true })
 	_, calls["run"] = client.Run(ctx, target, "true", nil)
+	_, calls["rights"] = client.CheckRights(ctx, target, sdk.Role{}, nil)
 	for name, err := range calls {
 		if sdk.ClassOf(err) != sdk.ClassUnsupported {
 			t.Errorf("%s: %v, want class unsupported", name, err)
 		}
+	}
+}
+
+// checker answers questions about rights.
+type checker struct{ bare }
+
+func (checker) CheckRights(_ context.Context, t sdk.Target, r sdk.Role, params map[string]string) ([]sdk.Right, error) {
+	return []sdk.Right{
+		{Name: r.Name + params["P"], Reason: t.Options["mode"], Held: true},
+		{Name: "CREATE", Reason: "make accounts", Grant: "GRANT CREATE"},
+	}, nil
+}
+
+func TestRightsAreAskedForRolesThatAreWellFormed(t *testing.T) {
+	t.Parallel()
+	client, _, _ := serve(t, checker{})
+	d, err := client.Describe(t.Context())
+	if err != nil || !slices.Equal(d.Powers, []sdk.Power{sdk.PowerRights}) {
+		t.Fatalf("powers %v, %v", d.Powers, err)
+	}
+	role := sdk.Role{Name: "r", Version: 1, Params: []sdk.RoleParam{{Name: "P", Pattern: "^[a-z]$", Required: true}}}
+	got, err := client.CheckRights(t.Context(), target, role, map[string]string{"P": "x"})
+	want := []sdk.Right{{Name: "rx", Reason: "a", Held: true}, {Name: "CREATE", Reason: "make accounts", Grant: "GRANT CREATE"}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	for name, params := range map[string]map[string]string{"missing": nil, "unfitting": {"P": "1"}, "unknown": {"P": "x", "Q": "x"}} {
+		if _, err := client.CheckRights(t.Context(), target, role, params); sdk.ClassOf(err) != sdk.ClassInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	role.Phases = map[sdk.Phase][]string{sdk.PhaseGrant: {"x=%P%"}}
+	if _, err := client.CheckRights(t.Context(), target, role, map[string]string{"P": "x"}); sdk.ClassOf(err) != sdk.ClassInvalid {
+		t.Errorf("a command in which no value is safe: %v", err)
 	}
 }
 

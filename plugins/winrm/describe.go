@@ -21,6 +21,7 @@ func (connector) Describe() sdk.Description {
 		Name:        "winrm",
 		Title:       "Windows Server (WinRM)",
 		Version:     "1.0.0",
+		Dialect:     "powershell",
 		Category:    sdk.OperatingSystem,
 		DefaultPort: 5986,
 		Options: []sdk.Option{

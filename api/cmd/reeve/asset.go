@@ -48,7 +48,7 @@ func (m *managementFlags) request(a *app) (*client.ManagementAccountRequest, err
 func (a *app) assetCmd() *cobra.Command {
 	return group("asset", "Manage the systems on which accounts live",
 		"  reeve asset list\n  reeve asset add web01 --site dmz --connector ssh --address 192.0.2.10 --username root --password-file -",
-		a.assetAddCmd(), a.assetListCmd(), a.assetShowCmd(), a.assetVerifyCmd(), a.assetTrustCmd(), a.assetManagementCmd(), a.assetRetireCmd())
+		a.assetAddCmd(), a.assetListCmd(), a.assetShowCmd(), a.assetVerifyCmd(), a.assetRightsCmd(), a.assetTrustCmd(), a.assetManagementCmd(), a.assetRetireCmd())
 }
 
 func (a *app) assetAddCmd() *cobra.Command {
@@ -173,14 +173,22 @@ func (a *app) assetListCmd() *cobra.Command {
 				var rows [][]any
 				for _, as := range items {
 					rows = append(rows, []any{as.Name, as.Site, as.Connector, fmt.Sprintf("%s:%d", as.Address, as.Port),
-						strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)), managementState(as)})
+						strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)), legacyMark(as), managementState(as)})
 				}
-				a.table([]any{"name", "site", "connector", "address", "product", "management account"}, rows)
+				a.table([]any{"name", "site", "connector", "address", "product", "protection", "management account"}, rows)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&site, "site", "", "only assets of this site")
 	return cmd
+}
+
+// legacyMark warns of an asset that may be reached without the protection others have.
+func legacyMark(as client.Asset) string {
+	if as.Legacy {
+		return "⚠ legacy"
+	}
+	return ""
 }
 
 // keyChanged reports whether the asset shows another key than the trusted one, which is
@@ -231,7 +239,7 @@ func (a *app) showAsset(as client.Asset) error {
 	return a.show(as, func() {
 		kv := []string{"asset", as.Name, "id", as.Id, "site", as.Site, "connector", as.Connector, "address", fmt.Sprintf("%s:%d", as.Address, as.Port),
 			"description", str(as.Description), "options", sortedPairs(as.Options), "product", strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)),
-			"status", as.Status, "alert", str(as.Alert), "host key to approve", str(as.PendingFingerprint), "management account", managementState(as)}
+			"status", as.Status, "protection", legacyMark(as), "alert", str(as.Alert), "host key to approve", str(as.PendingFingerprint), "management account", managementState(as)}
 		if as.Trusted != nil {
 			kv = append(kv, "trusted", strings.Join(*as.Trusted, "\n"))
 		}

@@ -36,10 +36,12 @@ var answers = map[string]string{
 		{"id":"agent_2","name":"dmz-2","site":"dmz","status":"banned","connected":false}]}`,
 	"/v1/connectors": `{"items":[{"name":"ssh","title":"Linux hosts over SSH","version":"1.0.0","category":"operating_system","default_port":22,
 		"digests":[{"sha256":"aa"},{"sha256":"bb","revoked_at":"2026-11-22T15:00:00Z"}]}]}`,
-	"/v1/roles": `{"items":[{"name":"linux-backup-operator","connector":"ssh","category":"operating_system","title":"Backup operator","version":1,"high_risk":true,
-		"params":[{"name":"Paths","help":"absolute directories"}],"phases":[{"phase":"grant","commands":["group? backup","sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/tar"]}]}]}`,
-	"/v1/assets":       `{"items":[` + web01 + `,` + web02 + `,` + web03 + `,` + web04 + `]}`,
-	"/v1/assets/web01": web01,
+	"/v1/roles":                       `{"items":[` + backupRole + `,` + sysadmin + `]}`,
+	"/v1/roles/linux-backup-operator": backupRole,
+	"/v1/roles/our-sysadmin":          sysadmin,
+	"/v1/assets":                      `{"items":[` + web01 + `,` + web02 + `,` + web03 + `,` + web04 + `]}`,
+	"/v1/assets/web01":                web01,
+	"/v1/assets/web03":                web03,
 	"/v1/accounts": `{"items":[` + alice + `,{"id":"acct_2","name":"carol","asset":"web01","connector":"ssh","state":"removed","sync":"unproven","role":"linux-standard","role_version":1,
 		"password_mode":"generated","rotation_enabled":true}]}`,
 	"/v1/accounts/pam_alice@web01": alice,
@@ -53,8 +55,15 @@ const (
 	assetStart = `"connector":"ssh","address":"192.0.2.10","port":22,"site":"dmz","status":"active","created_at":"2026-11-22T15:00:00Z"`
 	web01      = `{"id":"asset_1","name":"web01",` + assetStart + `,"product":"debian","product_version":"12","options":{"shell":"/bin/bash"},"trusted":["SHA256:aaa","SHA256:bbb"],
 		"management_account":{"username":"root","verified":true,"verified_at":"2026-11-22T15:00:00Z","verified_by":"dmz-1"}}`
+	backupRole = `{"name":"linux-backup-operator","connector":"ssh","category":"operating_system","title":"Backup operator","version":1,"high_risk":true,"predefined":true,
+		"params":[{"name":"Paths","help":"absolute directories"}],"phases":[{"phase":"grant","commands":["group? backup","sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/tar"]}],
+		"created_at":"2026-11-22T15:00:00Z"}`
+	sysadmin = `{"name":"our-sysadmin","connector":"mssql","category":"database","title":"Ours","version":2,"high_risk":false,"predefined":false,"params":[],
+		"phases":[{"phase":"grant","commands":["CALL master..sp_addsrvrolemember @loginame = N'%Username%', @rolename = N'sysadmin'"]}],
+		"advice":[{"phase":"grant","command":"CALL master..sp_addsrvrolemember @loginame = N'%Username%', @rolename = N'sysadmin'",
+		"modern":"ALTER SERVER ROLE [sysadmin] ADD MEMBER %Username%","reason":"it is old"}],"created_at":"2026-11-22T15:00:00Z","created_by":"root"}`
 	web02 = `{"id":"asset_2","name":"web02",` + assetStart + `,"pending_fingerprint":"SHA256:ccc","alert":"first contact","management_account":{"username":"root","verified":false}}`
-	web03 = `{"id":"asset_3","name":"web03",` + assetStart + `,"management_account":{"username":"ops","verified":true,"missing_rights":["chpasswd"]}}`
+	web03 = `{"id":"asset_3","name":"web03",` + assetStart + `,"legacy":true,"management_account":{"username":"ops","verified":true,"missing_rights":["chpasswd"]}}`
 	web04 = `{"id":"asset_4","name":"web04",` + assetStart + `,"management_account":{"username":"ops","verified":false,"last_error":{"class":"auth_failed","message":"refused","at":"2026-11-22T15:00:00Z"}}}`
 	alice = `{"id":"acct_1","name":"pam_alice","prefix":"pam_","asset":"web01","connector":"ssh","state":"active","sync":"stranded","role":"linux-admin-sudo","role_version":1,
 		"owner":"bob","password_mode":"generated","password_version":3,"rotation_enabled":true,"identity":"1000","verified_at":"2026-11-22T15:00:00Z","expires_at":"2027-01-31T00:00:00Z",
@@ -67,8 +76,8 @@ const (
 
 // views are the commands people look at most.
 var views = []string{
-	"status", "cluster status", "whoami", "token list", "site list", "agent list", "connector list", "role list", "role show linux-backup-operator",
-	"asset list", "asset show web01", "account list", "account show pam_alice@web01 --plans", "job list", "job show job_1", "audit list",
+	"status", "cluster status", "whoami", "token list", "site list", "agent list", "connector list", "role list", "role show linux-backup-operator", "role show our-sysadmin", "role show our-sysadmin --export",
+	"asset list", "asset show web01", "asset show web03", "account list", "account show pam_alice@web01 --plans", "job list", "job show job_1", "audit list",
 }
 
 func face(t *testing.T) string {

@@ -88,7 +88,8 @@ func DialectOf(name string) (*Dialect, bool) {
 	return Dialects[i], true
 }
 
-// Tokens reads a command as the target will, placeholders excepted. An error says what is not closed or not allowed.
+// Tokens reads a command as the target will, placeholders excepted. An error says what is not closed or not allowed, and
+// comes with the tokens before it.
 func (d *Dialect) Tokens(command string) ([]Token, error) {
 	if !utf8.ValidString(command) {
 		return nil, errors.New("it is not UTF-8 text")
@@ -117,10 +118,10 @@ const (
 var probes = []string{"a", `'`, `"`, "`", `]`, `'' OR 1=1 --`, `"; DROP`, `$(id)`, "`id`", `\`, `\'`, `*/`, `%0a`, `a b`, "’", "‛x", `)(cn=*`, `,dc=x`, `#`, `-x`, `$x`, `{}`, `@(`}
 
 // Parse finds the placeholders of a command and where they stand. It refuses a command in which a value could be read as
-// something else: in comments, touching other text, in strings with rules of their own.
+// something else: in comments, touching other text, in strings with rules of their own. An error is a [*Fault].
 func (d *Dialect) Parse(command string) (*Command, error) {
 	if len(command) > maxCommand {
-		return nil, fmt.Errorf("it has more than %d bytes", maxCommand)
+		return nil, &Fault{Code: Malformed, At: maxCommand, Message: fmt.Sprintf("it has more than %d bytes", maxCommand), Fix: "make several commands of it"}
 	}
 	c := &Command{dialect: d}
 	mark := "zq"
@@ -128,23 +129,37 @@ func (d *Dialect) Parse(command string) (*Command, error) {
 		mark += "q"
 	}
 	var b strings.Builder
-	err := expand(command, func(text string) { b.WriteString(text) }, func(name string) error {
+	var places where
+	var ats []int // of the slots, in the command
+	joined := 0
+	err := expand(command, func(text string, at int) {
+		places.add(joined, at)
+		joined += len(text)
+		b.WriteString(text)
+	}, func(name string, at int) error {
 		c.parts = append(c.parts, b.String())
 		b.Reset()
 		c.slots = append(c.slots, Slot{Name: name})
 		c.marks = append(c.marks, mark+strconv.Itoa(len(c.slots))+"z")
+		places.add(joined, at)
+		joined += len(c.marks[len(c.marks)-1])
+		ats = append(ats, at)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	if len(c.slots) > maxSlots {
-		return nil, fmt.Errorf("it has more than %d placeholders", maxSlots)
+		return nil, &Fault{Code: Malformed, At: ats[maxSlots], Message: fmt.Sprintf("it has more than %d placeholders", maxSlots), Fix: "make several commands of it"}
 	}
 	c.parts = append(c.parts, b.String())
 	tokens, err := d.Tokens(c.join(c.marks))
 	if err != nil {
-		return nil, err
+		at := 0
+		for _, t := range tokens {
+			at += len(t.Text)
+		}
+		return nil, faultOf(err, Malformed, places.of(at), "correct the command; it is read as "+d.name)
 	}
 	found := 0
 	for i, t := range tokens {
@@ -154,17 +169,17 @@ func (d *Dialect) Parse(command string) (*Command, error) {
 			}
 			found++
 			if err := c.place(k, tokens, i); err != nil {
-				return nil, fmt.Errorf("%%%s%%: %w", c.slots[k].Name, err)
+				return nil, faultOf(fmt.Errorf("%%%s%%: %w", c.slots[k].Name, err), UnsafePlaceholder, ats[k], fixOf(t.Kind))
 			}
 		}
 	}
 	if found != len(c.slots) {
-		return nil, errors.New("a placeholder is part of something that is not understood")
+		return nil, faultOf(errors.New("a placeholder is part of something that is not understood"), UnsafePlaceholder, ats[0], fixOf(Opaque))
 	}
 	for _, p := range probes {
 		_, err := c.Render(func(Slot) (string, error) { return p, nil }, nil)
 		if errors.Is(err, errAnother) {
-			return nil, fmt.Errorf("a value such as %s would make another command of it", strconv.Quote(p))
+			return nil, faultOf(fmt.Errorf("a value such as %s would make another command of it", strconv.Quote(p)), UnsafePlaceholder, ats[0], fixOf(Opaque))
 		}
 	}
 	return c, nil

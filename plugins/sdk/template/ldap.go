@@ -13,7 +13,7 @@ func lexName(s string) ([]Token, error) {
 	for s != "" {
 		n := strings.IndexByte(s, '=')
 		if n < 0 {
-			return nil, errors.New("a name is made of type=value, separated by commas")
+			return out, errors.New("a name is made of type=value, separated by commas")
 		}
 		out = append(out, asWritten(s[:n]), Token{Kind: Mark, Text: "=", Value: "="})
 		s = s[n+1:]
@@ -22,13 +22,13 @@ func lexName(s string) ([]Token, error) {
 		for i < len(s) && strings.IndexByte(",+;", s[i]) < 0 {
 			switch {
 			case s[i] == '"' || s[i] == '<' || s[i] == '>':
-				return nil, fmt.Errorf("a value holds a %q; write it as \\%02X", s[i], s[i])
+				return out, fmt.Errorf("a value holds a %q; write it as \\%02X", s[i], s[i])
 			case s[i] == '#' && i == 0:
-				return nil, errors.New("values in hexadecimal are not understood here")
+				return out, errors.New("values in hexadecimal are not understood here")
 			case s[i] == '\\':
 				b, n, err := unescaped(s[i:], true)
 				if err != nil {
-					return nil, err
+					return out, err
 				}
 				value = append(value, b)
 				i += n
@@ -43,7 +43,7 @@ func lexName(s string) ([]Token, error) {
 		if s = s[i:]; s != "" {
 			out = append(out, Token{Kind: Mark, Text: s[:1], Value: s[:1]})
 			if s = s[1:]; s == "" {
-				return nil, errors.New("it ends with a separator")
+				return out, errors.New("it ends with a separator")
 			}
 		}
 	}
@@ -103,7 +103,7 @@ func lexFilter(s string) ([]Token, error) {
 		}
 		n := strings.IndexAny(s, "=()")
 		if n <= 0 || s[n] != '=' || depth == 0 {
-			return nil, errors.New("a filter is made of (attribute=value)")
+			return out, errors.New("a filter is made of (attribute=value)")
 		}
 		out = append(out, asWritten(s[:n]))
 		s = s[n:]
@@ -123,20 +123,20 @@ func lexFilter(s string) ([]Token, error) {
 				}
 				b, n, err := unescaped(s[i:], false)
 				if err != nil {
-					return nil, err
+					return out, err
 				}
 				value = append(value, b)
 				i += n
 			}
 			if i == 0 {
-				return nil, errors.New(`a value holds a "("; write it as \28`)
+				return out, errors.New(`a value holds a "("; write it as \28`)
 			}
 			out = append(out, Token{Kind: Text, Text: s[:i], Value: string(value), form: "filter", piece: true})
 			s = s[i:]
 		}
 	}
 	if depth != 0 {
-		return nil, errors.New("its brackets do not match")
+		return out, errors.New("its brackets do not match")
 	}
 	return out, nil
 }

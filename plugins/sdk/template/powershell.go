@@ -19,7 +19,7 @@ func lexPowerShell(s string) ([]Token, error) {
 	l := powerShell{in: s}
 	for l.at < len(s) {
 		if err := l.next(); err != nil {
-			return nil, err
+			return l.out, err
 		}
 	}
 	return l.out, nil

@@ -46,7 +46,7 @@ func (l sql) lex(s string) ([]Token, error) {
 	for s != "" {
 		t, err := l.next(s)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		if t.Value == "" && t.Kind != Text && t.Kind != Name {
 			t.Value = t.Text

@@ -54,7 +54,7 @@ func Placeholders(command string) ([]string, error) {
 // looked at again. The first error of value ends it.
 func Expand(command string, value func(name string) (string, error)) (string, error) {
 	var b strings.Builder
-	err := expand(command, func(text string) { b.WriteString(text) }, func(name string) error {
+	err := expand(command, func(text string, _ int) { b.WriteString(text) }, func(name string, _ int) error {
 		v, err := value(name)
 		if err != nil {
 			return fmt.Errorf("%%%s%%: %w", name, err)
@@ -68,25 +68,30 @@ func Expand(command string, value func(name string) (string, error)) (string, er
 	return b.String(), nil
 }
 
-// expand calls text for what stands as it is, and slot for each placeholder, in their order.
-func expand(command string, text func(string), slot func(name string) error) error {
+// expand calls text for what stands as it is, and slot for each placeholder, in their order, with the byte at which
+// it stands. An error of its own is a *Fault.
+func expand(command string, text func(s string, at int), slot func(name string, at int) error) error {
+	malformed := func(at int) error { // without what stands there: errors of commands are shown and logged
+		return &Fault{Code: Malformed, At: at, Message: fmt.Sprintf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", at),
+			Fix: "write %% for a plain percent sign"}
+	}
 	rest := command
 	for {
 		before, after, found := strings.Cut(rest, "%")
-		text(before)
+		at := len(command) - len(rest)
+		text(before, at)
 		if !found {
 			return nil
 		}
+		at += len(before)
 		name, after, found := strings.Cut(after, "%")
 		switch {
-		case !found:
-			return fmt.Errorf("a percent sign at byte %d begins no placeholder; write %%%% for a plain one", len(command)-len(rest)+len(before))
-		case name == "":
-			text("%")
-		case !ValidName(name):
-			return fmt.Errorf("%%%s%% is no placeholder; write %%%% for a plain percent sign", name)
+		case found && name == "":
+			text("%", at)
+		case !found || !ValidName(name):
+			return malformed(at)
 		default:
-			if err := slot(name); err != nil {
+			if err := slot(name, at); err != nil {
 				return err
 			}
 		}

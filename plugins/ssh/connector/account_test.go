@@ -68,6 +68,185 @@ func TestRolesGiveWhatTheySay(t *testing.T) {
 	b.untouched("docker1")
 }
 
+func TestNarrowRolesGiveNoMore(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	sudo := func(account, command string) string {
+		return b.inside("su " + account + " -c 'sudo -n " + command + "' 2>&1; true")
+	}
+	for account, c := range map[string]struct {
+		role   string
+		params map[string]string
+		may    []string
+		mayNot []string
+	}{
+		"webadm": {"linux-web-admin", map[string]string{"Units": "nginx.service"}, []string{"/usr/bin/systemctl reload nginx.service", "/usr/sbin/nginx -t"},
+			[]string{"/usr/bin/systemctl reload sshd", "/usr/sbin/nginx -c /tmp/x", "/bin/sh"}},
+		"netop": {"linux-network-operator", map[string]string{"Interfaces": "lo eth0"}, []string{"/usr/sbin/ip address show", "/usr/sbin/ip link set dev eth0 down"},
+			[]string{"/usr/sbin/ip netns exec x sh", "/usr/sbin/ip link set dev eth1 down", "/usr/bin/tcpdump -nn -c 1000 -i lo -z /bin/sh", "/bin/sh"}},
+		"audit": {"linux-audit-readonly", nil, []string{"/usr/bin/cat /etc/sudoers", "/usr/sbin/auditctl -l"},
+			[]string{"/usr/bin/cat /etc/shadow", "/usr/bin/cat /etc/sudoers /etc/shadow", "/usr/sbin/auditctl -D", "/bin/sh"}},
+	} {
+		r := b.provision(account, c.role, c.params)
+		if again := b.provision(account, c.role, c.params); again.Changed || len(r.Facts.Grants) == 0 {
+			t.Errorf("%s: again %t, grants %q", c.role, again.Changed, r.Facts.Grants)
+		}
+		rules := b.inside("sudo -l -U " + account)
+		for _, command := range c.may {
+			if !strings.Contains(rules, command) {
+				t.Errorf("%s may not run %q:\n%s", c.role, command, rules)
+			}
+		}
+		for _, command := range c.mayNot {
+			if got := sudo(account, command); !strings.Contains(got, "password is required") {
+				t.Errorf("%s may run %q: %s", c.role, command, got)
+			}
+		}
+	}
+	if got := sudo("audit", "/usr/bin/cat /etc/sudoers"); !strings.Contains(got, "root") {
+		t.Errorf("the auditor reads %q", got)
+	}
+}
+
+func TestFileTransferAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	params := map[string]string{"Group": "sftponly"}
+	in := b.intent(sdk.Provision, "files", "linux-sftp-only")
+	in.Params = params
+	_, err := b.apply(t.Context(), in)
+	b.wantClass("without the group", err, sdk.ClassUnsupported)
+	b.inside("groupadd sftponly")
+	b.reconfigure("$a Match Group sftponly\\nForceCommand internal-sftp", "sshd -t")
+	b.eventually("sshd listens again", func() bool {
+		c, err := b.login("root", ssh.Password(rootPassword))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+	r := b.provision("files", "linux-sftp-only", params)
+	if got := r.Facts.Attributes["shell"]; got != "/usr/sbin/nologin" || !slices.Contains(r.Facts.Groups, "sftponly") {
+		t.Errorf("shell %q, groups %v", got, r.Facts.Groups)
+	}
+	if again := b.provision("files", "linux-sftp-only", params); again.Changed {
+		t.Error("provisioning again changed something")
+	}
+	v, err := (connector.Connector{}).Verify(t.Context(), b.target, sdk.Credential{Username: "files", Password: sdk.NewSecret([]byte(accountPassword))})
+	if err != nil || v.Kind != sdk.VerdictOK {
+		t.Errorf("verify: %+v, %v", v, err)
+	}
+	client, err := b.login("files", ssh.Password(accountPassword))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := session.Output("id -u"); err == nil || !strings.Contains(string(out), "sftp connections only") {
+		t.Errorf("a command runs: %q, %v", out, err)
+	}
+}
+
+func TestAKeyLogsIn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	signer, line, _ := newKey(t)
+	words := strings.Fields(line)
+	params := map[string]string{"KeyType": words[0], "Key": words[1]}
+	r := b.provision("keyed", "linux-ssh-key-only", params)
+	if !strings.Contains(r.Facts.Attributes["authorized_keys"], ssh.FingerprintSHA256(signer.PublicKey())) {
+		t.Errorf("attributes %v", r.Facts.Attributes)
+	}
+	b.inside("printf %s '# by hand' >>/home/keyed/.ssh/authorized_keys")
+	other, line, _ := newKey(t)
+	words = strings.Fields(line)
+	if r := b.provision("keyed", "linux-ssh-key-only", map[string]string{"KeyType": words[0], "Key": words[1]}); !r.Changed {
+		t.Error("another key changed nothing")
+	}
+	for _, s := range []ssh.Signer{signer, other} {
+		c, err := b.login("keyed", ssh.PublicKeys(s))
+		if err != nil {
+			t.Fatalf("login with a key: %v", err)
+		}
+		_ = c.Close()
+	}
+	if again := b.provision("keyed", "linux-ssh-key-only", params); again.Changed {
+		t.Error("provisioning again changed something")
+	}
+	if got := strings.TrimSpace(b.inside("stat -c '%a %U' /home/keyed/.ssh /home/keyed/.ssh/authorized_keys; wc -l </home/keyed/.ssh/authorized_keys")); got != "700 keyed\n600 keyed\n3" {
+		t.Errorf("the files are %q", got)
+	}
+	// What the account made of its home does not lead root anywhere else.
+	b.inside("mv /home/keyed/.ssh /home/keyed/old && mkdir -m 700 /root/.ssh && ln -s /root/.ssh /home/keyed/.ssh")
+	in := b.intent(sdk.Provision, "keyed", "linux-ssh-key-only")
+	in.Params = params
+	if _, err := b.apply(t.Context(), in); err == nil {
+		t.Error("a link to somebody else's directory was followed")
+	}
+	if got := b.inside("ls -A /root/.ssh"); got != "" {
+		t.Errorf("root has %q", got)
+	}
+}
+
+func TestRightsOfARole(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	check := func(target sdk.Target, roleName string, params map[string]string) (missing, statements []string) {
+		t.Helper()
+		rights, err := (connector.Connector{}).CheckRights(t.Context(), target, role(roleName), params)
+		if err != nil || len(rights) == 0 {
+			t.Fatalf("%s: %v, %v", roleName, rights, err)
+		}
+		for _, r := range rights {
+			if !r.Held {
+				missing, statements = append(missing, r.Name), append(statements, r.Grant)
+			} else if r.Grant != "" {
+				t.Errorf("a right that is held is granted: %+v", r)
+			}
+		}
+		return missing, statements
+	}
+	if missing, _ := check(b.target, "linux-service-operator", map[string]string{"Units": "cron"}); len(missing) > 0 {
+		t.Errorf("root lacks %q", missing)
+	}
+	missing, statements := check(b.target, "linux-docker", nil)
+	if !slices.Equal(missing, []string{"the group docker"}) {
+		t.Fatalf("missing %q", missing)
+	}
+	b.inside(statements[0])
+	b.provision("docker1", "linux-docker", nil)
+
+	b.provision("ops", "linux-standard", nil)
+	weak := b.target
+	weak.Management = sdk.Credential{Username: "ops", Password: sdk.NewSecret([]byte(accountPassword))}
+	missing, statements = check(weak, "linux-standard", nil)
+	if !slices.Equal(missing, []string{"root, by sudo or by login"}) {
+		t.Fatalf("missing %q", missing)
+	}
+	b.inside(statements[0])
+	if missing, _ = check(weak, "linux-standard", nil); len(missing) > 0 {
+		t.Errorf("after %q: missing %q", statements, missing)
+	}
+	b.target = weak
+	b.provision("made-by-ops", "linux-standard", nil)
+
+	b.inside("sed -i '/includedir/d' /etc/sudoers")
+	weak.Management = sdk.Credential{Username: "root", Password: sdk.NewSecret([]byte(rootPassword))}
+	if missing, statements = check(weak, "linux-sudo-nopasswd", nil); len(missing) != 1 || !strings.Contains(missing[0], "includedir") {
+		t.Fatalf("missing %q", missing)
+	}
+	b.inside(statements[0])
+	if missing, _ = check(weak, "linux-sudo-nopasswd", nil); len(missing) > 0 {
+		t.Errorf("missing %q", missing)
+	}
+	weak.Management.Password = sdk.NewSecret([]byte("Canary-wrong-1"))
+	_, err := (connector.Connector{}).CheckRights(t.Context(), weak, role("linux-standard"), nil)
+	b.wantClass("a wrong password", err, sdk.ClassAuthFailed)
+}
+
 func TestAccountIsTraceableAndExpires_C37(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -21,6 +21,8 @@ var (
 	_ sdk.Inspector   = Connector{}
 	_ sdk.Discoverer  = Connector{}
 	_ sdk.Runner      = Connector{}
+
+	_ sdk.RightsChecker = Connector{}
 )
 
 // Describe implements sdk.Connector.
@@ -33,7 +35,7 @@ func (Connector) Describe() sdk.Description {
 		DefaultPort: 22,
 		Options: []sdk.Option{{
 			Name: "shell", Help: "login shell of new accounts", Default: "/bin/bash",
-			Allowed: []string{"/bin/bash", "/bin/sh", "/usr/sbin/nologin"},
+			Allowed: shells,
 		}},
 		// Stricter than the hosts are: useradd of Debian 12 takes "a;id".
 		NameRule: sdk.NameRule{
@@ -43,65 +45,9 @@ func (Connector) Describe() sdk.Description {
 		// chpasswd takes lines of at most 511 bytes, name included.
 		PasswordRule: sdk.PasswordRule{MinLength: 8, MaxLength: 100},
 		Roles:        roles(),
-	}
-}
-
-// roles is the catalogue. The commands are those of parseCommand; they are done in the
-// phase "grant", and everything an account got is taken away by removing it.
-func roles() []sdk.Role {
-	grant := func(commands ...string) map[sdk.Phase][]string {
-		return map[sdk.Phase][]string{sdk.PhaseGrant: commands}
-	}
-	return []sdk.Role{
-		{
-			Name: "linux-standard", Title: "Standard user", Version: 1,
-			Description: "An account with a home directory and no further rights",
-		},
-		{
-			Name: "linux-admin-sudo", Title: "Administrator", Version: 1,
-			Description: "May become root with sudo and the account's own password",
-			Phases:      grant("group sudo|wheel"),
-		},
-		{
-			Name: "linux-sudo-nopasswd", Title: "Administrator without password", Version: 1, HighRisk: true,
-			Description: "May become root with sudo, and is not asked for a password",
-			Phases:      grant("sudoers %Username% ALL=(ALL:ALL) NOPASSWD: ALL"),
-		},
-		{
-			Name: "linux-log-reader", Title: "Log reader", Version: 1,
-			Description: "May read system logs",
-			Phases:      grant("group adm", "group? systemd-journal"),
-		},
-		{
-			Name: "linux-docker", Title: "Docker user", Version: 1, HighRisk: true,
-			Description: "May use Docker, which is as good as being root",
-			Phases:      grant("group docker"),
-		},
-		{
-			Name: "linux-backup-operator", Title: "Backup operator", Version: 1,
-			Description: "May read everything under the given directories, as a tar stream: " +
-				"sudo tar --one-file-system -cf - DIRECTORY",
-			Params: []sdk.RoleParam{{
-				Name: "Paths", Help: "absolute directories, separated by spaces", Required: true,
-				Pattern: `^/[A-Za-z0-9@_./-]*( /[A-Za-z0-9@_./-]*)*$`,
-			}},
-			Phases: grant("group? backup",
-				"sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/tar --one-file-system -cf - %Paths%"),
-		},
-		{
-			Name: "linux-service-operator", Title: "Service operator", Version: 1,
-			Description: "May start, stop, restart and look at the given systemd units: " +
-				"sudo systemctl --no-pager status UNIT",
-			Params: []sdk.RoleParam{{
-				Name: "Units", Help: "names of units, separated by spaces", Required: true,
-				Pattern: `^[A-Za-z0-9_][A-Za-z0-9@_.-]*( [A-Za-z0-9_][A-Za-z0-9@_.-]*)*$`,
-			}},
-			Phases: grant(
-				"sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/systemctl start %Units%",
-				"sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/systemctl stop %Units%",
-				"sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/systemctl restart %Units%",
-				"sudoers %Username% ALL=(root) NOPASSWD: /usr/bin/systemctl --no-pager status %Units%",
-			),
-		},
+		// The commands are those of parseCommand: a language of its own. What an account got is
+		// taken away by removing it.
+		Phases:      []sdk.Phase{sdk.PhaseGrant},
+		CommandRule: sdk.CommandRule{Pattern: commandPattern, Help: commandHelp},
 	}
 }

@@ -88,6 +88,8 @@ func TestExpiryIsNeverEarly(t *testing.T) {
 	}
 }
 
+const publicKey = "AAAAC3NzaC1lZDI1NTE5AAAAIJ0w0uUQTX9xS8rpGsSoV0PuJ1NQ3+lqc0OMvf9bBd0B"
+
 func TestTheCatalogueIsUnderstood(t *testing.T) {
 	t.Parallel()
 	d := Connector{}.Describe()
@@ -97,6 +99,10 @@ func TestTheCatalogueIsUnderstood(t *testing.T) {
 	params := map[string]map[string]string{
 		"linux-backup-operator":  {"Paths": "/etc /srv/data"},
 		"linux-service-operator": {"Units": "nginx.service getty@tty1"},
+		"linux-web-admin":        {"Units": "nginx.service"},
+		"linux-network-operator": {"Interfaces": "eth0 eth1.7"},
+		"linux-sftp-only":        {"Group": "sftponly"},
+		"linux-ssh-key-only":     {"KeyType": "ssh-ed25519", "Key": publicKey},
 	}
 	for _, r := range d.Roles {
 		if err := r.CheckParams(params[r.Name]); err != nil {
@@ -125,13 +131,26 @@ func TestRoleCommands(t *testing.T) {
 	if got, err := run("group? a|b", nil); err != nil || !got[0].optional || !slices.Equal(got[0].groups, []string{"a", "b"}) {
 		t.Errorf("group: %+v, %v", got, err)
 	}
+	if got, err := run("key %T% %K%", map[string]string{"T": "ssh-ed25519", "K": publicKey}); err != nil || got[0].key != "ssh-ed25519 "+publicKey {
+		t.Errorf("key: %+v, %v", got, err)
+	}
 	for _, text := range []string{
 		"", "group", "group ", "group A", "group a b", "group a;id", "group -a", "group a|", "delete everything",
 		"sudoers ALL ALL=(ALL) ALL", "sudoers root ALL=(ALL) ALL", "sudoers %Username%ALL=ALL", "sudoers %Username% ALL=/bin/cat *",
+		"shell", "shell /bin/zsh", "shell /bin/sh -c id", "key", "key ssh-ed25519", "key ssh-ed25519 AAAA", "key command=\"id\" ssh-ed25519 " + publicKey,
+		"key ssh-rsa " + publicKey, "key ssh-ed25519 " + publicKey + "\nssh-ed25519 " + publicKey,
 		"sudoers %Username% ALL=ALL\nroot ALL=ALL", "sudoers %Username% ALL=a\\", "sudoers %Username% ALL=a # x",
 	} {
 		if got, err := run(text, nil); err == nil {
 			t.Errorf("%q was accepted: %+v", text, got)
+		}
+		switch strings.Fields(text + " x")[0] {
+		case "key", "shell": // what is a key is not seen from the pattern
+		default:
+			r := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{sdk.PhaseGrant: {text}}}
+			if err := (Connector{}).Describe().CheckRole(r); err == nil {
+				t.Errorf("%q can be saved", text)
+			}
 		}
 	}
 	if _, err := commands(sdk.Intent{Account: "alice", Role: sdk.Role{
@@ -139,6 +158,26 @@ func TestRoleCommands(t *testing.T) {
 	}}); err == nil {
 		t.Error("commands of a phase that is never done were accepted")
 	}
+}
+
+// FuzzRoleKey: whatever the parts of a key are, what is written is one key without options.
+func FuzzRoleKey(f *testing.F) {
+	f.Add("ssh-ed25519", publicKey)
+	f.Add("command=x", "ssh-ed25519")
+	f.Fuzz(func(t *testing.T, kind, data string) {
+		cs, err := commands(sdk.Intent{Account: "alice", Params: map[string]string{"T": kind, "K": data}, Role: sdk.Role{
+			Name: "r", Phases: map[sdk.Phase][]string{sdk.PhaseGrant: {"key %T% %K%"}},
+		}})
+		if err != nil {
+			return
+		}
+		for _, c := range cs {
+			op, err := authorize("'alice'", c.key)
+			if err != nil || strings.ContainsAny(c.key, "\n'\"\\") || len(strings.Fields(c.key)) != 2 || !strings.HasSuffix(op.Command, " '"+c.key+" reeve'") {
+				t.Errorf("%q %q became %q, %v", kind, data, c.key, err)
+			}
+		}
+	})
 }
 
 // FuzzRoleParameter: whatever a parameter holds, the rules stay rules for the account

@@ -169,7 +169,18 @@ func provision(t sdk.Target, in sdk.Intent, u string, existing []string) ([]oper
 		return nil, err
 	}
 	for _, c := range cs {
-		if c.rule != "" {
+		switch {
+		case c.rule != "":
+			continue
+		case c.shell != "":
+			ops = append(ops, setShell(u, c.shell))
+			continue
+		case c.key != "":
+			op, err := authorize(u, c.key)
+			if err != nil {
+				return nil, err
+			}
+			ops = append(ops, op)
 			continue
 		}
 		i := slices.IndexFunc(c.groups, func(g string) bool { return slices.Contains(existing, g) })

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
@@ -16,6 +18,8 @@ import (
 //	group A|B          … of the first of these groups the host has
 //	group? NAME        … if the host has the group
 //	sudoers RULE       a line of /etc/sudoers.d, for the account alone
+//	shell PATH         the account's login shell, instead of the asset's option
+//	key TYPE DATA      a public key that may log in as the account
 //
 // with %Username% and parameters. A parameter whose value is several words repeats the
 // command, once for each word.
@@ -23,6 +27,8 @@ const (
 	groupCommand    = "group "
 	optionalCommand = "group? "
 	sudoersCommand  = "sudoers "
+	shellCommand    = "shell "
+	keyCommand      = "key "
 )
 
 var (
@@ -30,13 +36,28 @@ var (
 	// wordOf is what a word of a parameter may be: nothing with a meaning of its own in
 	// sudoers (sudoers(5), "Other special characters and reserved words").
 	wordOf = regexp.MustCompile(`^[A-Za-z0-9_/][A-Za-z0-9@_./-]*$`)
+	// keyWord is what a word of a public key may be.
+	keyWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@.+/=-]*$`)
+	// shells are those a role may give an account.
+	shells = []string{"/bin/bash", "/bin/sh", "/usr/sbin/nologin"}
 )
+
+// commandPattern is what parseCommand can read, before placeholders are filled in: the rest
+// is in the values.
+const commandPattern = `^(group\?? (%[A-Za-z][A-Za-z0-9_]*%|[a-z_][a-z0-9_-]{0,31}(\|[a-z_][a-z0-9_-]{0,31})*)` +
+	`|sudoers %Username% [ -"$-)+-\[\]-~]+` +
+	`|shell /(bin/bash|bin/sh|usr/sbin/nologin)` +
+	`|key [^ ]+ [^ ]+)$`
+
+const commandHelp = "write one of: group NAME, group NAME|OTHER, group? NAME, sudoers %Username% RULE (no *, # or \\), shell PATH, key TYPE DATA"
 
 // command is one role command with its placeholders filled in.
 type command struct {
 	groups   []string // alternatives
 	optional bool
 	rule     string // of sudoers
+	shell    string
+	key      string // TYPE DATA
 }
 
 // commands returns what the role asks for, placeholders filled in.
@@ -78,7 +99,11 @@ func repeat(text string, in sdk.Intent) ([]string, error) {
 		var next []map[string]string
 		for _, choice := range choices {
 			for _, word := range words {
-				if !wordOf.MatchString(word) || strings.Contains(word, "..") {
+				allowed := wordOf
+				if strings.HasPrefix(text, keyCommand) {
+					allowed = keyWord
+				}
+				if !allowed.MatchString(word) || strings.Contains(word, "..") {
 					return nil, fmt.Errorf("the value of %%%s%% has a word with characters that are not allowed", name)
 				}
 				c := map[string]string{name: word}
@@ -122,8 +147,20 @@ func parseCommand(text, line, account string) (command, error) {
 			return command{}, fmt.Errorf("a rule has only printable ASCII, and no wildcard, comment or continuation")
 		}
 		return command{rule: rule}, nil
+	case strings.HasPrefix(text, shellCommand):
+		shell := strings.TrimPrefix(line, shellCommand)
+		if !slices.Contains(shells, shell) {
+			return command{}, fmt.Errorf("a role's shell is one of %s", strings.Join(shells, ", "))
+		}
+		return command{shell: shell}, nil
+	case strings.HasPrefix(text, keyCommand):
+		key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(strings.TrimPrefix(line, keyCommand)))
+		if err != nil || len(options) > 0 || len(rest) > 0 {
+			return command{}, fmt.Errorf("that is no public key: a key is a type, such as ssh-ed25519, a space and its data")
+		}
+		return command{key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))}, nil
 	default:
-		return command{}, fmt.Errorf("a command begins with %q, %q or %q", groupCommand, optionalCommand, sudoersCommand)
+		return command{}, fmt.Errorf("a command begins with %q, %q, %q, %q or %q", groupCommand, optionalCommand, sudoersCommand, shellCommand, keyCommand)
 	}
 }
 

@@ -840,10 +840,11 @@ func (x *Job) GetLogLimit() uint64 {
 // Work is the part of a job that is stored in the queue: no secret.
 type Work struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// probe, plan, provision, rotate, disable, enable, deprovision, verify, inspect
+	// probe, plan, provision, rotate, disable, enable, deprovision, verify, inspect, rights
 	Operation string     `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
 	Target    *v1.Target `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // management has the user name only
-	// plan, and a change with plan_first: one intent per action to plan. Others: the one intent to carry out.
+	// plan, and a change with plan_first: one intent per action to plan. rights: one intent, whose role and
+	// params are asked about. Others: the one intent to carry out.
 	Intents         []*v1.Intent `protobuf:"bytes,3,rep,name=intents,proto3" json:"intents,omitempty"`
 	PlanHash        string       `protobuf:"bytes,4,opt,name=plan_hash,json=planHash,proto3" json:"plan_hash,omitempty"`                      // of the approved plan; required for every change but one with plan_first
 	AccountUsername string       `protobuf:"bytes,5,opt,name=account_username,json=accountUsername,proto3" json:"account_username,omitempty"` // name used to log in as the account
@@ -1573,6 +1574,7 @@ type Result struct {
 	Observation   *Observation           `protobuf:"bytes,10,opt,name=observation,proto3" json:"observation,omitempty"`
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	Rights        []*v1.Right            `protobuf:"bytes,13,rep,name=rights,proto3" json:"rights,omitempty"` // of the operation rights
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1687,6 +1689,13 @@ func (x *Result) GetStartedAt() *timestamppb.Timestamp {
 func (x *Result) GetFinishedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.FinishedAt
+	}
+	return nil
+}
+
+func (x *Result) GetRights() []*v1.Right {
+	if x != nil {
+		return x.Rights
 	}
 	return nil
 }
@@ -1977,7 +1986,7 @@ const file_reeve_agent_v1_agent_proto_rawDesc = "" +
 	"\aattempt\x18\x03 \x01(\rR\aattempt\x12.\n" +
 	"\x06result\x18\x04 \x01(\v2\x16.reeve.agent.v1.ResultR\x06result\"-\n" +
 	"\x15ReportOutcomeResponse\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xd9\x04\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\x8c\x05\n" +
 	"\x06Result\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\tR\aoutcome\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x18\n" +
@@ -1993,7 +2002,8 @@ const file_reeve_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n" +
 	"\vfinished_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"finishedAt\x1a:\n" +
+	"finishedAt\x121\n" +
+	"\x06rights\x18\r \x03(\v2\x19.reeve.connector.v1.RightR\x06rights\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
@@ -2064,7 +2074,8 @@ var file_reeve_agent_v1_agent_proto_goTypes = []any{
 	(*v1.Intent)(nil),             // 31: reeve.connector.v1.Intent
 	(*v1.Fingerprint)(nil),        // 32: reeve.connector.v1.Fingerprint
 	(*v1.Facts)(nil),              // 33: reeve.connector.v1.Facts
-	(*v1.Plan)(nil),               // 34: reeve.connector.v1.Plan
+	(*v1.Right)(nil),              // 34: reeve.connector.v1.Right
+	(*v1.Plan)(nil),               // 35: reeve.connector.v1.Plan
 }
 var file_reeve_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: reeve.agent.v1.EnrollResponse.identity:type_name -> reeve.agent.v1.Identity
@@ -2091,25 +2102,26 @@ var file_reeve_agent_v1_agent_proto_depIdxs = []int32{
 	25, // 21: reeve.agent.v1.Result.observation:type_name -> reeve.agent.v1.Observation
 	28, // 22: reeve.agent.v1.Result.started_at:type_name -> google.protobuf.Timestamp
 	28, // 23: reeve.agent.v1.Result.finished_at:type_name -> google.protobuf.Timestamp
-	34, // 24: reeve.agent.v1.PlannedAction.plan:type_name -> reeve.connector.v1.Plan
-	26, // 25: reeve.agent.v1.Observation.logins:type_name -> reeve.agent.v1.LoginAttempt
-	1,  // 26: reeve.agent.v1.AgentService.Enroll:input_type -> reeve.agent.v1.EnrollRequest
-	4,  // 27: reeve.agent.v1.AgentService.Renew:input_type -> reeve.agent.v1.RenewRequest
-	6,  // 28: reeve.agent.v1.AgentService.PullJobs:input_type -> reeve.agent.v1.PullJobsRequest
-	14, // 29: reeve.agent.v1.AgentService.RenewLeases:input_type -> reeve.agent.v1.RenewLeasesRequest
-	18, // 30: reeve.agent.v1.AgentService.StreamLogs:input_type -> reeve.agent.v1.StreamLogsRequest
-	21, // 31: reeve.agent.v1.AgentService.ReportOutcome:input_type -> reeve.agent.v1.ReportOutcomeRequest
-	2,  // 32: reeve.agent.v1.AgentService.Enroll:output_type -> reeve.agent.v1.EnrollResponse
-	5,  // 33: reeve.agent.v1.AgentService.Renew:output_type -> reeve.agent.v1.RenewResponse
-	8,  // 34: reeve.agent.v1.AgentService.PullJobs:output_type -> reeve.agent.v1.PullJobsResponse
-	16, // 35: reeve.agent.v1.AgentService.RenewLeases:output_type -> reeve.agent.v1.RenewLeasesResponse
-	20, // 36: reeve.agent.v1.AgentService.StreamLogs:output_type -> reeve.agent.v1.StreamLogsResponse
-	22, // 37: reeve.agent.v1.AgentService.ReportOutcome:output_type -> reeve.agent.v1.ReportOutcomeResponse
-	32, // [32:38] is the sub-list for method output_type
-	26, // [26:32] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	34, // 24: reeve.agent.v1.Result.rights:type_name -> reeve.connector.v1.Right
+	35, // 25: reeve.agent.v1.PlannedAction.plan:type_name -> reeve.connector.v1.Plan
+	26, // 26: reeve.agent.v1.Observation.logins:type_name -> reeve.agent.v1.LoginAttempt
+	1,  // 27: reeve.agent.v1.AgentService.Enroll:input_type -> reeve.agent.v1.EnrollRequest
+	4,  // 28: reeve.agent.v1.AgentService.Renew:input_type -> reeve.agent.v1.RenewRequest
+	6,  // 29: reeve.agent.v1.AgentService.PullJobs:input_type -> reeve.agent.v1.PullJobsRequest
+	14, // 30: reeve.agent.v1.AgentService.RenewLeases:input_type -> reeve.agent.v1.RenewLeasesRequest
+	18, // 31: reeve.agent.v1.AgentService.StreamLogs:input_type -> reeve.agent.v1.StreamLogsRequest
+	21, // 32: reeve.agent.v1.AgentService.ReportOutcome:input_type -> reeve.agent.v1.ReportOutcomeRequest
+	2,  // 33: reeve.agent.v1.AgentService.Enroll:output_type -> reeve.agent.v1.EnrollResponse
+	5,  // 34: reeve.agent.v1.AgentService.Renew:output_type -> reeve.agent.v1.RenewResponse
+	8,  // 35: reeve.agent.v1.AgentService.PullJobs:output_type -> reeve.agent.v1.PullJobsResponse
+	16, // 36: reeve.agent.v1.AgentService.RenewLeases:output_type -> reeve.agent.v1.RenewLeasesResponse
+	20, // 37: reeve.agent.v1.AgentService.StreamLogs:output_type -> reeve.agent.v1.StreamLogsResponse
+	22, // 38: reeve.agent.v1.AgentService.ReportOutcome:output_type -> reeve.agent.v1.ReportOutcomeResponse
+	33, // [33:39] is the sub-list for method output_type
+	27, // [27:33] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_reeve_agent_v1_agent_proto_init() }

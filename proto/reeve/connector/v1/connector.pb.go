@@ -455,18 +455,24 @@ func (x *DescribeResponse) GetDescription() *Description {
 
 // Description is what a connector is.
 type Description struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // "ssh"
-	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`       // "Linux and Unix over SSH"
-	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`   // semantic version of the connector
-	Category      string                 `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"` // operating_system, database, active_directory
-	DefaultPort   uint32                 `protobuf:"varint,5,opt,name=default_port,json=defaultPort,proto3" json:"default_port,omitempty"`
-	Options       []*Option              `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
-	Roles         []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
-	Powers        []string               `protobuf:"bytes,8,rep,name=powers,proto3" json:"powers,omitempty"` // probe, provision, verify, inspect, discover, run
-	NameRule      *NameRule              `protobuf:"bytes,9,opt,name=name_rule,json=nameRule,proto3" json:"name_rule,omitempty"`
-	PasswordRule  *PasswordRule          `protobuf:"bytes,10,opt,name=password_rule,json=passwordRule,proto3" json:"password_rule,omitempty"`
-	Protocol      uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // version of this contract
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // "ssh"
+	Title        string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`       // "Linux and Unix over SSH"
+	Version      string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`   // semantic version of the connector
+	Category     string                 `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"` // operating_system, database, active_directory
+	DefaultPort  uint32                 `protobuf:"varint,5,opt,name=default_port,json=defaultPort,proto3" json:"default_port,omitempty"`
+	Options      []*Option              `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
+	Roles        []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	Powers       []string               `protobuf:"bytes,8,rep,name=powers,proto3" json:"powers,omitempty"` // probe, provision, verify, inspect, discover, run, rights
+	NameRule     *NameRule              `protobuf:"bytes,9,opt,name=name_rule,json=nameRule,proto3" json:"name_rule,omitempty"`
+	PasswordRule *PasswordRule          `protobuf:"bytes,10,opt,name=password_rule,json=passwordRule,proto3" json:"password_rule,omitempty"`
+	Protocol     uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // version of this contract
+	// The language of role commands: tsql, plsql, mysql, postgresql, shell, powershell, ldap-name,
+	// ldap-filter. Empty: one of the connector's own, in which placeholders are whole words.
+	Dialect string `protobuf:"bytes,12,opt,name=dialect,proto3" json:"dialect,omitempty"`
+	// Phases whose commands the connector runs. Empty: all but verify and facts.
+	Phases        []string     `protobuf:"bytes,13,rep,name=phases,proto3" json:"phases,omitempty"`
+	CommandRule   *CommandRule `protobuf:"bytes,14,opt,name=command_rule,json=commandRule,proto3" json:"command_rule,omitempty"` // absent: every command of the dialect
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -578,6 +584,80 @@ func (x *Description) GetProtocol() uint32 {
 	return 0
 }
 
+func (x *Description) GetDialect() string {
+	if x != nil {
+		return x.Dialect
+	}
+	return ""
+}
+
+func (x *Description) GetPhases() []string {
+	if x != nil {
+		return x.Phases
+	}
+	return nil
+}
+
+func (x *Description) GetCommandRule() *CommandRule {
+	if x != nil {
+		return x.CommandRule
+	}
+	return nil
+}
+
+// CommandRule is the grammar of role commands, placeholders and all.
+type CommandRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pattern       string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"` // RE2, anchored
+	Help          string                 `protobuf:"bytes,2,opt,name=help,proto3" json:"help,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandRule) Reset() {
+	*x = CommandRule{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandRule) ProtoMessage() {}
+
+func (x *CommandRule) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandRule.ProtoReflect.Descriptor instead.
+func (*CommandRule) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CommandRule) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *CommandRule) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
 // Option is a setting of a target.
 type Option struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -592,7 +672,7 @@ type Option struct {
 
 func (x *Option) Reset() {
 	*x = Option{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +684,7 @@ func (x *Option) String() string {
 func (*Option) ProtoMessage() {}
 
 func (x *Option) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +697,7 @@ func (x *Option) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Option.ProtoReflect.Descriptor instead.
 func (*Option) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{8}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Option) GetName() string {
@@ -667,7 +747,7 @@ type NameRule struct {
 
 func (x *NameRule) Reset() {
 	*x = NameRule{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +759,7 @@ func (x *NameRule) String() string {
 func (*NameRule) ProtoMessage() {}
 
 func (x *NameRule) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +772,7 @@ func (x *NameRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRule.ProtoReflect.Descriptor instead.
 func (*NameRule) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{9}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NameRule) GetPattern() string {
@@ -729,7 +809,7 @@ type PasswordRule struct {
 
 func (x *PasswordRule) Reset() {
 	*x = PasswordRule{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +821,7 @@ func (x *PasswordRule) String() string {
 func (*PasswordRule) ProtoMessage() {}
 
 func (x *PasswordRule) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +834,7 @@ func (x *PasswordRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordRule.ProtoReflect.Descriptor instead.
 func (*PasswordRule) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{10}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PasswordRule) GetMinLength() uint32 {
@@ -801,7 +881,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +893,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +906,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{11}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Role) GetName() string {
@@ -891,7 +971,7 @@ type RoleParam struct {
 
 func (x *RoleParam) Reset() {
 	*x = RoleParam{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +983,7 @@ func (x *RoleParam) String() string {
 func (*RoleParam) ProtoMessage() {}
 
 func (x *RoleParam) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +996,7 @@ func (x *RoleParam) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleParam.ProtoReflect.Descriptor instead.
 func (*RoleParam) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{12}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RoleParam) GetName() string {
@@ -950,7 +1030,7 @@ func (x *RoleParam) GetRequired() bool {
 // RolePhase holds the commands of one phase, in the connector's own language.
 type RolePhase struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // create, grant, rotate, enable, disable, revoke, remove
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // create, grant, rotate, enable, disable, revoke, remove, verify, facts
 	Commands      []string               `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -958,7 +1038,7 @@ type RolePhase struct {
 
 func (x *RolePhase) Reset() {
 	*x = RolePhase{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1050,7 @@ func (x *RolePhase) String() string {
 func (*RolePhase) ProtoMessage() {}
 
 func (x *RolePhase) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1063,7 @@ func (x *RolePhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolePhase.ProtoReflect.Descriptor instead.
 func (*RolePhase) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{13}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RolePhase) GetPhase() string {
@@ -1019,7 +1099,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1111,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1124,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{14}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Intent) GetAction() string {
@@ -1115,7 +1195,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1207,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1220,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{15}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Plan) GetAction() string {
@@ -1178,7 +1258,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1270,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1283,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{16}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Step) GetId() string {
@@ -1251,7 +1331,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1343,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1356,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{17}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProbeRequest) GetTarget() *Target {
@@ -1302,7 +1382,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1394,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1407,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{18}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProbeResponse) GetFingerprint() *Fingerprint {
@@ -1348,7 +1428,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1440,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1453,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{19}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PlanRequest) GetTarget() *Target {
@@ -1407,7 +1487,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1499,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1512,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{20}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PlanResponse) GetPlan() *Plan {
@@ -1463,7 +1543,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1555,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1568,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{21}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApplyRequest) GetTarget() *Target {
@@ -1546,7 +1626,7 @@ type ApplyEvent struct {
 
 func (x *ApplyEvent) Reset() {
 	*x = ApplyEvent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1638,7 @@ func (x *ApplyEvent) String() string {
 func (*ApplyEvent) ProtoMessage() {}
 
 func (x *ApplyEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1651,7 @@ func (x *ApplyEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyEvent.ProtoReflect.Descriptor instead.
 func (*ApplyEvent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{22}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApplyEvent) GetEvent() isApplyEvent_Event {
@@ -1627,7 +1707,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1719,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1732,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{23}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Progress) GetStep() string {
@@ -1688,7 +1768,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1780,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1793,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{24}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyResult) GetFacts() *Facts {
@@ -1748,7 +1828,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1840,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1853,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{25}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyRequest) GetTarget() *Target {
@@ -1808,7 +1888,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1900,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1913,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{26}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyResponse) GetVerdict() string {
@@ -1868,7 +1948,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1960,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1973,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{27}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InspectRequest) GetTarget() *Target {
@@ -1926,7 +2006,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2018,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2031,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{28}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InspectResponse) GetFacts() *Facts {
@@ -1982,7 +2062,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2074,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2087,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{29}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Facts) GetExists() bool {
@@ -2104,7 +2184,7 @@ type DiscoverRequest struct {
 
 func (x *DiscoverRequest) Reset() {
 	*x = DiscoverRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2196,7 @@ func (x *DiscoverRequest) String() string {
 func (*DiscoverRequest) ProtoMessage() {}
 
 func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2209,7 @@ func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverRequest.ProtoReflect.Descriptor instead.
 func (*DiscoverRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{30}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DiscoverRequest) GetTarget() *Target {
@@ -2155,7 +2235,7 @@ type DiscoverResponse struct {
 
 func (x *DiscoverResponse) Reset() {
 	*x = DiscoverResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2247,7 @@ func (x *DiscoverResponse) String() string {
 func (*DiscoverResponse) ProtoMessage() {}
 
 func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2260,7 @@ func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
 func (*DiscoverResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{31}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiscoverResponse) GetFacts() *Facts {
@@ -2201,7 +2281,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2293,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2306,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{32}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RunRequest) GetTarget() *Target {
@@ -2264,7 +2344,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2356,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2369,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{33}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RunEvent) GetEvent() isRunEvent_Event {
@@ -2348,6 +2428,187 @@ func (*RunEvent_Stderr) isRunEvent_Event() {}
 
 func (*RunEvent_ExitStatus) isRunEvent_Event() {}
 
+type CheckRightsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Role          *Role                  `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Params        map[string]string      `protobuf:"bytes,3,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of role params
+	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRightsRequest) Reset() {
+	*x = CheckRightsRequest{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRightsRequest) ProtoMessage() {}
+
+func (x *CheckRightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRightsRequest.ProtoReflect.Descriptor instead.
+func (*CheckRightsRequest) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CheckRightsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CheckRightsRequest) GetRole() *Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+func (x *CheckRightsRequest) GetParams() map[string]string {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+func (x *CheckRightsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type CheckRightsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rights        []*Right               `protobuf:"bytes,1,rep,name=rights,proto3" json:"rights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRightsResponse) Reset() {
+	*x = CheckRightsResponse{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRightsResponse) ProtoMessage() {}
+
+func (x *CheckRightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRightsResponse.ProtoReflect.Descriptor instead.
+func (*CheckRightsResponse) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CheckRightsResponse) GetRights() []*Right {
+	if x != nil {
+		return x.Rights
+	}
+	return nil
+}
+
+// Right is something the management account must be allowed to do.
+type Right struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // in the target's own words
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // what it is needed for
+	Held          bool                   `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
+	Grant         string                 `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"` // what an administrator of the target runs to give it; empty when held
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Right) Reset() {
+	*x = Right{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Right) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Right) ProtoMessage() {}
+
+func (x *Right) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Right.ProtoReflect.Descriptor instead.
+func (*Right) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Right) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Right) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Right) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *Right) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
 type CancelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -2357,7 +2618,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2630,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2643,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CancelRequest) GetCall() string {
@@ -2400,7 +2661,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2673,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2686,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{39}
 }
 
 var File_reeve_connector_v1_connector_proto protoreflect.FileDescriptor
@@ -2476,7 +2737,7 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
 	"\x0fDescribeRequest\"U\n" +
 	"\x10DescribeResponse\x12A\n" +
-	"\vdescription\x18\x01 \x01(\v2\x1f.reeve.connector.v1.DescriptionR\vdescription\"\xac\x03\n" +
+	"\vdescription\x18\x01 \x01(\v2\x1f.reeve.connector.v1.DescriptionR\vdescription\"\xa2\x04\n" +
 	"\vDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
@@ -2489,7 +2750,13 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\tname_rule\x18\t \x01(\v2\x1c.reeve.connector.v1.NameRuleR\bnameRule\x12E\n" +
 	"\rpassword_rule\x18\n" +
 	" \x01(\v2 .reeve.connector.v1.PasswordRuleR\fpasswordRule\x12\x1a\n" +
-	"\bprotocol\x18\v \x01(\rR\bprotocol\"\x8b\x01\n" +
+	"\bprotocol\x18\v \x01(\rR\bprotocol\x12\x18\n" +
+	"\adialect\x18\f \x01(\tR\adialect\x12\x16\n" +
+	"\x06phases\x18\r \x03(\tR\x06phases\x12B\n" +
+	"\fcommand_rule\x18\x0e \x01(\v2\x1f.reeve.connector.v1.CommandRuleR\vcommandRule\";\n" +
+	"\vCommandRule\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\x12\x12\n" +
+	"\x04help\x18\x02 \x01(\tR\x04help\"\x8b\x01\n" +
 	"\x06Option\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04help\x18\x02 \x01(\tR\x04help\x12#\n" +
@@ -2631,10 +2898,25 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12!\n" +
 	"\vexit_status\x18\x03 \x01(\x05H\x00R\n" +
 	"exitStatusB\a\n" +
-	"\x05event\"#\n" +
+	"\x05event\"\xb2\x02\n" +
+	"\x12CheckRightsRequest\x122\n" +
+	"\x06target\x18\x01 \x01(\v2\x1a.reeve.connector.v1.TargetR\x06target\x12,\n" +
+	"\x04role\x18\x02 \x01(\v2\x18.reeve.connector.v1.RoleR\x04role\x12J\n" +
+	"\x06params\x18\x03 \x03(\v22.reeve.connector.v1.CheckRightsRequest.ParamsEntryR\x06params\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1a9\n" +
+	"\vParamsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
+	"\x13CheckRightsResponse\x121\n" +
+	"\x06rights\x18\x01 \x03(\v2\x19.reeve.connector.v1.RightR\x06rights\"]\n" +
+	"\x05Right\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held\x12\x14\n" +
+	"\x05grant\x18\x04 \x01(\tR\x05grant\"#\n" +
 	"\rCancelRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\"\x10\n" +
-	"\x0eCancelResponse2\xde\x05\n" +
+	"\x0eCancelResponse2\xbe\x06\n" +
 	"\tConnector\x12U\n" +
 	"\bDescribe\x12#.reeve.connector.v1.DescribeRequest\x1a$.reeve.connector.v1.DescribeResponse\x12L\n" +
 	"\x05Probe\x12 .reeve.connector.v1.ProbeRequest\x1a!.reeve.connector.v1.ProbeResponse\x12I\n" +
@@ -2643,7 +2925,8 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x06Verify\x12!.reeve.connector.v1.VerifyRequest\x1a\".reeve.connector.v1.VerifyResponse\x12R\n" +
 	"\aInspect\x12\".reeve.connector.v1.InspectRequest\x1a#.reeve.connector.v1.InspectResponse\x12W\n" +
 	"\bDiscover\x12#.reeve.connector.v1.DiscoverRequest\x1a$.reeve.connector.v1.DiscoverResponse0\x01\x12E\n" +
-	"\x03Run\x12\x1e.reeve.connector.v1.RunRequest\x1a\x1c.reeve.connector.v1.RunEvent0\x01\x12O\n" +
+	"\x03Run\x12\x1e.reeve.connector.v1.RunRequest\x1a\x1c.reeve.connector.v1.RunEvent0\x01\x12^\n" +
+	"\vCheckRights\x12&.reeve.connector.v1.CheckRightsRequest\x1a'.reeve.connector.v1.CheckRightsResponse\x12O\n" +
 	"\x06Cancel\x12!.reeve.connector.v1.CancelRequest\x1a\".reeve.connector.v1.CancelResponseBAZ?github.com/reeve-pam/reeve/proto/reeve/connector/v1;connectorv1b\x06proto3"
 
 var (
@@ -2658,7 +2941,7 @@ func file_reeve_connector_v1_connector_proto_rawDescGZIP() []byte {
 	return file_reeve_connector_v1_connector_proto_rawDescData
 }
 
-var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*Failure)(nil),               // 0: reeve.connector.v1.Failure
 	(*Credential)(nil),            // 1: reeve.connector.v1.Credential
@@ -2668,112 +2951,125 @@ var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*DescribeRequest)(nil),       // 5: reeve.connector.v1.DescribeRequest
 	(*DescribeResponse)(nil),      // 6: reeve.connector.v1.DescribeResponse
 	(*Description)(nil),           // 7: reeve.connector.v1.Description
-	(*Option)(nil),                // 8: reeve.connector.v1.Option
-	(*NameRule)(nil),              // 9: reeve.connector.v1.NameRule
-	(*PasswordRule)(nil),          // 10: reeve.connector.v1.PasswordRule
-	(*Role)(nil),                  // 11: reeve.connector.v1.Role
-	(*RoleParam)(nil),             // 12: reeve.connector.v1.RoleParam
-	(*RolePhase)(nil),             // 13: reeve.connector.v1.RolePhase
-	(*Intent)(nil),                // 14: reeve.connector.v1.Intent
-	(*Plan)(nil),                  // 15: reeve.connector.v1.Plan
-	(*Step)(nil),                  // 16: reeve.connector.v1.Step
-	(*ProbeRequest)(nil),          // 17: reeve.connector.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 18: reeve.connector.v1.ProbeResponse
-	(*PlanRequest)(nil),           // 19: reeve.connector.v1.PlanRequest
-	(*PlanResponse)(nil),          // 20: reeve.connector.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 21: reeve.connector.v1.ApplyRequest
-	(*ApplyEvent)(nil),            // 22: reeve.connector.v1.ApplyEvent
-	(*Progress)(nil),              // 23: reeve.connector.v1.Progress
-	(*ApplyResult)(nil),           // 24: reeve.connector.v1.ApplyResult
-	(*VerifyRequest)(nil),         // 25: reeve.connector.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 26: reeve.connector.v1.VerifyResponse
-	(*InspectRequest)(nil),        // 27: reeve.connector.v1.InspectRequest
-	(*InspectResponse)(nil),       // 28: reeve.connector.v1.InspectResponse
-	(*Facts)(nil),                 // 29: reeve.connector.v1.Facts
-	(*DiscoverRequest)(nil),       // 30: reeve.connector.v1.DiscoverRequest
-	(*DiscoverResponse)(nil),      // 31: reeve.connector.v1.DiscoverResponse
-	(*RunRequest)(nil),            // 32: reeve.connector.v1.RunRequest
-	(*RunEvent)(nil),              // 33: reeve.connector.v1.RunEvent
-	(*CancelRequest)(nil),         // 34: reeve.connector.v1.CancelRequest
-	(*CancelResponse)(nil),        // 35: reeve.connector.v1.CancelResponse
-	nil,                           // 36: reeve.connector.v1.Failure.DetailsEntry
-	nil,                           // 37: reeve.connector.v1.Target.OptionsEntry
-	nil,                           // 38: reeve.connector.v1.Fingerprint.AttributesEntry
-	nil,                           // 39: reeve.connector.v1.Intent.ParamsEntry
-	nil,                           // 40: reeve.connector.v1.Facts.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*CommandRule)(nil),           // 8: reeve.connector.v1.CommandRule
+	(*Option)(nil),                // 9: reeve.connector.v1.Option
+	(*NameRule)(nil),              // 10: reeve.connector.v1.NameRule
+	(*PasswordRule)(nil),          // 11: reeve.connector.v1.PasswordRule
+	(*Role)(nil),                  // 12: reeve.connector.v1.Role
+	(*RoleParam)(nil),             // 13: reeve.connector.v1.RoleParam
+	(*RolePhase)(nil),             // 14: reeve.connector.v1.RolePhase
+	(*Intent)(nil),                // 15: reeve.connector.v1.Intent
+	(*Plan)(nil),                  // 16: reeve.connector.v1.Plan
+	(*Step)(nil),                  // 17: reeve.connector.v1.Step
+	(*ProbeRequest)(nil),          // 18: reeve.connector.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 19: reeve.connector.v1.ProbeResponse
+	(*PlanRequest)(nil),           // 20: reeve.connector.v1.PlanRequest
+	(*PlanResponse)(nil),          // 21: reeve.connector.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 22: reeve.connector.v1.ApplyRequest
+	(*ApplyEvent)(nil),            // 23: reeve.connector.v1.ApplyEvent
+	(*Progress)(nil),              // 24: reeve.connector.v1.Progress
+	(*ApplyResult)(nil),           // 25: reeve.connector.v1.ApplyResult
+	(*VerifyRequest)(nil),         // 26: reeve.connector.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 27: reeve.connector.v1.VerifyResponse
+	(*InspectRequest)(nil),        // 28: reeve.connector.v1.InspectRequest
+	(*InspectResponse)(nil),       // 29: reeve.connector.v1.InspectResponse
+	(*Facts)(nil),                 // 30: reeve.connector.v1.Facts
+	(*DiscoverRequest)(nil),       // 31: reeve.connector.v1.DiscoverRequest
+	(*DiscoverResponse)(nil),      // 32: reeve.connector.v1.DiscoverResponse
+	(*RunRequest)(nil),            // 33: reeve.connector.v1.RunRequest
+	(*RunEvent)(nil),              // 34: reeve.connector.v1.RunEvent
+	(*CheckRightsRequest)(nil),    // 35: reeve.connector.v1.CheckRightsRequest
+	(*CheckRightsResponse)(nil),   // 36: reeve.connector.v1.CheckRightsResponse
+	(*Right)(nil),                 // 37: reeve.connector.v1.Right
+	(*CancelRequest)(nil),         // 38: reeve.connector.v1.CancelRequest
+	(*CancelResponse)(nil),        // 39: reeve.connector.v1.CancelResponse
+	nil,                           // 40: reeve.connector.v1.Failure.DetailsEntry
+	nil,                           // 41: reeve.connector.v1.Target.OptionsEntry
+	nil,                           // 42: reeve.connector.v1.Fingerprint.AttributesEntry
+	nil,                           // 43: reeve.connector.v1.Intent.ParamsEntry
+	nil,                           // 44: reeve.connector.v1.Facts.AttributesEntry
+	nil,                           // 45: reeve.connector.v1.CheckRightsRequest.ParamsEntry
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
 }
 var file_reeve_connector_v1_connector_proto_depIdxs = []int32{
-	36, // 0: reeve.connector.v1.Failure.details:type_name -> reeve.connector.v1.Failure.DetailsEntry
-	37, // 1: reeve.connector.v1.Target.options:type_name -> reeve.connector.v1.Target.OptionsEntry
+	40, // 0: reeve.connector.v1.Failure.details:type_name -> reeve.connector.v1.Failure.DetailsEntry
+	41, // 1: reeve.connector.v1.Target.options:type_name -> reeve.connector.v1.Target.OptionsEntry
 	2,  // 2: reeve.connector.v1.Target.trust:type_name -> reeve.connector.v1.Trust
 	1,  // 3: reeve.connector.v1.Target.management:type_name -> reeve.connector.v1.Credential
 	4,  // 4: reeve.connector.v1.Target.fingerprint:type_name -> reeve.connector.v1.Fingerprint
-	38, // 5: reeve.connector.v1.Fingerprint.attributes:type_name -> reeve.connector.v1.Fingerprint.AttributesEntry
+	42, // 5: reeve.connector.v1.Fingerprint.attributes:type_name -> reeve.connector.v1.Fingerprint.AttributesEntry
 	7,  // 6: reeve.connector.v1.DescribeResponse.description:type_name -> reeve.connector.v1.Description
-	8,  // 7: reeve.connector.v1.Description.options:type_name -> reeve.connector.v1.Option
-	11, // 8: reeve.connector.v1.Description.roles:type_name -> reeve.connector.v1.Role
-	9,  // 9: reeve.connector.v1.Description.name_rule:type_name -> reeve.connector.v1.NameRule
-	10, // 10: reeve.connector.v1.Description.password_rule:type_name -> reeve.connector.v1.PasswordRule
-	12, // 11: reeve.connector.v1.Role.params:type_name -> reeve.connector.v1.RoleParam
-	13, // 12: reeve.connector.v1.Role.phases:type_name -> reeve.connector.v1.RolePhase
-	41, // 13: reeve.connector.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
-	11, // 14: reeve.connector.v1.Intent.role:type_name -> reeve.connector.v1.Role
-	39, // 15: reeve.connector.v1.Intent.params:type_name -> reeve.connector.v1.Intent.ParamsEntry
-	16, // 16: reeve.connector.v1.Plan.steps:type_name -> reeve.connector.v1.Step
-	3,  // 17: reeve.connector.v1.ProbeRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 18: reeve.connector.v1.ProbeRequest.timeout:type_name -> google.protobuf.Duration
-	4,  // 19: reeve.connector.v1.ProbeResponse.fingerprint:type_name -> reeve.connector.v1.Fingerprint
-	3,  // 20: reeve.connector.v1.PlanRequest.target:type_name -> reeve.connector.v1.Target
-	14, // 21: reeve.connector.v1.PlanRequest.intent:type_name -> reeve.connector.v1.Intent
-	42, // 22: reeve.connector.v1.PlanRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 23: reeve.connector.v1.PlanResponse.plan:type_name -> reeve.connector.v1.Plan
-	3,  // 24: reeve.connector.v1.ApplyRequest.target:type_name -> reeve.connector.v1.Target
-	14, // 25: reeve.connector.v1.ApplyRequest.intent:type_name -> reeve.connector.v1.Intent
-	15, // 26: reeve.connector.v1.ApplyRequest.plan:type_name -> reeve.connector.v1.Plan
-	42, // 27: reeve.connector.v1.ApplyRequest.timeout:type_name -> google.protobuf.Duration
-	23, // 28: reeve.connector.v1.ApplyEvent.progress:type_name -> reeve.connector.v1.Progress
-	24, // 29: reeve.connector.v1.ApplyEvent.result:type_name -> reeve.connector.v1.ApplyResult
-	29, // 30: reeve.connector.v1.ApplyResult.facts:type_name -> reeve.connector.v1.Facts
-	3,  // 31: reeve.connector.v1.VerifyRequest.target:type_name -> reeve.connector.v1.Target
-	1,  // 32: reeve.connector.v1.VerifyRequest.credential:type_name -> reeve.connector.v1.Credential
-	42, // 33: reeve.connector.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 34: reeve.connector.v1.InspectRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 35: reeve.connector.v1.InspectRequest.timeout:type_name -> google.protobuf.Duration
-	29, // 36: reeve.connector.v1.InspectResponse.facts:type_name -> reeve.connector.v1.Facts
-	41, // 37: reeve.connector.v1.Facts.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 38: reeve.connector.v1.Facts.password_changed_at:type_name -> google.protobuf.Timestamp
-	40, // 39: reeve.connector.v1.Facts.attributes:type_name -> reeve.connector.v1.Facts.AttributesEntry
-	41, // 40: reeve.connector.v1.Facts.read_at:type_name -> google.protobuf.Timestamp
-	3,  // 41: reeve.connector.v1.DiscoverRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 42: reeve.connector.v1.DiscoverRequest.timeout:type_name -> google.protobuf.Duration
-	29, // 43: reeve.connector.v1.DiscoverResponse.facts:type_name -> reeve.connector.v1.Facts
-	3,  // 44: reeve.connector.v1.RunRequest.target:type_name -> reeve.connector.v1.Target
-	42, // 45: reeve.connector.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 46: reeve.connector.v1.Connector.Describe:input_type -> reeve.connector.v1.DescribeRequest
-	17, // 47: reeve.connector.v1.Connector.Probe:input_type -> reeve.connector.v1.ProbeRequest
-	19, // 48: reeve.connector.v1.Connector.Plan:input_type -> reeve.connector.v1.PlanRequest
-	21, // 49: reeve.connector.v1.Connector.Apply:input_type -> reeve.connector.v1.ApplyRequest
-	25, // 50: reeve.connector.v1.Connector.Verify:input_type -> reeve.connector.v1.VerifyRequest
-	27, // 51: reeve.connector.v1.Connector.Inspect:input_type -> reeve.connector.v1.InspectRequest
-	30, // 52: reeve.connector.v1.Connector.Discover:input_type -> reeve.connector.v1.DiscoverRequest
-	32, // 53: reeve.connector.v1.Connector.Run:input_type -> reeve.connector.v1.RunRequest
-	34, // 54: reeve.connector.v1.Connector.Cancel:input_type -> reeve.connector.v1.CancelRequest
-	6,  // 55: reeve.connector.v1.Connector.Describe:output_type -> reeve.connector.v1.DescribeResponse
-	18, // 56: reeve.connector.v1.Connector.Probe:output_type -> reeve.connector.v1.ProbeResponse
-	20, // 57: reeve.connector.v1.Connector.Plan:output_type -> reeve.connector.v1.PlanResponse
-	22, // 58: reeve.connector.v1.Connector.Apply:output_type -> reeve.connector.v1.ApplyEvent
-	26, // 59: reeve.connector.v1.Connector.Verify:output_type -> reeve.connector.v1.VerifyResponse
-	28, // 60: reeve.connector.v1.Connector.Inspect:output_type -> reeve.connector.v1.InspectResponse
-	31, // 61: reeve.connector.v1.Connector.Discover:output_type -> reeve.connector.v1.DiscoverResponse
-	33, // 62: reeve.connector.v1.Connector.Run:output_type -> reeve.connector.v1.RunEvent
-	35, // 63: reeve.connector.v1.Connector.Cancel:output_type -> reeve.connector.v1.CancelResponse
-	55, // [55:64] is the sub-list for method output_type
-	46, // [46:55] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	9,  // 7: reeve.connector.v1.Description.options:type_name -> reeve.connector.v1.Option
+	12, // 8: reeve.connector.v1.Description.roles:type_name -> reeve.connector.v1.Role
+	10, // 9: reeve.connector.v1.Description.name_rule:type_name -> reeve.connector.v1.NameRule
+	11, // 10: reeve.connector.v1.Description.password_rule:type_name -> reeve.connector.v1.PasswordRule
+	8,  // 11: reeve.connector.v1.Description.command_rule:type_name -> reeve.connector.v1.CommandRule
+	13, // 12: reeve.connector.v1.Role.params:type_name -> reeve.connector.v1.RoleParam
+	14, // 13: reeve.connector.v1.Role.phases:type_name -> reeve.connector.v1.RolePhase
+	46, // 14: reeve.connector.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
+	12, // 15: reeve.connector.v1.Intent.role:type_name -> reeve.connector.v1.Role
+	43, // 16: reeve.connector.v1.Intent.params:type_name -> reeve.connector.v1.Intent.ParamsEntry
+	17, // 17: reeve.connector.v1.Plan.steps:type_name -> reeve.connector.v1.Step
+	3,  // 18: reeve.connector.v1.ProbeRequest.target:type_name -> reeve.connector.v1.Target
+	47, // 19: reeve.connector.v1.ProbeRequest.timeout:type_name -> google.protobuf.Duration
+	4,  // 20: reeve.connector.v1.ProbeResponse.fingerprint:type_name -> reeve.connector.v1.Fingerprint
+	3,  // 21: reeve.connector.v1.PlanRequest.target:type_name -> reeve.connector.v1.Target
+	15, // 22: reeve.connector.v1.PlanRequest.intent:type_name -> reeve.connector.v1.Intent
+	47, // 23: reeve.connector.v1.PlanRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 24: reeve.connector.v1.PlanResponse.plan:type_name -> reeve.connector.v1.Plan
+	3,  // 25: reeve.connector.v1.ApplyRequest.target:type_name -> reeve.connector.v1.Target
+	15, // 26: reeve.connector.v1.ApplyRequest.intent:type_name -> reeve.connector.v1.Intent
+	16, // 27: reeve.connector.v1.ApplyRequest.plan:type_name -> reeve.connector.v1.Plan
+	47, // 28: reeve.connector.v1.ApplyRequest.timeout:type_name -> google.protobuf.Duration
+	24, // 29: reeve.connector.v1.ApplyEvent.progress:type_name -> reeve.connector.v1.Progress
+	25, // 30: reeve.connector.v1.ApplyEvent.result:type_name -> reeve.connector.v1.ApplyResult
+	30, // 31: reeve.connector.v1.ApplyResult.facts:type_name -> reeve.connector.v1.Facts
+	3,  // 32: reeve.connector.v1.VerifyRequest.target:type_name -> reeve.connector.v1.Target
+	1,  // 33: reeve.connector.v1.VerifyRequest.credential:type_name -> reeve.connector.v1.Credential
+	47, // 34: reeve.connector.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 35: reeve.connector.v1.InspectRequest.target:type_name -> reeve.connector.v1.Target
+	47, // 36: reeve.connector.v1.InspectRequest.timeout:type_name -> google.protobuf.Duration
+	30, // 37: reeve.connector.v1.InspectResponse.facts:type_name -> reeve.connector.v1.Facts
+	46, // 38: reeve.connector.v1.Facts.expires_at:type_name -> google.protobuf.Timestamp
+	46, // 39: reeve.connector.v1.Facts.password_changed_at:type_name -> google.protobuf.Timestamp
+	44, // 40: reeve.connector.v1.Facts.attributes:type_name -> reeve.connector.v1.Facts.AttributesEntry
+	46, // 41: reeve.connector.v1.Facts.read_at:type_name -> google.protobuf.Timestamp
+	3,  // 42: reeve.connector.v1.DiscoverRequest.target:type_name -> reeve.connector.v1.Target
+	47, // 43: reeve.connector.v1.DiscoverRequest.timeout:type_name -> google.protobuf.Duration
+	30, // 44: reeve.connector.v1.DiscoverResponse.facts:type_name -> reeve.connector.v1.Facts
+	3,  // 45: reeve.connector.v1.RunRequest.target:type_name -> reeve.connector.v1.Target
+	47, // 46: reeve.connector.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 47: reeve.connector.v1.CheckRightsRequest.target:type_name -> reeve.connector.v1.Target
+	12, // 48: reeve.connector.v1.CheckRightsRequest.role:type_name -> reeve.connector.v1.Role
+	45, // 49: reeve.connector.v1.CheckRightsRequest.params:type_name -> reeve.connector.v1.CheckRightsRequest.ParamsEntry
+	47, // 50: reeve.connector.v1.CheckRightsRequest.timeout:type_name -> google.protobuf.Duration
+	37, // 51: reeve.connector.v1.CheckRightsResponse.rights:type_name -> reeve.connector.v1.Right
+	5,  // 52: reeve.connector.v1.Connector.Describe:input_type -> reeve.connector.v1.DescribeRequest
+	18, // 53: reeve.connector.v1.Connector.Probe:input_type -> reeve.connector.v1.ProbeRequest
+	20, // 54: reeve.connector.v1.Connector.Plan:input_type -> reeve.connector.v1.PlanRequest
+	22, // 55: reeve.connector.v1.Connector.Apply:input_type -> reeve.connector.v1.ApplyRequest
+	26, // 56: reeve.connector.v1.Connector.Verify:input_type -> reeve.connector.v1.VerifyRequest
+	28, // 57: reeve.connector.v1.Connector.Inspect:input_type -> reeve.connector.v1.InspectRequest
+	31, // 58: reeve.connector.v1.Connector.Discover:input_type -> reeve.connector.v1.DiscoverRequest
+	33, // 59: reeve.connector.v1.Connector.Run:input_type -> reeve.connector.v1.RunRequest
+	35, // 60: reeve.connector.v1.Connector.CheckRights:input_type -> reeve.connector.v1.CheckRightsRequest
+	38, // 61: reeve.connector.v1.Connector.Cancel:input_type -> reeve.connector.v1.CancelRequest
+	6,  // 62: reeve.connector.v1.Connector.Describe:output_type -> reeve.connector.v1.DescribeResponse
+	19, // 63: reeve.connector.v1.Connector.Probe:output_type -> reeve.connector.v1.ProbeResponse
+	21, // 64: reeve.connector.v1.Connector.Plan:output_type -> reeve.connector.v1.PlanResponse
+	23, // 65: reeve.connector.v1.Connector.Apply:output_type -> reeve.connector.v1.ApplyEvent
+	27, // 66: reeve.connector.v1.Connector.Verify:output_type -> reeve.connector.v1.VerifyResponse
+	29, // 67: reeve.connector.v1.Connector.Inspect:output_type -> reeve.connector.v1.InspectResponse
+	32, // 68: reeve.connector.v1.Connector.Discover:output_type -> reeve.connector.v1.DiscoverResponse
+	34, // 69: reeve.connector.v1.Connector.Run:output_type -> reeve.connector.v1.RunEvent
+	36, // 70: reeve.connector.v1.Connector.CheckRights:output_type -> reeve.connector.v1.CheckRightsResponse
+	39, // 71: reeve.connector.v1.Connector.Cancel:output_type -> reeve.connector.v1.CancelResponse
+	62, // [62:72] is the sub-list for method output_type
+	52, // [52:62] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_reeve_connector_v1_connector_proto_init() }
@@ -2781,11 +3077,11 @@ func file_reeve_connector_v1_connector_proto_init() {
 	if File_reeve_connector_v1_connector_proto != nil {
 		return
 	}
-	file_reeve_connector_v1_connector_proto_msgTypes[22].OneofWrappers = []any{
+	file_reeve_connector_v1_connector_proto_msgTypes[23].OneofWrappers = []any{
 		(*ApplyEvent_Progress)(nil),
 		(*ApplyEvent_Result)(nil),
 	}
-	file_reeve_connector_v1_connector_proto_msgTypes[33].OneofWrappers = []any{
+	file_reeve_connector_v1_connector_proto_msgTypes[34].OneofWrappers = []any{
 		(*RunEvent_Stdout)(nil),
 		(*RunEvent_Stderr)(nil),
 		(*RunEvent_ExitStatus)(nil),
@@ -2796,7 +3092,7 @@ func file_reeve_connector_v1_connector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reeve_connector_v1_connector_proto_rawDesc), len(file_reeve_connector_v1_connector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,15 +24,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Connector_Describe_FullMethodName = "/reeve.connector.v1.Connector/Describe"
-	Connector_Probe_FullMethodName    = "/reeve.connector.v1.Connector/Probe"
-	Connector_Plan_FullMethodName     = "/reeve.connector.v1.Connector/Plan"
-	Connector_Apply_FullMethodName    = "/reeve.connector.v1.Connector/Apply"
-	Connector_Verify_FullMethodName   = "/reeve.connector.v1.Connector/Verify"
-	Connector_Inspect_FullMethodName  = "/reeve.connector.v1.Connector/Inspect"
-	Connector_Discover_FullMethodName = "/reeve.connector.v1.Connector/Discover"
-	Connector_Run_FullMethodName      = "/reeve.connector.v1.Connector/Run"
-	Connector_Cancel_FullMethodName   = "/reeve.connector.v1.Connector/Cancel"
+	Connector_Describe_FullMethodName    = "/reeve.connector.v1.Connector/Describe"
+	Connector_Probe_FullMethodName       = "/reeve.connector.v1.Connector/Probe"
+	Connector_Plan_FullMethodName        = "/reeve.connector.v1.Connector/Plan"
+	Connector_Apply_FullMethodName       = "/reeve.connector.v1.Connector/Apply"
+	Connector_Verify_FullMethodName      = "/reeve.connector.v1.Connector/Verify"
+	Connector_Inspect_FullMethodName     = "/reeve.connector.v1.Connector/Inspect"
+	Connector_Discover_FullMethodName    = "/reeve.connector.v1.Connector/Discover"
+	Connector_Run_FullMethodName         = "/reeve.connector.v1.Connector/Run"
+	Connector_CheckRights_FullMethodName = "/reeve.connector.v1.Connector/CheckRights"
+	Connector_Cancel_FullMethodName      = "/reeve.connector.v1.Connector/Cancel"
 )
 
 // ConnectorClient is the client API for Connector service.
@@ -60,6 +61,9 @@ type ConnectorClient interface {
 	Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiscoverResponse], error)
 	// Run runs one command as the management account.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunEvent], error)
+	// CheckRights says which rights the management account needs to give accounts a role, and
+	// which of them it lacks. It changes nothing.
+	CheckRights(ctx context.Context, in *CheckRightsRequest, opts ...grpc.CallOption) (*CheckRightsResponse, error)
 	// Cancel tells a call at work to end; that call still answers, with what became of
 	// its work. A call that may be cancelled names itself in the gRPC metadata
 	// "reeve-call". A name that is not at work is no error.
@@ -181,6 +185,16 @@ func (c *connectorClient) Run(ctx context.Context, in *RunRequest, opts ...grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Connector_RunClient = grpc.ServerStreamingClient[RunEvent]
 
+func (c *connectorClient) CheckRights(ctx context.Context, in *CheckRightsRequest, opts ...grpc.CallOption) (*CheckRightsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckRightsResponse)
+	err := c.cc.Invoke(ctx, Connector_CheckRights_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *connectorClient) Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*CancelResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelResponse)
@@ -216,6 +230,9 @@ type ConnectorServer interface {
 	Discover(*DiscoverRequest, grpc.ServerStreamingServer[DiscoverResponse]) error
 	// Run runs one command as the management account.
 	Run(*RunRequest, grpc.ServerStreamingServer[RunEvent]) error
+	// CheckRights says which rights the management account needs to give accounts a role, and
+	// which of them it lacks. It changes nothing.
+	CheckRights(context.Context, *CheckRightsRequest) (*CheckRightsResponse, error)
 	// Cancel tells a call at work to end; that call still answers, with what became of
 	// its work. A call that may be cancelled names itself in the gRPC metadata
 	// "reeve-call". A name that is not at work is no error.
@@ -253,6 +270,9 @@ func (UnimplementedConnectorServer) Discover(*DiscoverRequest, grpc.ServerStream
 }
 func (UnimplementedConnectorServer) Run(*RunRequest, grpc.ServerStreamingServer[RunEvent]) error {
 	return status.Error(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedConnectorServer) CheckRights(context.Context, *CheckRightsRequest) (*CheckRightsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckRights not implemented")
 }
 func (UnimplementedConnectorServer) Cancel(context.Context, *CancelRequest) (*CancelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cancel not implemented")
@@ -401,6 +421,24 @@ func _Connector_Run_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Connector_RunServer = grpc.ServerStreamingServer[RunEvent]
 
+func _Connector_CheckRights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRightsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConnectorServer).CheckRights(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Connector_CheckRights_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConnectorServer).CheckRights(ctx, req.(*CheckRightsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Connector_Cancel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelRequest)
 	if err := dec(in); err != nil {
@@ -445,6 +483,10 @@ var Connector_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Inspect",
 			Handler:    _Connector_Inspect_Handler,
+		},
+		{
+			MethodName: "CheckRights",
+			Handler:    _Connector_CheckRights_Handler,
 		},
 		{
 			MethodName: "Cancel",
