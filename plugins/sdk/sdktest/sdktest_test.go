@@ -39,6 +39,11 @@ func config(m *toy.Machine) sdktest.Config {
 			data, err := json.Marshal(m.Accounts())
 			return string(data), err
 		},
+		Session: func(_ context.Context, name, password string) (func(), error) { return m.Session(name, password) },
+		Commands: &sdktest.Commands{
+			Speak: "say hello; warn careful; exit 3", Stdout: "hello", Stderr: "careful", Status: 3,
+			Pause: "say first; wait; say second", Large: "many 20000", LargeEnd: "line 20000",
+		},
 	}
 }
 
@@ -330,7 +335,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 				m := toy.NewMachine(t)
 				cfg := config(m)
 				cfg.Connector = make(m)
-				report, err := sdktest.Examine(ctx, cfg, id)
+				report, err := sdktest.Examine(ctx, cfg, nil, id)
 				if err != nil {
 					t.Fatal(err)
 				}
