@@ -122,7 +122,9 @@ func TestConformance(t *testing.T) {
 	private, public := newKey(t)
 	const password = "Mgmt.'$(id) 7\"pw"
 	// The checks that depend on how the connector logs in and becomes root.
-	access := []string{"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22"}
+	access := []string{
+		"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24", "SDK34", "SDK48", "SDK51", "SDK63", "SDK64", "SDK90", "SDK91",
+	}
 	for name, c := range map[string]struct {
 		account testlab.HostAccount
 		key     bool
@@ -130,7 +132,7 @@ func TestConformance(t *testing.T) {
 		checks  []string // nil: all
 	}{
 		"root with password": {account: testlab.HostAccount{Name: "root", Password: password}},
-		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}},
+		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
 		"root with key, no PAM": {
 			account: testlab.HostAccount{Name: "root", AuthorizedKeys: []string{public}}, key: true, noPAM: true, checks: access,
 		},

@@ -22,8 +22,8 @@ type endurance struct {
 
 // How many rounds of operations make few and many, and what may come by chance.
 const (
-	fewRounds, manyRounds = 1, 5
-	chance                = 2
+	fewRounds, manyRounds = 1, 6
+	chance                = 4
 )
 
 // endure lets programs do rounds of operations, good ones and bad ones, and looks at
@@ -63,7 +63,7 @@ func (s *suite) live(ctx context.Context, i, rounds int) error {
 			return err
 		}
 	}
-	time.Sleep(300 * time.Millisecond) // what ends by itself may end
+	time.Sleep(500 * time.Millisecond) // what ends by itself may end
 	e := s.endured
 	proc := filepath.Join("/proc", strconv.Itoa(p.process.Pid))
 	e.descriptors[i] = -1

@@ -268,6 +268,7 @@ func (s *suite) do(ctx context.Context, c Check) Outcome {
 		err = errors.Join(err, leaked)
 	}
 	o.Took = time.Since(began)
+	s.tidy()
 	why, other := err.(notApplicable) //nolint:errorlint // one that is wrapped or joined is a failure
 	switch {
 	case err == nil:

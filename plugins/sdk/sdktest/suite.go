@@ -78,15 +78,28 @@ func open(ctx context.Context, cfg Config) (*suite, error) {
 
 func (s *suite) has(p sdk.Power) bool { return slices.Contains(s.description.Powers, p) }
 
-// close removes what the checks left on the target, and ends the connector.
-func (s *suite) close() {
+// tidy removes what a check left on the target.
+func (s *suite) tidy() {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
-	for _, a := range s.made {
-		if there, err := s.cfg.Exists(ctx, a.name); err == nil && there {
-			_, _ = s.apply(ctx, sdk.Deprovision, a, sdk.Secret{})
-		}
+	s.mu.Lock()
+	made := s.made
+	s.made = nil
+	s.mu.Unlock()
+	if !s.has(sdk.PowerProvision) {
+		return
 	}
+	_ = together(len(made), func(i int) error {
+		there, err := s.cfg.Exists(ctx, made[i].name)
+		if err == nil && there {
+			_, err = s.apply(ctx, sdk.Deprovision, made[i], sdk.Secret{})
+		}
+		return err // its last state is what was wanted, or not ours
+	})
+}
+
+func (s *suite) close() {
+	s.tidy()
 	s.stop()
 }
 
