@@ -123,7 +123,7 @@ func TestConformance(t *testing.T) {
 	const password = "Mgmt.'$(id) 7\"pw"
 	// The checks that depend on how the connector logs in and becomes root.
 	access := []string{
-		"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24", "SDK34", "SDK48", "SDK51", "SDK63", "SDK64", "SDK90", "SDK91",
+		"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24", "SDK34", "SDK48", "SDK51", "SDK63", "SDK64",
 	}
 	for name, c := range map[string]struct {
 		account testlab.HostAccount
