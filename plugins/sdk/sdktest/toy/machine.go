@@ -2,7 +2,8 @@
 // connectors. A Machine is a small account server on a TCP port of the test process;
 // Connector is a complete connector for it, and connector-toy beside this package is
 // that connector as a plugin program. Tests look at a Machine directly, not through
-// the connector. Only tests import it.
+// the connector. Tests import it, and the command line, which gives authors a copy of
+// the connector to begin with.
 package toy
 
 import (
@@ -38,19 +39,6 @@ type Machine struct {
 	open     map[net.Conn]string // who is logged in
 	faults   Faults
 	requests []string
-}
-
-// Account is an account on a Machine.
-type Account struct {
-	ID       string    `json:"id"` // never reused
-	Owner    string    `json:"owner"`
-	Comment  string    `json:"comment"`
-	Password string    `json:"password"`
-	Locked   bool      `json:"locked"`
-	Expires  time.Time `json:"expires"`
-	Changed  time.Time `json:"changed"`
-	Groups   []string  `json:"groups"`
-	Sessions int       `json:"sessions,omitempty"` // only in answers
 }
 
 // Faults is what a Machine does wrong, until set otherwise. Names are those of
@@ -154,25 +142,6 @@ func (m *Machine) Requests() []string {
 func (m *Machine) newID() string {
 	m.nextID++
 	return strconv.Itoa(m.nextID)
-}
-
-// request and response are the lines of the machine's protocol: one JSON object each.
-// The machine speaks first, with its key.
-type request struct {
-	Op      string  `json:"op"`
-	Name    string  `json:"name,omitempty"`
-	Text    string  `json:"text,omitempty"`
-	Account Account `json:"account,omitzero"`
-}
-
-type response struct {
-	Key      string             `json:"key,omitempty"`
-	Error    string             `json:"error,omitempty"`
-	Account  *Account           `json:"account,omitempty"`
-	Accounts map[string]Account `json:"accounts,omitempty"`
-	Out      string             `json:"out,omitempty"`
-	Err      string             `json:"err,omitempty"`
-	Status   *int               `json:"status,omitempty"` // the end of a command
 }
 
 func (m *Machine) accept() {
