@@ -236,10 +236,10 @@ func (f *runFlags) do(ctx context.Context, binary, operation string) error {
 }
 
 // output prints what a command prints.
-type output struct{ *app }
+type output struct{ a *app }
 
-func (o output) Stdout(p []byte) { _, _ = o.out.Write(p) }
-func (o output) Stderr(p []byte) { _, _ = o.app.err.Write(p) }
+func (o output) Stdout(p []byte) { _, _ = o.a.out.Write(p) }
+func (o output) Stderr(p []byte) { _, _ = o.a.err.Write(p) }
 
 func (f *runFlags) plan(ctx context.Context, c *sdk.Client, d sdk.Description, t sdk.Target, action sdk.Action) (sdk.Intent, sdk.Plan, error) {
 	role, err := roleOf(d, f.role)

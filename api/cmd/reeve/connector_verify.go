@@ -55,11 +55,12 @@ Ends with status 1 if a check failed.
 					return usagef("there is no check %q", id)
 				}
 			}
-			r, err := sdktest.Examine(cmd.Context(), cfg, func(o sdktest.Outcome) {
+			cfg.Each = func(o sdktest.Outcome) {
 				if a.output == "table" {
 					a.say("%s  %-14s  %s", o.ID, o.Status, o.Title)
 				}
-			}, only...)
+			}
+			r, err := sdktest.Examine(cmd.Context(), cfg, only...)
 			if err != nil {
 				return err
 			}

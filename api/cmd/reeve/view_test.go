@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files again")
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == hookName {
-		os.Exit(hook(os.Args[1], os.Args[2], os.Getenv("REEVE_ACCOUNT")))
+		os.Exit(hook(os.Args[1], os.Getenv("REEVE_ACCOUNT")))
 	}
 	time.Local = time.UTC // tables show local time
 	status := m.Run()

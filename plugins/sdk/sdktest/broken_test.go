@@ -141,7 +141,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 				if f.wrap != nil {
 					cfg.Wrap(f.wrap)
 				}
-				report, err := sdktest.Examine(t.Context(), cfg, nil, check.ID)
+				report, err := sdktest.Examine(t.Context(), cfg, check.ID)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -113,9 +113,6 @@ func (p *proxy) failing() bool {
 	}
 }
 
-// settled waits for open connections to end.
-func (p *proxy) settled() { p.idleWithin(time.After(obeyWithin)) }
-
 // keep registers c to be closed with the proxy.
 func (p *proxy) keep(c net.Conn) {
 	p.mu.Lock()
@@ -196,8 +193,8 @@ func (p *proxy) pass(to io.Writer, from io.Reader, count *atomic.Int64, limited 
 			}
 		}
 		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return nil
+			if _, lost := to.Write(buf[:n]); lost != nil {
+				return nil //nolint:nilerr // the end of a connection
 			}
 		}
 		if err != nil {

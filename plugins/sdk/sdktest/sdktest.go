@@ -71,6 +71,8 @@ type Config struct {
 
 	// Report is a file the report is written to as JSON. Optional.
 	Report string
+	// Each is told by Examine of every outcome as it comes. Optional.
+	Each func(Outcome)
 
 	wrap func(connectorv1.ConnectorServer) connectorv1.ConnectorServer // for the kit's own tests
 }
@@ -196,9 +198,8 @@ func Run(t *testing.T, cfg Config, ids ...string) Report {
 	return report
 }
 
-// Examine does the checks with the given ids, or all of them, without a testing.T. each
-// is told of every outcome as it comes, and may be nil.
-func Examine(ctx context.Context, cfg Config, each func(Outcome), ids ...string) (Report, error) {
+// Examine does the checks with the given ids, or all of them, without a testing.T.
+func Examine(ctx context.Context, cfg Config, ids ...string) (Report, error) {
 	s, err := open(ctx, cfg)
 	if err != nil {
 		return Report{}, err
@@ -211,8 +212,8 @@ func Examine(ctx context.Context, cfg Config, each func(Outcome), ids ...string)
 		}
 		o := s.do(ctx, c)
 		report.Outcomes = append(report.Outcomes, o)
-		if each != nil {
-			each(o)
+		if cfg.Each != nil {
+			cfg.Each(o)
 		}
 	}
 	return report, report.write(cfg.Report)

@@ -323,7 +323,8 @@ func (m *Machine) Session(name, password string) (end func(), err error) {
 	}
 	lines := bufio.NewScanner(conn)
 	err = json.NewEncoder(conn).Encode(request{Op: "login", Name: name, Text: password})
-	if !lines.Scan() || !lines.Scan() || err != nil || lines.Text() != "{}" {
+	greeted := lines.Scan()
+	if answered := lines.Scan(); !greeted || !answered || err != nil || lines.Text() != "{}" {
 		_ = conn.Close()
 		return nil, fmt.Errorf("toy: no login as %s: %s %w", name, lines.Text(), err)
 	}
