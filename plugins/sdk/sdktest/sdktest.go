@@ -63,6 +63,9 @@ type Config struct {
 	// Snapshot returns all of the target that a connector could change, in any form.
 	Snapshot func(ctx context.Context) (string, error)
 
+	// Settle makes the target give up at once what it keeps for clients that are gone, and would give up by itself
+	// later, such as shells. It is called after each check. Optional.
+	Settle func(ctx context.Context) error
 	// Session makes a login that lasts until end is called. Optional: without it nothing
 	// is known about sessions.
 	Session func(ctx context.Context, name, password string) (end func(), err error)

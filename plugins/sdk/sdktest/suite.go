@@ -86,6 +86,9 @@ func (s *suite) tidy() {
 	made := s.made
 	s.made = nil
 	s.mu.Unlock()
+	if s.cfg.Settle != nil {
+		_ = s.cfg.Settle(ctx) // the next check shows what did not settle
+	}
 	if !s.has(sdk.PowerProvision) {
 		return
 	}
