@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -130,6 +131,9 @@ func (c change) measured(ctx context.Context, s *suite) (from, to int64, err err
 	return p.bytes.Load(), p.asked.Load(), nil
 }
 
+// noticeWithin is how soon a connector must notice that its connection is gone.
+const noticeWithin = 30 * time.Second
+
 // cutAt makes a check that cuts the connection of a change at so many points, in one
 // direction. At least half of the cuts must be noticed.
 func cutAt(c change, m mode, points int64) func(context.Context, *suite) error {
@@ -151,8 +155,15 @@ func cutAt(c change, m mode, points int64) func(context.Context, *suite) error {
 			if err != nil {
 				return err
 			}
-			_, err = s.applyWith(ctx, s.program, there, change, func(sdk.Event) {})
+			limited, cancel := context.WithTimeout(ctx, noticeWithin)
+			_, err = s.applyWith(limited, s.program, there, change, func(sdk.Event) {})
+			late := limited.Err() != nil
+			cancel()
 			p.close()
+			if late {
+				return fmt.Errorf("%s did not notice within %s that its connection was cut after %d of %d bytes",
+					c.action, noticeWithin, total*int64(i)/points, total)
+			}
 			if err != nil {
 				noticed[i] = true
 				if err := c.truthful(ctx, s, a, err); err != nil {
