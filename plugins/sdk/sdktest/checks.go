@@ -50,7 +50,7 @@ func probe(ctx context.Context, s *suite) error {
 
 func probeUnknown(ctx context.Context, s *suite) error {
 	if s.cfg.NoIdentity {
-		return notApplicable("the protocol has no identity of a target")
+		return noIdentity
 	}
 	t := s.cfg.Target
 	t.Trust = sdk.Trust{}
@@ -67,7 +67,7 @@ func probeUnknown(ctx context.Context, s *suite) error {
 
 func probeChanged(ctx context.Context, s *suite) error {
 	if s.cfg.NoIdentity {
-		return notApplicable("the protocol has no identity of a target")
+		return noIdentity
 	}
 	t := s.cfg.Target
 	t.Trust = s.cfg.WrongTrust

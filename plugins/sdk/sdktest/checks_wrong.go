@@ -159,7 +159,7 @@ func (s *suite) peakMemory() int64 {
 // wrongIdentity does everything at a target that is not the trusted one.
 func wrongIdentity(ctx context.Context, s *suite) error {
 	if s.cfg.NoIdentity {
-		return notApplicable("the protocol has no identity of a target")
+		return noIdentity
 	}
 	before, err := s.cfg.Snapshot(ctx)
 	if err != nil {

@@ -119,6 +119,8 @@ type notApplicable string
 
 func (n notApplicable) Error() string { return string(n) }
 
+const noIdentity = notApplicable("the protocol gives the target no identity")
+
 // Outcome is the result of one check.
 type Outcome struct {
 	ID      string        `json:"id"`
