@@ -200,10 +200,10 @@ func (s *suite) password() sdk.Secret {
 func (s *suite) intent(action sdk.Action, a *account) sdk.Intent {
 	role, params := s.role, s.cfg.Params
 	if a.role != nil {
-		role, params = *a.role, nil
+		role, params = *a.role, map[string]string{}
 		for _, p := range role.Params {
 			if v, ok := s.cfg.Params[p.Name]; ok {
-				params = map[string]string{p.Name: v}
+				params[p.Name] = v
 			}
 		}
 	}
