@@ -93,6 +93,10 @@ check: setup ## everything CI asks for: format, lint, generated code, go.mod, im
 	@echo "== whole clusters on real targets"; REEVE_LAB=require $(GOTESTSUM) --packages ./internal/systemtest/... -- -tags nomsgpack -race -p 1 -timeout 15m
 	@echo "== chaos"; $(MAKE) --no-print-directory chaos ARGS="--seed 1 --rounds 10"
 
+.PHONY: conformance
+conformance: setup ## the conformance kit on every connector, on real targets; ARGS="-v ssh"
+	go run -tags nomsgpack ./internal/conformance $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for 30 s; ARGS='-time 5m -keep' keeps what it finds
 	go run ./internal/fuzzall $(ARGS)

@@ -63,7 +63,7 @@ func start(ctx context.Context, name string, img *image, socketDir string, log *
 	catch := &dispenser{}
 	p.rpc = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  sdk.Handshake(),
-		VersionedPlugins: map[int]plugin.PluginSet{sdk.ProtocolVersion: {sdk.PluginName: catch}},
+		VersionedPlugins: everyVersion(catch),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
@@ -112,6 +112,16 @@ func (p *engine) handshake(catch *dispenser) error {
 	}
 	p.conn, p.client = catch.conn, sdk.NewClient(catch.conn)
 	return nil
+}
+
+// everyVersion is the versions of the protocol a host speaks: connectors built with the
+// one before are served too.
+func everyVersion(catch *dispenser) map[int]plugin.PluginSet {
+	all := map[int]plugin.PluginSet{}
+	for v := sdk.OldestProtocol; v <= sdk.ProtocolVersion; v++ {
+		all[v] = plugin.PluginSet{sdk.PluginName: catch}
+	}
+	return all
 }
 
 // dispenser catches the connection go-plugin made: the client for jobs and the health

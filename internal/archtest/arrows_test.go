@@ -115,6 +115,19 @@ func TestConnectorsImportTheSDKAlone(t *testing.T) {
 	}
 }
 
+// The public face tries and tests connectors as programs: it imports the SDK and its kit, and no connector, so that it
+// treats a stranger's as ours.
+func TestTheCommandLineImportsNoConnector(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		for _, imp := range p.imports {
+			if within(p.path, "api") && within(imp, "plugins") && !within(imp, "plugins/sdk") {
+				t.Errorf("%s imports %s", p.path, imp)
+			}
+		}
+	}
+}
+
 func TestArrowsPointDownwards(t *testing.T) {
 	t.Parallel()
 	layer := map[string]int{}

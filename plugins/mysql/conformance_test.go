@@ -48,6 +48,13 @@ func TestConformance(t *testing.T) {
 			return d.Exec(ctx, "CREATE USER '"+name+"'@'%' IDENTIFIED BY PASSWORD '"+hash(secret(password))+"'")
 		},
 		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
+		Session: func(ctx context.Context, name, password string) (func(), error) {
+			db, err := d.As(name, password)
+			if err != nil {
+				return nil, err
+			}
+			return func() { _ = db.Close() }, db.PingContext(ctx)
+		},
 	})
 	logs, err := d.Logs()
 	if err != nil || strings.Contains(logs, "Aa1.") { // how the kit's passwords begin

@@ -18,8 +18,13 @@ import (
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
-// ProtocolVersion is the version of the contract in proto/reeve/connector/v1.
-const ProtocolVersion = 1
+// Versions of the contract in proto/reeve/connector/v1. ProtocolVersion is the current
+// one; hosts and connectors also speak those before it, down to OldestProtocol, which
+// is the one before the current at the latest. They agree on the newest both know.
+const (
+	ProtocolVersion = 1
+	OldestProtocol  = 1 // there is none before it yet
+)
 
 // PluginName is the name under which a connector serves its one plugin.
 const PluginName = "connector"
@@ -38,8 +43,16 @@ func Handshake() plugin.HandshakeConfig {
 }
 
 // Plugins returns the plugin sets by protocol version, for a host's ClientConfig.
-func Plugins() map[int]plugin.PluginSet {
-	return map[int]plugin.PluginSet{ProtocolVersion: {PluginName: &Plugin{}}}
+func Plugins() map[int]plugin.PluginSet { return plugins(nil) }
+
+// plugins serves c in every version. Fields and calls are only ever added to the
+// contract, so that what a version lacks is what the other side does not send.
+func plugins(c Connector) map[int]plugin.PluginSet {
+	all := map[int]plugin.PluginSet{}
+	for v := OldestProtocol; v <= ProtocolVersion; v++ {
+		all[v] = plugin.PluginSet{PluginName: &Plugin{Connector: c}}
+	}
+	return all
 }
 
 // Plugin is the go-plugin face of a connector. A host dispenses it as *Client; a
@@ -110,10 +123,8 @@ func serve(c Connector, args []string, stdout, stderr io.Writer) int {
 	slog.SetDefault(slog.New(hostLog(stderr)))
 
 	plugin.Serve(&plugin.ServeConfig{
-		HandshakeConfig: hs,
-		VersionedPlugins: map[int]plugin.PluginSet{
-			ProtocolVersion: {PluginName: &Plugin{Connector: c}},
-		},
+		HandshakeConfig:  hs,
+		VersionedPlugins: plugins(c),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(opts,
 				grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxSendMsgSize(maxMessageBytes))...)

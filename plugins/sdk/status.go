@@ -142,9 +142,11 @@ func classify(ctx context.Context, operation string, changes bool, err error) er
 	}
 	switch {
 	case changes:
-		return Errorf(ClassUnknownOutcome, "%s was interrupted (%s) and may have had an effect", operation, cause).Wrap(err)
+		return Errorf(ClassUnknownOutcome, "%s was interrupted (%s) and may have had an effect", operation, cause).Wrap(err).
+			WithFix("read the target back before anything else is tried")
 	case errors.Is(cause, context.DeadlineExceeded):
-		return Errorf(ClassUnreachable, "%s: no answer within the time allowed", operation).Wrap(err)
+		return Errorf(ClassUnreachable, "%s: no answer within the time allowed", operation).Wrap(err).
+			WithFix("check that the target works and can be reached, or allow more time")
 	default:
 		return Errorf(ClassCancelled, "%s was cancelled", operation).Wrap(err)
 	}

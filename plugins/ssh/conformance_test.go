@@ -85,6 +85,28 @@ func hooks(t *testing.T, h *testlab.Host, management sdk.Credential) sdktest.Con
 			}
 			return h.SetPassword(name, password)
 		},
+		Session: func(_ context.Context, name, password string) (func(), error) {
+			key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(h.HostKey()))
+			if err != nil {
+				return nil, err
+			}
+			client, err := ssh.Dial("tcp", net.JoinHostPort(h.Addr, strconv.Itoa(h.Port)), &ssh.ClientConfig{
+				User: name, Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.FixedHostKey(key),
+				HostKeyAlgorithms: []string{key.Type()},
+			})
+			if err != nil {
+				return nil, err
+			}
+			session, err := client.NewSession()
+			if err == nil {
+				err = session.Start("sleep 30")
+			}
+			return func() { _ = client.Close() }, err
+		},
+		Commands: &sdktest.Commands{
+			Speak: "echo hello; echo careful >&2; exit 3", Stdout: "hello", Stderr: "careful", Status: 3,
+			Pause: "echo first; sleep 30", Large: "seq 1 40000", LargeEnd: "40000",
+		},
 		Snapshot: func(context.Context) (string, error) {
 			return h.OutOfBand("cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -la /etc/sudoers.d /home; cat /etc/sudoers.d/* 2>/dev/null; true")
 		},
@@ -100,7 +122,9 @@ func TestConformance(t *testing.T) {
 	private, public := newKey(t)
 	const password = "Mgmt.'$(id) 7\"pw"
 	// The checks that depend on how the connector logs in and becomes root.
-	access := []string{"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22"}
+	access := []string{
+		"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24", "SDK34", "SDK48", "SDK51", "SDK63", "SDK64",
+	}
 	for name, c := range map[string]struct {
 		account testlab.HostAccount
 		key     bool
@@ -108,7 +132,7 @@ func TestConformance(t *testing.T) {
 		checks  []string // nil: all
 	}{
 		"root with password": {account: testlab.HostAccount{Name: "root", Password: password}},
-		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}},
+		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
 		"root with key, no PAM": {
 			account: testlab.HostAccount{Name: "root", AuthorizedKeys: []string{public}}, key: true, noPAM: true, checks: access,
 		},

@@ -48,6 +48,7 @@ func TestConformance(t *testing.T) {
 			return nil
 		},
 		Snapshot: func(context.Context) (string, error) { return s.Host.Snapshot(), nil },
+		Settle:   func(context.Context) error { s.EndShells(); return nil },
 	})
 	for _, line := range append(s.Host.CommandLines(), s.Host.ScriptBlocks()...) {
 		if strings.Contains(line, "Aa1.") { // how the kit's passwords begin

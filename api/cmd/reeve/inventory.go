@@ -238,7 +238,9 @@ its bytes. Agents refuse every other binary.`,
 			return nil
 		},
 	}
-	return group("connector", "Register and list connectors", "  reeve connector list", register, list, revoke)
+	return group("connector", "Register connectors; write, test and try them",
+		"  reeve connector list\n  reeve connector new acme\n  reeve connector run ./connector-acme describe",
+		register, list, revoke, a.connectorNewCmd(), a.connectorRunCmd(), a.connectorVerifyCmd(), a.connectorSelftestCmd())
 }
 
 // sortedPairs turns a map into "k=v, k=v", sorted.

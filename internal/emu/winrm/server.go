@@ -192,6 +192,16 @@ func (s *Server) Shells() int {
 	return len(s.shells)
 }
 
+// EndShells ends every shell, as Windows does with those whose client has been gone for a while.
+func (s *Server) EndShells() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, sh := range s.shells {
+		sh.end()
+		delete(s.shells, id)
+	}
+}
+
 // Asked is how often an action was asked for.
 func (s *Server) Asked(action string) int {
 	s.mu.Lock()

@@ -14,7 +14,7 @@ import (
 const obeyWithin = 2 * time.Second
 
 func hang(ctx context.Context, s *suite) error {
-	p, silent, err := newProxy(ctx, s.cfg.Target, -1, true)
+	p, silent, err := newProxy(ctx, s.cfg.Target, silent, 0)
 	if err != nil {
 		return err
 	}
@@ -44,6 +44,9 @@ func hang(ctx context.Context, s *suite) error {
 		},
 	}
 	for name, operation := range operations {
+		if power := sdk.Power(name); name != "apply" && !s.has(power) {
+			continue
+		}
 		const allowed = 400 * time.Millisecond
 		began := time.Now()
 		limited, cancel := context.WithTimeout(ctx, allowed)
@@ -137,16 +140,21 @@ func noSecrets(ctx context.Context, s *suite) (err error) {
 	if _, err := s.apply(ctx, sdk.Rotate, a, next); err != nil {
 		return err
 	}
+	if s.has(sdk.PowerInspect) {
+		f, err := s.client.Inspect(ctx, s.cfg.Target, a.name)
+		if err != nil {
+			return err
+		}
+		s.tell("facts", fmt.Sprint(f))
+	}
+	if !s.has(sdk.PowerVerify) {
+		return nil
+	}
 	v, err := s.client.Verify(ctx, s.cfg.Target, sdk.Credential{Username: a.name, Password: next})
 	if err != nil || v.Kind != sdk.VerdictOK {
 		return errors.Join(fmt.Errorf("verify says %q", v.Kind), err)
 	}
 	s.tell("a verdict", v.Message)
-	f, err := s.client.Inspect(ctx, s.cfg.Target, a.name)
-	if err != nil {
-		return err
-	}
-	s.tell("facts", fmt.Sprint(f))
 	_, err = s.client.Verify(ctx, s.cfg.Target, sdk.Credential{Username: a.name, Password: a.password})
 	s.tellError("an error of Verify", err)
 	return err
@@ -198,65 +206,4 @@ func otherIdentity(ctx context.Context, s *suite) error {
 		}
 	}
 	return s.login(ctx, a, a.password, true)
-}
-
-// cut provisions accounts over connections that end after ever more bytes. An error
-// that says nothing was done must be true, and trying again must succeed.
-func cut(ctx context.Context, s *suite) error {
-	p, whole, err := newProxy(ctx, s.cfg.Target, -1, false)
-	if err != nil {
-		return err
-	}
-	measured := s.account()
-	in := s.intent(sdk.Provision, measured)
-	plan, err := s.client.Plan(ctx, whole, in)
-	if err != nil {
-		p.close()
-		return err
-	}
-	planned := p.settled()
-	_, err = s.applyPlan(ctx, whole, in, plan, measured.password)
-	p.close()
-	if err != nil {
-		return fmt.Errorf("provision through a proxy: %w", err)
-	}
-	total := p.bytes.Load() - planned
-	const points = 12
-	failures := 0
-	for i := range int64(points) {
-		a := s.account()
-		in := s.intent(sdk.Provision, a)
-		plan, err := s.client.Plan(ctx, s.cfg.Target, in)
-		if err != nil {
-			return err
-		}
-		p, at, err := newProxy(ctx, s.cfg.Target, total*i/points, false)
-		if err != nil {
-			return err
-		}
-		_, err = s.applyPlan(ctx, at, in, plan, a.password)
-		p.close()
-		if err != nil {
-			failures++
-			if err := wantClass("provision over a connection that is cut", err,
-				sdk.ClassUnreachable, sdk.ClassUnknownOutcome, sdk.ClassBusy, sdk.ClassProtocol); err != nil {
-				return err
-			}
-			if sdk.ClassOf(err) != sdk.ClassUnknownOutcome {
-				if err := s.exists(ctx, a, false); err != nil {
-					return fmt.Errorf("after an error that says nothing was done: %w", err)
-				}
-			}
-		}
-		if _, err := s.apply(ctx, sdk.Provision, a, a.password); err != nil {
-			return fmt.Errorf("provision again after a cut: %w", err)
-		}
-		if err := s.login(ctx, a, a.password, true); err != nil {
-			return err
-		}
-	}
-	if failures < points/2 {
-		return fmt.Errorf("only %d of %d cuts were noticed: the connector claims success without reading back", failures, points)
-	}
-	return nil
 }

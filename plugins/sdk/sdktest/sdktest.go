@@ -1,5 +1,6 @@
 // Package sdktest is the conformance kit for connectors: checks that any connector,
-// ours or a stranger's, is run against, on a real target. Only tests import it.
+// ours or a stranger's, is run against, on a real target. Tests import it, and the command
+// line, which runs it as a black box.
 //
 //	func TestConformance(t *testing.T) {
 //		sdktest.Run(t, sdktest.Config{Binary: "./connector-x", Target: …, Exists: …, …})
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
 // checkTimeout bounds one check.
@@ -41,8 +43,8 @@ type Config struct {
 	Target sdk.Target
 	// WrongTrust is well-formed and not the target's.
 	WrongTrust sdk.Trust
-	// NoIdentity says that the protocol gives the target no identity that could be proven, as with Telnet. WrongTrust
-	// is not needed then, and checks of trust are not applicable.
+	// NoIdentity says that the protocol has no identity of a target that could be
+	// trusted, as Telnet. WrongTrust is not needed then.
 	NoIdentity bool
 
 	// Role is what accounts are provisioned with. Optional: the first role that needs no
@@ -61,8 +63,34 @@ type Config struct {
 	// Snapshot returns all of the target that a connector could change, in any form.
 	Snapshot func(ctx context.Context) (string, error)
 
+	// Settle makes the target give up at once what it keeps for clients that are gone, and would give up by itself
+	// later, such as shells. It is called after each check. Optional.
+	Settle func(ctx context.Context) error
+	// Session makes a login that lasts until end is called. Optional: without it nothing
+	// is known about sessions.
+	Session func(ctx context.Context, name, password string) (end func(), err error)
+	// Commands are commands of the target, for connectors that run commands. Optional.
+	Commands *Commands
+
 	// Report is a file the report is written to as JSON. Optional.
 	Report string
+	// Each is told by Examine of every outcome as it comes. Optional.
+	Each func(Outcome)
+
+	wrap func(connectorv1.ConnectorServer) connectorv1.ConnectorServer // for the kit's own tests
+}
+
+// Commands are commands of the kind of target, for the checks of Run.
+type Commands struct {
+	// Speak prints Stdout and Stderr, and ends with Status. White space around them does
+	// not count. An empty Stderr says that the target has no second stream.
+	Speak          string
+	Stdout, Stderr string
+	Status         int
+	// Pause prints a line, and ends half a minute later.
+	Pause string
+	// Large prints 200,000 bytes or more in lines; LargeEnd is the end of what it prints.
+	Large, LargeEnd string
 }
 
 // Check is one thing a connector must do.
@@ -70,7 +98,11 @@ type Check struct {
 	ID    string // SDK01, SDK02, …; never reused for another check
 	Title string
 	run   func(ctx context.Context, s *suite) error
+	needs []sdk.Power
 }
+
+// Checks is the catalogue, in the order in which the checks are done.
+func Checks() []Check { return slices.Clone(checks) }
 
 // Status is what became of a check.
 type Status string
@@ -79,10 +111,10 @@ type Status string
 const (
 	Passed        Status = "passed"
 	Failed        Status = "failed"
-	NotApplicable Status = "not applicable"
+	NotApplicable Status = "not applicable" // the connector lacks the power, or the target what is asked about
 )
 
-// notApplicable is what a check returns that makes no sense for a connector or target, with the reason.
+// notApplicable is what a check returns that cannot be done, and why.
 type notApplicable string
 
 func (n notApplicable) Error() string { return string(n) }
@@ -94,7 +126,7 @@ type Outcome struct {
 	ID      string        `json:"id"`
 	Title   string        `json:"title"`
 	Status  Status        `json:"status"`
-	Message string        `json:"message,omitempty"`
+	Message string        `json:"message,omitempty"` // why
 	Took    time.Duration `json:"took_ns"`
 }
 
@@ -105,14 +137,18 @@ type Report struct {
 	Outcomes  []Outcome `json:"outcomes"`
 }
 
-// Passed reports whether every check that is applicable passed.
-func (r Report) Passed() bool {
+// Passed reports whether checks were done and none failed.
+func (r Report) Passed() bool { return r.Count(Passed) > 0 && r.Count(Failed) == 0 }
+
+// Count returns how many checks have a status.
+func (r Report) Count(s Status) int {
+	n := 0
 	for _, o := range r.Outcomes {
-		if o.Status != Passed && o.Status != NotApplicable {
-			return false
+		if o.Status == s {
+			n++
 		}
 	}
-	return len(r.Outcomes) > 0
+	return n
 }
 
 // Outcome returns the result of the check with the id.
@@ -134,6 +170,7 @@ func (r Report) String() string {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", o.ID, o.Status, o.Took.Round(time.Millisecond), o.Title, o.Message)
 	}
 	_ = w.Flush()
+	fmt.Fprintf(&b, "%d passed, %d failed, %d not applicable\n", r.Count(Passed), r.Count(Failed), r.Count(NotApplicable))
 	return b.String()
 }
 
@@ -151,20 +188,17 @@ func Run(t *testing.T, cfg Config, ids ...string) Report {
 		t.Run(c.ID, func(t *testing.T) {
 			o := s.do(t.Context(), c)
 			report.Outcomes = append(report.Outcomes, o)
-			if o.Status == Failed {
+			switch o.Status {
+			case Failed:
 				t.Errorf("%s: %s", o.Title, o.Message)
+			case NotApplicable:
+				t.Logf("not applicable: %s", o.Message)
 			}
 		})
 	}
 	t.Log("\n" + report.String())
-	if cfg.Report != "" {
-		data, err := json.MarshalIndent(report, "", "  ")
-		if err == nil {
-			err = os.WriteFile(cfg.Report, append(data, '\n'), 0o600)
-		}
-		if err != nil {
-			t.Errorf("report: %v", err)
-		}
+	if err := report.write(cfg.Report); err != nil {
+		t.Errorf("report: %v", err)
 	}
 	return report
 }
@@ -178,10 +212,41 @@ func Examine(ctx context.Context, cfg Config, ids ...string) (Report, error) {
 	defer s.close()
 	report := s.report()
 	for _, c := range wanted(ids) {
-		report.Outcomes = append(report.Outcomes, s.do(ctx, c))
+		if ctx.Err() != nil {
+			return report, ctx.Err()
+		}
+		o := s.do(ctx, c)
+		report.Outcomes = append(report.Outcomes, o)
+		if cfg.Each != nil {
+			cfg.Each(o)
+		}
 	}
-	return report, nil
+	return report, report.write(cfg.Report)
 }
+
+// write writes the report as JSON, if path is not empty. Under REEVE_CONFORMANCE, a
+// directory, it is written too, for whoever counts the checks of all connectors.
+func (r Report) write(path string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	if path != "" {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if dir := os.Getenv(ReportDir); dir != "" && err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(dir, r.Connector+"-*.json"); err == nil {
+			_, err = f.Write(data)
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return err
+}
+
+// ReportDir is the environment variable with a directory for the reports of all runs.
+const ReportDir = "REEVE_CONFORMANCE"
 
 func wanted(ids []string) []Check {
 	if len(ids) == 0 {
@@ -200,15 +265,35 @@ func (s *suite) do(ctx context.Context, c Check) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	began := time.Now()
-	done := c.run(ctx, s)
-	o := Outcome{ID: c.ID, Title: c.Title, Status: Passed, Took: time.Since(began)}
-	if why, ok := errors.AsType[notApplicable](done); ok {
-		o.Status, o.Message, done = NotApplicable, string(why), nil
+	o := Outcome{ID: c.ID, Title: c.Title, Status: Passed}
+	err := s.lacks(c.needs)
+	if err == nil {
+		err = c.run(ctx, s)
 	}
-	if err := errors.Join(done, s.leaked()); err != nil {
+	if leaked := s.leaked(); leaked != nil {
+		err = errors.Join(err, leaked)
+	}
+	o.Took = time.Since(began)
+	s.tidy()
+	why, other := err.(notApplicable) //nolint:errorlint // one that is wrapped or joined is a failure
+	switch {
+	case err == nil:
+	case other:
+		o.Status, o.Message = NotApplicable, string(why)
+	default:
 		o.Status, o.Message = Failed, strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	return o
+}
+
+// lacks is notApplicable if the connector lacks a power.
+func (s *suite) lacks(powers []sdk.Power) error {
+	for _, p := range powers {
+		if !s.has(p) {
+			return notApplicable("the connector has no power to " + string(p))
+		}
+	}
+	return nil
 }
 
 func (c Config) validate() error {

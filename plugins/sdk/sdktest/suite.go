@@ -4,37 +4,33 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"os/exec"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/go-plugin"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
+	"unicode/utf16"
 
 	"github.com/reeve-pam/reeve/internal/reeve"
 	"github.com/reeve-pam/reeve/plugins/sdk"
-	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
 // suite is a connector under examination.
 type suite struct {
+	*program
 	cfg         Config
-	client      *sdk.Client
-	rpc         connectorv1.ConnectorClient
 	description sdk.Description
 	role        sdk.Role
-	stop        func()
+	endured     *endurance // what a long life of the program showed; nil: not done yet
 
 	mu      sync.Mutex
-	log     bytes.Buffer // of the plugin program
-	secrets []string
+	log     bytes.Buffer // of the plugin programs
+	secrets []string     // in every form in which they could show up
 	leaks   []string
 	made    []*account
 }
@@ -45,7 +41,10 @@ type account struct {
 	id       string
 	identity string
 	password sdk.Secret
+	next     sdk.Secret // what a change under examination sets
+	comment  string
 	expires  time.Time
+	role     *sdk.Role // nil: the suite's
 }
 
 func open(ctx context.Context, cfg Config) (*suite, error) {
@@ -57,9 +56,9 @@ func open(ctx context.Context, cfg Config) (*suite, error) {
 	s.secret(cfg.Target.Management.PrivateKey)
 	var err error
 	if cfg.Binary != "" {
-		err = s.startBinary()
+		s.program, err = s.launch()
 	} else {
-		err = s.startInProcess()
+		s.program, err = s.inProcess()
 	}
 	if err != nil {
 		return nil, err
@@ -77,66 +76,33 @@ func open(ctx context.Context, cfg Config) (*suite, error) {
 	return s, nil
 }
 
-func (s *suite) startBinary() error {
-	client := plugin.NewClient(&plugin.ClientConfig{
-		HandshakeConfig:  sdk.Handshake(),
-		VersionedPlugins: sdk.Plugins(),
-		Cmd:              exec.Command(s.cfg.Binary), //nolint:gosec,noctx // the program under examination; Kill ends it
-		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:         true,
-		SkipHostEnv:      true,
-		Logger:           hclog.NewNullLogger(),
-		Stderr:           (*logWriter)(s),
-		SyncStdout:       (*logWriter)(s),
-		SyncStderr:       (*logWriter)(s),
-	})
-	s.stop = client.Kill
-	protocol, err := client.Client()
-	if err != nil {
-		client.Kill()
-		return fmt.Errorf("start %s: %w", s.cfg.Binary, err)
-	}
-	raw, err := protocol.Dispense(sdk.PluginName)
-	if err != nil {
-		client.Kill()
-		return err
-	}
-	s.client = raw.(*sdk.Client)
-	s.rpc = connectorv1.NewConnectorClient(protocol.(*plugin.GRPCClient).Conn)
-	return nil
-}
+func (s *suite) has(p sdk.Power) bool { return slices.Contains(s.description.Powers, p) }
 
-func (s *suite) startInProcess() error {
-	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
-	connectorv1.RegisterConnectorServer(server, sdk.NewServer(s.cfg.Connector))
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient("passthrough:connector",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
-	if err != nil {
-		server.Stop()
-		return err
-	}
-	s.stop = func() {
-		_ = conn.Close()
-		server.Stop()
-		serving.Wait()
-	}
-	s.client, s.rpc = sdk.NewClient(conn), connectorv1.NewConnectorClient(conn)
-	return nil
-}
-
-// close removes what the checks left on the target, and ends the connector.
-func (s *suite) close() {
+// tidy removes what a check left on the target.
+func (s *suite) tidy() {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
-	for _, a := range s.made {
-		if there, err := s.cfg.Exists(ctx, a.name); err == nil && there {
-			_, _ = s.apply(ctx, sdk.Deprovision, a, sdk.Secret{})
-		}
+	s.mu.Lock()
+	made := s.made
+	s.made = nil
+	s.mu.Unlock()
+	if s.cfg.Settle != nil {
+		_ = s.cfg.Settle(ctx) // the next check shows what did not settle
 	}
+	if !s.has(sdk.PowerProvision) {
+		return
+	}
+	_ = together(len(made), func(i int) error {
+		there, err := s.cfg.Exists(ctx, made[i].name)
+		if err == nil && there {
+			_, err = s.apply(ctx, sdk.Deprovision, made[i], sdk.Secret{})
+		}
+		return err // its last state is what was wanted, or not ours
+	})
+}
+
+func (s *suite) close() {
+	s.tidy()
 	s.stop()
 }
 
@@ -149,13 +115,25 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return w.log.Write(p)
 }
 
-// secret makes value one that must show up nowhere.
+// secret makes value one that must show up nowhere, in no usual form.
 func (s *suite) secret(value sdk.Secret) {
+	if value.Len() < 8 {
+		return
+	}
+	text := value.Reveal()
+	var wide []byte
+	for _, u := range utf16.Encode([]rune(text)) {
+		wide = append(wide, byte(u), byte(u>>8))
+	}
+	quoted, _ := json.Marshal(text) // a string always marshals
+	forms := []string{
+		text, strings.Trim(string(quoted), `"`), url.QueryEscape(text), hex.EncodeToString([]byte(text)),
+		base64.RawStdEncoding.EncodeToString([]byte(text)), base64.RawStdEncoding.EncodeToString(wide), string(wide),
+	}
+	slices.Sort(forms)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if value.Len() >= 8 {
-		s.secrets = append(s.secrets, value.Reveal())
-	}
+	s.secrets = append(s.secrets, slices.Compact(forms)...)
 }
 
 // tell looks for secrets in something the connector said.
@@ -197,6 +175,7 @@ func (s *suite) leaked() error {
 func (s *suite) account() *account {
 	a := &account{
 		name:     s.cfg.NewAccountName(),
+		comment:  "conformance check",
 		id:       string(reeve.NewAccountID()),
 		password: s.password(),
 		expires:  time.Now().UTC().Add(30 * 24 * time.Hour).Truncate(time.Second),
@@ -219,9 +198,18 @@ func (s *suite) password() sdk.Secret {
 }
 
 func (s *suite) intent(action sdk.Action, a *account) sdk.Intent {
+	role, params := s.role, s.cfg.Params
+	if a.role != nil {
+		role, params = *a.role, map[string]string{}
+		for _, p := range role.Params {
+			if v, ok := s.cfg.Params[p.Name]; ok {
+				params[p.Name] = v
+			}
+		}
+	}
 	return sdk.Intent{
-		Action: action, Account: a.name, AccountID: a.id, Comment: "conformance check", ExpiresAt: a.expires,
-		Role: s.role, Params: s.cfg.Params, Identity: a.identity,
+		Action: action, Account: a.name, AccountID: a.id, Comment: a.comment, ExpiresAt: a.expires,
+		Role: role, Params: params, Identity: a.identity,
 	}
 }
 
@@ -246,8 +234,16 @@ func (s *suite) applyAt(
 func (s *suite) applyPlan(
 	ctx context.Context, t sdk.Target, in sdk.Intent, plan sdk.Plan, password sdk.Secret,
 ) (sdk.Result, error) {
-	r, err := s.client.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: password}, func(e sdk.Event) {
+	return s.applyWith(ctx, s.program, t, sdk.Change{Intent: in, Plan: plan, Password: password}, func(sdk.Event) {})
+}
+
+// applyWith is applyPlan by a program of its own, with a look at every event.
+func (s *suite) applyWith(
+	ctx context.Context, p *program, t sdk.Target, change sdk.Change, watch func(sdk.Event),
+) (sdk.Result, error) {
+	r, err := p.client.Apply(ctx, t, change, func(e sdk.Event) {
 		s.tell("a progress event", e.Step+e.Message)
+		watch(e)
 	})
 	s.tellError("an error of Apply", err)
 	s.tell("a result", fmt.Sprint(r))

@@ -69,7 +69,8 @@ func guard(s state, in sdk.Intent, management string) error {
 		case sdk.Provision, sdk.Deprovision:
 			return nil
 		default:
-			return sdk.Errorf(sdk.ClassNotFound, "the host has no account %s", in.Account)
+			return sdk.Errorf(sdk.ClassNotFound, "the host has no account %s", in.Account).
+				WithFix("provision it again")
 		}
 	}
 	foreign := func(format string, args ...any) error {
@@ -77,7 +78,8 @@ func guard(s state, in sdk.Intent, management string) error {
 			WithFix("choose another name, or adopt the account")
 	}
 	if (in.Action == sdk.Disable || in.Action == sdk.Deprovision) && (s.uid == 0 || in.Account == management) {
-		return sdk.Errorf(sdk.ClassInvalid, "%s is root or the management account, and is never disabled or removed", in.Account)
+		return sdk.Errorf(sdk.ClassInvalid, "%s is root or the management account, and is never disabled or removed", in.Account).
+			WithFix("give the asset another management account first")
 	}
 	owner := s.owner()
 	switch {

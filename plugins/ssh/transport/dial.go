@@ -220,9 +220,11 @@ func beforeTrust(address string, heard *listener, err error) *sdk.Error {
 		return sdk.Errorf(sdk.ClassUnreachable, "%s closed the connection before it could be used", address).Wrap(err).
 			WithFix("check that its SSH server runs and lets the agent's address in")
 	case isTimeout(err):
-		return sdk.Errorf(sdk.ClassUnreachable, "%s accepts connections but does not answer", address).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnreachable, "%s accepts connections but does not answer", address).Wrap(err).
+			WithFix("check that the port is that of its SSH server, and that the host is not overloaded")
 	default:
-		return sdk.Errorf(sdk.ClassProtocol, "what answers at %s does not speak SSH as expected", address).Wrap(err)
+		return sdk.Errorf(sdk.ClassProtocol, "what answers at %s does not speak SSH as expected", address).Wrap(err).
+			WithFix("check that the port is that of the host's SSH server")
 	}
 }
 

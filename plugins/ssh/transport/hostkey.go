@@ -21,7 +21,8 @@ func pinned(trust sdk.Trust) ([]ssh.PublicKey, error) {
 			var marker string
 			marker, _, key, _, _, err = ssh.ParseKnownHosts([]byte(line))
 			if err == nil && marker != "" {
-				return nil, sdk.Errorf(sdk.ClassInvalid, "host key lines marked @%s are not supported", marker)
+				return nil, sdk.Errorf(sdk.ClassInvalid, "host key lines marked @%s are not supported", marker).
+					WithFix("give the host's own key")
 			}
 		}
 		if err != nil {

@@ -26,12 +26,13 @@ var errOffered = errors.New("the password was offered already")
 
 func newLogin(c sdk.Credential) (*login, error) {
 	if c.Username == "" {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "there is no user name to log in with")
+		return nil, sdk.Errorf(sdk.ClassInvalid, "there is no user name to log in with").WithFix("give one")
 	}
 	l := &login{user: c.Username, password: c.Password}
 	if c.PrivateKey.Empty() {
 		if c.Password.Empty() {
-			return nil, sdk.Errorf(sdk.ClassInvalid, "there is neither a password nor a private key to log in with")
+			return nil, sdk.Errorf(sdk.ClassInvalid, "there is neither a password nor a private key to log in with").
+				WithFix("give one of them")
 		}
 		return l, nil
 	}
@@ -86,13 +87,17 @@ func (l *login) failure(address, banner string, err error) *sdk.Error {
 	who := fmt.Sprintf("%s at %s", l.user, address)
 	switch {
 	case l.mustChange:
-		return sdk.Errorf(sdk.ClassMustChange, "the password of %s must be changed before it can be used", who).Wrap(err)
+		return sdk.Errorf(sdk.ClassMustChange, "the password of %s must be changed before it can be used", who).Wrap(err).
+			WithFix("log in by hand and change it, then give Reeve the new one")
 	case saysLocked(banner):
-		return sdk.Errorf(sdk.ClassLocked, "the host refuses %s: the account is locked or has expired", who).Wrap(err)
+		return sdk.Errorf(sdk.ClassLocked, "the host refuses %s: the account is locked or has expired", who).Wrap(err).
+			WithFix("unlock the account on the host, or move its expiry")
 	case isTimeout(err):
-		return sdk.Errorf(sdk.ClassUnreachable, "the host did not answer the login of %s in time", who).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnreachable, "the host did not answer the login of %s in time", who).Wrap(err).
+			WithFix("see whether the host is overloaded, or its account database out of reach")
 	case broken(err):
-		return sdk.Errorf(sdk.ClassUnreachable, "the connection ended during the login of %s", who).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnreachable, "the connection ended during the login of %s", who).Wrap(err).
+			WithFix("see the host's own log (journalctl -u ssh)")
 	case !l.offered:
 		return sdk.Errorf(sdk.ClassUnsupported, "the host offers %s no way to log in with a %s", who, l.kind()).Wrap(err).
 			WithFix("allow it in the host's sshd_config (PasswordAuthentication, PubkeyAuthentication, PermitRootLogin)")

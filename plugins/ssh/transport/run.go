@@ -55,7 +55,8 @@ func (h *Host) Become(ctx context.Context) error {
 		return err
 	}
 	if mustChange(out) {
-		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address)
+		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address).
+			WithFix("log in by hand and change it, then give Reeve the new one")
 	}
 	if out.Status != 0 {
 		return sdk.Errorf(sdk.ClassNotPermitted, "%s at %s cannot run commands: %s", h.user, h.address, out.Stderr).
@@ -102,7 +103,8 @@ func (h *Host) Script(ctx context.Context, s Script) (Output, error) {
 // refused explains why a script did not even start.
 func (h *Host) refused(out Output) error {
 	if mustChange(out) {
-		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address)
+		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address).
+			WithFix("log in by hand and change it, then give Reeve the new one")
 	}
 	e := sdk.Errorf(sdk.ClassNotPermitted, "%s at %s cannot become root: %s", h.user, h.address, out.Stderr)
 	switch {
@@ -146,7 +148,8 @@ func (h *Host) exec(ctx context.Context, command string, s Script, nonce string)
 	d.over = true // of a command that was broken off nothing is answered any more
 	out := Output{Stdout: d.out.String(), Stderr: printable(d.err.String(), nonce)}
 	if d.rejected {
-		return Output{}, sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", h.address, h.user)
+		return Output{}, sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", h.address, h.user).
+			WithFix("check the password; sudo may ask for another one (rootpw, targetpw)")
 	}
 	if exit, ok := errors.AsType[*ssh.ExitError](err); ok && exit.Signal() == "" {
 		out.Status = exit.ExitStatus()
@@ -183,9 +186,11 @@ func (h *Host) lost(ctx context.Context, changes bool, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "cancelled; nothing was changed").Wrap(err)
 	case ctx.Err() != nil:
-		return sdk.Errorf(sdk.ClassUnreachable, "%s did not answer in time; nothing was changed", h.address).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnreachable, "%s did not answer in time; nothing was changed", h.address).Wrap(err).
+			WithFix("see whether the host is overloaded")
 	default:
-		return sdk.Errorf(sdk.ClassUnreachable, "the connection to %s ended; nothing was changed", h.address).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnreachable, "the connection to %s ended; nothing was changed", h.address).Wrap(err).
+			WithFix("see the host's own log (journalctl -u ssh)")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net"
 	"slices"
 	"strconv"
@@ -32,8 +33,15 @@ func (Connector) Describe() sdk.Description {
 			Help: "1 to 32 of a-z, 0-9, _ and -, not starting with a digit or -",
 		},
 		PasswordRule: sdk.PasswordRule{MinLength: 8, MaxLength: 128},
+		Options: []sdk.Option{
+			{Name: "greeting", Help: "whether new accounts are greeted", Default: "no", Allowed: []string{"yes", "no"}},
+		},
 		Roles: []sdk.Role{
 			{Name: "toy-standard", Title: "Standard", Description: "An account without rights", Version: 1},
+			{
+				Name: "toy-admin", Title: "Administrator", Description: "An account in the group admin", Version: 1, HighRisk: true,
+				Phases: map[sdk.Phase][]string{sdk.PhaseGrant: {"group admin"}},
+			},
 			{
 				Name: "toy-group", Title: "Member of a group", Description: "An account in one group", Version: 1,
 				Params: []sdk.RoleParam{{Name: "Group", Help: "a group's name", Pattern: `^[a-z]{1,16}$`, Required: true}},
@@ -118,7 +126,8 @@ func (c Connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 		return sdk.Result{}, err
 	}
 	if sdk.PlanHash(own) != sdk.PlanHash(ch.Plan) {
-		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what this connector would do; nothing was done")
+		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what this connector would do; nothing was done").
+			WithFix("plan again and have that plan approved")
 	}
 	s, err := dial(ctx, t, t.Management)
 	if err != nil {
@@ -132,10 +141,12 @@ func (c Connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if before != nil {
 		if in.Identity != "" && before.ID != in.Identity {
 			return sdk.Result{}, sdk.Errorf(sdk.ClassExists,
-				"account %s has id %s, not %s: it is another account", in.Account, before.ID, in.Identity)
+				"account %s has id %s, not %s: it is another account", in.Account, before.ID, in.Identity).
+				WithFix("find out who made it anew")
 		}
 		if in.Identity == "" && before.Owner != in.AccountID {
-			return sdk.Result{}, sdk.Errorf(sdk.ClassExists, "account %s exists and is not ours", in.Account)
+			return sdk.Result{}, sdk.Errorf(sdk.ClassExists, "account %s exists and is not ours", in.Account).
+				WithFix("choose another name, or adopt the account")
 		}
 	}
 	changed := before == nil
@@ -179,12 +190,15 @@ func (s *session) step(id string, before *Account, ch sdk.Change) (bool, error) 
 		if id == "remove" {
 			return false, nil
 		}
-		return false, sdk.Errorf(sdk.ClassNotFound, "there is no account %s", name)
+		return false, sdk.Errorf(sdk.ClassNotFound, "there is no account %s", name).WithFix("provision it again")
 	}
 	switch {
 	case id == "create":
-		if before != nil {
+		if before != nil && before.Expires.Equal(ch.Intent.ExpiresAt) {
 			return false, nil
+		}
+		if before != nil {
+			return true, s.change(request{Op: "expire", Name: name, Account: Account{Expires: ch.Intent.ExpiresAt}})
 		}
 		return true, s.change(request{Op: "create", Name: name, Account: Account{
 			Owner: ch.Intent.AccountID, Comment: ch.Intent.Comment, Expires: ch.Intent.ExpiresAt,
@@ -267,13 +281,42 @@ func (Connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Fact
 	return nil
 }
 
+// Run implements sdk.Runner. A command is words of a Machine, such as "say hello; exit 3".
+func (Connector) Run(ctx context.Context, t sdk.Target, command string, out sdk.Output) (int, error) {
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	lost := func(err error) error {
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "the connection ended while the command ran").Wrap(err).
+			WithFix("look at the machine for what became of it")
+	}
+	if err := json.NewEncoder(s.conn).Encode(request{Op: "run", Text: command}); err != nil {
+		return 0, lost(err)
+	}
+	for {
+		res, err := s.read()
+		switch {
+		case err != nil:
+			return 0, lost(err)
+		case res.Error != "":
+			return 0, s.failure("run", "", res.Error)
+		case res.Status != nil:
+			return *res.Status, nil
+		}
+		out.Stdout([]byte(res.Out))
+		out.Stderr([]byte(res.Err))
+	}
+}
+
 func facts(name string, a *Account) sdk.Facts {
 	f := sdk.Facts{Account: name, ReadAt: time.Now().UTC()}
 	if a == nil {
 		return f
 	}
 	f.Exists, f.Identity, f.Locked, f.HasPassword = true, a.ID, a.Locked, a.Password != ""
-	f.ExpiresAt, f.PasswordChangedAt = a.Expires, a.Changed
+	f.ExpiresAt, f.PasswordChangedAt, f.Sessions = a.Expires, a.Changed, a.Sessions
 	f.Groups = slices.Sorted(slices.Values(a.Groups))
 	f.Attributes = map[string]string{"comment": a.Comment, "owner": a.Owner}
 	return f
@@ -291,9 +334,11 @@ func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*session, error)
 	address := net.JoinHostPort(t.Address, strconv.Itoa(t.Port))
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, sdk.Errorf(sdk.ClassUnreachable, "%s cannot be reached", address).Wrap(err)
+		return nil, sdk.Errorf(sdk.ClassUnreachable, "%s cannot be reached", address).Wrap(err).
+			WithFix("check address and port")
 	}
 	s := &session{conn: conn, lines: bufio.NewScanner(conn)}
+	s.lines.Split(wholeLines)
 	s.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 	hello, err := s.read()
 	if err == nil {
@@ -309,15 +354,18 @@ func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*session, error)
 	return s, nil
 }
 
+// wholeLines is bufio.ScanLines without a last line that has no end.
+func wholeLines(data []byte, _ bool) (int, []byte, error) { return bufio.ScanLines(data, false) }
+
 func checkKey(trust sdk.Trust, key string) error {
 	sum := sha256.Sum256([]byte(key))
 	e := &sdk.Error{Details: map[string]string{"host_key": key, "fingerprint": "SHA256:" + hex.EncodeToString(sum[:])}}
 	switch {
 	case len(trust.HostKeys) == 0:
-		e.Class, e.Message = sdk.ClassHostKeyUnknown, "the machine's key is not known yet"
+		e.Class, e.Message, e.Fix = sdk.ClassHostKeyUnknown, "the machine's key is not known yet", "compare it, then approve it"
 		return e
 	case !slices.Contains(trust.HostKeys, key):
-		e.Class, e.Message = sdk.ClassHostKeyChanged, "the machine's key is not the trusted one"
+		e.Class, e.Message, e.Fix = sdk.ClassHostKeyChanged, "the machine's key is not the trusted one", "find out why"
 		return e
 	default:
 		return nil
@@ -330,38 +378,54 @@ func (s *session) close() {
 }
 
 func (s *session) read() (response, error) {
+	nonsense := func(err error) error {
+		return sdk.Errorf(sdk.ClassProtocol, "what answers is no machine of this kind").Wrap(err).WithFix("check address and port")
+	}
 	if !s.lines.Scan() {
-		return response{}, sdk.Errorf(sdk.ClassUnreachable, "the connection ended").Wrap(s.lines.Err())
+		if errors.Is(s.lines.Err(), bufio.ErrTooLong) {
+			return response{}, nonsense(s.lines.Err())
+		}
+		return response{}, sdk.Errorf(sdk.ClassUnreachable, "the connection ended").Wrap(s.lines.Err()).
+			WithFix("check that the machine runs and can be reached")
 	}
 	var res response
 	if err := json.Unmarshal(s.lines.Bytes(), &res); err != nil {
-		return response{}, sdk.Errorf(sdk.ClassProtocol, "the answer is not JSON").Wrap(err)
+		return response{}, nonsense(err)
 	}
 	return res, nil
 }
 
-var classes = map[string]sdk.Class{
-	"bad_credential": sdk.ClassAuthFailed,
-	"locked":         sdk.ClassLocked,
-	"not_permitted":  sdk.ClassNotPermitted,
-	"exists":         sdk.ClassExists,
-	"not_found":      sdk.ClassNotFound,
+// classes are what a machine answers, in the SDK's words, each with what to do.
+var classes = map[string]struct {
+	class sdk.Class
+	fix   string
+}{
+	"bad_credential": {sdk.ClassAuthFailed, "check user name and password"},
+	"locked":         {sdk.ClassLocked, "unlock the account"},
+	"not_permitted":  {sdk.ClassNotPermitted, "use a management account that may do it"},
+	"exists":         {sdk.ClassExists, "choose another name"},
+	"not_found":      {sdk.ClassNotFound, "provision the account again"},
+}
+
+func (s *session) failure(op, name, answer string) error {
+	c, ok := classes[answer]
+	if !ok {
+		c.class, c.fix = sdk.ClassProtocol, "update the connector"
+	}
+	return sdk.Errorf(c.class, "%s of %s: the machine answered %s", op, name, answer).WithFix("%s", c.fix)
 }
 
 func (s *session) ask(req request) (response, error) {
 	if err := json.NewEncoder(s.conn).Encode(req); err != nil {
-		return response{}, sdk.Errorf(sdk.ClassUnreachable, "the connection ended").Wrap(err)
+		return response{}, sdk.Errorf(sdk.ClassUnreachable, "the connection ended").Wrap(err).
+			WithFix("check that the machine runs and can be reached")
 	}
 	res, err := s.read()
+	if err == nil && res.Error != "" {
+		err = s.failure(req.Op, req.Name, res.Error)
+	}
 	if err != nil {
 		return response{}, err
-	}
-	if res.Error != "" {
-		class, ok := classes[res.Error]
-		if !ok {
-			class = sdk.ClassProtocol
-		}
-		return response{}, sdk.Errorf(class, "%s of %s: the machine answered %s", req.Op, req.Name, res.Error)
 	}
 	return res, nil
 }
@@ -370,7 +434,8 @@ func (s *session) ask(req request) (response, error) {
 func (s *session) change(req request) error {
 	_, err := s.ask(req)
 	if sdk.ClassOf(err) == sdk.ClassUnreachable {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "the connection ended during %s of %s", req.Op, req.Name).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "the connection ended during %s of %s", req.Op, req.Name).Wrap(err).
+			WithFix("read the account back, then try again")
 	}
 	return err
 }

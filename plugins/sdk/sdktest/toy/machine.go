@@ -2,17 +2,20 @@
 // connectors. A Machine is a small account server on a TCP port of the test process;
 // Connector is a complete connector for it, and connector-toy beside this package is
 // that connector as a plugin program. Tests look at a Machine directly, not through
-// the connector. Only tests import it.
+// the connector. Tests import it, and the command line, which gives authors a copy of
+// the connector to begin with.
 package toy
 
 import (
 	"bufio"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,25 +36,13 @@ type Machine struct {
 	mu       sync.Mutex
 	accounts map[string]Account
 	nextID   int
-	open     map[net.Conn]bool
+	open     map[net.Conn]string // who is logged in
 	faults   Faults
 	requests []string
 }
 
-// Account is an account on a Machine.
-type Account struct {
-	ID       string    `json:"id"` // never reused
-	Owner    string    `json:"owner"`
-	Comment  string    `json:"comment"`
-	Password string    `json:"password"`
-	Locked   bool      `json:"locked"`
-	Expires  time.Time `json:"expires"`
-	Changed  time.Time `json:"changed"`
-	Groups   []string  `json:"groups"`
-}
-
 // Faults is what a Machine does wrong, until set otherwise. Names are those of
-// requests: login, get, list, create, password, lock, unlock, group, remove.
+// requests: login, get, list, run, create, expire, password, lock, unlock, group, remove.
 type Faults struct {
 	Hang      string // never answer this request
 	CutBefore string // close the connection instead of doing this request
@@ -73,7 +64,7 @@ func NewMachine(t testing.TB) *Machine {
 		password: rand.Text(),
 		accounts: map[string]Account{},
 		nextID:   1000,
-		open:     map[net.Conn]bool{},
+		open:     map[net.Conn]string{},
 	}
 	m.conns.Go(m.accept)
 	t.Cleanup(func() {
@@ -153,22 +144,6 @@ func (m *Machine) newID() string {
 	return strconv.Itoa(m.nextID)
 }
 
-// request and response are the lines of the machine's protocol: one JSON object each.
-// The machine speaks first, with its key.
-type request struct {
-	Op      string  `json:"op"`
-	Name    string  `json:"name,omitempty"`
-	Text    string  `json:"text,omitempty"`
-	Account Account `json:"account,omitzero"`
-}
-
-type response struct {
-	Key      string             `json:"key,omitempty"`
-	Error    string             `json:"error,omitempty"`
-	Account  *Account           `json:"account,omitempty"`
-	Accounts map[string]Account `json:"accounts,omitempty"`
-}
-
 func (m *Machine) accept() {
 	for {
 		conn, err := m.listener.Accept()
@@ -176,7 +151,7 @@ func (m *Machine) accept() {
 			return
 		}
 		m.mu.Lock()
-		m.open[conn] = true
+		m.open[conn] = ""
 		m.mu.Unlock()
 		m.conns.Go(func() { m.serve(conn) })
 	}
@@ -215,11 +190,57 @@ func (m *Machine) serve(conn net.Conn) {
 			}
 			continue
 		}
+		if req.Op == "run" && user == Management {
+			if !run(conn, out, req.Text) {
+				return
+			}
+			continue
+		}
 		res := m.do(&user, req)
+		m.mu.Lock()
+		m.open[conn] = user
+		m.mu.Unlock()
 		if req.Op == f.CutAfter || out.Encode(res) != nil {
 			return
 		}
 	}
+}
+
+// longest is how long the command "wait" waits.
+const longest = 30 * time.Second
+
+// run does a command: "say WORDS", "warn WORDS", "many LINES", "wait" and "exit STATUS",
+// separated by ";". It reports whether the client is still there.
+func run(conn net.Conn, out *json.Encoder, command string) bool {
+	status := 0
+	for part := range strings.SplitSeq(command, ";") {
+		word, rest, _ := strings.Cut(strings.TrimSpace(part), " ")
+		n, _ := strconv.Atoi(rest)
+		var err error
+		switch word {
+		case "say":
+			err = out.Encode(response{Out: rest + "\n"})
+		case "warn":
+			err = out.Encode(response{Err: rest + "\n"})
+		case "many":
+			for i := range n {
+				if err == nil {
+					err = out.Encode(response{Out: fmt.Sprintf("line %d\n", i+1)})
+				}
+			}
+		case "wait": // until the client hangs up
+			_ = conn.SetReadDeadline(time.Now().Add(longest))
+			_, err = conn.Read(make([]byte, 1))
+		case "exit":
+			status = n
+		default:
+			status = 127
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return out.Encode(response{Status: &status}) == nil
 }
 
 func (m *Machine) do(user *string, req request) response {
@@ -248,6 +269,11 @@ func (m *Machine) do(user *string, req request) response {
 			return response{}
 		}
 		a = a.public()
+		for _, user := range m.open {
+			if user == req.Name {
+				a.Sessions++
+			}
+		}
 		return response{Account: &a}
 	}
 	if exists == (req.Op == "create") {
@@ -258,8 +284,11 @@ func (m *Machine) do(user *string, req request) response {
 		a = Account{ID: m.newID(), Owner: req.Account.Owner, Comment: req.Account.Comment, Expires: req.Account.Expires, Locked: true}
 	case "password":
 		a.Password, a.Changed = req.Text, time.Now().UTC()
+	case "expire":
+		a.Expires = req.Account.Expires
 	case "lock":
 		a.Locked = true
+		m.end(req.Name)
 	case "unlock":
 		a.Locked = false
 	case "group":
@@ -268,12 +297,38 @@ func (m *Machine) do(user *string, req request) response {
 		}
 	case "remove":
 		delete(m.accounts, req.Name)
+		m.end(req.Name)
 		return response{}
 	default:
 		return response{Error: "unknown"}
 	}
 	m.accounts[req.Name] = a
 	return response{}
+}
+
+// end ends the sessions of an account. m.mu is held.
+func (m *Machine) end(name string) {
+	for conn, user := range m.open {
+		if user == name {
+			_ = conn.Close()
+		}
+	}
+}
+
+// Session logs in and stays until end is called.
+func (m *Machine) Session(name, password string) (end func(), err error) {
+	conn, err := net.Dial("tcp", m.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(conn)
+	err = json.NewEncoder(conn).Encode(request{Op: "login", Name: name, Text: password})
+	greeted := lines.Scan()
+	if answered := lines.Scan(); !greeted || !answered || err != nil || lines.Text() != "{}" {
+		_ = conn.Close()
+		return nil, fmt.Errorf("toy: no login as %s: %s %w", name, lines.Text(), err)
+	}
+	return func() { _ = conn.Close() }, nil
 }
 
 // public is what the machine tells about an account.
