@@ -44,6 +44,16 @@ func TestConformance(t *testing.T) {
 			_, err := db.ExecContext(ctx, "CREATE LOGIN ["+name+"] WITH PASSWORD = N'"+password+"'")
 			return err
 		},
+		Session: func(ctx context.Context, name, password string) (func(), error) {
+			db := login(s, name, password, "")
+			return func() { _ = db.Close() }, db.PingContext(ctx)
+		},
+		Commands: &sdktest.Commands{
+			Speak:  "PRINT N'spoken'; DROP LOGIN [nobody]",
+			Stdout: "spoken", Stderr: "error 15151, severity 16, state 1, line 1", Status: 1,
+			Pause: "RAISERROR(N'paused', 0, 1) WITH NOWAIT; WAITFOR DELAY '00:00:30'",
+			Large: strings.Repeat("PRINT N'"+strings.Repeat("x", 3000)+"'\n", 70) + "PRINT N'the end'", LargeEnd: "the end",
+		},
 		Snapshot: func(context.Context) (string, error) { return s.Snapshot(), nil },
 	})
 	if strings.Contains(s.Logged(), "Aa1.") { // how the kit's passwords begin

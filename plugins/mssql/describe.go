@@ -1,6 +1,9 @@
 package main
 
-import "github.com/reeve-pam/reeve/plugins/sdk"
+import (
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/template"
+)
 
 // The options of a target.
 const (
@@ -15,6 +18,7 @@ func (connector) Describe() sdk.Description {
 		Title:       "Microsoft SQL Server",
 		Version:     "1.0.0",
 		Category:    sdk.Database,
+		Dialect:     template.TSQL.String(),
 		DefaultPort: 1433,
 		Options: []sdk.Option{
 			{
