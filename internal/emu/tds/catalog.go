@@ -117,9 +117,10 @@ func (p *script) roleMembers() view {
 func (p *script) permissions() view {
 	v := view{columns: []column{{"class", kindInt}, {"grantee_principal_id", kindInt}, {"permission_name", kindText}, {"state_desc", kindText}}}
 	for _, l := range p.server.state.logins {
-		for r := range l.rights {
+		for r, option := range l.rights {
+			state := map[bool]string{false: "GRANT", true: "GRANT_WITH_GRANT_OPTION"}[option]
 			if p.sees(l) {
-				v.add(int64(100), int64(l.id), r, "GRANT")
+				v.add(int64(100), int64(l.id), r, state)
 			}
 		}
 	}

@@ -28,7 +28,7 @@ type login struct {
 	database  string
 	set       time.Time       // the password
 	roles     map[string]bool // fixed server roles
-	rights    map[string]bool // server permissions
+	rights    map[string]bool // server permissions; the value: WITH GRANT OPTION
 }
 
 // principal is one of a database: a user (S) or a role (R).
@@ -107,7 +107,7 @@ func newInstance(options Options) *instance {
 	}
 	i.logins["sa"] = &login{
 		id: 1, name: "sa", sid: []byte{1}, kind: "S", policy: true, database: "master", set: time.Now(),
-		roles: map[string]bool{"sysadmin": true}, rights: map[string]bool{"CONNECT SQL": true}, hash: hashed(Administrator),
+		roles: map[string]bool{"sysadmin": true}, rights: map[string]bool{"CONNECT SQL": false}, hash: hashed(Administrator),
 	}
 	for n, role := range serverRoles {
 		i.logins[role] = &login{id: 3 + n, name: role, sid: []byte{byte(3 + n)}, kind: "R", database: "master"}
@@ -179,7 +179,9 @@ func (l *login) matches(password string) bool {
 
 // has reports whether a login has a server permission, by itself or through a role.
 func (l *login) has(right string) bool {
-	return l.roles["sysadmin"] || l.rights["CONTROL SERVER"] || l.rights[right] ||
+	_, control := l.rights["CONTROL SERVER"]
+	_, itself := l.rights[right]
+	return l.roles["sysadmin"] || control || itself ||
 		right == "ALTER ANY LOGIN" && l.roles["securityadmin"] ||
 		right == "VIEW SERVER STATE" && (l.roles["serveradmin"] || l.roles["processadmin"]) ||
 		right == "ALTER ANY CONNECTION" && l.roles["processadmin"]

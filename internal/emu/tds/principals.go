@@ -17,7 +17,7 @@ func (p *script) createLogin() {
 	if !p.session.login.has("ALTER ANY LOGIN") {
 		fail(15247, 16, "User does not have permission to perform this action.")
 	}
-	l := &login{name: name, kind: "S", policy: true, database: "master", roles: map[string]bool{}, rights: map[string]bool{"CONNECT SQL": true}}
+	l := &login{name: name, kind: "S", policy: true, database: "master", roles: map[string]bool{}, rights: map[string]bool{"CONNECT SQL": false}}
 	if p.word("FROM", "WINDOWS") {
 		l.kind = "U"
 	} else {

@@ -273,9 +273,10 @@ func (p *script) grant(give bool) {
 		p.need("TO")
 	}
 	grantee := strings.ToLower(p.name())
+	option := give && p.word("WITH", "GRANT", "OPTION")
 	for _, name := range rights {
 		if slices.Contains(serverRights, name) {
-			p.grantOnServer(name, grantee, give)
+			p.grantOnServer(name, grantee, give, option)
 			continue
 		}
 		u := d.principals[grantee]
@@ -314,11 +315,11 @@ func (p *script) securable(d *database) (class, major int) {
 	return 0, 0
 }
 
-func (p *script) grantOnServer(name, grantee string, give bool) {
+func (p *script) grantOnServer(name, grantee string, give, option bool) {
 	if p.session.database.name != "master" {
 		fail(4621, 16, "Permissions at the server scope can only be granted when the current database is master")
 	}
-	if !p.session.login.has("CONTROL SERVER") {
+	if !p.session.login.has("CONTROL SERVER") && !p.session.login.rights[name] {
 		fail(4613, 16, "Grantor does not have GRANT permission.")
 	}
 	l := p.server.state.logins[grantee]
@@ -326,7 +327,7 @@ func (p *script) grantOnServer(name, grantee string, give bool) {
 		fail(15151, 16, "Cannot find the login '%s', because it does not exist or you do not have permission.", grantee)
 	}
 	if give {
-		l.rights[name] = true
+		l.rights[name] = option
 	} else {
 		delete(l.rights, name)
 	}
