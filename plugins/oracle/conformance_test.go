@@ -29,7 +29,7 @@ func TestConformance(t *testing.T) {
 		Binary:         program,
 		Target:         target(s),
 		WrongTrust:     sdk.Trust{CAPEM: other.CAPEM},
-		Role:           role(t, "oracle-connect"),
+		Role:           role(t, "oracle-monitor"),
 		NewAccountName: func() string { return fmt.Sprintf("KIT_%d", names.Add(1)) },
 		Exists:         func(_ context.Context, name string) (bool, error) { return s.DB.Exists(name), nil },
 		LoginWorks: func(ctx context.Context, name, password string) (bool, error) {

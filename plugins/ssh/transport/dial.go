@@ -116,7 +116,11 @@ func dialOnce(ctx context.Context, t sdk.Target, keys []ssh.PublicKey, auth *log
 	case err == nil:
 		stop() // from here on whoever runs a command watches the context
 		_ = conn.SetDeadline(time.Time{})
-		l := &line{client: ssh.NewClient(c, chans, reqs), conn: conn}
+		l := &line{client: ssh.NewClient(c, chans, reqs), conn: conn, gone: make(chan struct{})}
+		go func() {
+			_ = l.client.Wait()
+			close(l.gone)
+		}()
 		return &Host{line: l, user: auth.user, password: auth.password, address: address}, false, nil
 	case keyErr != nil:
 		return fail(keyErr)
@@ -170,11 +174,16 @@ func (h *Host) session(ctx context.Context) (*ssh.Session, error) {
 	select {
 	case o := <-done:
 		return o.session, o.err
+	case <-h.line.gone:
+		// The library waits for ever for the answer to a session that was asked for in the moment in which the connection ended.
+		return nil, errGone
 	case <-ctx.Done():
 		h.abandon()
 		return nil, ctx.Err()
 	}
 }
+
+var errGone = errors.New("the connection has ended")
 
 // abandon leaves a connection on which something was broken off: no other operation
 // begins on it, and the last one on it ends it.

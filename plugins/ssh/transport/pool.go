@@ -50,6 +50,7 @@ type line struct {
 	key    [sha256.Size]byte
 	client *ssh.Client
 	conn   net.Conn
+	gone   chan struct{} // closed when the connection has ended
 
 	become sync.Mutex
 	asked  bool // root is known
@@ -171,7 +172,7 @@ func (p *Pool) keep(k [sha256.Size]byte, l *line) {
 	})
 	p.lines[k] = append(p.lines[k], l)
 	go func() { // ends with the connection
-		_ = l.client.Wait()
+		<-l.gone
 		p.retire(l)
 	}()
 }

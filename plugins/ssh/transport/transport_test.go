@@ -2,11 +2,19 @@ package transport
 
 import (
 	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
 	"io"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -114,5 +122,54 @@ func TestHostTextIsMadePrintable(t *testing.T) {
 	got := printable("a\x1b[31m\nb\t NONCE c\xff "+strings.Repeat("ü", 400), "NONCE")
 	if !strings.HasPrefix(got, "a[31m b c ") || len(got) > 510 || strings.ContainsAny(got, "\x1b\n\t") || !utf8.ValidString(got) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A session that is asked for just when the connection ends gets no answer from the library: nobody is left to give it.
+func TestASessionIsNotWaitedForOnAConnectionThatHasEnded(t *testing.T) {
+	t.Parallel()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	go func() { // a server that opens no channel
+		far, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(signer)
+		_, channels, requests, err := ssh.NewServerConn(far, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for range channels { //nolint:revive // neither accepted nor refused
+		}
+	}()
+	near, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, channels, requests, err := ssh.NewClientConn(near, "", &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(signer.PublicKey())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &line{client: ssh.NewClient(conn, channels, requests), conn: near, gone: make(chan struct{})}
+	defer l.hangUp()
+	close(l.gone)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := (&Host{line: l}).session(ctx); !errors.Is(err, errGone) {
+		t.Errorf("got %v", err)
 	}
 }
