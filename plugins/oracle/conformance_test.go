@@ -19,6 +19,7 @@ import (
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s, other := oracle.Start(t, oracle.Options{Major: 23}), oracle.Start(t, oracle.Options{})
+	s.Exec(`GRANT "SELECT_CATALOG_ROLE" TO "` + oracle.Management + `" WITH ADMIN OPTION`) // to pass it on
 	program := filepath.Join(t.TempDir(), "connector-oracle")
 	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".") //nolint:gosec // of the test
 	if out, err := build.CombinedOutput(); err != nil {
