@@ -10,8 +10,8 @@ export CGO_ENABLED ?= 1
 ARGS ?=
 
 # Tests, in check. What fails is run once more, the whole test by itself, and passes if it then does: clusters with deadlines share two
-# processors here. It is printed all the same, and listed at the end. More than three failures, or a data race, are not tried again.
-GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails=1 --rerun-fails-max-failures 3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
+# processors here. It is printed all the same, and listed at the end. More than six failures, or a data race, are not tried again.
+GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails=1 --rerun-fails-max-failures 6 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
 
 # What tests and the demo need from Debian; see docs/development.md.
 PACKAGES := openssh-server openssh-client sudo mariadb-server postgresql-15 inetutils-telnetd systemd nftables iproute2 iputils-ping openssl tcpdump fuse3 \

@@ -98,7 +98,7 @@ func (a *application) guard(management string) error {
 		if in.Action == sdk.Provision || in.Action == sdk.Deprovision {
 			return nil
 		}
-		return sdk.Errorf(sdk.ClassNotFound, "the device has no account %s", in.Account)
+		return sdk.Errorf(sdk.ClassNotFound, "the device has no account %s", in.Account).WithFix("provision it again")
 	}
 	foreign := func(why string) error {
 		return sdk.Errorf(sdk.ClassExists, "account %s exists on the device, %s", in.Account, why).

@@ -60,7 +60,7 @@ func guard(s state, in sdk.Intent, management string) error {
 		if in.Action == sdk.Provision || in.Action == sdk.Deprovision {
 			return nil
 		}
-		return sdk.Errorf(sdk.ClassNotFound, "the host has no account %s", in.Account)
+		return sdk.Errorf(sdk.ClassNotFound, "the host has no account %s", in.Account).WithFix("provision it again")
 	}
 	foreign := func(format string, args ...any) error {
 		return sdk.Errorf(sdk.ClassExists, "account %s exists on the host, "+format, append([]any{in.Account}, args...)...).
