@@ -15,8 +15,10 @@ import (
 )
 
 // Patience is how long waits of this package last before they fail the test: far longer
-// than anything should take on a busy machine.
-const Patience = 2 * time.Minute
+// than anything should take on a busy machine, and longer than a job that was granted by a
+// leader which died before it could send it: a minute of lease, two of quarantine, and the
+// next attempt.
+const Patience = 5 * time.Minute
 
 const pollEvery = 50 * time.Millisecond
 
