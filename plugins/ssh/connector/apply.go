@@ -140,6 +140,8 @@ func (a *application) do(ctx context.Context, op operation) error {
 	case op.already != 0 && out.Status == op.already:
 		a.tell(op, sdk.StepSkipped, op.Title)
 		return nil
+	case op.ID == "create" && out.Status == 9 && a.madeMeanwhile(ctx):
+		// An attempt whose connection was lost may still have been at work when we looked.
 	case op.ID == "remove" && out.Status == 12: // userdel(8): the home directory cannot be removed
 		a.residue = append(a.residue, "home directory "+a.before.home+" was not removed")
 	case out.Status != 0:
@@ -164,6 +166,12 @@ func (a *application) do(ctx context.Context, op operation) error {
 	}
 	a.tell(op, sdk.StepDone, message)
 	return nil
+}
+
+// madeMeanwhile reports whether the account that useradd found is the one we were to make.
+func (a *application) madeMeanwhile(ctx context.Context) bool {
+	s, err := readState(ctx, a.host, a.change.Intent.Account)
+	return err == nil && s.exists && s.owner() == a.change.Intent.AccountID
 }
 
 // uncertain corrects an error of the connection: what one step knows of itself, that it

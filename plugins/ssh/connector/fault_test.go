@@ -84,6 +84,26 @@ func TestUndoingSparesAnAccountMadeMeanwhile_C9(t *testing.T) {
 	}
 }
 
+// The useradd of an attempt that was given up for lost ends after the next attempt has looked.
+func TestAnAccountThatALostAttemptMakesMeanwhileIsOurs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	in := b.intent(sdk.Provision, "carol", "linux-standard")
+	plan, err := (connector.Connector{}).Plan(t.Context(), b.target, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := (connector.Connector{}).Apply(t.Context(), b.target, sdk.Change{Intent: in, Plan: plan, Password: sdk.NewSecret([]byte(accountPassword))},
+		func(e sdk.Event) {
+			if e.Step == "create" && e.State == sdk.StepStarted {
+				b.inside("useradd -m -s /bin/bash -c 'reeve " + in.AccountID + "' carol")
+			}
+		})
+	if err != nil || !r.Facts.Exists || !r.Changed {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestABadSudoRuleNeverReachesSudo(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
