@@ -96,7 +96,7 @@ func TestAnAccountThatALostAttemptMakesMeanwhileIsOurs(t *testing.T) {
 	r, err := (connector.Connector{}).Apply(t.Context(), b.target, sdk.Change{Intent: in, Plan: plan, Password: sdk.NewSecret([]byte(accountPassword))},
 		func(e sdk.Event) {
 			if e.Step == "create" && e.State == sdk.StepStarted {
-				b.inside("useradd -m -s /bin/bash -c 'reeve " + in.AccountID + "' carol")
+				b.inside(plan.Steps[0].Command)
 			}
 		})
 	if err != nil || !r.Facts.Exists || !r.Changed {
