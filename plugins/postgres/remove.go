@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -125,16 +127,20 @@ func (w *work) giveAwayHere(ctx context.Context, reassign string) error {
 	if err != nil {
 		return err
 	}
-	statements := []string{reassign, "DROP OWNED BY " + who}
-	if !w.super { // then it takes membership in both roles; ours goes with the account
+	statements, err := w.revokes(ctx, who)
+	if err != nil {
+		return err
+	}
+	if !w.super { // then what follows takes membership in both roles; ours goes with the account
 		member, err := w.strings(ctx, what, "SELECT pg_has_role(session_user, $1::oid, 'USAGE')::text", w.at.oid)
 		if err != nil {
 			return err
 		}
 		if !slices.Equal(member, []string{"true"}) {
-			statements = slices.Insert(statements, 0, "GRANT "+who+" TO CURRENT_USER")
+			statements = append(statements, "GRANT "+who+" TO CURRENT_USER")
 		}
 	}
+	statements = append(statements, reassign, "DROP OWNED BY "+who)
 	for _, s := range statements {
 		if err := w.change(ctx, what+", in the database "+w.database, s); err != nil {
 			return explainCustodian(err)
@@ -142,6 +148,50 @@ func (w *work) giveAwayHere(ctx context.Context, reassign string) error {
 	}
 	w.guarded = false
 	return w.commit(ctx)
+}
+
+// revokes are statements that take away what the account was granted by others than owners. DROP OWNED takes what one grantor
+// gave, whom the server chooses for all rights on a thing at once: an owner, if the management account is a member of one, also by
+// way of the account. What it granted by a right of its own would stay.
+func (w *work) revokes(ctx context.Context, who string) ([]string, error) {
+	routine, become := "ROUTINE", "SET"
+	if w.major < 11 {
+		routine = "FUNCTION"
+	}
+	if w.major < createRoleIsBounded {
+		become = "MEMBER"
+	}
+	var statements []string
+	err := w.query(ctx, "read who granted what", `SELECT grantor <> r.oid, quote_ident(pg_get_userbyid(grantor)),
+ 'REVOKE ' || privilege || ' ON ' || kind || ' ' || string_agg(place, ', ') || ' FROM ' || $2 || ' CASCADE' FROM (
+  SELECT e.grantor, e.grantee, e.privilege_type AS privilege, 'DATABASE' AS kind, quote_ident(d.datname) AS place, d.datdba AS owner
+   FROM pg_database d, aclexplode(d.datacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type, 'SCHEMA', quote_ident(n.nspname), n.nspowner FROM pg_namespace n, aclexplode(n.nspacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner
+   FROM pg_class c, aclexplode(c.relacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type || ' (' || quote_ident(a.attname) || ')', 'TABLE', c.oid::regclass::text, c.relowner
+   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type, $3, p.oid::regprocedure::text, p.proowner FROM pg_proc p, aclexplode(p.proacl) e
+ ) AS given JOIN pg_roles r ON r.rolname = current_user
+ WHERE grantee = $1::oid AND grantor <> owner AND pg_has_role(grantor, $4) GROUP BY grantor, r.oid, privilege, kind`,
+		func(r pgx.Rows) error {
+			var other bool
+			var grantor, revoke string
+			if err := r.Scan(&other, &grantor, &revoke); err != nil {
+				return err
+			}
+			if other {
+				statements = append(statements, "SET LOCAL ROLE "+grantor, revoke, "RESET ROLE")
+			} else {
+				statements = append(statements, revoke)
+			}
+			return nil
+		}, w.at.oid, who, routine, become)
+	return statements, err
 }
 
 // explainCustodian says what a missing right is about here.
