@@ -47,6 +47,12 @@ func TestConformance(t *testing.T) {
 		CreateForeign: func(ctx context.Context, name, password string) error {
 			return d.Exec(ctx, "CREATE USER '"+name+"'@'%' IDENTIFIED BY PASSWORD '"+hash(secret(password))+"'")
 		},
+		Commands: &sdktest.Commands{
+			Speak:  "SELECT IF(n = 1, 'spoken', (SELECT n UNION SELECT 0)) AS said FROM (SELECT 1 AS n UNION SELECT 2) AS t",
+			Stdout: "said\nspoken", Stderr: "ERROR 1242 (21000): Subquery returns more than 1 row", Status: 1,
+			Pause: "SELECT REPEAT('x', 20000) AS x UNION ALL SELECT SLEEP(30)", // the server waits until it has 16 KiB
+			Large: "SELECT REPEAT('x', 70000) AS x UNION ALL SELECT REPEAT('y', 70000) UNION ALL SELECT REPEAT('z', 70000) UNION ALL SELECT 'the end'", LargeEnd: "the end",
+		},
 		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
 		Session: func(ctx context.Context, name, password string) (func(), error) {
 			db, err := d.As(name, password)

@@ -10,7 +10,7 @@ import (
 
 func main() { sdk.Serve(connector{kept: newPool()}) }
 
-// connector implements every power of the SDK but Run.
+// connector implements every power of the SDK.
 type connector struct {
 	kept *pool // of connections; nil: none is kept
 }
@@ -29,6 +29,7 @@ var (
 	_ sdk.Verifier    = connector{}
 	_ sdk.Inspector   = connector{}
 	_ sdk.Discoverer  = connector{}
+	_ sdk.Runner      = connector{}
 
 	_ sdk.RightsChecker = connector{}
 )
