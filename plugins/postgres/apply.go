@@ -18,6 +18,7 @@ import (
 // work is one Apply under way.
 type work struct {
 	*session
+	connector
 	target   sdk.Target
 	in       sdk.Intent
 	password sdk.Secret
@@ -31,7 +32,7 @@ type work struct {
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
 	steps, err := steps(t, ch.Intent)
 	if err != nil {
 		return sdk.Result{}, err
@@ -40,8 +41,8 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what would be done; nothing was done").
 			WithFix("plan again")
 	}
-	w := &work{target: t, in: ch.Intent, password: ch.Password}
-	if w.session, err = home(ctx, t, ch.Intent); err != nil {
+	w := &work{connector: c, target: t, in: ch.Intent, password: ch.Password}
+	if w.session, err = c.home(ctx, t, ch.Intent); err != nil {
 		return sdk.Result{}, err
 	}
 	defer w.close()
@@ -75,10 +76,10 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 
 // home logs in to the database in which the intent is worked on. If it is gone, an account
 // that was made for it can still be worked on.
-func home(ctx context.Context, t sdk.Target, in sdk.Intent) (*session, error) {
-	s, err := connect(ctx, t, database(t, in))
+func (c connector) home(ctx context.Context, t sdk.Target, in sdk.Intent) (*session, error) {
+	s, err := c.manage(ctx, t, database(t, in))
 	if code(err) == stateNoDatabase && in.Action != sdk.Provision {
-		return connect(ctx, t, t.Options[optionDatabase])
+		return c.manage(ctx, t, t.Options[optionDatabase])
 	}
 	return s, err
 }
@@ -160,7 +161,7 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 	if a == nil {
 		return absent(w.in.Account), nil
 	}
-	return w.facts(ctx, a, elsewhere(ctx, w.target))
+	return w.facts(ctx, a, w.elsewhere(ctx, w.target))
 }
 
 // statement is one of our own with the verifier where plans show the mask.

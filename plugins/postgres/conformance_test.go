@@ -54,6 +54,19 @@ func TestConformance(t *testing.T) {
 			}
 			return p.Exec(ctx, "CREATE ROLE "+name+" LOGIN PASSWORD '"+v+"'")
 		},
+		Session: func(ctx context.Context, name, password string) (func(), error) {
+			conn, err := p.As(ctx, name, password, "postgres")
+			if err != nil {
+				return nil, err
+			}
+			return func() { _ = conn.Close(context.WithoutCancel(ctx)) }, nil
+		},
+		Commands: &sdktest.Commands{
+			Speak:  "SELECT 'spoken' AS said, 1/(2 - n) AS n FROM generate_series(1, 2) n",
+			Stdout: "said\tn\nspoken\t1", Stderr: "ERROR 22012: division by zero", Status: 1,
+			Pause: "SELECT repeat('x', 20000) AS x UNION ALL SELECT pg_sleep(30)::text", // the server waits until it has 8 KiB
+			Large: "SELECT repeat('x', 100) FROM generate_series(1, 2500) UNION ALL SELECT 'the end'", LargeEnd: "the end",
+		},
 		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, p) },
 	})
 	logs, err := p.Logs()

@@ -8,13 +8,13 @@ import (
 )
 
 // elsewhere logs in to other databases of a target.
-func elsewhere(ctx context.Context, t sdk.Target) func(string) (*session, error) {
-	return func(database string) (*session, error) { return connect(ctx, t, database) }
+func (c connector) elsewhere(ctx context.Context, t sdk.Target) func(string) (*session, error) {
+	return func(database string) (*session, error) { return c.manage(ctx, t, database) }
 }
 
 // Inspect implements sdk.Inspector.
-func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
-	s, err := connect(ctx, t, t.Options[optionDatabase])
+func (c connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
+	s, err := c.manage(ctx, t, t.Options[optionDatabase])
 	if err != nil {
 		return sdk.Facts{}, err
 	}
@@ -26,15 +26,15 @@ func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Fa
 	if a == nil {
 		return absent(name), nil
 	}
-	return s.facts(ctx, a, elsewhere(ctx, t))
+	return s.facts(ctx, a, c.elsewhere(ctx, t))
 }
 
 func absent(name string) sdk.Facts { return sdk.Facts{Account: name, ReadAt: time.Now().UTC()} }
 
 // Discover implements sdk.Discoverer. A role that may not log in is a group, unless Reeve
 // made it. Rights within databases are left out: they would take a connection to each.
-func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
-	s, err := connect(ctx, t, t.Options[optionDatabase])
+func (c connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
+	s, err := c.manage(ctx, t, t.Options[optionDatabase])
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,33 @@
 // and nobody imports it; DESIGN.md beside this file argues its choices.
 package main
 
-import "github.com/reeve-pam/reeve/plugins/sdk"
+import (
+	"context"
 
-func main() { sdk.Serve(connector{}) }
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/idle"
+)
+
+func main() { sdk.Serve(connector{kept: idle.New((*session).end)}) }
 
 // connector implements every power of the SDK.
-type connector struct{}
+type connector struct {
+	kept *idle.Pool[*session] // nil: none is kept
+}
+
+// manage logs in as the management account, or takes a kept connection.
+func (c connector) manage(ctx context.Context, t sdk.Target, database string) (*session, error) {
+	dial := func(ctx context.Context) (*session, error) { return connect(ctx, t, database) }
+	if c.kept == nil {
+		return dial(ctx)
+	}
+	s, back, err := c.kept.Borrow(ctx, t, database, dial, func(ctx context.Context, s *session) bool { return s.works(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	s.back = back
+	return s, nil
+}
 
 var (
 	_ sdk.Prober      = connector{}

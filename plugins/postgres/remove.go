@@ -96,7 +96,7 @@ func (w *work) giveAway(ctx context.Context, reassign string) (bool, error) {
 	for _, db := range databases {
 		there := w
 		if db != w.database {
-			s, err := connect(ctx, w.target, db)
+			s, err := w.manage(ctx, w.target, db)
 			if err != nil {
 				if class := sdk.ClassOf(err); class == sdk.ClassUnreachable || class == sdk.ClassCancelled {
 					err = w.doubt("work in the database "+db, err)
@@ -104,7 +104,7 @@ func (w *work) giveAway(ctx context.Context, reassign string) (bool, error) {
 				return false, err
 			}
 			s.sent = w.sent
-			there = &work{session: s, target: w.target, in: w.in, at: w.at}
+			there = &work{session: s, connector: w.connector, target: w.target, in: w.in, at: w.at}
 		}
 		err := there.giveAwayHere(ctx, reassign)
 		w.sent = w.sent || there.sent

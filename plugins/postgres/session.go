@@ -31,6 +31,8 @@ type session struct {
 	open    bool     // a transaction is
 	sent    bool     // a COMMIT was sent: something may be otherwise now
 	notices []string // SQLSTATEs of warnings since they were last cleared
+
+	back func(keep bool) // nil: the session is not kept
 }
 
 // largestMessage bounds what is held of one answer: a row, an error.
@@ -127,8 +129,35 @@ func config(t sdk.Target, c sdk.Credential, w *wire) (*pgx.ConnConfig, error) {
 // closeTime is how long an orderly end of a connection may take; then it is cut.
 const closeTime = time.Second
 
-// close ends the session. The server rolls back what was not committed.
+// close ends the use of the session, and the session if it is not kept. The server rolls back what was not committed.
 func (s *session) close() {
+	if s.back == nil {
+		s.end()
+		return
+	}
+	s.back(s.clean())
+}
+
+// clean makes the session as good as new: nothing set or locked. It reports whether it is: within a transaction the server refuses.
+func (s *session) clean() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_, err := s.exec(ctx, "DISCARD ALL")
+	s.open, s.sent, s.notices = false, false, nil
+	return err == nil
+}
+
+// works reports whether the session can be used again: the server answers, and would still let the account in.
+func (s *session) works(ctx context.Context) bool {
+	found := false
+	err := s.query(ctx, "look who we are", `SELECT rolsuper FROM pg_roles
+ WHERE rolname = session_user AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now())`,
+		func(r pgx.Rows) error { found = true; return r.Scan(&s.super) })
+	return err == nil && found
+}
+
+// end ends the session.
+func (s *session) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	_ = s.conn.Close(ctx)
