@@ -56,8 +56,8 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 	}
 	r.logins = append(r.logins, &agentv1.LoginAttempt{Slot: slot, Secret: o.sealed.Secret, Version: o.sealed.Version, Verdict: string(v.Kind)})
 	r.verdict = v
-	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s",
-		r.work.GetAccountUsername(), slot, o.sealed.Version, said(v)))
+	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s %s",
+		r.work.GetAccountUsername(), slot, o.sealed.Version, v.Kind, v.Message))
 	return v.Kind, r.w.at("after-verify")
 }
 
