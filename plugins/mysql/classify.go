@@ -38,6 +38,8 @@ const (
 	grantMissing = "grant it what the probe says is missing"
 	unblock      = "run FLUSH PRIVILEGES on the server"
 	tooManyWrong = "the account is blocked after too many wrong passwords"
+	accountLock  = "somebody has disabled the account (ACCOUNT LOCK)"
+	unlock       = "find out who did; then run ALTER USER … ACCOUNT UNLOCK on the server"
 	useLogin     = "use an account with a password plugin of MariaDB or MySQL"
 )
 
@@ -56,8 +58,8 @@ var meanings = map[uint16]meaning{
 	1698:      {sdk.ClassAuthFailed, "the account has no password login", "give the account a password"},
 	4150:      {sdk.ClassLocked, tooManyWrong, unblock},
 	3955:      {sdk.ClassLocked, tooManyWrong, "run ALTER USER … ACCOUNT UNLOCK on the server"},
-	4151:      {sdk.ClassLocked, "the account is locked", "unlock the account"},
-	3118:      {sdk.ClassLocked, "the account is locked", "unlock the account"},
+	4151:      {sdk.ClassDisabled, accountLock, unlock}, // nobody but an administrator locks so
+	3118:      {sdk.ClassDisabled, accountLock, unlock},
 	1820:      {sdk.ClassMustChange, "the password has expired", "set a new one"},
 	1862:      {sdk.ClassMustChange, "the password has expired", "set a new one"},
 	1130:      {sdk.ClassNotPermitted, "the server does not accept the agent's address", "add an account for it"},

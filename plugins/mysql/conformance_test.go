@@ -19,7 +19,7 @@ import (
 // start and a management account that has the least rights.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	d := testlab.MariaDB(t, testlab.MariaDBOptions{})
+	d := testlab.MariaDB(t, testlab.MariaDBOptions{Config: []string{"--max-password-errors=9"}})
 	other := testlab.MariaDB(t, testlab.MariaDBOptions{})
 	program := filepath.Join(t.TempDir(), "connector-mysql")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
@@ -53,6 +53,30 @@ func TestConformance(t *testing.T) {
 			Pause: "SELECT REPEAT('x', 20000) AS x UNION ALL SELECT SLEEP(30)", // the server waits until it has 16 KiB
 			Large: "SELECT REPEAT('x', 70000) AS x UNION ALL SELECT REPEAT('y', 70000) UNION ALL SELECT REPEAT('z', 70000) UNION ALL SELECT 'the end'", LargeEnd: "the end",
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateDisabled: {Set: func(ctx context.Context, name string) error {
+				return d.Exec(ctx, "ALTER USER '"+name+"'@'%' ACCOUNT LOCK")
+			}},
+			sdktest.StateMustChange: {Set: func(ctx context.Context, name string) error {
+				return d.Exec(ctx, "ALTER USER '"+name+"'@'%' PASSWORD EXPIRE")
+			}},
+			sdktest.StateLocked: {Set: func(ctx context.Context, name string) error {
+				for range 9 {
+					if err := d.Login(ctx, name, "wrong"); !errors.Is(err, testlab.ErrRefused) {
+						return fmt.Errorf("a wrong password: %w", err)
+					}
+				}
+				return nil
+			}},
+			sdktest.StateExpired: {None: "accounts of MariaDB and MySQL have no expiry date"},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) {
+			logs, err := d.Logs()
+			return strings.Count(logs, "Access denied for user '"+name+"'@"), err
+		},
+		RefusedRole: sdk.Role{Name: "refused", Title: "Refused", Description: "Its second command is refused.", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"GRANT SELECT ON `app`.* TO %Username%", "GRANT FILE ON *.* TO %Username%"},
+		}},
 		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
 		Session: func(ctx context.Context, name, password string) (func(), error) {
 			db, err := d.As(name, password)

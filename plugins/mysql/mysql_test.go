@@ -356,14 +356,14 @@ func TestVerdicts(t *testing.T) {
 	check := func(state, password string, want sdk.VerdictKind) {
 		t.Helper()
 		v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: "alice", Password: secret(password)})
-		if err != nil || v.Kind != want || strings.Contains(v.Message, canary) {
+		if err != nil || v.Kind != want || strings.Contains(v.Message+v.Fix, canary) || (v.Fix == "") != (want == sdk.VerdictOK) {
 			t.Errorf("%s: %+v, %v, want %s", state, v, err, want)
 		}
 	}
 	check("right", first, sdk.VerdictOK)
 	check("wrong", second, sdk.VerdictBadCredential)
 	asRoot(t, d, "ALTER USER 'alice'@'%' ACCOUNT LOCK")
-	check("locked", first, sdk.VerdictLocked)
+	check("locked by somebody", first, sdk.VerdictDisabled)
 	asRoot(t, d, "ALTER USER 'alice'@'%' ACCOUNT UNLOCK", "ALTER USER 'alice'@'%' PASSWORD EXPIRE")
 	check("expired", first, sdk.VerdictMustChange)
 	asRoot(t, d, "ALTER USER 'alice'@'%' PASSWORD EXPIRE NEVER")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -14,40 +15,53 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 		return sdk.Verdict{}, err
 	}
 	s, err := login(ctx, t, c, false)
-	switch sdk.ClassOf(err) {
-	case "":
-	case sdk.ClassAuthFailed:
-		return sdk.Verdict{
-			Kind: sdk.VerdictBadCredential,
-			Message: "the server refused the password, or matched another account first: " +
-				"an anonymous one or one with a more specific host part, which the account's facts show as shadowed_by",
-		}, nil
-	case sdk.ClassLocked:
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Message: "the account is locked or blocked"}, nil
-	case sdk.ClassMustChange:
-		return sdk.Verdict{Kind: sdk.VerdictMustChange, Message: "the password has expired"}, nil
-	case sdk.ClassUnreachable:
-		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "the server does not answer"}, nil
-	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}, nil
-	default: // an untrusted certificate, no TLS, a server that is not understood
-		return sdk.Verdict{}, err
+	if err != nil {
+		return verdict(err)
 	}
 	defer s.close()
 	var matched string
 	if err := s.conn.QueryRowContext(ctx, "SELECT CURRENT_USER()").Scan(&matched); err != nil {
-		err := failure(ctx, "ask who we are", err, false)
+		err = failure(ctx, "ask who we are", err, false)
 		if sdk.ClassOf(err) == sdk.ClassMustChange { // the login was accepted for nothing else
-			return sdk.Verdict{Kind: sdk.VerdictMustChange, Message: "the password has expired"}, nil
+			return verdict(err)
 		}
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}, nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err)}, nil
 	}
 	if want := c.Username + "@" + host; matched != want {
 		return sdk.Verdict{
 			Kind:     sdk.VerdictUnknown,
 			Identity: matched,
 			Message:  "the login was accepted, but as " + matched + " and not as " + want + ", which that account shadows",
+			Fix:      "remove " + matched + ", or set the option " + optionHost + " to its host part",
 		}, nil
 	}
 	return sdk.Verdict{Kind: sdk.VerdictOK, Identity: matched}, nil
+}
+
+// verdict is what a failed login means. The server tells why it refuses one.
+func verdict(err error) (sdk.Verdict, error) {
+	e, ok := errors.AsType[*sdk.Error](err)
+	if !ok {
+		return sdk.Verdict{}, err
+	}
+	v := sdk.Verdict{Message: e.Message, Fix: e.Fix}
+	switch e.Class {
+	case sdk.ClassAuthFailed:
+		v.Kind = sdk.VerdictBadCredential
+		v.Message = "the server refused the password, or matched another account first: " +
+			"an anonymous one or one with a more specific host part, which the account's facts show as shadowed_by"
+	case sdk.ClassLocked:
+		v.Kind = sdk.VerdictLocked
+	case sdk.ClassDisabled:
+		v.Kind = sdk.VerdictDisabled
+	case sdk.ClassMustChange:
+		v.Kind = sdk.VerdictMustChange
+	case sdk.ClassUnreachable:
+		v.Kind = sdk.VerdictUnreachable
+	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
+		v.Kind = sdk.VerdictUnknown
+	default: // an untrusted certificate, no TLS, a server that is not understood
+		return sdk.Verdict{}, err
+	}
+	return v, nil
 }

@@ -207,9 +207,9 @@ func denied(what string, e *pgconn.PgError) error {
 	switch {
 	case e.Code == stateBadPassword, e.Code == stateBadLogin && e.Routine == "auth_failed":
 		return fail(sdk.ClassAuthFailed, "the server refused the user name or the password",
-			"check both, and whether the role's password has expired (VALID UNTIL): the server does not tell them apart")
+			"check both, and whether the role has expired (VALID UNTIL has passed): the server does not tell them apart")
 	case e.Code == stateBadLogin && e.Routine == afterProof:
-		return fail(sdk.ClassLocked, "the role may not log in", "ALTER ROLE … LOGIN")
+		return fail(sdk.ClassDisabled, "the role may not log in (NOLOGIN)", "find out who disabled it; then ALTER ROLE … LOGIN")
 	case e.Code == stateBadLogin:
 		return fail(sdk.ClassNotPermitted, "pg_hba.conf does not let that account in from the agent's address",
 			"add a line hostssl … scram-sha-256 for it")

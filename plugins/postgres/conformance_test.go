@@ -67,6 +67,24 @@ func TestConformance(t *testing.T) {
 			Pause: "SELECT repeat('x', 20000) AS x UNION ALL SELECT pg_sleep(30)::text", // the server waits until it has 8 KiB
 			Large: "SELECT repeat('x', 100) FROM generate_series(1, 2500) UNION ALL SELECT 'the end'", LargeEnd: "the end",
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateDisabled: {Set: func(ctx context.Context, name string) error { return p.Exec(ctx, "ALTER ROLE "+name+" NOLOGIN") }},
+			sdktest.StateExpired: {
+				Set: func(ctx context.Context, name string) error {
+					return p.Exec(ctx, "ALTER ROLE "+name+" VALID UNTIL '2020-01-01'")
+				},
+				Hidden: "the server answers as to a wrong password",
+			},
+			sdktest.StateLocked:     {None: "PostgreSQL does not count wrong passwords"},
+			sdktest.StateMustChange: {None: "PostgreSQL has one date for a role and its password, VALID UNTIL, which is the end of the access"},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) {
+			logs, err := p.Logs()
+			return strings.Count(logs, `password authentication failed for user "`+name+`"`), err
+		},
+		RefusedRole: sdk.Role{Name: "refused", Title: "Refused", Description: "Its second command is refused.", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"GRANT pg_monitor TO %Username%", "GRANT SELECT ON TABLE public.absent TO %Username%"},
+		}},
 		Snapshot: func(ctx context.Context) (string, error) { return snapshot(ctx, p) },
 	})
 	logs, err := p.Logs()

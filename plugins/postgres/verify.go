@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,11 +17,11 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 	switch sdk.ClassOf(err) {
 	case "":
 	case sdk.ClassAuthFailed:
-		return rejected(ctx, t, c)
-	case sdk.ClassLocked:
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Message: "the password is right, but the role may not log in (NOLOGIN)"}, nil
+		return rejected(ctx, t, c), nil
+	case sdk.ClassDisabled:
+		return verdict(sdk.VerdictDisabled, err), nil
 	case sdk.ClassUnreachable:
-		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "the server does not answer"}, nil
+		return verdict(sdk.VerdictUnreachable, err), nil
 	case sdk.ClassNotPermitted:
 		if code(err) == stateNoRight { // it is said after the password was accepted
 			return sdk.Verdict{
@@ -28,9 +29,9 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 				Message: "the password is right; the account may not connect to the database " + t.Options[optionDatabase],
 			}, nil
 		}
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err)}, nil
+		return verdict(sdk.VerdictUnknown, err), nil
 	case sdk.ClassBusy, sdk.ClassProtocol:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err)}, nil
+		return verdict(sdk.VerdictUnknown, err), nil
 	default: // an untrusted certificate, no TLS, another way to log in, no such database
 		return sdk.Verdict{}, err
 	}
@@ -40,38 +41,56 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 		"SELECT r.rolname::text, r.oid::text FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) session_user",
 		func(r pgx.Rows) error { return r.Scan(&a.name, &a.oid) })
 	if err != nil {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err)}, nil
+		return verdict(sdk.VerdictUnknown, err), nil
 	}
 	if a.name != c.Username {
 		return sdk.Verdict{
 			Kind: sdk.VerdictUnknown, Identity: a.identity(),
 			Message: "the login was accepted, but as " + a.name + " and not as " + c.Username,
+			Fix:     "look into pg_ident.conf, and for a pooler between the agent and the server",
 		}, nil
 	}
 	return sdk.Verdict{Kind: sdk.VerdictOK, Identity: a.identity()}, nil
 }
 
-// rejected is the verdict on a password the server refused. It says the same of one that
-// is wrong and one that has expired; whoever may look at the role can tell.
-func rejected(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
+// verdict is what a refused login means, with what the error says to do.
+func verdict(kind sdk.VerdictKind, err error) sdk.Verdict {
+	v := sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}
+	if e, ok := errors.AsType[*sdk.Error](err); ok {
+		v.Message, v.Fix = e.Message, e.Fix
+	}
+	return v
+}
+
+// rejected is the verdict on a password the server refused. It says the same of one that is wrong and one that has expired; whoever
+// may look at the role can tell. That a role may not log in is said after the password was proven, and so is no reason for this.
+func rejected(ctx context.Context, t sdk.Target, c sdk.Credential) sdk.Verdict {
 	v := sdk.Verdict{
 		Kind:    sdk.VerdictBadCredential,
 		Message: "the server refused the password: it is wrong, or has expired (VALID UNTIL), or there is no such role",
+		Fix:     "look whether the role is there and its VALID UNTIL has passed; else set a new password",
 	}
 	if t.Management.Username == "" {
-		return v, nil
+		return v
 	}
 	s, err := connect(ctx, t, t.Options[optionDatabase])
 	if err != nil {
-		return v, nil //nolint:nilerr // the verdict stands without it
+		return v // the verdict stands without it
 	}
 	defer s.close()
 	a, err := s.account(ctx, c.Username)
-	if err == nil && a != nil && a.until != nil && a.until.Before(time.Now()) {
+	switch {
+	case err != nil:
+	case a == nil:
+		v.Message, v.Fix = "there is no role "+c.Username, "provision the account again"
+	case a.until != nil && a.until.Before(time.Now()):
 		return sdk.Verdict{
-			Kind:    sdk.VerdictMustChange,
-			Message: "the password has expired (VALID UNTIL " + a.until.UTC().Format(time.RFC3339) + "); set a new one, or a later date",
-		}, nil
+			Kind:    sdk.VerdictExpired,
+			Message: "the role " + a.name + " has expired: VALID UNTIL " + a.until.UTC().Format(time.RFC3339),
+			Fix:     "prolong the access, or ALTER ROLE … VALID UNTIL with a later date",
+		}
+	default:
+		v.Message, v.Fix = "the server refused the password: it is wrong", "set a new one"
 	}
-	return v, nil
+	return v
 }

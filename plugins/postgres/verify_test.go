@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,8 +19,8 @@ import (
 func wantVerdict(t *testing.T, what string, tgt sdk.Target, user, password string, want sdk.VerdictKind) sdk.Verdict {
 	t.Helper()
 	v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: user, Password: secret(password)})
-	if err != nil || v.Kind != want {
-		t.Errorf("%s: %q (%s), %v, want %q", what, v.Kind, v.Message, err, want)
+	if err != nil || v.Kind != want || want != sdk.VerdictOK && (v.Message == "" || v.Fix == "") || strings.Contains(v.Message+v.Fix, canary) {
+		t.Errorf("%s: %q (%s; %s), %v, want %q", what, v.Kind, v.Message, v.Fix, err, want)
 	}
 	return v
 }
@@ -42,11 +44,20 @@ func TestVerifyTellsWhyALoginFails(t *testing.T) {
 	asRoot(t, p, "ALTER ROLE alice CONNECTION LIMIT 0")
 	wantVerdict(t, "too many sessions", tgt, "alice", first, sdk.VerdictUnknown)
 	asRoot(t, p, "ALTER ROLE alice CONNECTION LIMIT -1 NOLOGIN")
-	wantVerdict(t, "NOLOGIN", tgt, "alice", first, sdk.VerdictLocked)
-	wantVerdict(t, "NOLOGIN and a wrong password", tgt, "alice", second, sdk.VerdictBadCredential)
+	wantVerdict(t, "NOLOGIN", tgt, "alice", first, sdk.VerdictDisabled)
+	wantVerdict(t, "NOLOGIN and a wrong password", managed, "alice", second, sdk.VerdictBadCredential)
 	asRoot(t, p, "ALTER ROLE alice LOGIN VALID UNTIL '2020-01-01'")
 	wantVerdict(t, "expired", tgt, "alice", first, sdk.VerdictBadCredential)
-	wantVerdict(t, "expired, with a management account", managed, "alice", first, sdk.VerdictMustChange)
+	wantVerdict(t, "expired, with a management account", managed, "alice", first, sdk.VerdictExpired)
+	wrong := managed
+	wrong.Management.Password = secret(canary)
+	wantVerdict(t, "expired, with a management account that cannot log in", wrong, "alice", first, sdk.VerdictBadCredential)
+	_, err := connector{}.Probe(t.Context(), sdk.Target{Address: tgt.Address, Port: tgt.Port, Options: tgt.Options, Trust: tgt.Trust,
+		Management: sdk.Credential{Username: "alice", Password: secret(first)}})
+	wantClass(t, "an expired management account", err, sdk.ClassAuthFailed)
+	if e, ok := errors.AsType[*sdk.Error](err); !ok || !strings.Contains(e.Fix, "VALID UNTIL") {
+		t.Errorf("the fix does not name what it may be: %v", err)
+	}
 	f, err := connector{}.Inspect(t.Context(), managed, "alice")
 	if err != nil || f.ExpiresAt.Year() != 2020 {
 		t.Errorf("expires at %s, %v", f.ExpiresAt, err)
