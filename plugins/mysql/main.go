@@ -6,21 +6,29 @@ import (
 	"context"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/idle"
 )
 
-func main() { sdk.Serve(connector{kept: newPool()}) }
+func main() { sdk.Serve(connector{kept: idle.New((*session).end)}) }
 
 // connector implements every power of the SDK.
 type connector struct {
-	kept *pool // of connections; nil: none is kept
+	kept *idle.Pool[*session] // nil: none is kept
 }
 
 // manage logs in as the management account, over a kept connection if there is one.
 func (c connector) manage(ctx context.Context, t sdk.Target) (*session, error) {
+	dial := func(ctx context.Context) (*session, error) { return connect(ctx, t, t.Management) }
 	if c.kept == nil {
-		return connect(ctx, t, t.Management)
+		return dial(ctx)
 	}
-	return c.kept.connect(ctx, t, t.Management)
+	works := func(ctx context.Context, s *session) bool { return s.conn.PingContext(ctx) == nil }
+	s, back, err := c.kept.Borrow(ctx, t, "", dial, works)
+	if err != nil {
+		return nil, err
+	}
+	s.back = back
+	return s, nil
 }
 
 var (

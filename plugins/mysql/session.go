@@ -22,8 +22,9 @@ type session struct {
 	version string // as the server gives it
 	sent    bool   // a statement that changes something has been sent
 	held    string // user-level lock it holds
-	spoiled bool   // the connection must not be kept
-	leave   func() // nil: the session has connections of its own
+	spoiled bool   // the session must not be kept
+
+	back func(keep bool) // nil: the session is not kept
 }
 
 // config describes a login. It is never written as a DSN: users and passwords may hold
@@ -81,7 +82,7 @@ func login(ctx context.Context, t sdk.Target, c sdk.Credential, pinned bool) (*s
 	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return nil, badSettings(err)
+		return nil, sdk.Errorf(sdk.ClassInternal, "the driver does not take the connection's settings").Wrap(err)
 	}
 	s := &session{db: sql.OpenDB(connector)}
 	if s.conn, err = s.db.Conn(ctx); err != nil {
@@ -89,10 +90,6 @@ func login(ctx context.Context, t sdk.Target, c sdk.Credential, pinned bool) (*s
 		return nil, refused(ctx, cfg.Addr, t.Trust, err)
 	}
 	return s, nil
-}
-
-func badSettings(err error) *sdk.Error {
-	return sdk.Errorf(sdk.ClassInternal, "the driver does not take the connection's settings").Wrap(err)
 }
 
 // identify finds out what the server is.
@@ -107,10 +104,10 @@ func (s *session) identify(ctx context.Context) (err error) {
 // unlockTime is how long it may take to give up a lock; then the connection is.
 const unlockTime = 2 * time.Second
 
+// close ends the use of the session, and the session if it is not kept.
 func (s *session) close() {
-	if s.leave == nil {
-		_ = s.conn.Close()
-		_ = s.db.Close()
+	if s.back == nil {
+		s.end()
 		return
 	}
 	if s.held != "" && !s.spoiled {
@@ -119,11 +116,14 @@ func (s *session) close() {
 		cancel()
 		s.spoiled = err != nil
 	}
-	if s.spoiled {
-		discard(s.conn)
-	}
+	s.sent, s.held = false, ""
+	s.back(!s.spoiled)
+}
+
+// end ends the session.
+func (s *session) end() {
 	_ = s.conn.Close()
-	s.leave()
+	_ = s.db.Close()
 }
 
 // change sends a statement that changes something.
