@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"database/sql"
 	"net"
 	"strconv"
@@ -12,6 +10,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // session is one connection, logged in.
@@ -30,21 +29,16 @@ type session struct {
 // config describes a login. It is never written as a DSN: users and passwords may hold
 // any character.
 func config(t sdk.Target, c sdk.Credential) (*mysql.Config, error) {
-	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
-	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
-			WithFix("give one or more blocks of BEGIN CERTIFICATE")
-	}
-	name := t.Trust.ServerName
-	if name == "" {
-		name = t.Address
+	trusted, err := cert.Config(t)
+	if err != nil {
+		return nil, err
 	}
 	cfg := mysql.NewConfig()
 	cfg.User = c.Username
 	cfg.Passwd = c.Password.Reveal()
 	cfg.Net = "tcp"
 	cfg.Addr = net.JoinHostPort(t.Address, strconv.Itoa(t.Port))
-	cfg.TLS = &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}
+	cfg.TLS = trusted
 	cfg.Logger = &mysql.NopLogger{} // errors are returned as well
 	// Arguments are written into the statement by the driver, which follows the server
 	// about NO_BACKSLASH_ESCAPES: one round trip instead of three.

@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -17,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // SQLSTATEs with a meaning of their own here.
@@ -174,7 +171,7 @@ func printable(state string) string {
 func refused(ctx context.Context, t sdk.Target, w *wire, err error) error {
 	what := "connect to " + net.JoinHostPort(t.Address, strconv.Itoa(t.Port))
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return untrusted(net.JoinHostPort(t.Address, strconv.Itoa(t.Port)), t.Trust, e)
+		return cert.Untrusted(net.JoinHostPort(t.Address, strconv.Itoa(t.Port)), t.Trust, e)
 	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return denied(what, e)
@@ -220,30 +217,4 @@ func denied(what string, e *pgconn.PgError) error {
 	default:
 		return answered(what, e.Code, e)
 	}
-}
-
-// untrusted explains a certificate that does not verify, with what a person may approve.
-func untrusted(address string, trust sdk.Trust, e *tls.CertificateVerificationError) error {
-	out := sdk.Errorf(sdk.ClassHostKeyChanged, "the certificate of %s is not what the asset's trust settings ask for", address).
-		WithFix("find out why; if the change is right, approve the new certificate").Wrap(e)
-	if _, ok := errors.AsType[x509.HostnameError](e.Err); ok {
-		out.Message = "the certificate of " + address + " is for another name"
-		out.Fix = "set the asset's server name to one that is in the certificate"
-	}
-	if trust.CAPEM == "" {
-		out.Class = sdk.ClassHostKeyUnknown
-		out.Message = "the certificate of " + address + " has not been approved yet"
-		out.Fix = "compare the fingerprint on the server, then approve it"
-	}
-	if chain := e.UnverifiedCertificates; len(chain) > 0 {
-		sum := sha256.Sum256(chain[0].Raw)
-		last := chain[len(chain)-1]
-		out.Details = map[string]string{
-			"host_key":    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: last.Raw})),
-			"fingerprint": "SHA256:" + hex.EncodeToString(sum[:]),
-			"subject":     chain[0].Subject.String(),
-			"issuer":      chain[0].Issuer.String(),
-		}
-	}
-	return out
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"maps"
 	"net"
@@ -16,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // session is one connection, logged in.
@@ -91,14 +90,9 @@ func login(ctx context.Context, t sdk.Target, c sdk.Credential, database string,
 // config describes a login. It is never written as a URL: users and passwords may hold any
 // character. What the driver would read from the environment or from files is not used.
 func config(t sdk.Target, c sdk.Credential, w *wire) (*pgx.ConnConfig, error) {
-	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
-	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
-			WithFix("give one or more blocks of BEGIN CERTIFICATE")
-	}
-	name := t.Trust.ServerName
-	if name == "" {
-		name = t.Address
+	trusted, err := cert.Config(t)
+	if err != nil {
+		return nil, err
 	}
 	cfg, err := pgx.ParseConfig("host=target user=reeve sslmode=disable passfile=/dev/null")
 	if err != nil {
@@ -106,7 +100,7 @@ func config(t sdk.Target, c sdk.Credential, w *wire) (*pgx.ConnConfig, error) {
 	}
 	cfg.Host, cfg.Port = t.Address, uint16(t.Port) //nolint:gosec // the SDK has checked it
 	cfg.User, cfg.Password = c.Username, c.Password.Reveal()
-	cfg.TLSConfig = &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}
+	cfg.TLSConfig = trusted
 	cfg.Fallbacks, cfg.ConnectTimeout, cfg.ValidateConnect = nil, 0, nil
 	cfg.SSLNegotiation, cfg.SSLCertMode, cfg.ChannelBinding = "postgres", "disable", "prefer"
 	cfg.RequireAuth = loginSCRAM // none is no proof of a password
