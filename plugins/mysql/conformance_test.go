@@ -72,7 +72,7 @@ func TestConformance(t *testing.T) {
 		},
 		FailedLogins: func(_ context.Context, name string) (int, error) {
 			logs, err := d.Logs()
-			return strings.Count(logs, "Access denied for user '"+name+"'@"), err
+			return strings.Count(logs, "Connect\tAccess denied for user '"+name+"'@"), err
 		},
 		RefusedRole: sdk.Role{Name: "refused", Title: "Refused", Description: "Its second command is refused.", Version: 1, Phases: map[sdk.Phase][]string{
 			sdk.PhaseGrant: {"GRANT SELECT ON `app`.* TO %Username%", "GRANT FILE ON *.* TO %Username%"},

@@ -173,16 +173,26 @@ func TestRightsAreFoundWhereverTheyAreHeld(t *testing.T) {
 	asRoot(t, p, "CREATE ROLE people", "app: CREATE SCHEMA s", "app: CREATE TABLE s.t (a int, b int)", "app: CREATE SEQUENCE s.q",
 		"app: CREATE FUNCTION s.f(int, text) RETURNS int LANGUAGE sql AS 'SELECT 1'", "app: REVOKE ALL ON FUNCTION s.f FROM PUBLIC")
 	const inApp, option = ` in the database "app"`, " WITH GRANT OPTION"
+	since16 := func(missing ...string) []string {
+		if major(t, p) < 16 {
+			return nil
+		}
+		return missing
+	}
+	bypass := since16("BYPASSRLS")
+	if bypass == nil {
+		bypass = []string{"SUPERUSER"}
+	}
 	usage := `USAGE ON SCHEMA "s"` + inApp
 	for i, c := range []struct {
 		held    []string // ME is the management account
 		command string
 		missing []string
 	}{
-		{nil, "GRANT people TO %Username%", nil},
+		{nil, "GRANT people TO %Username%", since16(`"people" WITH ADMIN OPTION`)},
 		{nil, "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO %Username%", nil},
-		{nil, "ALTER ROLE %Username% CONNECTION LIMIT 3 CREATEDB NOINHERIT VALID UNTIL '2100-01-01'", nil},
-		{nil, "ALTER ROLE %Username% BYPASSRLS", []string{"SUPERUSER"}},
+		{nil, "ALTER ROLE %Username% CONNECTION LIMIT 3 CREATEDB NOINHERIT VALID UNTIL '2100-01-01'", since16("CREATEDB")},
+		{nil, "ALTER ROLE %Username% BYPASSRLS", bypass},
 		{nil, "GRANT postgres TO %Username%", []string{"SUPERUSER"}},
 		{[]string{"app: ALTER SCHEMA s OWNER TO people", "GRANT people TO ME"}, "GRANT ALL ON SCHEMA s TO %Username%", nil},
 		{nil, "GRANT SELECT ON s.t TO %Username%", []string{usage, `SELECT ON TABLE "s"."t"` + inApp + option}},
