@@ -27,7 +27,7 @@ func (c connector) manage(ctx context.Context, t sdk.Target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.back = back
+	s.back = func() { back(ctx.Err() == nil && s.clean()) } // what was given up is not waited for
 	return s, nil
 }
 

@@ -23,7 +23,7 @@ type session struct {
 	held    string // user-level lock it holds
 	spoiled bool   // the session must not be kept
 
-	back func(keep bool) // nil: the session is not kept
+	back func() // gives it back; nil: it is not kept
 }
 
 // config describes a login. It is never written as a DSN: users and passwords may hold
@@ -104,6 +104,11 @@ func (s *session) close() {
 		s.end()
 		return
 	}
+	s.back()
+}
+
+// clean gives up what the session holds. It reports whether it is as good as new.
+func (s *session) clean() bool {
 	if s.held != "" && !s.spoiled {
 		ctx, cancel := context.WithTimeout(context.Background(), unlockTime)
 		_, err := s.conn.ExecContext(ctx, "DO RELEASE_LOCK(?)", s.held)
@@ -111,7 +116,7 @@ func (s *session) close() {
 		s.spoiled = err != nil
 	}
 	s.sent, s.held = false, ""
-	s.back(!s.spoiled)
+	return !s.spoiled
 }
 
 // end ends the session.

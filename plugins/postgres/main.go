@@ -26,7 +26,7 @@ func (c connector) manage(ctx context.Context, t sdk.Target, database string) (*
 	if err != nil {
 		return nil, err
 	}
-	s.back = back
+	s.back = func() { back(ctx.Err() == nil && s.clean()) } // what was given up is not waited for
 	return s, nil
 }
 

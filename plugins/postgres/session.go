@@ -31,7 +31,7 @@ type session struct {
 	sent    bool     // a COMMIT was sent: something may be otherwise now
 	notices []string // SQLSTATEs of warnings since they were last cleared
 
-	back func(keep bool) // nil: the session is not kept
+	back func() // gives it back; nil: it is not kept
 }
 
 // largestMessage bounds what is held of one answer: a row, an error.
@@ -129,7 +129,7 @@ func (s *session) close() {
 		s.end()
 		return
 	}
-	s.back(s.clean())
+	s.back()
 }
 
 // clean makes the session as good as new: nothing set or locked. It reports whether it is: within a transaction the server refuses.
