@@ -178,13 +178,22 @@ func (w *work) statement(text string, values map[string]string) (string, error) 
 	return fill(text, values)
 }
 
-// do sends a statement of the open transaction.
+// do sends a statement of our own, in the open transaction.
 func (w *work) do(ctx context.Context, what, statement string) (bool, error) {
 	if err := w.change(ctx, what, statement); err != nil {
-		return false, err
+		return false, w.explainAdopted(err)
 	}
 	w.dirty = true
 	return true, nil
+}
+
+// explainAdopted says what a missing right is about if somebody else made the account.
+func (w *work) explainAdopted(err error) error {
+	e, ok := err.(*sdk.Error) //nolint:errorlint // it is not wrapped
+	if !ok || e.Class != sdk.ClassNotPermitted || w.created || w.at == nil || w.major < createRoleIsBounded || code(err) != stateNoRight {
+		return err
+	}
+	return e.WithFix("GRANT %s TO %s WITH ADMIN OPTION", quoted(w.at.name), quoted(w.target.Management.Username))
 }
 
 func (w *work) create(ctx context.Context, statement string) (bool, error) {
@@ -300,5 +309,9 @@ func (w *work) run(ctx context.Context, command string) (bool, error) {
 	if err := w.guard(ctx); err != nil {
 		return false, err
 	}
-	return w.do(ctx, "the role's command", command)
+	if err := w.change(ctx, "the role's command", command); err != nil {
+		return false, err
+	}
+	w.dirty = true
+	return true, nil
 }

@@ -132,10 +132,13 @@ func TestAccountThatCannotGetItsRightsIsNotMade(t *testing.T) {
 	}{
 		{"pg-superuser", nil, sdk.ClassNotPermitted},
 		{"pg-backup", map[string]string{paramDatabase: "app"}, sdk.ClassNotPermitted}, // a mere warning to the server
-		{"pg-maintain", nil, sdk.ClassInvalid},                                        // not before version 17
+		{"ours", nil, sdk.ClassInvalid},
 	} {
 		in := intent(sdk.Provision)
-		in.Role, in.Params = role(t, c.role), c.params
+		in.Role = sdk.Role{Name: "ours", Version: 1, Phases: map[sdk.Phase][]string{sdk.PhaseGrant: {"GRANT nobody_at_all TO %Username%"}}}
+		if in.Params = c.params; c.role != "ours" {
+			in.Role = role(t, c.role)
+		}
 		_, err := apply(t.Context(), tgt, in, first)
 		wantClass(t, c.role, err, c.class)
 		wantRole(t, p, "alice", false)

@@ -215,6 +215,15 @@ func TestSomebodyElsesAccountIsNotTouched(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Action, in.Identity, in.AccountID = sdk.Rotate, f.Identity, "acct_3"
+	if major(t, p) >= createRoleIsBounded { // then CREATEROLE is for what one has made
+		_, err := apply(t.Context(), tgt, in, second)
+		wantClass(t, "an account of others", err, sdk.ClassNotPermitted)
+		const fix = `GRANT "alice" TO "reeve" WITH ADMIN OPTION`
+		if e, ok := errors.AsType[*sdk.Error](err); !ok || e.Fix != fix {
+			t.Fatalf("the fix: %v", err)
+		}
+		asRoot(t, p, fix)
+	}
 	must(t, tgt, in, second)
 	wantLogin(t, p, "alice", second, nil)
 }

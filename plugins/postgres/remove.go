@@ -173,7 +173,7 @@ func (w *work) revokes(ctx context.Context, who string) ([]string, error) {
    FROM pg_class c, aclexplode(c.relacl) e
   UNION ALL
   SELECT e.grantor, e.grantee, e.privilege_type || ' (' || quote_ident(a.attname) || ')', 'TABLE', c.oid::regclass::text, c.relowner
-   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) e
+   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) e WHERE a.attacl IS NOT NULL
   UNION ALL
   SELECT e.grantor, e.grantee, e.privilege_type, $3, p.oid::regprocedure::text, p.proowner FROM pg_proc p, aclexplode(p.proacl) e
  ) AS given JOIN pg_roles r ON r.rolname = current_user
