@@ -72,6 +72,29 @@ func TestRoleCommandsRunInTheirPhase(t *testing.T) {
 	}
 }
 
+// The useradd of an attempt that was cut off ends after the next attempt has looked.
+func TestAnAccountThatALostAttemptMakesMeanwhileIsOurs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	in := intent(sdk.Provision, "carol")
+	plan, err := (connector.Connector{}).Plan(t.Context(), b.target, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := (connector.Connector{}).Apply(t.Context(), b.target, sdk.Change{Intent: in, Plan: plan, Password: sdk.NewSecret([]byte(accountPassword))},
+		func(e sdk.Event) {
+			if e.Step == "create" && e.State == sdk.StepStarted {
+				b.inside(plan.Steps[0].Command)
+			}
+		})
+	if err != nil || !r.Facts.Exists || !r.Changed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := b.host.TelnetLogin(t.Context(), "carol", accountPassword); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDisableEndsSessionsAndRemovalTellsWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -1,15 +1,16 @@
 package unix
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/quote"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/telnet/dialogue"
 )
 
@@ -188,6 +189,27 @@ func (sh *shell) run(s script) (output, error) {
 	return output{text: kept.String(), status: status}, nil
 }
 
+// User is who is logged in.
+func (sh *shell) User() string { return sh.user }
+
+// Script implements shadow.Host. What was printed on either stream is in both of the output's.
+func (sh *shell) Script(_ context.Context, s shadow.Script) (shadow.Output, error) {
+	typed := script{text: s.Text, args: s.Args, changes: s.Changes}
+	if !s.Input.Empty() {
+		typed.input = sdk.NewSecret(bytes.TrimSuffix(bytes.Clone(s.Input.Bytes()), []byte("\n")))
+		defer typed.input.Wipe()
+	}
+	out, err := sh.run(typed)
+	if err != nil {
+		return shadow.Output{}, err
+	}
+	said := printable(out.text)
+	if out.text == "" {
+		said = ""
+	}
+	return shadow.Output{Stdout: out.text, Stderr: said, Status: out.status}, nil
+}
+
 // stream runs s and gives away what it prints, line by line.
 func (sh *shell) stream(s script, each func(string)) (status int, err error) {
 	n := rand.Text()
@@ -335,9 +357,4 @@ func printable(s string, without ...string) string {
 		return "it says nothing"
 	}
 	return s
-}
-
-// missing is the error of output that is not all there.
-func (sh *shell) missing(what string, out output) error {
-	return sdk.Errorf(sdk.ClassProtocol, "%s at %s cannot be read: %s", what, sh.Address(), printable(fmt.Sprintf("%.400s", out.text)))
 }
