@@ -17,7 +17,7 @@ func (s *session) exec(line string, words []string) {
 	case is(words, "enable"):
 		s.enable()
 	case is(words, "disable"):
-		s.privileged = false
+		s.level = 1
 	case len(words) == 3 && is(words[:2], "terminal length"):
 		n, err := strconv.Atoi(words[2])
 		if err != nil || n < 0 || n > 512 || d.fault().AlwaysPage {
@@ -51,7 +51,9 @@ func (s *session) exec(line string, words []string) {
 		if hardware, ok := d.options.ARP[words[3]]; ok {
 			s.line("Internet  %-16s         3  %s  ARPA   GigabitEthernet0/0", words[3], hardware)
 		}
-	case !s.privileged:
+	case is(words, "show privilege"):
+		s.line("Current privilege level is %d", s.level)
+	case s.level < 15:
 		s.invalid()
 	case is(words, "configure terminal"):
 		s.mode = "config"
@@ -92,7 +94,7 @@ func (s *session) enable() {
 			return
 		}
 		if password == s.device.options.EnableSecret {
-			s.privileged = true
+			s.level = 15
 			return
 		}
 	}

@@ -16,6 +16,7 @@ type profile interface {
 	sdk.Inspector
 	sdk.Discoverer
 	sdk.Runner
+	sdk.RightsChecker
 }
 
 // profileOf refuses targets nobody has marked as legacy.
@@ -112,4 +113,13 @@ func (Connector) Run(ctx context.Context, t sdk.Target, command string, out sdk.
 		return 0, err
 	}
 	return p.Run(ctx, t, command, out)
+}
+
+// CheckRights implements sdk.RightsChecker.
+func (Connector) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, params map[string]string) ([]sdk.Right, error) {
+	p, err := profileOf(t)
+	if err != nil {
+		return nil, err
+	}
+	return p.CheckRights(ctx, t, r, params)
 }
