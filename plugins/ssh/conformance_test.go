@@ -107,6 +107,29 @@ func hooks(t *testing.T, h *testlab.Host, management sdk.Credential) sdktest.Con
 			Speak: "echo hello; echo careful >&2; exit 3", Stdout: "hello", Stderr: "careful", Status: 3,
 			Pause: "echo first; sleep 30", Large: "seq 1 40000", LargeEnd: "40000",
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired: {Set: func(_ context.Context, name string) error {
+				_, err := h.OutOfBand("chage -E 2020-01-02 -- " + name)
+				return err
+			}},
+			sdktest.StateMustChange: {Set: func(_ context.Context, name string) error { _, err := h.OutOfBand("chage -d 0 -- " + name); return err }},
+			sdktest.StateDisabled: {
+				Set:    func(_ context.Context, name string) error { _, err := h.OutOfBand("usermod -L -- " + name); return err },
+				Hidden: "sshd says that permission is denied",
+			},
+			sdktest.StateLocked: {Set: func(ctx context.Context, name string) error {
+				for range 5 {
+					if err := testlab.SSHLogin(ctx, net.JoinHostPort(h.Addr, strconv.Itoa(h.Port)), name, "wrong", h.HostKey()); !errors.Is(err, testlab.ErrRefused) {
+						return fmt.Errorf("a wrong password: %w", err)
+					}
+				}
+				return nil
+			}, Hidden: "sshd says that permission is denied"},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) { return h.FailedLogins(name) },
+		RefusedRole: sdk.Role{Name: "kit-refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"run usermod -aG no-such-group -- %Username%"},
+		}},
 		Snapshot: func(context.Context) (string, error) {
 			return h.OutOfBand("cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -la /etc/sudoers.d /home; cat /etc/sudoers.d/* 2>/dev/null; true")
 		},
@@ -148,6 +171,11 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			h := testlab.SSHHost(t, testlab.HostOptions{Accounts: []testlab.HostAccount{c.account}, NoPAM: c.noPAM})
 			quickHashes(t, h)
+			if c.checks == nil {
+				if err := h.CountFailures(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			management := sdk.Credential{Username: c.account.Name, Password: sdk.NewSecret([]byte(password))}
 			if c.key {
 				management = sdk.Credential{Username: c.account.Name, PrivateKey: private}

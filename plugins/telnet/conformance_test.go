@@ -69,6 +69,30 @@ func hooks(h *testlab.Host, management sdk.Credential) sdktest.Config {
 			}
 			return h.SetPassword(name, password)
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired: {Set: func(_ context.Context, name string) error {
+				_, err := h.OutOfBand("chage -E 2020-01-02 -- " + name)
+				return err
+			}},
+			sdktest.StateMustChange: {Set: func(_ context.Context, name string) error { _, err := h.OutOfBand("chage -d 0 -- " + name); return err }},
+			sdktest.StateDisabled: {
+				Set:    func(_ context.Context, name string) error { _, err := h.OutOfBand("usermod -L -- " + name); return err },
+				Hidden: "login(1) says that the login is incorrect",
+			},
+			sdktest.StateLocked: {Set: func(ctx context.Context, name string) error {
+				for range 5 {
+					if err := h.TelnetLogin(ctx, name, "wrong"); !errors.Is(err, testlab.ErrRefused) {
+						return fmt.Errorf("a wrong password: %w", err)
+					}
+				}
+				return nil
+			}, Hidden: "login(1) may say that the login is incorrect"},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) { return h.FailedLogins(name) },
+		RefusedRole: sdk.Role{Name: "kit-refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"unix usermod -aG no-such-group -- %Username%"},
+		}},
+		InTheClear: "Telnet encrypts nothing",
 		Snapshot: func(context.Context) (string, error) {
 			return h.OutOfBand("cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -la /home; true")
 		},
@@ -100,6 +124,11 @@ func TestConformance(t *testing.T) {
 			// Passwords are hashed with little work.
 			if _, err := h.OutOfBand(`sed -i 's/obscure yescrypt/obscure sha256 rounds=1000/' /etc/pam.d/common-password`); err != nil {
 				t.Fatal(err)
+			}
+			if c.checks == nil {
+				if err := h.CountFailures(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			cfg := hooks(h, sdk.Credential{Username: c.account.Name, Password: sdk.NewSecret([]byte(password))})
 			cfg.Binary = path

@@ -222,8 +222,6 @@ func (a *application) failure(step Step, out Output) error {
 	switch {
 	case step.Refused[out.Status] != nil:
 		return step.Refused[out.Status]
-	case step.Use == Check:
-		e.Fix = "look at the account on the host, and at the role"
 	case step.ID == "create" && out.Status == 9: // useradd(8): the name is in use, also as that of a group
 		e.Class, e.Fix = sdk.ClassExists, "choose another name"
 	case has("no space left", "disk quota"):
@@ -239,6 +237,12 @@ func (a *application) failure(step Step, out Output) error {
 		e.Class, e.Fix = sdk.ClassPolicyRejected, "rotate the account's password first"
 	case step.ID == "sessions" && out.Status == 75, step.ID == "remove" && out.Status == 8:
 		e.Class, e.Fix = sdk.ClassBusy, "processes of the account cannot be ended; try again"
+	case step.Use == Check:
+		e.Fix = "look at the account on the host, and at the role"
+	case step.Use == Command:
+		e.Class, e.Fix = sdk.ClassInvalid, "try the command on the host, and correct the role"
+	default:
+		e.Fix = "try the step's command on the host"
 	}
 	return e
 }

@@ -122,3 +122,66 @@ func FuzzProbe(f *testing.F) {
 		}
 	})
 }
+
+func TestFaillockIsReadByItsRule(t *testing.T) {
+	t.Parallel()
+	const three = "failed When                Type  Source                                           Valid\n" +
+		"failed 2026-11-30 12:00:01 RHOST 192.0.2.1                                            V\n" +
+		"failed 2026-11-30 12:00:02 TTY   /dev/pts/1                                           V\n" +
+		"failed 2026-11-30 12:00:03 RHOST 192.0.2.1                                            V\nend\n"
+	for name, c := range map[string]struct {
+		text string
+		want bool
+	}{
+		"not in use":      {"end\n", false},
+		"three":           {"now 2026-11-30 12:05:00\n" + three, true},
+		"open again":      {"now 2026-11-30 12:10:03\n" + three, false},
+		"longer":          {"now 2026-11-30 12:10:03\nset unlock_time = 700\n" + three, true},
+		"never":           {"now 2026-12-30 12:10:03\nset unlock_time=never\n" + three, true},
+		"five are wanted": {"now 2026-11-30 12:05:00\nset deny = 5\n" + three, false},
+		"pam.d wins":      {"now 2026-11-30 12:05:00\nset deny = 5\nset auth required pam_faillock.so preauth deny=3\n" + three, true},
+		"long ago":        {"now 2026-11-30 12:05:00\nset fail_interval = 2\n" + three, false},
+		"one is void":     {"now 2026-11-30 12:05:00\n" + strings.Replace(three, " V\n", " I\n", 1), false},
+		"cut off":         {"now 2026-11-30 12:05:00\n" + strings.TrimSuffix(three, "end\n"), false},
+	} {
+		if got := parseFaillock(c.text); got != c.want {
+			t.Errorf("%s: locked %t", name, got)
+		}
+	}
+}
+
+// FuzzFaillock reads anything as what faillockScript printed.
+func FuzzFaillock(f *testing.F) {
+	f.Add("now 2026-11-30 12:05:00\nset deny = 1\nfailed 2026-11-30 12:00:01 RHOST x V\nend\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if parseFaillock(text) && !strings.Contains(text, " V") {
+			t.Errorf("%q is of a locked account", text)
+		}
+	})
+}
+
+func TestExpiryAndAgeAreThoseOfShadow(t *testing.T) {
+	t.Parallel()
+	now := dayOf(20000).Add(time.Hour)
+	fine := State{Changed: 19990, MaxAge: -1, Inactive: -1, Expires: -1}
+	for name, c := range map[string]struct {
+		change              func(*State)
+		expired, mustChange bool
+	}{
+		"fine":             {func(*State) {}, false, false},
+		"expires tomorrow": {func(s *State) { s.Expires = 20001 }, false, false},
+		"expires today":    {func(s *State) { s.Expires = 20000 }, true, false},
+		"changed never":    {func(s *State) { s.Changed = 0 }, false, true},
+		"unknown":          {func(s *State) { s.Changed = -1; s.MaxAge = 1 }, false, false},
+		"ten days old":     {func(s *State) { s.MaxAge = 10 }, false, false},
+		"too old":          {func(s *State) { s.MaxAge = 9 }, false, true},
+		"old and inactive": {func(s *State) { s.MaxAge = 5; s.Inactive = 4 }, true, true},
+		"grace":            {func(s *State) { s.MaxAge = 5; s.Inactive = 5 }, false, true},
+	} {
+		s := fine
+		c.change(&s)
+		if s.expired(now) != c.expired || s.mustChange(now) != c.mustChange {
+			t.Errorf("%s: expired %t, must change %t", name, s.expired(now), s.mustChange(now))
+		}
+	}
+}

@@ -266,7 +266,7 @@ func TestVerdicts(t *testing.T) {
 		return v
 	}
 	for account, want := range map[string]sdk.VerdictKind{
-		"good": sdk.VerdictOK, "expired": sdk.VerdictLocked, "aged": sdk.VerdictMustChange, "nologin": sdk.VerdictOK,
+		"good": sdk.VerdictOK, "expired": sdk.VerdictExpired, "aged": sdk.VerdictMustChange, "nologin": sdk.VerdictOK,
 		"nobody-here": sdk.VerdictBadCredential,
 	} {
 		if v := verify(account, accountPassword); v.Kind != want {

@@ -41,20 +41,35 @@ func (c Connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, er
 }
 
 // Verify implements sdk.Verifier: one fresh login, in which the host is asked who we are. An
-// account whose shell allows no commands is verified by the login alone.
+// account whose shell allows no commands is verified by the login alone. sshd does not say why
+// it refuses a password: with a management account the reason is looked for.
 func (c Connector) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
+	v, err := c.verify(ctx, t, as)
+	if err != nil || v.Kind != sdk.VerdictBadCredential || t.Management.Username == "" || t.Management.Username == as.Username {
+		return v, err
+	}
+	if h, err := c.manage(ctx, t); err == nil {
+		defer h.Close()
+		if why, ok := shadow.Explain(ctx, h, as.Username, false); ok {
+			return why, nil
+		}
+	}
+	return v, nil
+}
+
+func (c Connector) verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
 	h, err := c.Kept.Fresh(ctx, t, as)
 	if err != nil {
-		return verdictOf(err)
+		return shadow.VerdictOf(err)
 	}
 	defer h.Close()
 	name, changeFirst, err := h.Login(ctx)
 	switch {
 	case err != nil:
-		return verdictOf(err)
+		return shadow.VerdictOf(err)
 	case changeFirst:
 		return sdk.Verdict{
-			Kind: sdk.VerdictMustChange, Message: "the password is right, but must be changed before it can be used", Identity: as.Username,
+			Kind: sdk.VerdictMustChange, Message: "the password is right, but must be changed before it can be used", Fix: shadow.FixMustChange, Identity: as.Username,
 		}, nil
 	case name == "":
 		return sdk.Verdict{
@@ -63,22 +78,6 @@ func (c Connector) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) 
 	default:
 		return sdk.Verdict{Kind: sdk.VerdictOK, Message: "logged in", Identity: name}, nil
 	}
-}
-
-// verdictOf tells verdicts from errors, which are about not having been able to try.
-func verdictOf(err error) (sdk.Verdict, error) {
-	kinds := map[sdk.Class]sdk.VerdictKind{
-		sdk.ClassAuthFailed:  sdk.VerdictBadCredential,
-		sdk.ClassLocked:      sdk.VerdictLocked,
-		sdk.ClassMustChange:  sdk.VerdictMustChange,
-		sdk.ClassUnreachable: sdk.VerdictUnreachable,
-		sdk.ClassBusy:        sdk.VerdictUnreachable,
-	}
-	kind, ok := kinds[sdk.ClassOf(err)]
-	if !ok {
-		return sdk.Verdict{}, err
-	}
-	return sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}, nil
 }
 
 // Inspect implements sdk.Inspector.

@@ -42,7 +42,7 @@ func (h *Host) Become(ctx context.Context) error {
 	}
 	if mustChange(out) {
 		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address).
-			WithFix("log in by hand and change it, then give Reeve the new one")
+			WithFix(shadow.FixMustChange)
 	}
 	if out.Status != 0 {
 		return sdk.Errorf(sdk.ClassNotPermitted, "%s at %s cannot run commands: %s", h.user, h.address, out.Stderr).
@@ -90,7 +90,7 @@ func (h *Host) Script(ctx context.Context, s shadow.Script) (shadow.Output, erro
 func (h *Host) refused(out shadow.Output) error {
 	if mustChange(out) {
 		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address).
-			WithFix("log in by hand and change it, then give Reeve the new one")
+			WithFix(shadow.FixMustChange)
 	}
 	e := sdk.Errorf(sdk.ClassNotPermitted, "%s at %s cannot become root: %s", h.user, h.address, out.Stderr)
 	switch {

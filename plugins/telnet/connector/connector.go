@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/telnet/ios"
 	"github.com/reeve-pam/reeve/plugins/telnet/unix"
 )
@@ -67,25 +68,9 @@ func (Connector) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (s
 	}
 	v, err := p.Verify(ctx, t, as)
 	if err != nil {
-		return verdictOf(err)
+		return shadow.VerdictOf(err)
 	}
 	return v, nil
-}
-
-// verdictOf tells verdicts from errors, which are about not having been able to try.
-func verdictOf(err error) (sdk.Verdict, error) {
-	kinds := map[sdk.Class]sdk.VerdictKind{
-		sdk.ClassAuthFailed:  sdk.VerdictBadCredential,
-		sdk.ClassLocked:      sdk.VerdictLocked,
-		sdk.ClassMustChange:  sdk.VerdictMustChange,
-		sdk.ClassUnreachable: sdk.VerdictUnreachable,
-		sdk.ClassBusy:        sdk.VerdictUnreachable,
-	}
-	kind, ok := kinds[sdk.ClassOf(err)]
-	if !ok {
-		return sdk.Verdict{}, err
-	}
-	return sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}, nil
 }
 
 // Inspect implements sdk.Inspector.

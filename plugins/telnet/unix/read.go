@@ -103,8 +103,24 @@ func (Profile) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, params
 }
 
 // Verify implements sdk.Verifier: one fresh login, in which the host is asked who we are. An account
-// whose shell allows no commands is verified by the login alone.
-func (Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
+// whose shell allows no commands is verified by the login alone. login(1) does not say why it refuses a password, and telnetd
+// may keep what it says: with a management account the reason is looked for.
+func (p Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
+	v, err := p.verify(ctx, t, as)
+	silent := err != nil && dialogue.Ended(err) || err == nil && v.Kind == sdk.VerdictUnknown
+	if sdk.ClassOf(err) != sdk.ClassAuthFailed && !silent || t.Management.Username == "" || t.Management.Username == as.Username {
+		return v, err
+	}
+	if sh, e := openRoot(ctx, t); e == nil {
+		defer sh.Close()
+		if why, ok := shadow.Explain(ctx, sh, as.Username, silent); ok {
+			return why, nil
+		}
+	}
+	return v, err
+}
+
+func (Profile) verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
 	l, err := logIn(ctx, t, as)
 	if err != nil {
 		return sdk.Verdict{}, err
@@ -118,7 +134,8 @@ func (Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk
 		return sdk.Verdict{Kind: sdk.VerdictOK, Message: "logged in; the account's shell runs no commands", Identity: as.Username}, nil
 	}
 	if err != nil && dialogue.Ended(err) {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the host ended the connection after the password"}, nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the host ended the connection after the password",
+			Fix: "look whether the account is locked or has expired, and whether its shell works"}, nil
 	}
 	if err != nil {
 		return sdk.Verdict{}, err

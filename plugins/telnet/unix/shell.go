@@ -117,12 +117,14 @@ func (sh *shell) start(prelude string) error {
 	case err != nil:
 		return err
 	case i == 1 || i == 3:
-		return sdk.Errorf(sdk.ClassAuthFailed, "%s at %s: the host does not accept the password", sh.user, sh.Address())
+		return sdk.Errorf(sdk.ClassAuthFailed, "%s at %s: the host does not accept the password", sh.user, sh.Address()).
+			WithFix(shadow.FixRefused)
 	case i == 2:
 		sh.noShell = true
 		return sh.start(prelude)
 	case i == 4:
-		return sdk.Errorf(sdk.ClassMustChange, "%s at %s: the password must be changed before it can be used", sh.user, sh.Address())
+		return sdk.Errorf(sdk.ClassMustChange, "%s at %s: the password must be changed before it can be used", sh.user, sh.Address()).
+			WithFix(shadow.FixMustChange)
 	}
 	return nil
 }
@@ -164,7 +166,8 @@ func (sh *shell) become(password sdk.Secret) error {
 		case i == 0 && sh.uid == "0":
 			return nil
 		case i == 2 && asked:
-			return sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", sh.Address(), sh.user)
+			return sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", sh.Address(), sh.user).
+				WithFix("check the password; sudo may ask for another one (rootpw, targetpw)")
 		case i == 2:
 			if err := sh.Answer(password); err != nil {
 				return err
