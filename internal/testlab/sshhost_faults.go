@@ -93,7 +93,7 @@ func (h *Host) ReadWrite() error {
 
 // CountFailures makes the host lock accounts after five wrong passwords, with pam_faillock as its manual page has it. Root is let be.
 func (h *Host) CountFailures() error {
-	_, err := h.srv.inside("", `printf 'deny = 5\n' >/etc/security/faillock.conf &&
+	_, err := h.srv.inside("", `printf 'deny = 5\nnodelay\n' >/etc/security/faillock.conf &&
 printf '%s\n' 'auth required pam_faillock.so preauth' 'auth [success=2 default=ignore] pam_unix.so nullok nodelay' \
   'auth [default=die] pam_faillock.so authfail' 'auth requisite pam_deny.so' 'auth required pam_permit.so' >/etc/pam.d/common-auth &&
 echo 'account required pam_faillock.so' >>/etc/pam.d/common-account`)

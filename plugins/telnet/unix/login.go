@@ -4,6 +4,8 @@ package unix
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -32,6 +34,9 @@ var (
 	noShellNotice  = regexp.MustCompile(`(?i)^this account is currently not available`)
 	shellPrompt    = regexp.MustCompile(`[$#%>] ?$`)
 )
+
+// errHungUp is in the error of a connection that the host ended after the password.
+var errHungUp = errors.New("hung up")
 
 func matches(re *regexp.Regexp) func(string) bool { return re.MatchString }
 
@@ -115,7 +120,7 @@ func (l *login) enter(as sdk.Credential) error {
 	}
 	switch {
 	case dialogue.Ended(err): // telnetd may go before it has passed on what login(1) said last
-		return fail(sdk.ClassUnreachable, "the host ended the connection after it was given the password").Wrap(err).
+		return fail(sdk.ClassUnreachable, "the host ended the connection after it was given the password").Wrap(fmt.Errorf("%w: %w", errHungUp, err)).
 			WithFix("try again; look whether the account is locked or has expired, and whether its shell works")
 	case err != nil:
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -76,6 +77,13 @@ func open(ctx context.Context, t sdk.Target, as sdk.Credential, prelude string) 
 // openRoot logs in with the management account and becomes root, with sudo if need be.
 func openRoot(ctx context.Context, t sdk.Target) (*shell, error) {
 	sh, err := open(ctx, t, t.Management, administration)
+	if errors.Is(err, errHungUp) { // a wrong password is not answered so, and does not count twice
+		sh, err = open(ctx, t, t.Management, administration)
+	}
+	if errors.Is(err, errHungUp) {
+		return nil, sdk.Errorf(sdk.ClassAuthFailed, "%s twice", sdk.ErrorText(err)).Wrap(err).
+			WithFix("look on the host whether the account has expired (chage -l) or is locked (passwd -S), and whether its shell works")
+	}
 	if err != nil {
 		return nil, err
 	}
