@@ -2,6 +2,7 @@ package unix
 
 import (
 	"context"
+	"errors"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/quote"
@@ -107,7 +108,11 @@ func (Profile) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, params
 // may keep what it says: with a management account the reason is looked for.
 func (p Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
 	v, err := p.verify(ctx, t, as)
-	silent := err != nil && dialogue.Ended(err) || err == nil && v.Kind == sdk.VerdictUnknown
+	if errors.Is(err, errHungUp) { // a host that answers until it has the password is no host that cannot be reached
+		v, _ = shadow.VerdictOf(err)
+		v.Kind, err = sdk.VerdictUnknown, nil
+	}
+	silent := err == nil && v.Kind == sdk.VerdictUnknown
 	if sdk.ClassOf(err) != sdk.ClassAuthFailed && !silent || t.Management.Username == "" || t.Management.Username == as.Username {
 		return v, err
 	}
