@@ -55,6 +55,11 @@ func (s *session) exec(line string, words []string) {
 		s.line("Current privilege level is %d", s.level)
 	case s.level < 15:
 		s.invalid()
+	case is(words, "show aaa local user lockout"):
+		s.line("%s", "        Local-user          Lock time")
+		for _, name := range d.LockedOut() {
+			s.line("        %-20s%s", name, "04:28:49 UTC Sat Jun 19 2004")
+		}
 	case is(words, "configure terminal"):
 		s.mode = "config"
 		s.print("Enter configuration commands, one per line.  End with CNTL/Z.\r\n")

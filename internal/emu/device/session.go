@@ -80,7 +80,7 @@ func (s *session) login() bool {
 		if !ok {
 			return false
 		}
-		if s.device.LoginWorks(name, password) {
+		if s.device.tries(name, password) {
 			u, _ := s.device.User(name)
 			s.device.mu.Lock()
 			s.user, s.level = name, u.Privilege
