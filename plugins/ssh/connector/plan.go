@@ -115,10 +115,14 @@ func roleSteps(in sdk.Intent, existing []string, phases []sdk.Phase) ([]shadow.S
 			switch {
 			case c.run != "":
 				add(phase, shadow.RoleStep(in, phase, i, c.run))
-			case phase == sdk.PhaseVerify:
-				add(phase, shadow.RoleStep(in, phase, i, c.question(in.Account, u)))
-			case phase == sdk.PhaseFacts:
-				add(phase, shadow.RoleStep(in, phase, i, "if "+c.question(in.Account, u)+"; then echo yes; else echo no; fi"))
+			case phase == sdk.PhaseVerify || phase == sdk.PhaseFacts:
+				q := c.question(in.Account, u)
+				if phase == sdk.PhaseFacts {
+					q = "if " + q + "; then echo yes; else echo no; fi"
+				}
+				s := shadow.RoleStep(in, phase, i, q)
+				s.Title += ": " + c.text
+				add(phase, s)
 			case c.rule != "":
 				if !slices.Contains(lines, c.rule) {
 					lines = append(lines, c.rule)

@@ -65,6 +65,7 @@ const commandHelp = "write one of: group NAME, group NAME|OTHER, group? NAME, no
 
 // command is one role command with its placeholders filled in.
 type command struct {
+	text     string // as it stands, for people
 	not      bool
 	groups   []string // alternatives
 	optional bool
@@ -102,6 +103,7 @@ func commands(in sdk.Intent, phase sdk.Phase) ([]command, error) {
 			if err != nil {
 				return nil, wrong(err)
 			}
+			c.text = line
 			all = append(all, c)
 		}
 	}

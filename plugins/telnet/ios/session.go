@@ -194,7 +194,8 @@ func (s *session) command(line string) ([]string, error) {
 		return nil, err
 	}
 	if size > maxOutput {
-		return nil, sdk.Errorf(sdk.ClassProtocol, "%s prints more than %d bytes", s.Address(), maxOutput)
+		return nil, sdk.Errorf(sdk.ClassProtocol, "%s prints more than %d bytes", s.Address(), maxOutput).
+			WithFix("see what the command prints at the device; %s is read whole", line)
 	}
 	return lines, nil
 }

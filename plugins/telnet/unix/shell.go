@@ -282,7 +282,8 @@ func (sh *shell) stream(s script, each func(string)) (status int, err error) {
 		return 0, sh.outcome(err, s.changes)
 	}
 	if status < 0 {
-		return 0, sh.outcome(sdk.Errorf(sdk.ClassProtocol, "%s did not tell the exit status", sh.Address()), s.changes)
+		return 0, sh.outcome(sdk.Errorf(sdk.ClassProtocol, "%s did not tell the exit status", sh.Address()).
+			WithFix("see what its shell is, and what its start files print"), s.changes)
 	}
 	return status, nil
 }
