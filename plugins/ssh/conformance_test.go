@@ -148,14 +148,15 @@ func TestConformance(t *testing.T) {
 	access := []string{
 		"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24", "SDK34", "SDK48", "SDK51", "SDK63", "SDK64",
 	}
-	for name, c := range map[string]struct {
+	type run struct {
 		account testlab.HostAccount
 		key     bool
 		noPAM   bool
-		checks  []string // nil: all
-	}{
-		"root with password": {account: testlab.HostAccount{Name: "root", Password: password}},
-		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
+		states  bool
+		checks  []string
+	}
+	runs := map[string]run{
+		"sudo that asks": {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
 		"root with key, no PAM": {
 			account: testlab.HostAccount{Name: "root", AuthorizedKeys: []string{public}}, key: true, noPAM: true, checks: access,
 		},
@@ -166,12 +167,18 @@ func TestConformance(t *testing.T) {
 		"sudo that does not ask, password": {
 			account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoNoPassword}, checks: access,
 		},
-	} {
+	}
+	// All checks, on three hosts at the same time.
+	for i, c := range sdktest.Checks() {
+		name := fmt.Sprintf("root with password, host %d of 3", i%3+1)
+		runs[name] = run{account: testlab.HostAccount{Name: "root", Password: password}, states: true, checks: append(runs[name].checks, c.ID)}
+	}
+	for name, c := range runs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := testlab.SSHHost(t, testlab.HostOptions{Accounts: []testlab.HostAccount{c.account}, NoPAM: c.noPAM})
 			quickHashes(t, h)
-			if c.checks == nil {
+			if c.states {
 				if err := h.CountFailures(); err != nil {
 					t.Fatal(err)
 				}
