@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -88,6 +89,24 @@ func (h *Host) ReadOnly() error {
 func (h *Host) ReadWrite() error {
 	_, err := h.srv.inside("", "mount -o remount,rw /")
 	return err
+}
+
+// CountFailures makes the host lock accounts after five wrong passwords, with pam_faillock as its manual page has it. Root is let be.
+func (h *Host) CountFailures() error {
+	_, err := h.srv.inside("", `printf 'deny = 5\nnodelay\n' >/etc/security/faillock.conf &&
+printf '%s\n' 'auth required pam_faillock.so preauth' 'auth [success=2 default=ignore] pam_unix.so nullok nodelay' \
+  'auth [default=die] pam_faillock.so authfail' 'auth requisite pam_deny.so' 'auth required pam_permit.so' >/etc/pam.d/common-auth &&
+echo 'account required pam_faillock.so' >>/etc/pam.d/common-account`)
+	return err
+}
+
+// FailedLogins is how many wrong passwords pam_faillock counts for the account.
+func (h *Host) FailedLogins(name string) (int, error) {
+	out, err := h.srv.inside("", "faillock --user "+name+" | grep -c 'V$'; true")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(out))
 }
 
 // LockAccounts holds /etc/.pwd.lock, as another account tool at work would: useradd,

@@ -107,6 +107,29 @@ func hooks(t *testing.T, h *testlab.Host, management sdk.Credential) sdktest.Con
 			Speak: "echo hello; echo careful >&2; exit 3", Stdout: "hello", Stderr: "careful", Status: 3,
 			Pause: "echo first; sleep 30", Large: "seq 1 40000", LargeEnd: "40000",
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired: {Set: func(_ context.Context, name string) error {
+				_, err := h.OutOfBand("chage -E 2020-01-02 -- " + name)
+				return err
+			}},
+			sdktest.StateMustChange: {Set: func(_ context.Context, name string) error { _, err := h.OutOfBand("chage -d 0 -- " + name); return err }},
+			sdktest.StateDisabled: {
+				Set:    func(_ context.Context, name string) error { _, err := h.OutOfBand("usermod -L -- " + name); return err },
+				Hidden: "sshd says that permission is denied",
+			},
+			sdktest.StateLocked: {Set: func(ctx context.Context, name string) error {
+				for range 5 {
+					if err := testlab.SSHLogin(ctx, net.JoinHostPort(h.Addr, strconv.Itoa(h.Port)), name, "wrong", h.HostKey()); !errors.Is(err, testlab.ErrRefused) {
+						return fmt.Errorf("a wrong password: %w", err)
+					}
+				}
+				return nil
+			}, Hidden: "sshd says that permission is denied"},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) { return h.FailedLogins(name) },
+		RefusedRole: sdk.Role{Name: "kit-refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"run usermod -aG no-such-group -- %Username%"},
+		}},
 		Snapshot: func(context.Context) (string, error) {
 			return h.OutOfBand("cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -la /etc/sudoers.d /home; cat /etc/sudoers.d/* 2>/dev/null; true")
 		},
@@ -125,14 +148,15 @@ func TestConformance(t *testing.T) {
 	access := []string{
 		"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24", "SDK34", "SDK48", "SDK51", "SDK63", "SDK64",
 	}
-	for name, c := range map[string]struct {
+	type run struct {
 		account testlab.HostAccount
 		key     bool
 		noPAM   bool
-		checks  []string // nil: all
-	}{
-		"root with password": {account: testlab.HostAccount{Name: "root", Password: password}},
-		"sudo that asks":     {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
+		states  bool
+		checks  []string
+	}
+	runs := map[string]run{
+		"sudo that asks": {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
 		"root with key, no PAM": {
 			account: testlab.HostAccount{Name: "root", AuthorizedKeys: []string{public}}, key: true, noPAM: true, checks: access,
 		},
@@ -143,11 +167,22 @@ func TestConformance(t *testing.T) {
 		"sudo that does not ask, password": {
 			account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoNoPassword}, checks: access,
 		},
-	} {
+	}
+	// All checks, on three hosts at the same time.
+	for i, c := range sdktest.Checks() {
+		name := fmt.Sprintf("root with password, host %d of 3", i%3+1)
+		runs[name] = run{account: testlab.HostAccount{Name: "root", Password: password}, states: true, checks: append(runs[name].checks, c.ID)}
+	}
+	for name, c := range runs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := testlab.SSHHost(t, testlab.HostOptions{Accounts: []testlab.HostAccount{c.account}, NoPAM: c.noPAM})
 			quickHashes(t, h)
+			if c.states {
+				if err := h.CountFailures(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			management := sdk.Credential{Username: c.account.Name, Password: sdk.NewSecret([]byte(password))}
 			if c.key {
 				management = sdk.Credential{Username: c.account.Name, PrivateKey: private}

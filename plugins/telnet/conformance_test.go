@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -69,6 +70,30 @@ func hooks(h *testlab.Host, management sdk.Credential) sdktest.Config {
 			}
 			return h.SetPassword(name, password)
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired: {Set: func(_ context.Context, name string) error {
+				_, err := h.OutOfBand("chage -E 2020-01-02 -- " + name)
+				return err
+			}, Hidden: "telnetd may go before it has passed on what login(1) said last"},
+			sdktest.StateMustChange: {Set: func(_ context.Context, name string) error { _, err := h.OutOfBand("chage -d 0 -- " + name); return err }},
+			sdktest.StateDisabled: {
+				Set:    func(_ context.Context, name string) error { _, err := h.OutOfBand("usermod -L -- " + name); return err },
+				Hidden: "login(1) says that the login is incorrect",
+			},
+			sdktest.StateLocked: {Set: func(ctx context.Context, name string) error {
+				for range 5 {
+					if err := h.TelnetLogin(ctx, name, "wrong"); !errors.Is(err, testlab.ErrRefused) {
+						return fmt.Errorf("a wrong password: %w", err)
+					}
+				}
+				return nil
+			}, Hidden: "login(1) may say that the login is incorrect"},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) { return h.FailedLogins(name) },
+		RefusedRole: sdk.Role{Name: "kit-refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"unix usermod -aG no-such-group -- %Username%"},
+		}},
+		InTheClear: "Telnet encrypts nothing",
 		Snapshot: func(context.Context) (string, error) {
 			return h.OutOfBand("cat /etc/passwd /etc/shadow /etc/group /etc/gshadow; ls -la /home; true")
 		},
@@ -84,22 +109,34 @@ func TestConformance(t *testing.T) {
 	const password = "Mgmt.'$(id) 7\"pw"
 	// The checks that depend on how the connector logs in and becomes root.
 	access := []string{"SDK02", "SDK05", "SDK07", "SDK13", "SDK14", "SDK16", "SDK21", "SDK22", "SDK24"}
-	for name, c := range map[string]struct {
+	type run struct {
 		account testlab.HostAccount
-		checks  []string // nil: all
-	}{
-		"root":           {account: testlab.HostAccount{Name: "root", Password: password}},
+		checks  []string
+		states  bool
+	}
+	runs := map[string]run{
 		"sudo that asks": {account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoPassword}, checks: access},
 		"sudo that asks not": {
 			account: testlab.HostAccount{Name: "reeve", Password: password, Sudo: testlab.SudoNoPassword}, checks: access[:len(access)-1],
 		},
-	} {
+	}
+	// All checks, on three hosts at the same time: logins are mostly waiting.
+	for i, c := range sdktest.Checks() {
+		name := fmt.Sprintf("root, host %d of 3", i%3+1)
+		runs[name] = run{account: testlab.HostAccount{Name: "root", Password: password}, checks: append(runs[name].checks, c.ID), states: true}
+	}
+	for name, c := range runs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := testlab.SSHHost(t, testlab.HostOptions{Accounts: []testlab.HostAccount{c.account}, Telnet: true})
 			// Passwords are hashed with little work.
 			if _, err := h.OutOfBand(`sed -i 's/obscure yescrypt/obscure sha256 rounds=1000/' /etc/pam.d/common-password`); err != nil {
 				t.Fatal(err)
+			}
+			if c.states {
+				if err := h.CountFailures(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			cfg := hooks(h, sdk.Credential{Username: c.account.Name, Password: sdk.NewSecret([]byte(password))})
 			cfg.Binary = path
@@ -116,22 +153,25 @@ func TestConformanceOfDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	const password = "Mgmt.'$(id) 7\"pw"
+	var all []string
+	for _, c := range sdktest.Checks() {
+		if c.ID != "SDK10" {
+			all = append(all, c.ID)
+		}
+	}
 	for name, c := range map[string]struct {
 		privilege int
 		enable    string
 		checks    []string
 	}{
-		"privileged": {privilege: 15, checks: []string{
-			"SDK01", "SDK02", "SDK03", "SDK04", "SDK05", "SDK06", "SDK07", "SDK08", "SDK09", "SDK11", "SDK12", "SDK13", "SDK14",
-			"SDK15", "SDK16", "SDK17", "SDK18", "SDK19", "SDK20", "SDK21", "SDK22", "SDK23", "SDK24",
-		}},
+		"privileged":  {privilege: 15, checks: all},
 		"with enable": {privilege: 1, enable: password, checks: []string{"SDK02", "SDK05", "SDK07", "SDK21"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, err := device.Start(device.Options{
 				Users:        map[string]device.User{"reeve": {Privilege: c.privilege, Kind: "8", Secret: device.Secret(password, "12345678901234")}},
-				EnableSecret: c.enable,
+				EnableSecret: c.enable, MaxFail: 5,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -155,7 +195,26 @@ func TestConformanceOfDevices(t *testing.T) {
 					d.SetUser(name, device.User{Privilege: 1, Kind: "8", Secret: device.Secret(password, "foreignforeign")})
 					return nil
 				},
-				Snapshot: func(context.Context) (string, error) { return d.Running() + d.Saved(), nil },
+				States: map[sdktest.State]sdktest.StateHook{
+					sdktest.StateExpired:    {None: "devices know no date on which an account ends"},
+					sdktest.StateMustChange: {None: "devices know no age of passwords"},
+					sdktest.StateDisabled: {Set: func(_ context.Context, name string) error {
+						u, _ := d.User(name)
+						u.Secret = strings.Replace(u.Secret, "$8$R", "$8$L", 1)
+						d.SetUser(name, u)
+						return nil
+					}, Hidden: "no password fits, and the device knows no more"},
+					sdktest.StateLocked: {Set: func(_ context.Context, name string) error {
+						d.LockOut(name)
+						return nil
+					}, Hidden: "the device says that the login is invalid"},
+				},
+				FailedLogins: func(_ context.Context, name string) (int, error) { return d.Failed(name), nil },
+				RefusedRole: sdk.Role{Name: "kit-refused", Version: 1, Phases: map[sdk.Phase][]string{
+					sdk.PhaseGrant: {"ios username %Username% privilege 99"},
+				}},
+				InTheClear: "Telnet encrypts nothing",
+				Snapshot:   func(context.Context) (string, error) { return d.Running() + d.Saved(), nil },
 			}, c.checks...)
 			for _, v := range d.Violations() {
 				t.Errorf("breach of the protocol: %s", v)

@@ -17,7 +17,7 @@ func (s *session) exec(line string, words []string) {
 	case is(words, "enable"):
 		s.enable()
 	case is(words, "disable"):
-		s.privileged = false
+		s.level = 1
 	case len(words) == 3 && is(words[:2], "terminal length"):
 		n, err := strconv.Atoi(words[2])
 		if err != nil || n < 0 || n > 512 || d.fault().AlwaysPage {
@@ -51,8 +51,15 @@ func (s *session) exec(line string, words []string) {
 		if hardware, ok := d.options.ARP[words[3]]; ok {
 			s.line("Internet  %-16s         3  %s  ARPA   GigabitEthernet0/0", words[3], hardware)
 		}
-	case !s.privileged:
+	case is(words, "show privilege"):
+		s.line("Current privilege level is %d", s.level)
+	case s.level < 15:
 		s.invalid()
+	case is(words, "show aaa local user lockout"):
+		s.line("%s", "        Local-user          Lock time")
+		for _, name := range d.LockedOut() {
+			s.line("        %-20s%s", name, "04:28:49 UTC Sat Jun 19 2004")
+		}
 	case is(words, "configure terminal"):
 		s.mode = "config"
 		s.print("Enter configuration commands, one per line.  End with CNTL/Z.\r\n")
@@ -92,7 +99,7 @@ func (s *session) enable() {
 			return
 		}
 		if password == s.device.options.EnableSecret {
-			s.privileged = true
+			s.level = 15
 			return
 		}
 	}

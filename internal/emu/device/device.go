@@ -34,6 +34,7 @@ type Options struct {
 	Banner       string            // before the login, lines ended by "\n"
 	Motd         string            // after the login
 	ARP          map[string]string // address and hardware address
+	MaxFail      int               // "aaa local authentication attempts max-fail"; level 15 is never locked. 0: none is
 }
 
 // Faults is what goes wrong. The zero value is nothing.
@@ -68,6 +69,7 @@ type Device struct {
 	sessions   map[*session]bool
 	commands   []string
 	violations []string
+	failed     map[string]int // wrong passwords since the last right one
 }
 
 // Start starts a device on a loopback port of its own.
@@ -85,7 +87,7 @@ func Start(o Options) (*Device, error) {
 	address := listener.Addr().(*net.TCPAddr)
 	d := &Device{
 		Addr: address.IP.String(), Port: address.Port, listener: listener, stop: stop, options: o,
-		users: maps.Clone(o.Users), interfaces: maps.Clone(o.Interfaces), sessions: map[*session]bool{},
+		users: maps.Clone(o.Users), interfaces: maps.Clone(o.Interfaces), sessions: map[*session]bool{}, failed: map[string]int{},
 	}
 	if d.users == nil {
 		d.users = map[string]User{}
@@ -160,6 +162,46 @@ func (d *Device) SetUser(name string, u User) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.users[name] = u
+}
+
+// Failed is how many wrong passwords were given for an account since the last right one.
+func (d *Device) Failed(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed[name]
+}
+
+// LockOut counts as many wrong passwords for an account as lock it.
+func (d *Device) LockOut(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed[name] = max(d.failed[name], d.options.MaxFail)
+}
+
+// LockedOut are the accounts that are locked after wrong passwords.
+func (d *Device) LockedOut() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(d.failed)) {
+		if u, ok := d.users[name]; ok && u.Privilege < 15 && d.options.MaxFail > 0 && d.failed[name] >= d.options.MaxFail {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// tries is a login that counts.
+func (d *Device) tries(name, password string) bool {
+	ok := d.LoginWorks(name, password) && !slices.Contains(d.LockedOut(), name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ok {
+		delete(d.failed, name)
+	} else {
+		d.failed[name]++
+	}
+	return ok
 }
 
 // LoginWorks reports whether the device would let a user in.

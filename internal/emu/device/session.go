@@ -29,14 +29,14 @@ type session struct {
 	asked    map[[2]byte]bool // what we asked for and has not been answered
 	answered map[[2]byte]bool
 
-	user       string // set under device.mu
-	privileged bool
-	mode       string // "", "config", "config-if"
-	iface      string
-	length     int
-	printed    int  // lines since the last page
-	quit       bool // at a "--More--"
-	over       bool
+	user    string // set under device.mu
+	level   int    // privilege level: from 2 on the prompt is "#", 15 may do everything
+	mode    string // "", "config", "config-if"
+	iface   string
+	length  int
+	printed int  // lines since the last page
+	quit    bool // at a "--More--"
+	over    bool
 }
 
 func newSession(d *Device, c net.Conn, number int) *session {
@@ -80,10 +80,10 @@ func (s *session) login() bool {
 		if !ok {
 			return false
 		}
-		if s.device.LoginWorks(name, password) {
+		if s.device.tries(name, password) {
 			u, _ := s.device.User(name)
 			s.device.mu.Lock()
-			s.user, s.privileged = name, u.Privilege == 15
+			s.user, s.level = name, u.Privilege
 			s.device.mu.Unlock()
 			s.print("\r\n")
 			if motd := s.device.options.Motd; motd != "" {
@@ -102,7 +102,7 @@ func (s *session) prompt() string {
 	if s.mode != "" {
 		p += "(" + s.mode + ")"
 	}
-	if s.privileged {
+	if s.level > 1 {
 		return p + "#"
 	}
 	return p + ">"

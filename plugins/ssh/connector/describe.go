@@ -45,9 +45,11 @@ func (Connector) Describe() sdk.Description {
 		// chpasswd takes lines of at most 511 bytes, name included.
 		PasswordRule: sdk.PasswordRule{MinLength: 8, MaxLength: 100},
 		Roles:        roles(),
-		// The commands are those of parseCommand: a language of its own. What an account got is
-		// taken away by removing it.
-		Phases:      []sdk.Phase{sdk.PhaseGrant},
+		// The commands are those of parseCommand: a language of its own.
+		Phases: []sdk.Phase{
+			sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
+			sdk.PhaseVerify, sdk.PhaseFacts,
+		},
 		CommandRule: sdk.CommandRule{Pattern: commandPattern, Help: commandHelp},
 	}
 }

@@ -254,10 +254,10 @@ func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	var c connector.Connector
-	for _, account := range []string{"good", "expired", "aged", "nologin"} {
+	for _, account := range []string{"good", "expired", "aged", "nologin", "locked"} {
 		b.provision(account, "linux-standard", nil)
 	}
-	b.inside("usermod -e 1 expired; chage -d 0 aged; usermod -s /usr/sbin/nologin nologin")
+	b.inside("usermod -e 1 expired; chage -d 0 aged; usermod -L locked; usermod -s /usr/sbin/nologin nologin")
 	verify := func(account, password string) sdk.Verdict {
 		v, err := c.Verify(t.Context(), b.target, sdk.Credential{Username: account, Password: sdk.NewSecret([]byte(password))})
 		if err != nil {
@@ -266,15 +266,30 @@ func TestVerdicts(t *testing.T) {
 		return v
 	}
 	for account, want := range map[string]sdk.VerdictKind{
-		"good": sdk.VerdictOK, "expired": sdk.VerdictLocked, "aged": sdk.VerdictMustChange, "nologin": sdk.VerdictOK,
+		"good": sdk.VerdictOK, "expired": sdk.VerdictExpired, "aged": sdk.VerdictMustChange, "nologin": sdk.VerdictOK,
 		"nobody-here": sdk.VerdictBadCredential,
 	} {
 		if v := verify(account, accountPassword); v.Kind != want {
 			t.Errorf("%s: %s (%s), want %s", account, v.Kind, v.Message, want)
 		}
+		if v := verify(account, accountPassword); (v.Kind == sdk.VerdictOK) != (v.Fix == "") {
+			t.Errorf("%s: %+v", account, v)
+		}
 		if v := verify(account, "wrong-password"); v.Kind != sdk.VerdictBadCredential {
 			t.Errorf("%s with a wrong password: %s (%s)", account, v.Kind, v.Message)
 		}
+	}
+	// sshd does not tell; the management account may see.
+	if v := verify("locked", accountPassword); v.Kind != sdk.VerdictDisabled || v.Fix == "" {
+		t.Errorf("locked: %+v", v)
+	}
+	b.target.Management.Password = sdk.NewSecret([]byte("another"))
+	if v := verify("locked", accountPassword); v.Kind != sdk.VerdictBadCredential || v.Fix == "" {
+		t.Errorf("locked, and a management account that cannot log in: %+v", v)
+	}
+	b.target.Management = sdk.Credential{}
+	if v := verify("locked", accountPassword); v.Kind != sdk.VerdictBadCredential || v.Fix == "" {
+		t.Errorf("locked, without a management account: %+v", v)
 	}
 }
 

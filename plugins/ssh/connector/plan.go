@@ -2,290 +2,162 @@ package connector
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/quote"
-	"github.com/reeve-pam/reeve/plugins/ssh/transport"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 )
-
-// operation is a step of a plan and what is needed to do it. The step's Command is the
-// very script that is run.
-type operation struct {
-	sdk.Step
-	input   bool               // the script reads "name:password" as one line
-	uid     bool               // the script gets the uid as $1
-	needed  func(s state) bool // nil: always done
-	already int                // exit status that means "it was already so"; 0: none
-}
-
-// exitAlready is the status with which scripts say that there was nothing to do.
-const exitAlready = 3
 
 // Plan implements sdk.Provisioner. It connects only when the role needs to know which
 // groups the host has.
 func (c Connector) Plan(ctx context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
-	has := func(context.Context, []string) ([]string, error) { return nil, nil }
-	if names, err := wantedGroups(in); err != nil {
+	names, err := wantedGroups(in)
+	if err != nil {
 		return sdk.Plan{}, err
-	} else if len(names) > 0 {
+	}
+	var existing []string
+	if len(names) > 0 {
 		h, err := c.manage(ctx, t)
 		if err != nil {
 			return sdk.Plan{}, err
 		}
 		defer h.Close()
-		has = func(ctx context.Context, names []string) ([]string, error) { return existingGroups(ctx, h, names) }
+		if existing, err = shadow.Groups(ctx, h, names); err != nil {
+			return sdk.Plan{}, err
+		}
 	}
-	ops, err := operations(ctx, t, in, has)
+	steps, err := steps(t, in, existing)
 	if err != nil {
 		return sdk.Plan{}, err
 	}
-	return planOf(in, ops), nil
+	return shadow.PlanOf(in, steps), nil
 }
 
-func planOf(in sdk.Intent, ops []operation) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account}
-	for _, op := range ops {
-		p.Steps = append(p.Steps, op.Step)
+// Apply implements sdk.Provisioner.
+func (c Connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+	names, err := wantedGroups(ch.Intent)
+	if err != nil {
+		return sdk.Result{}, err
 	}
-	return p
+	h, err := c.manage(ctx, t)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	defer h.Close()
+	var existing []string
+	if len(names) > 0 {
+		if existing, err = shadow.Groups(ctx, h, names); err != nil {
+			return sdk.Result{}, err
+		}
+	}
+	steps, err := steps(t, ch.Intent, existing)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	if err := shadow.SamePlan(ch, steps); err != nil {
+		return sdk.Result{}, err
+	}
+	return shadow.Apply(ctx, h, ch, steps, progress)
 }
 
-// wantedGroups returns every group the intent's role names.
+// steps returns what makes in true on a host that has those of the role's groups.
+func steps(t sdk.Target, in sdk.Intent, existing []string) ([]shadow.Step, error) {
+	return shadow.Steps(in, t.Options["shell"], func(phases ...sdk.Phase) ([]shadow.Step, error) { return roleSteps(in, existing, phases) })
+}
+
+// giving are the phases of each action whose commands may make the account a member of groups.
+var giving = map[sdk.Action][]sdk.Phase{
+	sdk.Provision: {sdk.PhaseCreate, sdk.PhaseGrant}, sdk.Rotate: {sdk.PhaseRotate}, sdk.Disable: {sdk.PhaseDisable},
+	sdk.Enable: {sdk.PhaseEnable}, sdk.Deprovision: {sdk.PhaseRevoke},
+}
+
+// wantedGroups returns every group that the account may become a member of. It refuses a role with a command that
+// cannot be read, whatever its phase.
 func wantedGroups(in sdk.Intent) ([]string, error) {
-	if in.Action != sdk.Provision {
-		return nil, nil
-	}
-	cs, err := commands(in)
-	if err != nil {
-		return nil, err
-	}
 	var names []string
-	for _, c := range cs {
-		names = append(names, c.groups...)
+	for phase := range in.Role.Phases {
+		cs, err := commands(in, phase)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range cs {
+			if slices.Contains(giving[in.Action], phase) && !c.not {
+				names = append(names, c.groups...)
+			}
+		}
 	}
-	return names, nil
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
-// existingGroups returns those of names that the host has.
-func existingGroups(ctx context.Context, h *transport.Host, names []string) ([]string, error) {
-	out, err := h.Script(ctx, transport.Script{
-		Text: `for g; do getent group -- "$g" >/dev/null && echo "$g"; done; exit 0`, Args: names,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if out.Status != 0 {
-		return nil, sdk.Errorf(sdk.ClassProtocol, "the host's groups cannot be read: %s", out.Stderr)
-	}
-	return strings.Fields(out.Stdout), nil
-}
-
-// operations returns what makes in true, whatever state the account is in.
-func operations(
-	ctx context.Context, t sdk.Target, in sdk.Intent, has func(context.Context, []string) ([]string, error),
-) ([]operation, error) {
+// roleSteps are what the role's commands of the phases do, at one moment of the account's life. sudo rules come last, together.
+func roleSteps(in sdk.Intent, existing []string, phases []sdk.Phase) ([]shadow.Step, error) {
 	u, err := quote.ShArg(in.Account)
 	if err != nil {
 		return nil, sdk.Errorf(sdk.ClassInvalid, "the account name has a NUL byte")
 	}
-	switch in.Action {
-	case sdk.Provision:
-		names, err := wantedGroups(in)
+	var steps []shadow.Step
+	var lines []string
+	add := func(phase sdk.Phase, s shadow.Step) {
+		if phase != sdk.PhaseGrant && s.Use == shadow.Known {
+			s.ID = string(phase) + "-" + s.ID
+		}
+		steps = append(steps, s)
+	}
+	for _, phase := range phases {
+		cs, err := commands(in, phase)
 		if err != nil {
 			return nil, err
 		}
-		var existing []string
-		if len(names) > 0 {
-			if existing, err = has(ctx, names); err != nil {
-				return nil, err
+		for i, c := range cs {
+			switch {
+			case c.run != "":
+				add(phase, shadow.RoleStep(in, phase, i, c.run))
+			case phase == sdk.PhaseVerify || phase == sdk.PhaseFacts:
+				q := c.question(in.Account, u)
+				if phase == sdk.PhaseFacts {
+					q = "if " + q + "; then echo yes; else echo no; fi"
+				}
+				s := shadow.RoleStep(in, phase, i, q)
+				s.Title += ": " + c.text
+				add(phase, s)
+			case c.rule != "":
+				if !slices.Contains(lines, c.rule) {
+					lines = append(lines, c.rule)
+				}
+			case c.sudoers: // none
+				add(phase, shadow.NoSudoers(in.Account))
+			case c.shell != "":
+				add(phase, setShell(u, c.shell))
+			case c.key != "":
+				s, err := authorize(u, c.key, c.not)
+				if err != nil {
+					return nil, err
+				}
+				add(phase, s)
+			case c.not:
+				for _, g := range c.groups {
+					add(phase, leave(u, g))
+				}
+			default:
+				i := slices.IndexFunc(c.groups, func(g string) bool { return slices.Contains(existing, g) })
+				if i >= 0 {
+					add(phase, join(u, c.groups[i]))
+				} else if !c.optional {
+					return nil, sdk.Errorf(sdk.ClassUnsupported, "the host has no group %s, which role %s needs",
+						strings.Join(c.groups, " or "), in.Role.Name).WithFix("create the group, or choose another role")
+				}
 			}
 		}
-		return provision(t, in, u, existing)
-	case sdk.Rotate:
-		return []operation{{Step: sdk.Step{
-			ID: "password", Title: "Set the password; an account that is locked stays locked", Changes: true,
-			Command: "s=$(getent shadow -- " + u + "); s=${s#*:}; case ${s%%:*} in '!'?*) lock=-L;; *) lock=;; esac; " +
-				`IFS= read -r line && printf '%s\n' "$line" | chpasswd && { [ -z "$lock" ] || usermod -L -- ` + u + `; }` +
-				" # standard input: " + in.Account + ":********",
-		}, input: true}}, nil
-	case sdk.Disable:
-		return []operation{lock(u), endSessions(u)}, nil
-	case sdk.Enable:
-		return []operation{unlock(u, in.ExpiresAt)}, nil
-	case sdk.Deprovision:
-		return []operation{
-			{Step: sdk.Step{
-				ID: "sudoers", Title: "Make sure that no sudo rule of ours is left", Changes: true,
-				Command: "f=" + sudoersFile(in.Account) + `; [ -e "$f" ] || exit 3; rm -f -- "$f"`,
-			}, already: exitAlready},
-			lock(u), endSessions(u),
-			{Step: sdk.Step{
-				ID: "remove", Title: "Make sure that the account and its home directory are gone", Changes: true,
-				Command: "userdel -r -- " + u,
-			}, needed: present, already: 6}, // userdel(8): 6, the user does not exist
-			{Step: sdk.Step{
-				ID: "leftovers", Title: "List files that still belong to the account's uid",
-				Command: `find / -xdev -uid "$1" 2>/dev/null | head -n 20`,
-			}, uid: true, needed: present},
-		}, nil
-	default:
-		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action)
 	}
-}
-
-func provision(t sdk.Target, in sdk.Intent, u string, existing []string) ([]operation, error) {
-	if in.AccountID == "" {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "an account is made only for an account id, which marks it on the host")
-	}
-	words := in.Comment
-	if mark := marker(in.AccountID); !strings.HasPrefix(words, mark) { // the controller's comments begin with it
-		words = strings.TrimSpace(mark + " " + words)
-	}
-	comment, err := quote.ShArg(words)
-	if err != nil {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the comment has a NUL byte")
-	}
-	shell := t.Options["shell"]
-	if shell == "" {
-		shell = "/bin/bash"
-	}
-	expiry := ""
-	if !in.ExpiresAt.IsZero() {
-		expiry = "-e " + date(in.ExpiresAt) + " "
-	}
-	ops := []operation{{Step: sdk.Step{
-		ID: "create", Title: "Make sure that the account exists", Changes: true,
-		Command:      "useradd -m -s " + shell + " -c " + comment + " " + expiry + "-- " + u,
-		Compensation: "userdel -r -- " + u,
-	}, needed: absent}}
-
-	cs, err := commands(in)
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range cs {
-		switch {
-		case c.rule != "":
-			continue
-		case c.shell != "":
-			ops = append(ops, setShell(u, c.shell))
-			continue
-		case c.key != "":
-			op, err := authorize(u, c.key)
-			if err != nil {
-				return nil, err
-			}
-			ops = append(ops, op)
-			continue
-		}
-		i := slices.IndexFunc(c.groups, func(g string) bool { return slices.Contains(existing, g) })
-		if i < 0 && c.optional {
-			continue
-		}
-		if i < 0 {
-			return nil, sdk.Errorf(sdk.ClassUnsupported, "the host has no group %s, which role %s needs",
-				strings.Join(c.groups, " or "), in.Role.Name).WithFix("create the group, or choose another role")
-		}
-		g := c.groups[i]
-		ops = append(ops, operation{Step: sdk.Step{
-			ID: "group-" + g, Title: "Make sure that the account is a member of " + g, Changes: true,
-			Command:      "usermod -aG " + g + " -- " + u,
-			Compensation: "gpasswd -d " + u + " " + g,
-		}, needed: func(s state) bool { return !slices.Contains(s.groups, g) }})
-	}
-	if lines := rules(cs); len(lines) > 0 {
-		op, err := sudoers(in.Account, lines)
+	if len(lines) > 0 {
+		s, err := sudoers(in.Account, lines)
 		if err != nil {
 			return nil, err
 		}
-		ops = append(ops, op)
+		add(phases[len(phases)-1], s)
 	}
-	return append(ops,
-		operation{Step: sdk.Step{
-			ID: "password", Title: "Set the password", Changes: true,
-			Command: `IFS= read -r line && printf '%s\n' "$line" | chpasswd # standard input: ` + in.Account + ":********",
-		}, input: true},
-		unlock(u, in.ExpiresAt),
-	), nil
+	return steps, nil
 }
-
-func present(s state) bool { return s.exists }
-func absent(s state) bool  { return !s.exists }
-
-func lock(u string) operation {
-	return operation{Step: sdk.Step{
-		ID: "lock", Title: "Make sure that neither password nor key lets anybody in", Changes: true,
-		Command: "usermod -L -e 1 -- " + u,
-	}, needed: func(s state) bool {
-		return s.exists && (s.expires != lockedDay || s.password != "locked" && s.password != "none")
-	}}
-}
-
-func unlock(u string, expires time.Time) operation {
-	wanted := expiryDay(expires)
-	return operation{Step: sdk.Step{
-		ID: "unlock", Title: "Make sure that the account can log in until it expires", Changes: true,
-		Command: "usermod -U -e " + date(expires) + " -- " + u,
-	}, needed: func(s state) bool { return s.expires != wanted || s.password == "locked" }}
-}
-
-func endSessions(u string) operation {
-	return operation{Step: sdk.Step{
-		ID: "sessions", Title: "End every session and process of the account", Changes: true,
-		Command: "pgrep -u " + u + " >/dev/null || exit 3; " +
-			"command -v loginctl >/dev/null && loginctl terminate-user " + u + " >/dev/null 2>&1; n=0; " +
-			"while pgrep -u " + u + " >/dev/null; do [ $n -lt 50 ] || exit 75; " +
-			"pkill -KILL -u " + u + "; sleep 0.1; n=$((n+1)); done",
-	}, needed: present, already: exitAlready}
-}
-
-// sudoersFile is where an account's rules are. sudo ignores files with a dot in their
-// name; names of accounts have none.
-func sudoersFile(account string) string { return "/etc/sudoers.d/reeve-" + account }
-
-// sudoers writes the rules where sudo does not see them, has them checked, and moves
-// them into place; rules that sudo would not accept together with the others are
-// taken away again. With -f, visudo asks for no more than sudo itself does: without, it
-// also refuses files of others whose mode is not 0440.
-func sudoers(account string, lines []string) (operation, error) {
-	content, err := quote.ShArg(strings.Join(lines, "\n"))
-	if err != nil {
-		return operation{}, sdk.Errorf(sdk.ClassInvalid, "a sudo rule has a NUL byte")
-	}
-	file := sudoersFile(account)
-	return operation{Step: sdk.Step{
-		ID: "sudoers", Title: "Make sure that the account has exactly these sudo rules", Changes: true,
-		Command: `grep -Eqs '^[@#]includedir[[:space:]]+/etc/sudoers\.d/?[[:space:]]*$' /etc/sudoers || exit 78; ` +
-			`t=$(mktemp /etc/sudoers.d/.reeve_XXXXXX) || exit 1; trap 'rm -f -- "$t"' EXIT; ` +
-			`chown 0:0 "$t" && chmod 0440 "$t" && printf '%s\n' ` + content + ` >"$t" && ` +
-			`visudo -cqf "$t" && mv -f -- "$t" ` + file + ` && { visudo -cqf /etc/sudoers || { rm -f -- ` + file + `; exit 79; }; }`,
-		Compensation: "rm -f -- " + file,
-	}, needed: func(s state) bool { return !slices.Equal(s.sudoers, lines) }}, nil
-}
-
-// expiryDay is the day of shadow(5) from which an account is refused. Expiry has the
-// granularity of days there, and the controller ends accounts on time; so this is the
-// first day that lies wholly after the instant.
-func expiryDay(t time.Time) int {
-	if t.IsZero() {
-		return -1
-	}
-	return int(t.Unix()/(24*60*60)) + 1
-}
-
-func date(t time.Time) string {
-	if t.IsZero() {
-		return "''"
-	}
-	return dayOf(expiryDay(t)).Format(time.DateOnly)
-}
-
-// title is how progress and errors name an operation.
-func (op operation) title() string { return fmt.Sprintf("%s (%s)", op.Title, op.ID) }
-
-func uidArg(s state) []string { return []string{strconv.Itoa(s.uid)} }

@@ -2,9 +2,9 @@ package connector
 
 import (
 	"context"
-	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/ssh/transport"
 )
 
@@ -26,20 +26,6 @@ func become(ctx context.Context, t sdk.Target, dial func(context.Context, sdk.Ta
 	return h, nil
 }
 
-// probeScript prints what the host is and which tools it lacks.
-const probeScript = `[ -r /etc/os-release ] && . /etc/os-release
-echo "product ${ID:-linux}"
-echo "version ${VERSION_ID:-unknown}"
-echo "kernel $(uname -sr)"
-echo "hostname $(uname -n)"
-for t in useradd usermod userdel chpasswd getent gpasswd id cut sha256sum find pgrep pkill visudo; do
-  command -v "$t" >/dev/null || echo "missing $t"
-done
-getent shadow root >/dev/null || echo "unreadable shadow"
-for g in sudo wheel; do getent group "$g" >/dev/null && { echo "admin_group $g"; break; }; done
-echo end
-`
-
 // Probe implements sdk.Prober, by a fresh login.
 func (c Connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, error) {
 	h, err := become(ctx, t, c.Kept.Fresh)
@@ -47,49 +33,43 @@ func (c Connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, er
 		return sdk.Fingerprint{}, err
 	}
 	defer h.Close()
-	out, err := h.Script(ctx, transport.Script{Text: probeScript})
+	f, err := shadow.Probe(ctx, h, "visudo")
 	if sdk.ClassOf(err) == sdk.ClassNotPermitted {
 		return sdk.Fingerprint{Product: "linux", Version: "unknown", MissingRights: []string{sdk.ErrorText(err)}}, nil
 	}
-	if err != nil {
-		return sdk.Fingerprint{}, err
-	}
-	f := sdk.Fingerprint{Attributes: map[string]string{}}
-	for line := range strings.Lines(out.Stdout) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch key {
-		case "product":
-			f.Product = value
-		case "version":
-			f.Version = value
-		case "kernel", "hostname", "admin_group":
-			f.Attributes[key] = value
-		case "missing":
-			f.MissingRights = append(f.MissingRights, "the host lacks the program "+value)
-		case "unreadable":
-			f.MissingRights = append(f.MissingRights, "/etc/shadow cannot be read")
-		case "end":
-			return f, nil
-		}
-	}
-	return sdk.Fingerprint{}, sdk.Errorf(sdk.ClassProtocol, "the host's answer is incomplete: %s", out.Stderr)
+	return f, err
 }
 
 // Verify implements sdk.Verifier: one fresh login, in which the host is asked who we are. An
-// account whose shell allows no commands is verified by the login alone.
+// account whose shell allows no commands is verified by the login alone. sshd does not say why
+// it refuses a password: with a management account the reason is looked for.
 func (c Connector) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
+	v, err := c.verify(ctx, t, as)
+	if err != nil || v.Kind != sdk.VerdictBadCredential || t.Management.Username == "" || t.Management.Username == as.Username {
+		return v, err
+	}
+	if h, err := c.manage(ctx, t); err == nil {
+		defer h.Close()
+		if why, ok := shadow.Explain(ctx, h, as.Username, false); ok {
+			return why, nil
+		}
+	}
+	return v, nil
+}
+
+func (c Connector) verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
 	h, err := c.Kept.Fresh(ctx, t, as)
 	if err != nil {
-		return verdictOf(err)
+		return shadow.VerdictOf(err)
 	}
 	defer h.Close()
 	name, changeFirst, err := h.Login(ctx)
 	switch {
 	case err != nil:
-		return verdictOf(err)
+		return shadow.VerdictOf(err)
 	case changeFirst:
 		return sdk.Verdict{
-			Kind: sdk.VerdictMustChange, Message: "the password is right, but must be changed before it can be used", Identity: as.Username,
+			Kind: sdk.VerdictMustChange, Message: "the password is right, but must be changed before it can be used", Fix: shadow.FixMustChange, Identity: as.Username,
 		}, nil
 	case name == "":
 		return sdk.Verdict{
@@ -100,22 +80,6 @@ func (c Connector) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) 
 	}
 }
 
-// verdictOf tells verdicts from errors, which are about not having been able to try.
-func verdictOf(err error) (sdk.Verdict, error) {
-	kinds := map[sdk.Class]sdk.VerdictKind{
-		sdk.ClassAuthFailed:  sdk.VerdictBadCredential,
-		sdk.ClassLocked:      sdk.VerdictLocked,
-		sdk.ClassMustChange:  sdk.VerdictMustChange,
-		sdk.ClassUnreachable: sdk.VerdictUnreachable,
-		sdk.ClassBusy:        sdk.VerdictUnreachable,
-	}
-	kind, ok := kinds[sdk.ClassOf(err)]
-	if !ok {
-		return sdk.Verdict{}, err
-	}
-	return sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}, nil
-}
-
 // Inspect implements sdk.Inspector.
 func (c Connector) Inspect(ctx context.Context, t sdk.Target, account string) (sdk.Facts, error) {
 	h, err := c.manage(ctx, t)
@@ -123,20 +87,8 @@ func (c Connector) Inspect(ctx context.Context, t sdk.Target, account string) (s
 		return sdk.Facts{}, err
 	}
 	defer h.Close()
-	s, err := readState(ctx, h, account)
-	if err != nil {
-		return sdk.Facts{}, err
-	}
-	return s.facts(account), nil
+	return shadow.Inspect(ctx, h, account)
 }
-
-// discoverScript prints the accounts that people use: root, and those with a uid of
-// 1000 or more (login.defs(5), UID_MIN), but not nobody.
-const discoverScript = `getent passwd | while IFS=: read -r u x i rest; do
-  { [ "$i" -eq 0 ] || { [ "$i" -ge 1000 ] && [ "$i" -lt 65534 ]; }; } 2>/dev/null && printf '%s\n' "$u"
-done
-exit 0
-`
 
 // Discover implements sdk.Discoverer.
 func (c Connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
@@ -145,24 +97,7 @@ func (c Connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Fa
 		return err
 	}
 	defer h.Close()
-	out, err := h.Script(ctx, transport.Script{Text: discoverScript})
-	if err != nil {
-		return err
-	}
-	if out.Status != 0 {
-		return sdk.Errorf(sdk.ClassProtocol, "the host's accounts cannot be listed: %s", out.Stderr)
-	}
-	for account := range strings.Lines(out.Stdout) {
-		account = strings.TrimSuffix(account, "\n")
-		s, err := readState(ctx, h, account)
-		if err != nil {
-			return err
-		}
-		if !yield(s.facts(account)) {
-			return nil
-		}
-	}
-	return nil
+	return shadow.Discover(ctx, h, yield)
 }
 
 // Run implements sdk.Runner. The command runs in the management account's own shell,

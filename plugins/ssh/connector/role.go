@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
 
@@ -17,18 +19,25 @@ import (
 //	group NAME         the account is a member of the group
 //	group A|B          … of the first of these groups the host has
 //	group? NAME        … if the host has the group
-//	sudoers RULE       a line of /etc/sudoers.d, for the account alone
+//	no group A|B       the account is a member of none of these
+//	sudoers RULE       a line of /etc/sudoers.d, for the account alone; those of one moment replace all earlier ones
+//	no sudoers         the account has no such line
 //	shell PATH         the account's login shell, instead of the asset's option
 //	key TYPE DATA      a public key that may log in as the account
+//	no key TYPE DATA   … that may not
+//	run COMMAND        a shell command that root runs
 //
-// with %Username% and parameters. A parameter whose value is several words repeats the
-// command, once for each word.
+// with %Username% and parameters. Outside of "run", a parameter whose value is several words repeats the
+// command, once for each word. In the phases verify and facts the same words are questions. After the account's
+// removal there is nothing for them to be about: the phase remove has "run" alone.
 const (
 	groupCommand    = "group "
 	optionalCommand = "group? "
 	sudoersCommand  = "sudoers "
 	shellCommand    = "shell "
 	keyCommand      = "key "
+	runCommand      = "run "
+	no              = "no "
 )
 
 var (
@@ -45,39 +54,56 @@ var (
 // commandPattern is what parseCommand can read, before placeholders are filled in: the rest
 // is in the values.
 const commandPattern = `^(group\?? (%[A-Za-z][A-Za-z0-9_]*%|[a-z_][a-z0-9_-]{0,31}(\|[a-z_][a-z0-9_-]{0,31})*)` +
-	`|sudoers %Username% [ -"$-)+-\[\]-~]+` +
+	`|no group (%[A-Za-z][A-Za-z0-9_]*%|[a-z_][a-z0-9_-]{0,31}(\|[a-z_][a-z0-9_-]{0,31})*)` +
+	`|sudoers %Username% [ -"$-)+-\[\]-~]+|no sudoers` +
 	`|shell /(bin/bash|bin/sh|usr/sbin/nologin)` +
-	`|key [^ ]+ [^ ]+)$`
+	`|(no )?key [^ ]+ [^ ]+` +
+	`|run [^\x00-\x1f\x7f]+)$`
 
-const commandHelp = "write one of: group NAME, group NAME|OTHER, group? NAME, sudoers %Username% RULE (no *, # or \\), shell PATH, key TYPE DATA"
+const commandHelp = "write one of: group NAME, group NAME|OTHER, group? NAME, no group NAME, sudoers %Username% RULE (no *, # or \\), no sudoers, " +
+	"shell PATH, key TYPE DATA, no key TYPE DATA, run COMMAND"
 
 // command is one role command with its placeholders filled in.
 type command struct {
+	text     string // as it stands, for people
+	not      bool
 	groups   []string // alternatives
 	optional bool
+	sudoers  bool   // with not: no rules at all
 	rule     string // of sudoers
 	shell    string
 	key      string // TYPE DATA
+	run      string
 }
 
-// commands returns what the role asks for, placeholders filled in.
-func commands(in sdk.Intent) ([]command, error) {
-	for phase := range in.Role.Phases {
-		if phase != sdk.PhaseGrant {
-			return nil, sdk.Errorf(sdk.ClassInvalid, "role %s: this connector knows no commands for the phase %s", in.Role.Name, phase)
-		}
-	}
+// commands returns what the role asks for in a phase, placeholders filled in.
+func commands(in sdk.Intent, phase sdk.Phase) ([]command, error) {
 	var all []command
-	for _, text := range in.Role.Phases[sdk.PhaseGrant] {
+	for _, text := range in.Role.Phases[phase] {
+		wrong := func(err error) error {
+			return sdk.Errorf(sdk.ClassInvalid, "role %s, phase %s, %q: %v", in.Role.Name, phase, text, err).WithFix("correct the role; %s", commandHelp)
+		}
+		if of, ok := strings.CutPrefix(text, runCommand); ok {
+			c, err := shadow.RoleCommand(of, in)
+			if err != nil {
+				return nil, wrong(err)
+			}
+			all = append(all, command{run: c})
+			continue
+		}
+		if phase == sdk.PhaseRemove {
+			return nil, wrong(errors.New("the account is gone then, and nothing can be made sure of for it; only run is possible"))
+		}
 		lines, err := repeat(text, in)
 		if err != nil {
-			return nil, sdk.Errorf(sdk.ClassInvalid, "role %s, %q: %v", in.Role.Name, text, err)
+			return nil, wrong(err)
 		}
 		for _, line := range lines {
 			c, err := parseCommand(text, line, in.Account)
 			if err != nil {
-				return nil, sdk.Errorf(sdk.ClassInvalid, "role %s, %q: %v", in.Role.Name, text, err)
+				return nil, wrong(err)
 			}
+			c.text = line
 			all = append(all, c)
 		}
 	}
@@ -100,7 +126,7 @@ func repeat(text string, in sdk.Intent) ([]string, error) {
 		for _, choice := range choices {
 			for _, word := range words {
 				allowed := wordOf
-				if strings.HasPrefix(text, keyCommand) {
+				if strings.HasPrefix(strings.TrimPrefix(text, no), keyCommand) {
 					allowed = keyWord
 				}
 				if !allowed.MatchString(word) || strings.Contains(word, "..") {
@@ -128,6 +154,17 @@ func repeat(text string, in sdk.Intent) ([]string, error) {
 
 // parseCommand parses line, which is text with its placeholders filled in.
 func parseCommand(text, line, account string) (command, error) {
+	if of, ok := strings.CutPrefix(text, no); ok {
+		rest, _ := strings.CutPrefix(line, no)
+		if of == strings.TrimSpace(sudoersCommand) {
+			return command{not: true, sudoers: true}, nil
+		}
+		if strings.HasPrefix(of, groupCommand) || strings.HasPrefix(of, keyCommand) {
+			c, err := parseCommand(of, rest, account)
+			c.not = true
+			return c, err
+		}
+	}
 	switch {
 	case strings.HasPrefix(text, groupCommand), strings.HasPrefix(text, optionalCommand):
 		_, names, _ := strings.Cut(line, " ")
@@ -160,17 +197,6 @@ func parseCommand(text, line, account string) (command, error) {
 		}
 		return command{key: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))}, nil
 	default:
-		return command{}, fmt.Errorf("a command begins with %q, %q, %q, %q or %q", groupCommand, optionalCommand, sudoersCommand, shellCommand, keyCommand)
+		return command{}, errors.New("it begins with none of the words that are known")
 	}
-}
-
-// rules returns the sudoers lines among cs.
-func rules(cs []command) []string {
-	var lines []string
-	for _, c := range cs {
-		if c.rule != "" && !slices.Contains(lines, c.rule) {
-			lines = append(lines, c.rule)
-		}
-	}
-	return lines
 }

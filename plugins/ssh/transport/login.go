@@ -8,6 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 )
 
 // login is one attempt to log in: the secret is offered once, by whichever method the
@@ -17,9 +18,10 @@ type login struct {
 	password sdk.Secret
 	signer   ssh.Signer
 
-	trusted    bool // the host's key was accepted
-	offered    bool // the secret was offered
-	mustChange bool // the host asked for a new password
+	trusted    bool   // the host's key was accepted
+	offered    bool   // the secret was offered
+	mustChange bool   // the host asked for a new password
+	told       string // with its questions
 }
 
 var errOffered = errors.New("the password was offered already")
@@ -67,6 +69,9 @@ func (l *login) methods() []ssh.AuthMethod {
 // answer gives the password to the one hidden question a host may ask. Any further
 // question means that it wants something else, mostly a new password.
 func (l *login) answer(_, instruction string, questions []string, echos []bool) ([]string, error) {
+	if len(l.told) < 4<<10 {
+		l.told += instruction + "\n"
+	}
 	if len(questions) == 0 {
 		return nil, nil
 	}
@@ -85,13 +90,18 @@ func (l *login) answer(_, instruction string, questions []string, echos []bool) 
 // failure classifies a login that failed after the host was trusted.
 func (l *login) failure(address, banner string, err error) *sdk.Error {
 	who := fmt.Sprintf("%s at %s", l.user, address)
+	// What pam_unix, pam_faillock and sshd tell about accounts that may not log in although the password is right.
+	says := func(what string) bool { return strings.Contains(strings.ToLower(banner+l.told), what) }
 	switch {
 	case l.mustChange:
 		return sdk.Errorf(sdk.ClassMustChange, "the password of %s must be changed before it can be used", who).Wrap(err).
-			WithFix("log in by hand and change it, then give Reeve the new one")
-	case saysLocked(banner):
-		return sdk.Errorf(sdk.ClassLocked, "the host refuses %s: the account is locked or has expired", who).Wrap(err).
-			WithFix("unlock the account on the host, or move its expiry")
+			WithFix(shadow.FixMustChange)
+	case says("account has expired"):
+		return sdk.Errorf(sdk.ClassExpired, "the host refuses %s: the account has expired", who).Wrap(err).WithFix(shadow.FixExpired)
+	case says("account is disabled"):
+		return sdk.Errorf(sdk.ClassDisabled, "the host refuses %s: the account is disabled", who).Wrap(err).WithFix(shadow.FixDisabled)
+	case says("account is locked"):
+		return sdk.Errorf(sdk.ClassLocked, "the host refuses %s: the account is locked", who).Wrap(err).WithFix(shadow.FixLocked)
 	case isTimeout(err):
 		return sdk.Errorf(sdk.ClassUnreachable, "the host did not answer the login of %s in time", who).Wrap(err).
 			WithFix("see whether the host is overloaded, or its account database out of reach")
@@ -103,7 +113,7 @@ func (l *login) failure(address, banner string, err error) *sdk.Error {
 			WithFix("allow it in the host's sshd_config (PasswordAuthentication, PubkeyAuthentication, PermitRootLogin)")
 	default:
 		return sdk.Errorf(sdk.ClassAuthFailed, "the host does not accept the %s of %s", l.kind(), who).Wrap(err).
-			WithFix("check user name and %s; logins of root may be forbidden (PermitRootLogin)", l.kind())
+			WithFix("%s; logins of root may be forbidden (PermitRootLogin)", shadow.FixRefused)
 	}
 }
 
@@ -112,12 +122,4 @@ func (l *login) kind() string {
 		return "private key"
 	}
 	return "password"
-}
-
-// saysLocked recognises what pam_unix and sshd tell about accounts that may not log in
-// although the password is right.
-func saysLocked(text string) bool {
-	text = strings.ToLower(text)
-	return strings.Contains(text, "account has expired") || strings.Contains(text, "account is locked") ||
-		strings.Contains(text, "account is disabled")
 }

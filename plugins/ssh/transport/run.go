@@ -15,6 +15,7 @@ import (
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/quote"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 )
 
 // maxOutput bounds what is kept of a script's output, in bytes.
@@ -28,21 +29,6 @@ const environment = "LC_ALL=C; LANG=C; PATH=/usr/sbin:/usr/bin:/sbin:/bin; expor
 // leaves the rest of standard input to the script.
 const gate = "IFS= read -r go && [ \"$go\" = go ] || exit 76; "
 
-// Script is a shell script to run as root.
-type Script struct {
-	Text    string     // POSIX sh
-	Args    []string   // $1, $2, …
-	Input   sdk.Secret // standard input, sent when the script runs
-	Changes bool       // a broken connection leaves the outcome unknown
-}
-
-// Output is what a script answered.
-type Output struct {
-	Stdout string
-	Stderr string // without control characters, at most 500 bytes
-	Status int
-}
-
 // Become finds out how this login becomes root. It must be called before Script.
 func (h *Host) Become(ctx context.Context) error {
 	h.line.become.Lock()
@@ -50,13 +36,13 @@ func (h *Host) Become(ctx context.Context) error {
 	if h.line.asked {
 		return nil
 	}
-	out, err := h.exec(ctx, "id -u", Script{}, "")
+	out, err := h.exec(ctx, "id -u", shadow.Script{}, "")
 	if err != nil {
 		return err
 	}
 	if mustChange(out) {
 		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address).
-			WithFix("log in by hand and change it, then give Reeve the new one")
+			WithFix(shadow.FixMustChange)
 	}
 	if out.Status != 0 {
 		return sdk.Errorf(sdk.ClassNotPermitted, "%s at %s cannot run commands: %s", h.user, h.address, out.Stderr).
@@ -69,7 +55,7 @@ func (h *Host) Become(ctx context.Context) error {
 // Script runs s as root. The error is about running it at all; whether the script did
 // what it should is in the Output. With sudo, the password is sent only in answer to
 // sudo's own prompt, so a rule that asks for none never passes it to the script.
-func (h *Host) Script(ctx context.Context, s Script) (Output, error) {
+func (h *Host) Script(ctx context.Context, s shadow.Script) (shadow.Output, error) {
 	nonce := rand.Text()
 	words := []string{"/bin/sh", "-c", "echo " + nonce + "; " + gate + environment + s.Text, "reeve"}
 	words = append(words, s.Args...)
@@ -81,7 +67,7 @@ func (h *Host) Script(ctx context.Context, s Script) (Output, error) {
 	for i, word := range words {
 		quoted, err := quote.ShArg(word)
 		if err != nil {
-			return Output{}, sdk.Errorf(sdk.ClassInvalid, "an argument has a NUL byte")
+			return shadow.Output{}, sdk.Errorf(sdk.ClassInvalid, "an argument has a NUL byte")
 		}
 		if i > 0 {
 			b.WriteByte(' ')
@@ -90,21 +76,21 @@ func (h *Host) Script(ctx context.Context, s Script) (Output, error) {
 	}
 	out, err := h.exec(ctx, b.String(), s, nonce)
 	if err != nil {
-		return Output{}, err
+		return shadow.Output{}, err
 	}
 	rest, started := strings.CutPrefix(out.Stdout, nonce+"\n")
 	if !started {
-		return Output{}, h.refused(out)
+		return shadow.Output{}, h.refused(out)
 	}
 	out.Stdout = rest
 	return out, nil
 }
 
 // refused explains why a script did not even start.
-func (h *Host) refused(out Output) error {
+func (h *Host) refused(out shadow.Output) error {
 	if mustChange(out) {
 		return sdk.Errorf(sdk.ClassMustChange, "the password of %s at %s must be changed before it can be used", h.user, h.address).
-			WithFix("log in by hand and change it, then give Reeve the new one")
+			WithFix(shadow.FixMustChange)
 	}
 	e := sdk.Errorf(sdk.ClassNotPermitted, "%s at %s cannot become root: %s", h.user, h.address, out.Stderr)
 	switch {
@@ -121,15 +107,15 @@ func (h *Host) refused(out Output) error {
 
 // exec runs one command. With a nonce it answers sudo's prompt for a password once, and
 // sends the input when the script says that it runs.
-func (h *Host) exec(ctx context.Context, command string, s Script, nonce string) (Output, error) {
+func (h *Host) exec(ctx context.Context, command string, s shadow.Script, nonce string) (shadow.Output, error) {
 	session, err := h.session(ctx)
 	if err != nil {
-		return Output{}, h.lost(ctx, false, err)
+		return shadow.Output{}, h.lost(ctx, false, err)
 	}
 	defer func() { _ = session.Close() }()
 	stdin, err := session.StdinPipe()
 	if err != nil {
-		return Output{}, h.lost(ctx, false, err)
+		return shadow.Output{}, h.lost(ctx, false, err)
 	}
 	d := &dialogue{nonce: nonce, stdin: stdin, input: s.Input, password: h.password}
 	session.Stdout = writer(d.stdout)
@@ -146,9 +132,9 @@ func (h *Host) exec(ctx context.Context, command string, s Script, nonce string)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.over = true // of a command that was broken off nothing is answered any more
-	out := Output{Stdout: d.out.String(), Stderr: printable(d.err.String(), nonce)}
+	out := shadow.Output{Stdout: d.out.String(), Stderr: printable(d.err.String(), nonce)}
 	if d.rejected {
-		return Output{}, sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", h.address, h.user).
+		return shadow.Output{}, sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", h.address, h.user).
 			WithFix("check the password; sudo may ask for another one (rootpw, targetpw)")
 	}
 	if exit, ok := errors.AsType[*ssh.ExitError](err); ok && exit.Signal() == "" {
@@ -156,7 +142,7 @@ func (h *Host) exec(ctx context.Context, command string, s Script, nonce string)
 		return out, nil
 	}
 	if err != nil {
-		return Output{}, h.lost(ctx, s.Changes && d.started, err)
+		return shadow.Output{}, h.lost(ctx, s.Changes && d.started, err)
 	}
 	return out, nil
 }
@@ -217,7 +203,7 @@ func (h *Host) Plain(ctx context.Context, command string, out sdk.Output) (int, 
 // login do nothing but change its password. A login without a usable shell has no name
 // to tell, and is a login nevertheless: the host has accepted the secret.
 func (h *Host) Login(ctx context.Context) (name string, changeFirst bool, err error) {
-	out, err := h.exec(ctx, "id -un", Script{}, "")
+	out, err := h.exec(ctx, "id -un", shadow.Script{}, "")
 	if err != nil {
 		return "", false, err
 	}
@@ -231,7 +217,7 @@ func (h *Host) Login(ctx context.Context) (name string, changeFirst bool, err er
 }
 
 // mustChange recognises what sshd says when the password has expired.
-func mustChange(out Output) bool {
+func mustChange(out shadow.Output) bool {
 	return out.Status != 0 && (strings.Contains(out.Stderr, "Password change required") ||
 		strings.Contains(out.Stderr, "password has expired") ||
 		strings.Contains(out.Stderr, "required to change your password"))

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/telnet/ios"
 	"github.com/reeve-pam/reeve/plugins/telnet/unix"
 )
@@ -16,6 +17,7 @@ type profile interface {
 	sdk.Inspector
 	sdk.Discoverer
 	sdk.Runner
+	sdk.RightsChecker
 }
 
 // profileOf refuses targets nobody has marked as legacy.
@@ -66,25 +68,9 @@ func (Connector) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (s
 	}
 	v, err := p.Verify(ctx, t, as)
 	if err != nil {
-		return verdictOf(err)
+		return shadow.VerdictOf(err)
 	}
 	return v, nil
-}
-
-// verdictOf tells verdicts from errors, which are about not having been able to try.
-func verdictOf(err error) (sdk.Verdict, error) {
-	kinds := map[sdk.Class]sdk.VerdictKind{
-		sdk.ClassAuthFailed:  sdk.VerdictBadCredential,
-		sdk.ClassLocked:      sdk.VerdictLocked,
-		sdk.ClassMustChange:  sdk.VerdictMustChange,
-		sdk.ClassUnreachable: sdk.VerdictUnreachable,
-		sdk.ClassBusy:        sdk.VerdictUnreachable,
-	}
-	kind, ok := kinds[sdk.ClassOf(err)]
-	if !ok {
-		return sdk.Verdict{}, err
-	}
-	return sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}, nil
 }
 
 // Inspect implements sdk.Inspector.
@@ -112,4 +98,13 @@ func (Connector) Run(ctx context.Context, t sdk.Target, command string, out sdk.
 		return 0, err
 	}
 	return p.Run(ctx, t, command, out)
+}
+
+// CheckRights implements sdk.RightsChecker.
+func (Connector) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, params map[string]string) ([]sdk.Right, error) {
+	p, err := profileOf(t)
+	if err != nil {
+		return nil, err
+	}
+	return p.CheckRights(ctx, t, r, params)
 }

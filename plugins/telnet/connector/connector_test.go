@@ -39,7 +39,7 @@ func operations(t *testing.T, target sdk.Target) map[string]func() error {
 		"verify": func() error {
 			v, err := c.Verify(t.Context(), target, target.Management)
 			if err == nil && v.Kind == sdk.VerdictUnreachable {
-				return sdk.Errorf(sdk.ClassUnreachable, "%s", v.Message)
+				return sdk.Errorf(sdk.ClassUnreachable, "%s", v.Message).WithFix("%s", v.Fix)
 			}
 			return err
 		},
@@ -55,6 +55,11 @@ func told(err error) string {
 		return fmt.Sprint(err)
 	}
 	return fmt.Sprint(e.Message, e.Fix, e.Details)
+}
+
+func fixed(err error) bool {
+	e, ok := errors.AsType[*sdk.Error](err)
+	return ok && e.Fix != ""
 }
 
 func TestTargetsThatAreNotLegacyAreNotTouched(t *testing.T) {
@@ -99,6 +104,7 @@ func TestStrangeServersGetTheirClass(t *testing.T) {
 		"an end at once":  {"", map[sdk.Class]bool{sdk.ClassUnreachable: true}},
 		"commands only":   {strings.Repeat("\xff\xfd\x01\xff\xfe\x01", 4000), map[sdk.Class]bool{sdk.ClassProtocol: true}},
 		"an endless line": {strings.Repeat("x", 1<<20), map[sdk.Class]bool{sdk.ClassUnreachable: true}},
+		"a web server":    {"HTTP/1.1 400 Bad Request\r\n\r\n", map[sdk.Class]bool{sdk.ClassUnreachable: true}},
 	} {
 		for _, profile := range []string{"unix", "ios"} {
 			t.Run(name+", "+profile, func(t *testing.T) {
@@ -131,7 +137,7 @@ func TestStrangeServersGetTheirClass(t *testing.T) {
 					Management: sdk.Credential{Username: "root", Password: sdk.NewSecret([]byte(canary))},
 				}) {
 					err := do()
-					if !c.want[sdk.ClassOf(err)] || strings.Contains(told(err), canary) || strings.Contains(told(err), "xxx") {
+					if !c.want[sdk.ClassOf(err)] || strings.Contains(told(err), canary) || strings.Contains(told(err), "xxx") || !fixed(err) {
 						t.Errorf("%s: %v", operation, err)
 					}
 				}

@@ -19,6 +19,8 @@ var (
 	_ sdk.Inspector   = Connector{}
 	_ sdk.Discoverer  = Connector{}
 	_ sdk.Runner      = Connector{}
+
+	_ sdk.RightsChecker = Connector{}
 )
 
 // The options and their values.
@@ -60,6 +62,14 @@ func (Connector) Describe() sdk.Description {
 		// chpasswd takes lines of at most 511 bytes, name included.
 		PasswordRule: sdk.PasswordRule{MinLength: 8, MaxLength: 100},
 		Roles:        roles(),
+		Phases: []sdk.Phase{
+			sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
+			sdk.PhaseVerify, sdk.PhaseFacts,
+		},
+		CommandRule: sdk.CommandRule{
+			Pattern: `^(unix [^\x00-\x1f\x7f]+|ios [ ->@-~]+)$`,
+			Help:    `begin it with "unix" or "ios", which say what it is for; a device takes printable ASCII without question marks`,
+		},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/emu/device"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/telnet/connector"
 	"github.com/reeve-pam/reeve/plugins/telnet/ios"
 )
 
@@ -168,5 +169,63 @@ func TestDiscoverFindsEveryAccount(t *testing.T) {
 	})
 	if err != nil || len(found) != 27 || !slices.IsSorted(found) || !slices.Contains(found, "reeve") {
 		t.Errorf("%v, %v", found, err)
+	}
+}
+
+func TestRightsAreWhatTheDeviceSays(t *testing.T) {
+	t.Parallel()
+	const grant = "configure terminal\nusername reeve privilege 15\nend\nwrite memory"
+	for name, c := range map[string]struct {
+		level  int
+		enable string
+		held   bool
+	}{
+		"level 15": {level: 15, held: true}, "level 7": {level: 7}, "level 1": {level: 1}, "level 1 with enable": {level: 1, enable: managementPassword, held: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, func(o *device.Options) {
+				u := o.Users["reeve"]
+				u.Privilege = c.level
+				o.Users["reeve"], o.EnableSecret = u, c.enable
+			})
+			before := b.Running()
+			rights, err := connector.Connector{}.CheckRights(t.Context(), b.target, role("telnet-admin"), nil)
+			b.tell(rights, err)
+			if err != nil || len(rights) != 3 {
+				t.Fatalf("%+v, %v", rights, err)
+			}
+			for _, r := range rights {
+				if r.Held != c.held || r.Held != (r.Grant == "") || !r.Held && r.Grant != grant {
+					t.Errorf("%+v", r)
+				}
+			}
+			if b.Running() != before {
+				t.Error("the configuration changed")
+			}
+		})
+	}
+}
+
+func TestCommandsOfARoleThatLookAreDoneAtTheEnd(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	in := intent(sdk.Provision, "alice")
+	in.Role = sdk.Role{Name: "own", Version: 1, Phases: map[sdk.Phase][]string{
+		sdk.PhaseGrant:  {"ios username %Username% privilege 7"},
+		sdk.PhaseVerify: {"ios show running-config | include ^username %Username% privilege 7"},
+		sdk.PhaseFacts:  {"ios show privilege", "ios show running-config | include ^username %Username% .*secret"},
+	}}
+	r, err := b.apply(t.Context(), in)
+	if err != nil || r.Facts.Attributes["facts-1"] != "Current privilege level is 15" ||
+		!strings.HasSuffix(r.Facts.Attributes["facts-2"], "secret 8 ********") {
+		t.Errorf("%+v, %v", r.Facts.Attributes, err)
+	}
+	in.Account, in.AccountID = "bob", "acct_bob"
+	in.Role.Phases[sdk.PhaseVerify] = []string{"ios show running-config | include ^username %Username% privilege 9"}
+	_, err = b.apply(t.Context(), in)
+	b.wantClass(err, sdk.ClassProtocol)
+	if _, there := b.User("bob"); there {
+		t.Error("an account whose role is not what it should be was left behind")
 	}
 }

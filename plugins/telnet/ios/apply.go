@@ -2,6 +2,7 @@ package ios
 
 import (
 	"context"
+	"maps"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -18,6 +19,7 @@ type application struct {
 	sent    bool   // something was changed
 	wanted  secret // what the account's secret shall be
 	ended   int    // sessions
+	learnt  map[string]string
 }
 
 // Apply implements sdk.Provisioner.
@@ -40,7 +42,7 @@ func (Profile) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress 
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	a := &application{s: s, in: in, password: ch.Password, before: users[in.Account]}
+	a := &application{s: s, in: in, password: ch.Password, before: users[in.Account], learnt: map[string]string{}}
 	if err := a.guard(t.Management.Username); err != nil {
 		return sdk.Result{}, err
 	}
@@ -85,7 +87,11 @@ func (a *application) result() (sdk.Result, error) {
 	if a.before != nil && after != nil {
 		changed = changed || a.before.secret != after.secret || a.before.privilege != after.privilege
 	}
-	return sdk.Result{Facts: after.facts(a.in.Account), Changed: changed}, nil
+	facts := after.facts(a.in.Account)
+	if facts.Attributes != nil {
+		maps.Copy(facts.Attributes, a.learnt)
+	}
+	return sdk.Result{Facts: facts, Changed: changed}, nil
 }
 
 // guard refuses accounts that are not the one meant, before anything is touched.

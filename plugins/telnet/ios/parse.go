@@ -76,6 +76,19 @@ func parseSessions(lines []string) map[string][]int {
 	return sessions
 }
 
+var lockoutLine = regexp.MustCompile(`^\s*(\S+)\s+\d\d:\d\d:\d\d\b`)
+
+// parseLockout parses what "show aaa local user lockout" prints: names, and since when.
+func parseLockout(lines []string) []string {
+	var names []string
+	for _, line := range lines {
+		if m := lockoutLine.FindStringSubmatch(line); m != nil {
+			names = append(names, m[1])
+		}
+	}
+	return names
+}
+
 var versionLine = regexp.MustCompile(`(?i)\bIOS\b.*\bVersion ([^,\s]{1,64})`)
 
 // parseVersion finds the version in what "show version" prints; "" if it is not there.

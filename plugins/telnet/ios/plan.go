@@ -64,6 +64,19 @@ func operations(in sdk.Intent) ([]operation, error) {
 				func(a *application) (bool, error) { return a.role(phase, c) })
 		}
 	}
+	look := func() { // at the prompt; what finds nothing has not found what it looked for
+		for _, phase := range []sdk.Phase{sdk.PhaseVerify, sdk.PhaseFacts} {
+			commands, err := role.Commands(in, phase, role.IOS)
+			if err != nil {
+				failed = err
+			}
+			for i, c := range commands {
+				id := fmt.Sprintf("%s-%d", phase, i+1)
+				ops = append(ops, operation{Step: sdk.Step{ID: id, Title: fmt.Sprintf("Role %s, %s", in.Role.Name, phase), Command: c},
+					do: func(a *application) (bool, error) { return true, a.look(phase, id, c) }})
+			}
+		}
+	}
 	sessions := func() {
 		add("sessions", "End every session of the account", "show users\nclear line <each of the account's>", "", (*application).endSessions)
 	}
@@ -94,6 +107,9 @@ func operations(in sdk.Intent) ([]operation, error) {
 		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action)
 	}
 	add("save", "Keep the configuration over a restart", "write memory", "", (*application).save)
+	if in.Action == sdk.Provision || in.Action == sdk.Rotate || in.Action == sdk.Enable {
+		look()
+	}
 	return ops, failed
 }
 
@@ -191,6 +207,24 @@ func (a *application) role(phase sdk.Phase, command string) (bool, error) {
 		return false, nil
 	}
 	return true, a.config(command)
+}
+
+// look does a command of the role that only reads.
+func (a *application) look(phase sdk.Phase, id, command string) error {
+	lines, err := a.s.command(command)
+	if phase == sdk.PhaseFacts && err == nil {
+		for i, l := range lines {
+			lines[i] = mask(l)
+		}
+		text := strings.TrimSpace(strings.Join(lines, "\n"))
+		a.learnt[id] = strings.ToValidUTF8(text[:min(len(text), 1<<10)], "")
+	}
+	found := strings.TrimSpace(strings.Join(lines, "")) != ""
+	if phase == sdk.PhaseVerify && (err == nil && !found || sdk.ClassOf(err) == sdk.ClassInvalid) {
+		return sdk.Errorf(sdk.ClassProtocol, "%s at %s: the role's command finds nothing, so the role is not what it should be", id, a.s.Address()).
+			WithFix("look at the account on the device, and at the role")
+	}
+	return err
 }
 
 func (a *application) endSessions() (bool, error) {

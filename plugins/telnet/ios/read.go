@@ -3,6 +3,7 @@ package ios
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,14 +40,45 @@ func (Profile) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, error)
 	return f, nil
 }
 
-// Verify implements sdk.Verifier: one fresh login, up to the prompt.
+// Verify implements sdk.Verifier: one fresh login, up to the prompt. A device does not say why it refuses a password:
+// with a management account the reason is looked for.
 func (Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
 	s, err := logIn(ctx, t, as)
-	if err != nil {
+	if err == nil {
+		s.Close()
+		return sdk.Verdict{Kind: sdk.VerdictOK, Message: "logged in", Identity: as.Username}, nil
+	}
+	if sdk.ClassOf(err) != sdk.ClassAuthFailed || t.Management.Username == "" || t.Management.Username == as.Username {
 		return sdk.Verdict{}, err
 	}
-	s.Close()
-	return sdk.Verdict{Kind: sdk.VerdictOK, Message: "logged in", Identity: as.Username}, nil
+	if m, e := manage(ctx, t); e == nil {
+		defer m.Close()
+		if why, ok := m.explain(as.Username); ok {
+			return why, nil
+		}
+	}
+	return sdk.Verdict{}, err
+}
+
+// explain says why the device refuses logins of an account whatever the password.
+func (s *session) explain(account string) (v sdk.Verdict, ok bool) {
+	users, err := s.users()
+	if err != nil || users[account] == nil {
+		return sdk.Verdict{}, false
+	}
+	if users[account].secret.locked() {
+		return sdk.Verdict{
+			Kind: sdk.VerdictDisabled, Message: "Reeve has disabled the account " + account, Fix: "let Reeve enable it again",
+		}, true
+	}
+	lines, err := s.command("show aaa local user lockout")
+	if err == nil && slices.Contains(parseLockout(lines), account) {
+		return sdk.Verdict{
+			Kind: sdk.VerdictLocked, Message: "the device has locked the account " + account + " after wrong passwords",
+			Fix: "clear aaa local user lockout username " + account + ", and find out who tries wrong passwords",
+		}, true
+	}
+	return sdk.Verdict{}, false
 }
 
 // Inspect implements sdk.Inspector.

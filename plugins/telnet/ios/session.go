@@ -99,9 +99,11 @@ func (s *session) enter(as sdk.Credential) error {
 	case err != nil:
 		return err
 	case i == 0:
-		return fail(sdk.ClassLocked, "the device lets the account in no more for now")
+		return fail(sdk.ClassLocked, "the device lets the account in no more for now").
+			WithFix("wait, or clear aaa local user lockout username %s at the device; find out who tries wrong passwords", as.Username)
 	case i < 4:
-		return fail(sdk.ClassAuthFailed, "the device does not accept the password").WithFix("check user name and password")
+		return fail(sdk.ClassAuthFailed, "the device does not accept the password").
+			WithFix("check user name and password; whether the account is locked (show aaa local user lockout) only an administrator of the device sees")
 	}
 	// A banner may end in what looks like a prompt; a prompt comes again after an empty line.
 	if err := s.Send("\n"); err != nil {
@@ -192,7 +194,8 @@ func (s *session) command(line string) ([]string, error) {
 		return nil, err
 	}
 	if size > maxOutput {
-		return nil, sdk.Errorf(sdk.ClassProtocol, "%s prints more than %d bytes", s.Address(), maxOutput)
+		return nil, sdk.Errorf(sdk.ClassProtocol, "%s prints more than %d bytes", s.Address(), maxOutput).
+			WithFix("see what the command prints at the device; %s is read whole", line)
 	}
 	return lines, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
 
@@ -53,23 +54,15 @@ func Commands(in sdk.Intent, phase sdk.Phase, profile string) ([]string, error) 
 }
 
 func fill(command, profile string, in sdk.Intent) (string, error) {
-	value := func(name string) string {
-		if name == sdk.UsernamePlaceholder {
-			return in.Account
-		}
-		return in.Params[name]
-	}
 	if profile == IOS {
-		return words(command, value)
+		return words(command, func(name string) string {
+			if name == sdk.UsernamePlaceholder {
+				return in.Account
+			}
+			return in.Params[name]
+		})
 	}
-	if strings.ContainsFunc(command, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", fmt.Errorf("it has a control character")
-	}
-	c, err := template.Shell.Parse(command)
-	if err != nil {
-		return "", err
-	}
-	return c.Render(func(s template.Slot) (string, error) { return value(s.Name), nil }, nil)
+	return shadow.RoleCommand(command, in)
 }
 
 // word is a value that means nothing by itself to a device: no space, no "?", which asks

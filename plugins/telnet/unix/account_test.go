@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/telnet/connector"
 )
@@ -47,10 +48,16 @@ func TestRoleCommandsRunInTheirPhase(t *testing.T) {
 	} {
 		own.Phases[phase] = []string{"unix { echo " + string(phase) + " %Text%; id -u -- %Username%; } >>/root/phases 2>/dev/null; true"}
 	}
+	own.Phases[sdk.PhaseVerify] = []string{"unix id -u -- %Username% >/dev/null"}
+	own.Phases[sdk.PhaseFacts] = []string{"unix printf '%%s' %Text%", "unix grep -c ^%Username%x: /etc/passwd"}
 	for _, action := range []sdk.Action{sdk.Provision, sdk.Rotate, sdk.Disable, sdk.Enable, sdk.Deprovision} {
 		in := intent(action, "alice")
 		in.Role, in.Params = own, map[string]string{"Text": `'$(id)"; `}
-		b.must(in)
+		r := b.must(in)
+		if looks := action != sdk.Disable && action != sdk.Deprovision; looks != (r.Facts.Attributes["facts-1"] == `'$(id)";`) ||
+			looks != (r.Facts.Attributes["facts-2"] == "0") {
+			t.Errorf("%s: %v", action, r.Facts.Attributes)
+		}
 	}
 	var want string
 	for phase := range strings.FieldsSeq("create grant rotate disable enable revoke") {
@@ -69,6 +76,66 @@ func TestRoleCommandsRunInTheirPhase(t *testing.T) {
 	}
 	if _, there, _ := b.host.Passwd("bob"); there {
 		t.Error("an account whose role failed was left behind")
+	}
+	in.Role.Phases = map[sdk.Phase][]string{sdk.PhaseVerify: {"unix echo no admin; id -Gn -- %Username% | grep -qw sudo"}}
+	_, err = b.apply(t.Context(), in)
+	if e, ok = errors.AsType[*sdk.Error](err); !ok || e.Class != sdk.ClassProtocol || !strings.Contains(e.Message, "no admin") || e.Fix == "" {
+		t.Errorf("%v", err)
+	}
+	if _, there, _ := b.host.Passwd("bob"); there {
+		t.Error("an account whose role is not what it should be was left behind")
+	}
+}
+
+func TestRightsAreThoseOfTheHost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, testlab.HostAccount{Name: "ops", Password: accountPassword})
+	check := func() []sdk.Right {
+		rights, err := connector.Connector{}.CheckRights(t.Context(), b.target, role("telnet-admin"), nil)
+		b.tell(rights, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rights
+	}
+	held := func(rights []sdk.Right) bool {
+		return !slices.ContainsFunc(rights, func(r sdk.Right) bool { return !r.Held || r.Grant != "" })
+	}
+	if rights := check(); !held(rights) || len(rights) < 10 {
+		t.Errorf("root: %+v", rights)
+	}
+	b.target.Management = credential("ops", accountPassword)
+	rights := check()
+	if len(rights) != 1 || rights[0].Held || rights[0].Grant == "" {
+		t.Fatalf("without sudo: %+v", rights)
+	}
+	b.inside(rights[0].Grant) // it is what an administrator runs
+	if rights = check(); !held(rights) {
+		t.Errorf("with the rule: %+v", rights)
+	}
+	b.must(intent(sdk.Provision, "alice"))
+}
+
+// The useradd of an attempt that was cut off ends after the next attempt has looked.
+func TestAnAccountThatALostAttemptMakesMeanwhileIsOurs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	in := intent(sdk.Provision, "carol")
+	plan, err := (connector.Connector{}).Plan(t.Context(), b.target, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := (connector.Connector{}).Apply(t.Context(), b.target, sdk.Change{Intent: in, Plan: plan, Password: sdk.NewSecret([]byte(accountPassword))},
+		func(e sdk.Event) {
+			if e.Step == "create" && e.State == sdk.StepStarted {
+				b.inside(plan.Steps[0].Command)
+			}
+		})
+	if err != nil || !r.Facts.Exists || !r.Changed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := b.host.TelnetLogin(t.Context(), "carol", accountPassword); err != nil {
+		t.Error(err)
 	}
 }
 

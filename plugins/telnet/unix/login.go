@@ -4,11 +4,14 @@ package unix
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/telnet/dialogue"
 )
 
@@ -24,11 +27,16 @@ var (
 	changePrompt   = regexp.MustCompile(`(?i)(current|old|new|retype)[a-z ()]*password: ?$`)
 	changeNotice   = regexp.MustCompile(`(?i)required to change your password|your password has expired`)
 	refusal        = regexp.MustCompile(`(?i)^(login incorrect|authentication failure|permission denied|login failed|access denied)\.?$`)
-	lockNotice     = regexp.MustCompile(`(?i)^(your )?account (has expired|is locked|is disabled|has been locked)`)
+	expiryNotice   = regexp.MustCompile(`(?i)^((your|the) )?account has expired`)
+	disabledNotice = regexp.MustCompile(`(?i)^((your|the) )?account is disabled`)
+	lockNotice     = regexp.MustCompile(`(?i)^((your|the) )?account (is|has been) locked`) // of pam_faillock before the prompt
 	busyNotice     = regexp.MustCompile(`(?i)^(too many logins|there were too many logins|maximum number of logins)`)
 	noShellNotice  = regexp.MustCompile(`(?i)^this account is currently not available`)
 	shellPrompt    = regexp.MustCompile(`[$#%>] ?$`)
 )
+
+// errHungUp is in the error of a connection that the host ended after the password.
+var errHungUp = errors.New("hung up")
 
 func matches(re *regexp.Regexp) func(string) bool { return re.MatchString }
 
@@ -47,7 +55,7 @@ type login struct {
 }
 
 // logIn makes one attempt. Errors: those of dialogue, ClassAuthFailed, ClassLocked,
-// ClassMustChange, ClassBusy, ClassInvalid.
+// ClassExpired, ClassDisabled, ClassMustChange, ClassBusy, ClassInvalid.
 func logIn(ctx context.Context, t sdk.Target, as sdk.Credential) (*login, error) {
 	switch {
 	case as.Username == "" || strings.ContainsFunc(as.Username, func(r rune) bool { return r < ' ' || r == 0x7f }):
@@ -80,12 +88,15 @@ func (l *login) enter(as sdk.Credential) error {
 	i, err := l.Expect(loginWithin, nil,
 		dialogue.Case{Tail: matches(passwordPrompt), Secret: true},
 		dialogue.Case{Line: trimmed(refusal)},
-		dialogue.Case{Tail: matches(shellPrompt)})
+		dialogue.Case{Tail: matches(shellPrompt)},
+		dialogue.Case{Line: trimmed(lockNotice)})
 	switch {
 	case err != nil:
 		return err
+	case i == 3:
+		return fail(sdk.ClassLocked, "the account is locked").WithFix(shadow.FixLocked)
 	case i == 1:
-		return fail(sdk.ClassAuthFailed, "the host does not accept the name")
+		return fail(sdk.ClassAuthFailed, "the host does not accept the name").WithFix(shadow.FixRefused)
 	case i == 2:
 		return fail(sdk.ClassProtocol, "the host asks for no password, so nothing can be proven").
 			WithFix("give the account a password")
@@ -101,25 +112,31 @@ func (l *login) enter(as sdk.Credential) error {
 		dialogue.Case{Line: trimmed(refusal)},
 		dialogue.Case{Tail: asksForLogin, Settled: true},
 		dialogue.Case{Line: trimmed(noShellNotice)},
-		dialogue.Case{Tail: matches(shellPrompt)})
+		dialogue.Case{Tail: matches(shellPrompt)},
+		dialogue.Case{Line: trimmed(expiryNotice)},
+		dialogue.Case{Line: trimmed(disabledNotice)})
 	if l.Silent(err) {
 		return nil // a prompt of a kind we do not know; or the shell is slow
 	}
 	switch {
 	case dialogue.Ended(err): // telnetd may go before it has passed on what login(1) said last
-		return fail(sdk.ClassUnreachable, "the host ended the connection after it was given the password").Wrap(err).
+		return fail(sdk.ClassUnreachable, "the host ended the connection after it was given the password").Wrap(fmt.Errorf("%w: %w", errHungUp, err)).
 			WithFix("try again; look whether the account is locked or has expired, and whether its shell works")
 	case err != nil:
 		return err
 	case i == 0:
-		return fail(sdk.ClassLocked, "the account is locked or has expired")
+		return fail(sdk.ClassLocked, "the account is locked").WithFix(shadow.FixLocked)
+	case i == 8:
+		return fail(sdk.ClassExpired, "the account has expired").WithFix(shadow.FixExpired)
+	case i == 9:
+		return fail(sdk.ClassDisabled, "the account is disabled").WithFix(shadow.FixDisabled)
 	case i == 1 || i == 2:
-		return fail(sdk.ClassMustChange, "the password must be changed before it can be used")
+		return fail(sdk.ClassMustChange, "the password must be changed before it can be used").WithFix(shadow.FixMustChange)
 	case i == 3:
 		return fail(sdk.ClassBusy, "the host refuses more logins at the same time").WithFix("try again later")
 	case i == 4 || i == 5:
 		return fail(sdk.ClassAuthFailed, "the host does not accept the password").
-			WithFix("check user name and password; logins of root may be forbidden (securetty)")
+			WithFix("%s; logins of root may be forbidden (securetty)", shadow.FixRefused)
 	}
 	l.noShell = i == 6
 	return nil

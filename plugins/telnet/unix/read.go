@@ -2,11 +2,13 @@ package unix
 
 import (
 	"context"
-	"strings"
+	"errors"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/quote"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/telnet/dialogue"
+	"github.com/reeve-pam/reeve/plugins/telnet/role"
 )
 
 // Profile is the dialogue with Unix hosts.
@@ -14,67 +16,116 @@ type Profile struct {
 	Shell string // login shell of new accounts
 }
 
-// probeScript prints what the host is and which tools it lacks.
-const probeScript = `[ -r /etc/os-release ] && . /etc/os-release
-echo "product ${ID:-unix}"
-echo "version ${VERSION_ID:-unknown}"
-echo "kernel $(uname -sr)"
-echo "hostname $(uname -n)"
-for t in useradd usermod userdel chpasswd getent gpasswd id sha256sum find ps pgrep pkill stty; do
-  command -v "$t" >/dev/null || echo "missing $t"
-done
-getent shadow root >/dev/null || echo "unreadable shadow"
-for g in sudo wheel; do getent group "$g" >/dev/null && { echo "admin_group $g"; break; }; done
-echo end
-`
-
 // Probe implements sdk.Prober.
 func (Profile) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, error) {
 	sh, err := openRoot(ctx, t)
 	if sdk.ClassOf(err) == sdk.ClassNotPermitted {
-		return sdk.Fingerprint{Product: "unix", Version: "unknown", MissingRights: []string{sdk.ErrorText(err)}}, nil
+		return sdk.Fingerprint{Product: "linux", Version: "unknown", MissingRights: []string{sdk.ErrorText(err)}}, nil
 	}
 	if err != nil {
 		return sdk.Fingerprint{}, err
 	}
 	defer sh.Close()
-	out, err := sh.run(script{text: probeScript})
+	f, err := shadow.Probe(ctx, sh, "stty")
 	if err != nil {
 		return sdk.Fingerprint{}, err
 	}
-	f, ok := parseProbe(out.text)
-	if !ok {
-		return sdk.Fingerprint{}, sh.missing("what the host is", out)
-	}
+	f.Attributes["protection"] = "none"
 	return f, nil
 }
 
-// parseProbe parses what probeScript printed; ok is false if it is not all there.
-func parseProbe(text string) (f sdk.Fingerprint, ok bool) {
-	f.Attributes = map[string]string{"protection": "none"}
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch key {
-		case "product":
-			f.Product = value
-		case "version":
-			f.Version = value
-		case "kernel", "hostname", "admin_group":
-			f.Attributes[key] = value
-		case "missing":
-			f.MissingRights = append(f.MissingRights, "the host lacks the program "+value)
-		case "unreadable":
-			f.MissingRights = append(f.MissingRights, "/etc/shadow cannot be read")
-		case "end":
-			return f, f.Product != "" && f.Version != ""
+// Plan implements sdk.Provisioner. It does not connect.
+func (p Profile) Plan(_ context.Context, _ sdk.Target, in sdk.Intent) (sdk.Plan, error) {
+	steps, err := p.steps(in)
+	if err != nil {
+		return sdk.Plan{}, err
+	}
+	return shadow.PlanOf(in, steps), nil
+}
+
+// Apply implements sdk.Provisioner.
+func (p Profile) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+	steps, err := p.steps(ch.Intent)
+	if err != nil {
+		return sdk.Result{}, err
+	}
+	if err := shadow.SamePlan(ch, steps); err != nil {
+		return sdk.Result{}, err
+	}
+	sh, err := openRoot(ctx, t)
+	if err != nil {
+		return sdk.Result{}, unchanged(err)
+	}
+	defer sh.Close()
+	if err := sh.Typable(ch.Password); err != nil {
+		return sdk.Result{}, unchanged(err)
+	}
+	return shadow.Apply(ctx, sh, ch, steps, progress)
+}
+
+// steps returns what makes in true, whatever state the account is in.
+func (p Profile) steps(in sdk.Intent) ([]shadow.Step, error) {
+	return shadow.Steps(in, p.Shell, func(phases ...sdk.Phase) ([]shadow.Step, error) {
+		var steps []shadow.Step
+		for _, phase := range phases {
+			commands, err := role.Commands(in, phase, role.Unix)
+			if err != nil {
+				return nil, err
+			}
+			for i, c := range commands {
+				steps = append(steps, shadow.RoleStep(in, phase, i, c))
+			}
+		}
+		return steps, nil
+	})
+}
+
+// CheckRights implements sdk.RightsChecker. What a role's own commands need cannot be told from their text; root may do it.
+func (Profile) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, params map[string]string) ([]sdk.Right, error) {
+	for phase := range r.Phases {
+		if _, err := role.Commands(sdk.Intent{Account: "reeve", Role: r, Params: params}, phase, role.Unix); err != nil {
+			return nil, err
 		}
 	}
-	return sdk.Fingerprint{}, false
+	sh, err := openRoot(ctx, t)
+	if sdk.ClassOf(err) == sdk.ClassNotPermitted {
+		return shadow.NoRoot(t.Management.Username, false), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer sh.Close()
+	n, err := shadow.CheckRights(ctx, sh, []string{"stty"}, nil)
+	if err != nil {
+		return nil, err
+	}
+	n.Program("stty", "type without an echo")
+	return n.Rights, nil
 }
 
 // Verify implements sdk.Verifier: one fresh login, in which the host is asked who we are. An account
-// whose shell allows no commands is verified by the login alone.
-func (Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
+// whose shell allows no commands is verified by the login alone. login(1) does not say why it refuses a password, and telnetd
+// may keep what it says: with a management account the reason is looked for.
+func (p Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
+	v, err := p.verify(ctx, t, as)
+	if errors.Is(err, errHungUp) { // a host that answers until it has the password is no host that cannot be reached
+		v, _ = shadow.VerdictOf(err)
+		v.Kind, err = sdk.VerdictUnknown, nil
+	}
+	silent := err == nil && v.Kind == sdk.VerdictUnknown
+	if sdk.ClassOf(err) != sdk.ClassAuthFailed && !silent || t.Management.Username == "" || t.Management.Username == as.Username {
+		return v, err
+	}
+	if sh, e := openRoot(ctx, t); e == nil {
+		defer sh.Close()
+		if why, ok := shadow.Explain(ctx, sh, as.Username, silent); ok {
+			return why, nil
+		}
+	}
+	return v, err
+}
+
+func (Profile) verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk.Verdict, error) {
 	l, err := logIn(ctx, t, as)
 	if err != nil {
 		return sdk.Verdict{}, err
@@ -88,7 +139,8 @@ func (Profile) Verify(ctx context.Context, t sdk.Target, as sdk.Credential) (sdk
 		return sdk.Verdict{Kind: sdk.VerdictOK, Message: "logged in; the account's shell runs no commands", Identity: as.Username}, nil
 	}
 	if err != nil && dialogue.Ended(err) {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the host ended the connection after the password"}, nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the host ended the connection after the password",
+			Fix: "look whether the account is locked or has expired, and whether its shell works"}, nil
 	}
 	if err != nil {
 		return sdk.Verdict{}, err
@@ -107,20 +159,8 @@ func (Profile) Inspect(ctx context.Context, t sdk.Target, account string) (sdk.F
 		return sdk.Facts{}, err
 	}
 	defer sh.Close()
-	s, err := sh.state(account)
-	if err != nil {
-		return sdk.Facts{}, err
-	}
-	return s.facts(account), nil
+	return shadow.Inspect(ctx, sh, account)
 }
-
-// discoverScript prints the accounts that people use: root, and those with a uid of
-// 1000 or more (login.defs(5), UID_MIN), but not nobody.
-const discoverScript = `getent passwd | while IFS=: read -r u x i rest; do
-  { [ "$i" -eq 0 ] || { [ "$i" -ge 1000 ] && [ "$i" -lt 65534 ]; }; } 2>/dev/null && printf '%s\n' "$u"
-done
-echo end:
-`
 
 // Discover implements sdk.Discoverer.
 func (Profile) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
@@ -129,25 +169,7 @@ func (Profile) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts)
 		return err
 	}
 	defer sh.Close()
-	out, err := sh.run(script{text: discoverScript})
-	if err != nil {
-		return err
-	}
-	names, whole := strings.CutSuffix(out.text, "end:\n")
-	if out.status != 0 || !whole {
-		return sh.missing("the list of accounts", out)
-	}
-	for account := range strings.Lines(names) {
-		account = strings.TrimSuffix(account, "\n")
-		s, err := sh.state(account)
-		if err != nil {
-			return err
-		}
-		if !yield(s.facts(account)) {
-			return nil
-		}
-	}
-	return nil
+	return shadow.Discover(ctx, sh, yield)
 }
 
 // Run implements sdk.Runner. The command runs in the management account's own shell,

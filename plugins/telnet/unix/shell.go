@@ -1,15 +1,17 @@
 package unix
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"fmt"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/quote"
+	"github.com/reeve-pam/reeve/plugins/sdk/shadow"
 	"github.com/reeve-pam/reeve/plugins/telnet/dialogue"
 )
 
@@ -75,6 +77,13 @@ func open(ctx context.Context, t sdk.Target, as sdk.Credential, prelude string) 
 // openRoot logs in with the management account and becomes root, with sudo if need be.
 func openRoot(ctx context.Context, t sdk.Target) (*shell, error) {
 	sh, err := open(ctx, t, t.Management, administration)
+	if errors.Is(err, errHungUp) { // a wrong password is not answered so, and does not count twice
+		sh, err = open(ctx, t, t.Management, administration)
+	}
+	if errors.Is(err, errHungUp) {
+		return nil, sdk.Errorf(sdk.ClassAuthFailed, "%s twice", sdk.ErrorText(err)).Wrap(err).
+			WithFix("look on the host whether the account has expired (chage -l) or is locked (passwd -S), and whether its shell works")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -116,12 +125,14 @@ func (sh *shell) start(prelude string) error {
 	case err != nil:
 		return err
 	case i == 1 || i == 3:
-		return sdk.Errorf(sdk.ClassAuthFailed, "%s at %s: the host does not accept the password", sh.user, sh.Address())
+		return sdk.Errorf(sdk.ClassAuthFailed, "%s at %s: the host does not accept the password", sh.user, sh.Address()).
+			WithFix(shadow.FixRefused)
 	case i == 2:
 		sh.noShell = true
 		return sh.start(prelude)
 	case i == 4:
-		return sdk.Errorf(sdk.ClassMustChange, "%s at %s: the password must be changed before it can be used", sh.user, sh.Address())
+		return sdk.Errorf(sdk.ClassMustChange, "%s at %s: the password must be changed before it can be used", sh.user, sh.Address()).
+			WithFix(shadow.FixMustChange)
 	}
 	return nil
 }
@@ -163,7 +174,8 @@ func (sh *shell) become(password sdk.Secret) error {
 		case i == 0 && sh.uid == "0":
 			return nil
 		case i == 2 && asked:
-			return sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", sh.Address(), sh.user)
+			return sdk.Errorf(sdk.ClassAuthFailed, "sudo at %s does not accept the password of %s", sh.Address(), sh.user).
+				WithFix("check the password; sudo may ask for another one (rootpw, targetpw)")
 		case i == 2:
 			if err := sh.Answer(password); err != nil {
 				return err
@@ -186,6 +198,27 @@ func (sh *shell) run(s script) (output, error) {
 		return output{}, err
 	}
 	return output{text: kept.String(), status: status}, nil
+}
+
+// User is who is logged in.
+func (sh *shell) User() string { return sh.user }
+
+// Script implements shadow.Host. What was printed on either stream is in both of the output's.
+func (sh *shell) Script(_ context.Context, s shadow.Script) (shadow.Output, error) {
+	typed := script{text: s.Text, args: s.Args, changes: s.Changes}
+	if !s.Input.Empty() {
+		typed.input = sdk.NewSecret(bytes.TrimSuffix(bytes.Clone(s.Input.Bytes()), []byte("\n")))
+		defer typed.input.Wipe()
+	}
+	out, err := sh.run(typed)
+	if err != nil {
+		return shadow.Output{}, err
+	}
+	said := printable(out.text)
+	if out.text == "" {
+		said = ""
+	}
+	return shadow.Output{Stdout: out.text, Stderr: said, Status: out.status}, nil
 }
 
 // stream runs s and gives away what it prints, line by line.
@@ -249,7 +282,8 @@ func (sh *shell) stream(s script, each func(string)) (status int, err error) {
 		return 0, sh.outcome(err, s.changes)
 	}
 	if status < 0 {
-		return 0, sh.outcome(sdk.Errorf(sdk.ClassProtocol, "%s did not tell the exit status", sh.Address()), s.changes)
+		return 0, sh.outcome(sdk.Errorf(sdk.ClassProtocol, "%s did not tell the exit status", sh.Address()).
+			WithFix("see what its shell is, and what its start files print"), s.changes)
 	}
 	return status, nil
 }
@@ -335,9 +369,4 @@ func printable(s string, without ...string) string {
 		return "it says nothing"
 	}
 	return s
-}
-
-// missing is the error of output that is not all there.
-func (sh *shell) missing(what string, out output) error {
-	return sdk.Errorf(sdk.ClassProtocol, "%s at %s cannot be read: %s", what, sh.Address(), printable(fmt.Sprintf("%.400s", out.text)))
 }

@@ -30,6 +30,7 @@ func NewConn(c net.Conn, eightBit bool) (*Conn, error) {
 // Read appends to data what the server sent, commands taken out, and answers them. It may
 // append nothing.
 func (c *Conn) Read(data []byte) ([]byte, error) {
+	acknowledgeAtOnce(c.conn)
 	n, err := c.conn.Read(c.raw[:])
 	if err != nil {
 		return data, err

@@ -1,31 +1,33 @@
-package connector
+package shadow
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
-	"github.com/reeve-pam/reeve/plugins/ssh/transport"
 )
 
-// state is what a host says about one account.
-type state struct {
-	exists   bool
-	uid      int
-	comment  string
-	home     string
-	shell    string
-	hash     string // a short digest of the password field, to see that it changed
-	password string // set, locked, none, empty; "" if it cannot be read
-	changed  int    // day of the last password change, -1 unknown
-	expires  int    // day from which the account is refused, -1 never
-	groups   []string
-	sudoers  []string
-	sessions int
-	keys     []string
+// State is what a host says about one account.
+type State struct {
+	Exists   bool
+	UID      int
+	Comment  string
+	Home     string
+	Shell    string
+	Hash     string // a short digest of the password field, to see that it changed
+	Password string // set, locked, none, empty; "" if it cannot be read
+	Changed  int    // day of the last password change, 0 must be changed, -1 unknown
+	MaxAge   int    // days a password may be used, -1 for ever
+	Inactive int    // days after that until the account is refused, -1 never
+	Expires  int    // day from which the account is refused, -1 never
+	Groups   []string
+	Sudoers  []string // our rules for it
+	Sessions int
+	Keys     []string // fingerprints of keys that may log in
 }
 
 // stateScript prints facts as lines of "key value". Of the password it tells only the
@@ -52,21 +54,23 @@ k=${p%:*}; k=${k##*:}/.ssh/authorized_keys
 echo end
 `
 
-func readState(ctx context.Context, h *transport.Host, account string) (state, error) {
-	out, err := h.Script(ctx, transport.Script{Text: stateScript, Args: []string{account}})
+// Read reads the state of one account.
+func Read(ctx context.Context, h Host, account string) (State, error) {
+	out, err := h.Script(ctx, Script{Text: stateScript, Args: []string{account}})
 	if err != nil {
-		return state{}, err
+		return State{}, err
 	}
 	s, ok := parseState(out.Stdout, account)
 	if out.Status != 0 || !ok {
-		return state{}, sdk.Errorf(sdk.ClassProtocol, "the host's account database cannot be read: %s", out.Stderr)
+		return State{}, sdk.Errorf(sdk.ClassProtocol, "the host's account database cannot be read: %s", out.Stderr).
+			WithFix("run getent passwd and getent shadow on the host")
 	}
 	return s, nil
 }
 
 // parseState parses what stateScript printed; ok is false if it is not all there.
-func parseState(text, account string) (s state, ok bool) {
-	s = state{changed: -1, expires: -1}
+func parseState(text, account string) (s State, ok bool) {
+	s = State{Changed: -1, MaxAge: -1, Inactive: -1, Expires: -1}
 	sids := map[string]bool{}
 	daemons := 0
 	for line := range strings.Lines(text) {
@@ -74,35 +78,35 @@ func parseState(text, account string) (s state, ok bool) {
 		key, value, _ := strings.Cut(line, " ")
 		switch key {
 		case "end":
-			s.sessions = max(len(sids), daemons)
-			slices.Sort(s.groups)
-			slices.Sort(s.keys)
+			s.Sessions = max(len(sids), daemons)
+			slices.Sort(s.Groups)
+			slices.Sort(s.Keys)
 			return s, true
 		case "passwd":
 			f := strings.Split(value, ":")
 			if len(f) != 7 || f[0] != account {
-				return state{}, false
+				return State{}, false
 			}
 			uid, err := strconv.Atoi(f[2])
 			if err != nil || uid < 0 {
-				return state{}, false
+				return State{}, false
 			}
-			s.exists, s.uid, s.comment, s.home, s.shell = true, uid, f[4], f[5], f[6]
+			s.Exists, s.UID, s.Comment, s.Home, s.Shell = true, uid, f[4], f[5], f[6]
 		case "password":
-			s.password = value
+			s.Password = value
 		case "aging":
 			f := strings.Split(value, ":") // lastchg:min:max:warn:inactive:expire:reserved
 			if len(f) < 6 {
-				return state{}, false
+				return State{}, false
 			}
-			s.changed, s.expires = day(f[0]), day(f[5])
+			s.Changed, s.MaxAge, s.Inactive, s.Expires = day(f[0]), day(f[2]), day(f[4]), day(f[5])
 		case "hash":
-			s.hash = value
+			s.Hash = value
 		case "groups":
-			s.groups = strings.Fields(value)
+			s.Groups = strings.Fields(value)
 		case "sudoers":
 			if rule := strings.TrimSpace(value); rule != "" && !strings.HasPrefix(rule, "#") {
-				s.sudoers = append(s.sudoers, rule)
+				s.Sudoers = append(s.Sudoers, rule)
 			}
 		case "process":
 			sid, name, _ := strings.Cut(strings.TrimSpace(value), " ")
@@ -113,11 +117,11 @@ func parseState(text, account string) (s state, ok bool) {
 			}
 		case "key":
 			if f := strings.Fields(value); len(f) >= 2 {
-				s.keys = append(s.keys, f[1])
+				s.Keys = append(s.Keys, f[1])
 			}
 		}
 	}
-	return state{}, false
+	return State{}, false
 }
 
 func day(s string) int {
@@ -139,14 +143,14 @@ func dayOf(n int) time.Time {
 // lockedDay is the day of expiry that usermod -e 1 sets.
 const lockedDay = 1
 
-func (s state) locked() bool { return s.expires == lockedDay || s.password == "locked" }
+func (s State) locked() bool { return s.Expires == lockedDay || s.Password == "locked" }
 
 // marker begins the comment of every account made for an account id.
 func marker(id string) string { return "reeve " + id }
 
-// owner returns the account id an account was made for.
-func (s state) owner() string {
-	rest, ok := strings.CutPrefix(s.comment, "reeve ")
+// Owner returns the account id an account was made for.
+func (s State) Owner() string {
+	rest, ok := strings.CutPrefix(s.Comment, "reeve ")
 	if !ok {
 		return ""
 	}
@@ -154,33 +158,41 @@ func (s state) owner() string {
 	return strings.TrimRight(id, ",")
 }
 
-func (s state) identity() string { return strconv.Itoa(s.uid) }
+// Identity is what an account is known by.
+func (s State) Identity() string { return strconv.Itoa(s.UID) }
 
-func (s state) facts(account string) sdk.Facts {
+// same reports whether nothing differs but the password itself, and sessions.
+func (s State) same(o State) bool {
+	s.Hash, s.Changed, s.Sessions = o.Hash, o.Changed, o.Sessions
+	return reflect.DeepEqual(s, o)
+}
+
+// Facts are what others are told of the state.
+func (s State) Facts(account string) sdk.Facts {
 	f := sdk.Facts{Account: account, ReadAt: time.Now().UTC()}
-	if !s.exists {
+	if !s.Exists {
 		return f
 	}
 	f.Exists = true
-	f.Identity = s.identity()
+	f.Identity = s.Identity()
 	f.Locked = s.locked()
-	f.HasPassword = s.password == "set" || s.password == "locked"
-	if s.expires != lockedDay {
-		f.ExpiresAt = dayOf(s.expires)
+	f.HasPassword = s.Password == "set" || s.Password == "locked"
+	if s.Expires != lockedDay {
+		f.ExpiresAt = dayOf(s.Expires)
 	}
-	f.PasswordChangedAt = dayOf(s.changed)
-	f.Groups = s.groups
-	for _, rule := range s.sudoers {
+	f.PasswordChangedAt = dayOf(s.Changed)
+	f.Groups = s.Groups
+	for _, rule := range s.Sudoers {
 		f.Grants = append(f.Grants, "sudoers "+rule)
 	}
 	slices.Sort(f.Grants)
-	f.Sessions = s.sessions
-	f.Attributes = map[string]string{"comment": s.comment, "home": s.home, "shell": s.shell, "password": s.password}
-	if owner := s.owner(); owner != "" {
+	f.Sessions = s.Sessions
+	f.Attributes = map[string]string{"comment": s.Comment, "home": s.Home, "shell": s.Shell, "password": s.Password}
+	if owner := s.Owner(); owner != "" {
 		f.Attributes["owner"] = owner
 	}
-	if len(s.keys) > 0 {
-		f.Attributes["authorized_keys"] = strings.Join(s.keys, " ")
+	if len(s.Keys) > 0 {
+		f.Attributes["authorized_keys"] = strings.Join(s.Keys, " ")
 	}
 	return f
 }
