@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -21,6 +22,7 @@ const (
 		"its password: WinRM answers all of these alike"
 	shellFix     = "close some, or raise WSMan:\\localhost\\Shell\\MaxShellsPerUser"
 	operationFix = "raise WSMan:\\localhost\\Service\\MaxConcurrentOperationsPerUser"
+	strangeFix   = "look what answers at that address: WinRM, or something in between; if it is WinRM, try again and look at its event log"
 	useFix       = "make it a member of Administrators; for a local account other than the built-in Administrator also set " +
 		"LocalAccountTokenFilterPolicy to 1 (HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System)"
 )
@@ -39,10 +41,12 @@ type meaning struct {
 const (
 	faultAccessDenied = 5
 	faultTimedOut     = 0x80338029 // nothing was printed in the time we asked for
+	faultNoShells     = 0x803381AC // ERROR_WSMAN_REMOTESHELLS_NOT_ALLOWED
 )
 
 var faults = map[uint32]meaning{
 	faultAccessDenied: {sdk.ClassNotPermitted, "the account may not use WinRM", useFix},
+	faultNoShells:     {sdk.ClassNotPermitted, "the host lets nobody have a shell", "allow it: " + shellGrant},
 	0x803381A5:        {sdk.ClassBusy, "the account has too many shells open", shellFix},
 	0x803381A6:        {sdk.ClassBusy, "the account has too many operations under way", operationFix},
 	0x803381A7:        {sdk.ClassBusy, "the account has used up its quota", ""},
@@ -55,6 +59,9 @@ var faults = map[uint32]meaning{
 	14:                {sdk.ClassBusy, "the server has no memory left for it", "raise WSMan:\\localhost\\Shell\\MaxMemoryPerShellMB"},
 }
 
+// languageMode is what scripts say where PowerShell may not use its full language.
+const languageMode = "ReeveLanguageMode"
+
 // identifiers of errors of Microsoft.PowerShell.LocalAccounts and PowerShell itself.
 var identifiers = map[string]meaning{
 	"AccessDenied":      {sdk.ClassNotPermitted, "the management account may not do that", useFix},
@@ -66,7 +73,15 @@ var identifiers = map[string]meaning{
 	"GroupNotFound":     {sdk.ClassUnsupported, "the host has no such group", "choose another role, or add what makes the group (a role or feature of Windows)"},
 	"InvalidName":       {sdk.ClassInvalid, "the host does not take the name", "choose another name"},
 	"InUse":             {sdk.ClassBusy, "the account is in use", ""},
-	"ReeveExitStatus":   {sdk.ClassInvalid, "a program of the command ended with a status other than 0", "correct the role's command"},
+	"ReeveBusy": {
+		sdk.ClassBusy, "another script of Reeve has been at work on the account for ten seconds and more",
+		"try again later; if it stays so, end the powershell.exe that hangs on the host",
+	},
+	languageMode: {
+		sdk.ClassNotPermitted, "a policy of the host constrains PowerShell",
+		"let the management account use PowerShell's full language: look at AppLocker's and WDAC's policies",
+	},
+	"ReeveExitStatus": {sdk.ClassInvalid, "a program of the command ended with a status other than 0", "correct the role's command"},
 	"IncludeUserNameRequiresElevation": {
 		sdk.ClassNotPermitted, "the management account's login has no administrator's rights", useFix,
 	},
@@ -113,6 +128,13 @@ func (e *scriptError) explain(what string) *sdk.Error {
 		WithFix("look the number up in Windows' documentation (System Error Codes, HRESULT)")
 }
 
+// faultCode is the number of a fault of WinRM, as the cause of an error.
+type faultCode uint32
+
+func (f faultCode) Error() string {
+	return "WinRM answered with fault " + strconv.FormatUint(uint64(f), 10)
+}
+
 // explainFault is what a fault of WinRM means.
 func explainFault(what string, code uint32, sent bool) error {
 	if m, ok := faults[code]; ok {
@@ -120,7 +142,7 @@ func explainFault(what string, code uint32, sent bool) error {
 		if sent {
 			class = sdk.ClassUnknownOutcome
 		}
-		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: m.fix}
+		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: m.fix, Err: faultCode(code)}
 	}
 	return strange(what, sent, "WinRM answered with fault %d", code)
 }

@@ -357,8 +357,11 @@ func TestProbeSaysWhatLacks(t *testing.T) {
 	wantClass(t, "an account without WinRM", err, sdk.ClassNotPermitted)
 	s.Host.Join("helper", "S-1-5-32-544")
 	s.Host.Filtered = true
+	_, err = connector{}.Probe(t.Context(), tgt)
+	wantClass(t, "an administrator whose rights are taken", err, sdk.ClassNotPermitted)
+	s.Host.Join("helper", "S-1-5-32-580")
 	f, err := connector{}.Probe(t.Context(), tgt)
-	if err != nil || len(f.MissingRights) != 2 || !strings.Contains(f.MissingRights[1], "LocalAccountTokenFilterPolicy = 1") {
+	if err != nil || len(f.MissingRights) != 1 || !strings.Contains(f.MissingRights[0], "LocalAccountTokenFilterPolicy = 1") {
 		t.Errorf("%v, %v", f.MissingRights, err)
 	}
 	_, err = connector{}.Inspect(t.Context(), tgt, "alice")

@@ -51,7 +51,8 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 		}
 		create := b.step("create", "Make sure that the account exists; a new one is disabled until its rights are in place", scriptCreate,
 			map[string]any{
-				"account": in.Account, "description": mark(in.AccountID), "fullname": in.Comment, "expires": seconds(in.ExpiresAt),
+				"account": in.Account, "temporary": temporary(in.AccountID), "description": mark(in.AccountID), "fullname": in.Comment,
+				"expires": seconds(in.ExpiresAt),
 			}, (*work).create)
 		create.Command += " " + mask
 		create.Compensation = command(scriptRemove, name)

@@ -36,6 +36,14 @@ type Host struct {
 	DomainController, OldPowerShell bool
 	// Filtered takes their rights from logins of local administrators (LocalAccountTokenFilterPolicy is not 1).
 	Filtered bool
+	// Constrained makes PowerShell run in constrained language mode, as policies of AppLocker and WDAC do.
+	Constrained bool
+	// NoShells makes WinRM give nobody a shell (AllowRemoteShellAccess is false).
+	NoShells bool
+	// LockWait is how long scripts wait for each other. On a host it is ten seconds.
+	LockWait time.Duration
+	// Crash, if set, is after what of making an account the host goes down: "made" or "described". It is back at once.
+	Crash string
 	// Tasks are what the script "run" can do, by the exact text of the command.
 	Tasks map[string]Task
 	// BeforeScript, if set, is called before a script of that name is done. An error identifier it returns is the script's.
@@ -43,6 +51,9 @@ type Host struct {
 
 	commandLines, scriptBlocks []string
 	did                        []string // names of scripts
+	locks                      map[string]chan struct{}
+	stalls                     map[string]*Stalled
+	waits                      chan struct{}
 }
 
 // Task is a command of a test: it prints, stops when told, and returns an exit status.
@@ -67,7 +78,8 @@ type localGroup struct {
 }
 
 func newHost() *Host {
-	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, Tasks: map[string]Task{}}
+	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, Tasks: map[string]Task{},
+		LockWait: 10 * time.Second, locks: map[string]chan struct{}{}, stalls: map[string]*Stalled{}, waits: make(chan struct{}, 1)}
 	// A German host: nothing may depend on names.
 	for rid, name := range map[string]string{
 		"544": "Administratoren", "545": "Benutzer", "546": "Gäste", "547": "Hauptbenutzer", "551": "Sicherungs-Operatoren",
@@ -158,6 +170,13 @@ func (h *Host) groupsOf(sid string) []string {
 	return sids
 }
 
+// RemoveGroup removes a group outside of WinRM.
+func (h *Host) RemoveGroup(sid string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.groups, sid)
+}
+
 // CommandLines are those of processes, as event 4688 records them.
 func (h *Host) CommandLines() []string {
 	h.mu.Lock()
@@ -221,10 +240,12 @@ func (h *Host) BadLogins(name string) int {
 	return h.accounts[strings.ToLower(name)].badLogins
 }
 
-// mayUseWinRM reports whether an account is let in by WinRM's own permissions.
+// mayUseWinRM reports whether an account is let in by WinRM's own permissions. An administrator without an administrator's rights is not.
 func (h *Host) mayUseWinRM(name string) bool {
-	groups := h.Groups(name)
-	return slices.Contains(groups, "S-1-5-32-544") || slices.Contains(groups, "S-1-5-32-580")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.accounts[strings.ToLower(name)]
+	return a != nil && (h.elevated(a) || h.groups["S-1-5-32-580"].members[a.SID])
 }
 
 // elevated reports whether a login has an administrator's rights.
