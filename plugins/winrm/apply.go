@@ -102,7 +102,8 @@ func (w *work) find(ctx context.Context) error {
 		return sdk.Errorf(sdk.ClassInvalid, "%s is the management account; without it nothing more can be done", a.Name).
 			WithFix("give the asset another management account first")
 	case w.in.Action != sdk.Rotate && a.builtIn():
-		return sdk.Errorf(sdk.ClassInvalid, "%s is an account of Windows itself (%s), of which only the password may be changed", a.Name, a.SID)
+		return sdk.Errorf(sdk.ClassInvalid, "%s is an account of Windows itself (%s), of which only the password may be changed", a.Name, a.SID).
+			WithFix("choose another account")
 	}
 	w.account = a
 	return nil
@@ -115,7 +116,8 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		return cause
 	}
 	if err := w.change(ctx, "remove the unfinished account", scriptRemove, nil, sdk.Secret{}, &struct{}{}); err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).
+			WithFix("%s", unknownFix)
 	}
 	return cause
 }
@@ -200,8 +202,7 @@ func (w *work) create(ctx context.Context, _ sdk.Step, args map[string]any) (boo
 	switch {
 	case err != nil:
 		return false, err
-	case failed != nil && (failed.identifier() == "UserExists" || failed.identifier() == "NameInUse"):
-		// Somebody was faster: another agent of ours, or a stranger.
+	case failed != nil && failed.identifier() == "UserExists": // somebody was faster: another agent of ours, or a stranger
 		if err := w.find(ctx); err != nil {
 			return false, err
 		}

@@ -23,6 +23,8 @@ const (
 	shellFix     = "close some, or raise WSMan:\\localhost\\Shell\\MaxShellsPerUser"
 	operationFix = "raise WSMan:\\localhost\\Service\\MaxConcurrentOperationsPerUser"
 	strangeFix   = "look what answers at that address: WinRM, or something in between; if it is WinRM, try again and look at its event log"
+	unknownFix   = "look what became of the account, then try again"
+	waitFix      = "try again later; if it stays so, look what keeps WinRM busy on the server"
 	useFix       = "make it a member of Administrators; for a local account other than the built-in Administrator also set " +
 		"LocalAccountTokenFilterPolicy to 1 (HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System)"
 )
@@ -49,8 +51,8 @@ var faults = map[uint32]meaning{
 	faultNoShells:     {sdk.ClassNotPermitted, "the host lets nobody have a shell", "allow it: " + shellGrant},
 	0x803381A5:        {sdk.ClassBusy, "the account has too many shells open", shellFix},
 	0x803381A6:        {sdk.ClassBusy, "the account has too many operations under way", operationFix},
-	0x803381A7:        {sdk.ClassBusy, "the account has used up its quota", ""},
-	0x803381A8:        {sdk.ClassBusy, "the server's load is over its quota", ""},
+	0x803381A7:        {sdk.ClassBusy, "the account has used up its quota", waitFix},
+	0x803381A8:        {sdk.ClassBusy, "the server's load is over its quota", waitFix},
 	0x803381AB:        {sdk.ClassBusy, "too many accounts have shells open", "raise WSMan:\\localhost\\Shell\\MaxConcurrentUsers"},
 	0x803381E4:        {sdk.ClassBusy, "the account has too many shells open", shellFix},
 	0x803381E8:        {sdk.ClassBusy, "the account has too many operations under way", operationFix},
@@ -72,7 +74,7 @@ var identifiers = map[string]meaning{
 	"PrincipalNotFound": {sdk.ClassNotFound, "the account is not there", "provision it again"},
 	"GroupNotFound":     {sdk.ClassUnsupported, "the host has no such group", "choose another role, or add what makes the group (a role or feature of Windows)"},
 	"InvalidName":       {sdk.ClassInvalid, "the host does not take the name", "choose another name"},
-	"InUse":             {sdk.ClassBusy, "the account is in use", ""},
+	"InUse":             {sdk.ClassBusy, "the account is in use", "try again later"},
 	"ReeveBusy": {
 		sdk.ClassBusy, "another script of Reeve has been at work on the account for ten seconds and more",
 		"try again later; if it stays so, end the powershell.exe that hangs on the host",
@@ -138,31 +140,31 @@ func (f faultCode) Error() string {
 // explainFault is what a fault of WinRM means.
 func explainFault(what string, code uint32, sent bool) error {
 	if m, ok := faults[code]; ok {
-		class := m.class
+		class, fix := m.class, m.fix
 		if sent {
-			class = sdk.ClassUnknownOutcome
+			class, fix = sdk.ClassUnknownOutcome, unknownFix
 		}
-		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: m.fix, Err: faultCode(code)}
+		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: fix, Err: faultCode(code)}
 	}
 	return strange(what, sent, "WinRM answered with fault %d", code)
 }
 
 // strange is an answer nobody foresaw. After a change was sent it says nothing about that.
 func strange(what string, sent bool, format string, args ...any) error {
-	class := sdk.ClassProtocol
+	class, fix := sdk.ClassProtocol, strangeFix
 	if sent {
-		class = sdk.ClassUnknownOutcome
+		class, fix = sdk.ClassUnknownOutcome, unknownFix
 	}
-	return sdk.Errorf(class, "%s: %s", what, fmt.Sprintf(format, args...))
+	return sdk.Errorf(class, "%s: %s", what, fmt.Sprintf(format, args...)).WithFix("%s", fix)
 }
 
 // failure is a request without an answer. sent says whether a change may have been sent.
 func failure(ctx context.Context, what string, err error, sent bool) error {
 	switch {
 	case sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).WithFix("%s", unknownFix).Wrap(err)
 	case errors.Is(err, errTooLarge):
-		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer has more than %d bytes", what, maxAnswer).Wrap(err)
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer has more than %d bytes", what, maxAnswer).WithFix("%s", strangeFix).Wrap(err)
 	case errors.Is(err, errNotHTTP):
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer is no HTTP", what).WithFix("check the port: WinRM has 5986 with TLS").Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):

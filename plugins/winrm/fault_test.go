@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,6 +36,12 @@ func TestTroubleBeforeAnythingWasSentIsNotAnUnknownOutcome(t *testing.T) {
 		{"Command", emu.Quota, sdk.ClassBusy},
 		{"Receive", emu.Empty, sdk.ClassProtocol}, // of the script that reads
 		{"Receive", emu.Malformed, sdk.ClassProtocol},
+		{"Receive", emu.Unending, sdk.ClassProtocol},
+		{"Receive", emu.Oversized, sdk.ClassProtocol},
+		{"Receive", emu.Endless, sdk.ClassProtocol},
+		{"Receive", emu.EndlessErr, sdk.ClassProtocol},
+		{"Receive", emu.Other, sdk.ClassProtocol},
+		{"login", emu.Drop, sdk.ClassUnreachable},
 		{"Signal", emu.Drop, sdk.ClassUnreachable},
 	} {
 		t.Run(string(c.what)+" at "+c.at, func(t *testing.T) {
@@ -43,7 +50,7 @@ func TestTroubleBeforeAnythingWasSentIsNotAnUnknownOutcome(t *testing.T) {
 			before := s.Host.Snapshot()
 			s.Trouble(c.at, c.what)
 			_, err := apply(t.Context(), target(s), intent(sdk.Provision), first)
-			wantClass(t, "provision", err, c.want)
+			wantFix(t, "provision", err, c.want)
 			if s.Host.Snapshot() != before {
 				t.Error("something was changed")
 			}
@@ -55,7 +62,7 @@ func TestTroubleBeforeAnythingWasSentIsNotAnUnknownOutcome(t *testing.T) {
 
 func TestTroubleInTheMiddleOfAChangeIsAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
-	for _, what := range []emu.Trouble{emu.Drop, emu.Hang, emu.HalfHang, emu.Empty, emu.Malformed, emu.Oversized, emu.Other, emu.Quota, emu.Down} {
+	for _, what := range []emu.Trouble{emu.Drop, emu.Hang, emu.HalfHang, emu.Empty, emu.Malformed, emu.Unending, emu.Oversized, emu.Other, emu.Quota, emu.Down} {
 		for _, place := range [][2]string{{"create", "Send"}, {"create", "Receive"}, {"grant-1", "Receive"}, {"enable", "Send"}, {"enable", "Signal"}} {
 			if place[1] == "Signal" && (what == emu.Quota || what == emu.Other) {
 				continue // the command has ended; that it cannot be tidied up harms nobody
@@ -75,7 +82,7 @@ func TestTroubleInTheMiddleOfAChangeIsAnUnknownOutcome(t *testing.T) {
 						}
 					}
 				})
-				wantClass(t, "provision", err, sdk.ClassUnknownOutcome)
+				wantFix(t, "provision", err, sdk.ClassUnknownOutcome)
 				s.Trouble(place[1], emu.None)
 				if r := must(t, target(s), in, first); r.Facts.Locked || len(r.Facts.Groups) != 1 {
 					t.Errorf("after the second try: %+v", r.Facts)
@@ -93,7 +100,7 @@ func TestAHungHostIsUnreachableWithinTheDeadline(t *testing.T) {
 	for _, c := range []struct {
 		at   string
 		what emu.Trouble
-	}{{"accept", emu.Hang}, {"login", emu.Hang}, {"Create", emu.HalfHang}, {"Receive", emu.Hang}, {"Receive", emu.HalfHang}} {
+	}{{"accept", emu.Hang}, {"login", emu.Hang}, {"Create", emu.HalfHang}, {"Receive", emu.Hang}, {"Receive", emu.HalfHang}, {"Receive", emu.Idle}} {
 		t.Run(string(c.what)+" at "+c.at, func(t *testing.T) {
 			t.Parallel()
 			s := emu.Start(t, emu.Options{})
@@ -102,7 +109,7 @@ func TestAHungHostIsUnreachableWithinTheDeadline(t *testing.T) {
 			defer cancel()
 			began := time.Now()
 			_, err := connector{}.Probe(ctx, target(s))
-			wantClass(t, "probe", err, sdk.ClassUnreachable)
+			wantFix(t, "probe", err, sdk.ClassUnreachable)
 			if took := time.Since(began); took > 2200*time.Millisecond {
 				t.Errorf("it took %s", took)
 			}
@@ -300,32 +307,95 @@ func TestWaysToLogIn(t *testing.T) {
 		_, err := connector{}.Probe(t.Context(), tgt)
 		wantClass(t, "plain messages where they are refused", err, sdk.ClassUnsupported)
 	})
-	t.Run("no WinRM at all", func(t *testing.T) {
-		t.Parallel()
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = c.Write([]byte("SSH-2.0-OpenSSH_9.2\r\n"))
-				_ = c.Close()
+}
+
+// listen answers every connection with the same words.
+func listen(t *testing.T, words string) int {
+	t.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
 			}
-		}()
-		defer l.Close()
-		s := emu.Start(t, emu.Options{})
-		tgt := target(s)
-		tgt.Port = l.Addr().(*net.TCPAddr).Port
-		_, err = connector{}.Probe(t.Context(), tgt)
-		wantClass(t, "a server of another kind", err, sdk.ClassUnsupported)
-		tgt.Options[optionLegacy] = "yes"
-		_, err = connector{}.Probe(t.Context(), tgt)
-		wantClass(t, "a server of another kind without TLS", err, sdk.ClassProtocol)
-	})
+			_, _ = c.Write([]byte(words))
+			_ = c.(*net.TCPConn).CloseWrite()
+			go func() { // until the client goes: closed sooner, its words could be lost
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestAWrongPortIsSaidToBeSo(t *testing.T) {
+	t.Parallel()
+	web := func(status int, kind, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			w.Header().Set("Location", "/login")
+			if status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", `Basic realm="intranet"`)
+			}
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	const page = "<!DOCTYPE html><title>Intranet</title>"
+	for name, c := range map[string]struct {
+		words  string           // of a server of another kind
+		web    http.HandlerFunc // of a web server
+		legacy bool
+		want   sdk.Class
+	}{
+		"SSH":                         {words: "SSH-2.0-OpenSSH_9.2\r\n", want: sdk.ClassUnsupported},
+		"SSH, asked without TLS":      {words: "SSH-2.0-OpenSSH_9.2\r\n", legacy: true, want: sdk.ClassProtocol},
+		"a web server without WinRM":  {web: web(http.StatusNotFound, "text/html", page), want: sdk.ClassUnsupported},
+		"a page for everything":       {web: web(http.StatusOK, "text/html", page), want: sdk.ClassProtocol},
+		"a page that says it is SOAP": {web: web(http.StatusOK, "application/soap+xml", page), want: sdk.ClassProtocol},
+		"another web service":         {web: web(http.StatusUnauthorized, "text/html", page), want: sdk.ClassUnsupported},
+		"a portal":                    {web: web(http.StatusFound, "text/html", page), want: sdk.ClassProtocol},
+		"a proxy without its server":  {web: web(http.StatusBadGateway, "text/html", page), want: sdk.ClassProtocol},
+		"a web server that wants TLS": {words: "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", legacy: true, want: sdk.ClassProtocol},
+		"nobody":                      {want: sdk.ClassUnreachable},
+		"nobody, asked without TLS":   {legacy: true, want: sdk.ClassUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tgt := target(emu.Start(t, emu.Options{}))
+			switch {
+			case c.web != nil:
+				s := httptest.NewUnstartedServer(c.web)
+				s.Config.ErrorLog = log.New(io.Discard, "", 0)
+				s.StartTLS()
+				t.Cleanup(s.Close)
+				tgt.Port = s.Listener.Addr().(*net.TCPAddr).Port
+				tgt.Trust.CAPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+			case c.words != "":
+				tgt.Port = listen(t, c.words)
+			default:
+				tgt.Port = 1 // of a service that nobody has (tcpmux)
+			}
+			if c.legacy {
+				tgt.Options[optionLegacy] = "yes"
+			}
+			_, err := connector{}.Probe(t.Context(), tgt)
+			wantFix(t, "probe", err, c.want)
+			_, err = apply(t.Context(), tgt, intent(sdk.Provision), first)
+			wantFix(t, "provision", err, c.want)
+			v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: "alice", Password: secret(first)})
+			if v.Kind == sdk.VerdictOK || v.Kind == sdk.VerdictBadCredential {
+				t.Errorf("verify: %q, %v", v.Kind, err)
+			}
+		})
+	}
 }
 
 func TestACertificateForAnotherNameIsSaidToBeSo(t *testing.T) {

@@ -64,7 +64,7 @@ func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
 		password: c.Password,
 	}
 	if c.Password.Empty() {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "%s has no password to log in with", c.Username)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "%s has no password to log in with", c.Username).WithFix("give it a password; keys are not understood")
 	}
 	if legacy && l.auth == authBasic {
 		return nil, sdk.Errorf(sdk.ClassInvalid, "without TLS, basic would send the password itself over the network").
@@ -145,7 +145,7 @@ func (l *link) read(what string, r *reply, sent bool) (*envelope, error) {
 	case http.StatusUnauthorized:
 		return nil, sdk.Errorf(sdk.ClassAuthFailed, "%s refused the login of %s", l.address, l.user).WithFix("%s", loginFix)
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		return nil, sdk.Errorf(sdk.ClassBusy, "%s: WinRM on %s is too busy (HTTP status %d)", what, l.address, r.status)
+		return nil, sdk.Errorf(sdk.ClassBusy, "%s: WinRM on %s is too busy (HTTP status %d)", what, l.address, r.status).WithFix("%s", waitFix)
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s is no WinRM service (HTTP status %d)", l.address, r.status).
 			WithFix("check the port: WinRM has 5986 with TLS")
@@ -195,7 +195,7 @@ func (l *link) authorized(ctx context.Context, message string) (*reply, error) {
 	}
 	proof, err := authenticate(challenge, l.binding, l.user, l.password.Reveal())
 	if err != nil {
-		return nil, sdk.Errorf(sdk.ClassProtocol, "%s gave an NTLM challenge that cannot be answered", l.address).Wrap(err)
+		return nil, sdk.Errorf(sdk.ClassProtocol, "%s gave an NTLM challenge that cannot be answered", l.address).WithFix("%s", strangeFix).Wrap(err)
 	}
 	r, err = l.send(ctx, message, "Negotiate "+base64.StdEncoding.EncodeToString(proof))
 	l.loggedIn = err == nil && r.status != http.StatusUnauthorized
