@@ -38,6 +38,7 @@ type group struct {
 type host struct {
 	Me       string    `json:"me"` // SID of the management account
 	DC       bool      `json:"dc"`
+	Now      int64     `json:"now"` // by the host's clock
 	Accounts []account `json:"accounts"`
 }
 

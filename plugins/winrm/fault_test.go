@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -189,28 +190,6 @@ func TestVerdicts(t *testing.T) {
 	if v := wantVerdict(t, with, `CORP\alice`, second, sdk.VerdictBadCredential); v.Identity != "" {
 		t.Errorf("an account of a domain was taken for %s", v.Identity)
 	}
-	for name, c := range map[string]struct {
-		change func(*emu.Account)
-		want   sdk.VerdictKind
-	}{
-		"disabled":    {func(a *emu.Account) { a.Enabled = false }, sdk.VerdictLocked},
-		"locked out":  {func(a *emu.Account) { a.LockedOut = true }, sdk.VerdictLocked},
-		"expired":     {func(a *emu.Account) { a.Expires = time.Now().Add(-time.Minute) }, sdk.VerdictLocked},
-		"must change": {func(a *emu.Account) { a.MustChange = true }, sdk.VerdictMustChange},
-	} {
-		saved, _ := s.Host.Account("alice")
-		s.Host.Change("alice", c.change)
-		if v := wantVerdict(t, with, "alice", first, c.want); v.Message == "" {
-			t.Errorf("%s: the verdict says nothing", name)
-		}
-		wantVerdict(t, without, "alice", first, sdk.VerdictBadCredential) // WinRM does not tell
-		// As management account it is a login that is refused, with words that name all of these.
-		mgmt := target(s)
-		mgmt.Management = sdk.Credential{Username: "alice", Password: secret(first)}
-		_, err := connector{}.Probe(t.Context(), mgmt)
-		wantClass(t, name, err, sdk.ClassAuthFailed)
-		s.Host.Change("alice", func(a *emu.Account) { *a = saved })
-	}
 	wantVerdict(t, with, "alice", first, sdk.VerdictOK)
 	for what, want := range map[emu.Trouble]sdk.VerdictKind{
 		emu.Down: sdk.VerdictUnknown, emu.Malformed: sdk.VerdictUnknown, emu.Other: sdk.VerdictUnknown, emu.Quota: sdk.VerdictUnknown,
@@ -226,6 +205,93 @@ func TestVerdicts(t *testing.T) {
 	must(t, target(s), in, first)
 	wantVerdict(t, without, "bob", first, sdk.VerdictOK)
 	wantVerdict(t, without, "bob", second, sdk.VerdictBadCredential)
+}
+
+// states are those in which an account refuses its right password, each as somebody at the console brings it about.
+var states = map[sdk.VerdictKind]func(s *emu.Server, name string) error{
+	sdk.VerdictDisabled: func(s *emu.Server, name string) error {
+		s.Host.Change(name, func(a *emu.Account) { a.Enabled = false })
+		return nil
+	},
+	sdk.VerdictExpired: func(s *emu.Server, name string) error {
+		s.Host.Change(name, func(a *emu.Account) { a.Expires = time.Now().Add(-time.Minute) })
+		return nil
+	},
+	sdk.VerdictMustChange: func(s *emu.Server, name string) error {
+		s.Host.Change(name, func(a *emu.Account) { a.MustChange, a.NeverExpires = true, false })
+		return nil
+	},
+	sdk.VerdictLocked: func(s *emu.Server, name string) error {
+		for range s.Host.LockoutThreshold {
+			if ok, err := plainLogin(context.Background(), s, name, "Wrong.0000"); ok || err != nil {
+				return fmt.Errorf("a wrong password: %t, %w", ok, err)
+			}
+		}
+		return nil
+	},
+}
+
+func TestAnAccountThatRefusesItsRightPasswordIsSaidToBeSo(t *testing.T) {
+	t.Parallel()
+	for kind, set := range states {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			s := emu.Start(t, emu.Options{})
+			in := intent(sdk.Provision)
+			in.Role = role(t, "win-administrator")
+			must(t, target(s), in, first)
+			with, without := target(s), target(s)
+			without.Management = sdk.Credential{}
+			if err := set(s, "alice"); err != nil {
+				t.Fatal(err)
+			}
+			before := s.Host.BadLogins("alice")
+			for _, name := range []string{"alice", `.\alice`} {
+				v := wantVerdict(t, with, name, first, kind)
+				if v.Message == "" || v.Fix == "" || !strings.HasPrefix(v.Identity, "S-1-5-21-") {
+					t.Errorf("%+v", v)
+				}
+			}
+			// WinRM does not tell; nor can a management account that cannot look.
+			v := wantVerdict(t, without, "alice", first, sdk.VerdictBadCredential)
+			for _, word := range []string{"disabled", "locked out", "expired", "must change"} {
+				if !strings.Contains(v.Message, word) || !strings.Contains(v.Fix, word) {
+					t.Errorf("%+v does not say that it may be %s", v, word)
+				}
+			}
+			blind := helped(s, "helper")
+			wantVerdict(t, blind, "alice", first, sdk.VerdictBadCredential)
+			blind.Management.Password = secret(second)
+			wantVerdict(t, blind, "alice", first, sdk.VerdictBadCredential)
+			// As management account it is a login that is refused, once.
+			tgt := target(s)
+			tgt.Management = sdk.Credential{Username: "alice", Password: secret(first)}
+			_, err := connector{}.Probe(t.Context(), tgt)
+			wantFix(t, "probe", err, sdk.ClassAuthFailed)
+			asked := s.Asked("Create")
+			wantVerdict(t, tgt, `.\alice`, first, sdk.VerdictBadCredential)
+			if s.Asked("Create") != asked || s.Host.BadLogins("alice") != before {
+				t.Errorf("%d failed logins, want %d", s.Host.BadLogins("alice"), before)
+			}
+			// Enable and rotate make it what it was.
+			in.Action = sdk.Enable
+			must(t, with, in, "")
+			in.Action = sdk.Rotate
+			must(t, with, in, second)
+			wantVerdict(t, with, "alice", second, sdk.VerdictOK)
+		})
+	}
+}
+
+// The host's clock decides, and not the agent's.
+func TestAnAccountIsExpiredByTheHostsClock(t *testing.T) {
+	t.Parallel()
+	a := account{Name: "alice", SID: "S-1-5-21-1", Enabled: true, Expires: time.Now().Unix() + 60}
+	for now, want := range map[int64]sdk.VerdictKind{a.Expires - 1: sdk.VerdictBadCredential, a.Expires: sdk.VerdictExpired} {
+		if v := (&host{Now: now, Accounts: []account{a}}).explain("alice"); v.Kind != want {
+			t.Errorf("at %d: %s, want %s", now-a.Expires, v.Kind, want)
+		}
+	}
 }
 
 // A connection that breaks between challenge and proof is no wrong password.

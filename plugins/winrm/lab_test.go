@@ -113,6 +113,9 @@ func wantVerdict(t testing.TB, tgt sdk.Target, name, password string, want sdk.V
 	if err != nil || v.Kind != want {
 		t.Errorf("verify %s: %q (%s), %v; want %q", name, v.Kind, v.Message, err, want)
 	}
+	if v.Kind != sdk.VerdictOK && (v.Message == "" || v.Fix == "") {
+		t.Errorf("verify %s: the verdict does not say what to do: %+v", name, v)
+	}
 	return v
 }
 

@@ -30,6 +30,8 @@ type Host struct {
 	groups   map[string]*localGroup
 	next     int
 
+	// LockoutThreshold is after how many wrong passwords an account is locked out, but for the built-in administrator.
+	LockoutThreshold int
 	// MinPassword is the shortest password the host's policy takes.
 	MinPassword int
 	// DomainController and OldPowerShell make the host one the connector does not serve.
@@ -64,7 +66,8 @@ type Account struct {
 	Name, SID, Password   string
 	FullName, Description string
 	Enabled, LockedOut    bool
-	MustChange            bool
+	MustChange            bool // unless its password never expires
+	NeverExpires          bool // the password
 	Expires, Changed      time.Time
 	Rights                []string
 	Dependents            []string // services and tasks that run as it
@@ -78,7 +81,7 @@ type localGroup struct {
 }
 
 func newHost() *Host {
-	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, Tasks: map[string]Task{},
+	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, LockoutThreshold: 10, Tasks: map[string]Task{},
 		LockWait: 10 * time.Second, locks: map[string]chan struct{}{}, stalls: map[string]*Stalled{}, waits: make(chan struct{}, 1)}
 	// A German host: nothing may depend on names.
 	for rid, name := range map[string]string{
@@ -212,16 +215,21 @@ func (h *Host) Snapshot() string {
 	return strings.Join(lines, "\n")
 }
 
-// login finds the account that may log in with a password, which fits knows. Windows tells nobody why it does not.
+// login finds the account that may log in with a password, which fits knows. Windows tells nobody why it does not, and looks at the password
+// before anything but a lockout.
 func (h *Host) login(name string, fits func(password string) bool) *Account {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a := h.accounts[strings.ToLower(strings.TrimPrefix(name, HostName+`\`))]
-	if a == nil || !h.open(a) {
+	a := h.accounts[strings.ToLower(strings.TrimPrefix(strings.TrimPrefix(name, HostName+`\`), `.\`))]
+	if a == nil || a.LockedOut || a.Password == "" {
 		return nil
 	}
 	if !fits(a.Password) {
 		a.badLogins++
+		a.LockedOut = h.LockoutThreshold > 0 && a.badLogins >= h.LockoutThreshold && !strings.HasSuffix(a.SID, "-500")
+		return nil
+	}
+	if !h.open(a) {
 		return nil
 	}
 	a.badLogins = 0
@@ -230,8 +238,11 @@ func (h *Host) login(name string, fits func(password string) bool) *Account {
 
 // open reports whether an account lets anybody in at all.
 func (h *Host) open(a *Account) bool {
-	return a.Enabled && !a.LockedOut && !a.MustChange && (a.Expires.IsZero() || a.Expires.After(time.Now())) && a.Password != ""
+	return a.Enabled && !a.LockedOut && !a.mustChange() && (a.Expires.IsZero() || a.Expires.After(time.Now())) && a.Password != ""
 }
+
+// mustChange reports whether the password must be changed before anything else. One that never expires need not be (SAM computes it so).
+func (a *Account) mustChange() bool { return a.MustChange && !a.NeverExpires }
 
 // BadLogins is how often a wrong password was tried since the last right one.
 func (h *Host) BadLogins(name string) int {

@@ -10,7 +10,7 @@ import (
 // writes the new hash here.
 var scripts = map[string]string{
 	"865eb7ddd3f175132d416bdc97ab492bac78460d46a84b9e98ee23e2a0ad910f": "probe",
-	"893f0d91ff9afff40111752940b9d4c96ead334897c10b310cf809a2fa5a2b0e": "read",
+	"e2c4089464dff152d398def1ae4b197760dd4c85db5217fd5da786daec8037e4": "read",
 	"bb4593c654aa2394f0fbc26368615b8240fb82c0d9c6747bb17a79c2d6113d11": "dependents",
 	"6390850e3c1ea8b0f7d890381a241f9b024fe628b454f6c5a3467ea99b53e87c": "create",
 	"3e61a4baa2e5b5647a8ae8decc0a62cbef139d99918bef3003802ef5b48b014c": "password",
@@ -114,11 +114,11 @@ func (h *Host) facts(me *Account, a arguments) any {
 		}
 		found = append(found, map[string]any{
 			"name": x.Name, "sid": x.SID, "enabled": x.Enabled, "expires": unix(x.Expires), "changed": unix(x.Changed), "logon": nil,
-			"lockedout": x.LockedOut, "mustchange": x.MustChange, "description": x.Description, "fullname": x.FullName,
+			"lockedout": x.LockedOut, "mustchange": x.mustChange(), "description": x.Description, "fullname": x.FullName,
 			"groups": groups, "sessions": x.Sessions,
 		})
 	}
-	return map[string]any{"me": me.SID, "dc": h.DomainController, "accounts": found}
+	return map[string]any{"me": me.SID, "dc": h.DomainController, "now": time.Now().Unix(), "accounts": found}
 }
 
 // unix is what the function Get-Seconds of the scripts makes of an instant.
@@ -155,6 +155,7 @@ func (h *Host) create(a arguments, secret string) (any, *refusal) {
 	if h.crashes("made") {
 		return nil, &refusal{crash: true}
 	}
+	x.NeverExpires = true
 	x.Password, x.FullName, x.Description, x.Expires, x.Changed = secret, a.FullName, a.Description, instant(a.Expires), time.Now()
 	if h.crashes("described") {
 		return nil, &refusal{crash: true}

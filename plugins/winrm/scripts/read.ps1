@@ -20,5 +20,6 @@ $found = @(Get-LocalUser | Where-Object { !$a.account -or $a.account, $a.tempora
 Send-Answer @{ result = @{
   me = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
   dc = (Get-ItemProperty -Path 'HKLM:\SYSTEM\CurrentControlSet\Control\ProductOptions').ProductType -eq 'LanmanNT'
+  now = Get-Seconds ([DateTime]::UtcNow)
   accounts = $found
 } }
