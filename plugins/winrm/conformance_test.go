@@ -49,6 +49,13 @@ func TestConformance(t *testing.T) {
 			s.Host.Add(emu.Account{Name: name, Password: password, Enabled: true, Description: "theirs"})
 			return nil
 		},
+		Session: func(ctx context.Context, name, password string) (func(), error) {
+			if ok, err := plainLogin(ctx, s, name, password); !ok || err != nil {
+				return nil, fmt.Errorf("log in: %t, %w", ok, err)
+			}
+			s.Host.Change(name, func(a *emu.Account) { a.Sessions++ })
+			return func() {}, nil
+		},
 		States:       hooks(s),
 		FailedLogins: func(_ context.Context, name string) (int, error) { return s.Host.BadLogins(name), nil },
 		RefusedRole: sdk.Role{Name: "refused", Version: 1, Phases: map[sdk.Phase][]string{

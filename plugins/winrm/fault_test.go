@@ -187,6 +187,14 @@ func TestVerdicts(t *testing.T) {
 	}
 	wantVerdict(t, with, "alice", second, sdk.VerdictBadCredential)
 	wantVerdict(t, with, "nobody", second, sdk.VerdictBadCredential)
+	// Of the management account itself nobody can tell, and another try would count.
+	self := target(s)
+	self.Management = sdk.Credential{Username: "alice", Password: secret(second)}
+	before := s.Host.BadLogins("alice")
+	wantVerdict(t, self, `.\alice`, second, sdk.VerdictBadCredential)
+	if n := s.Host.BadLogins("alice"); n != before+1 {
+		t.Errorf("verify of the management account made %d bad logins", n-before)
+	}
 	if v := wantVerdict(t, with, `CORP\alice`, second, sdk.VerdictBadCredential); v.Identity != "" {
 		t.Errorf("an account of a domain was taken for %s", v.Identity)
 	}
