@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -17,12 +18,13 @@ type work struct {
 	password sdk.Secret
 	note     func(string) // a line for the live log
 
-	me      string   // SID of the management account
-	account *account // as it was found or made; nil: it is not there
-	half    *account // what an attempt left that died while it made the account
-	found   bool     // it was there when the work began
-	created bool     // it was made by this very call
-	residue []string
+	me       string   // SID of the management account
+	account  *account // as it was found or made; nil: it is not there
+	half     *account // what an attempt left that died while it made the account
+	found    bool     // it was there when the work began
+	created  bool     // it was made by this very call
+	granting bool     // commands of its role have been begun
+	residue  []string
 }
 
 // Apply implements sdk.Provisioner.
@@ -52,6 +54,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	for _, step := range steps {
 		w.note = func(m string) { progress(sdk.Event{Step: step.ID, State: sdk.StepInfo, Message: m}) }
 		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
+		w.granting = w.granting || strings.HasPrefix(step.ID, string(sdk.PhaseGrant)+"-")
 		done, err := step.do(ctx, w)
 		if err != nil {
 			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
@@ -109,17 +112,34 @@ func (w *work) find(ctx context.Context) error {
 	return nil
 }
 
-// undo removes an account that this call made and could not finish. Anything else, and an account whose fate is unknown, stays for
-// the next try.
+// undo takes back what the role's commands gave, which Windows keeps for accounts that are gone, and removes an account that this call made
+// and could not finish. Anything else, and an account whose fate is unknown, stays for the next try.
 func (w *work) undo(ctx context.Context, cause error) error {
 	if !w.created || w.broken || sdk.ClassOf(cause) == sdk.ClassUnknownOutcome || ctx.Err() != nil {
 		return cause
 	}
-	if err := w.change(ctx, "remove the unfinished account", scriptRemove, nil, sdk.Secret{}, &struct{}{}); err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).
-			WithFix("%s", unknownFix)
+	var left []string
+	if w.granting {
+		b := builder{in: w.in}
+		b.role(sdk.PhaseRevoke)
+		for _, s := range b.steps {
+			if _, err := s.do(ctx, w); err != nil {
+				left = append(left, "what "+s.ID+" should have taken from "+w.in.Account+" ("+w.account.SID+"): "+sdk.ErrorText(err))
+			}
+		}
 	}
-	return cause
+	out := sdk.Errorf(sdk.ClassOf(cause), "%s", sdk.ErrorText(cause))
+	if e, ok := errors.AsType[*sdk.Error](cause); ok {
+		out.Fix, out.Err = e.Fix, e.Err
+	}
+	if err := w.change(ctx, "remove the unfinished account", scriptRemove, nil, sdk.Secret{}, &struct{}{}); err != nil {
+		left = append(left, "the account "+w.in.Account+" ("+w.account.SID+"), disabled")
+		out = sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).WithFix("%s", unknownFix)
+	}
+	if len(left) > 0 {
+		out.Details = map[string]string{"residue": strings.Join(left, "\n")}
+	}
+	return out
 }
 
 // readBack reads the facts and checks that the intent is true.
@@ -328,7 +348,7 @@ var absent = []string{"MemberNotFound", "PrincipalNotFound", "UserNotFound", "Gr
 func roleCommand(phase sdk.Phase) doing {
 	return func(w *work, ctx context.Context, s sdk.Step, args map[string]any) (bool, error) {
 		taking := phase == sdk.PhaseRevoke || phase == sdk.PhaseRemove
-		if taking && !w.found {
+		if taking && !w.found && !w.created {
 			return false, nil
 		}
 		failed, err := w.try(ctx, s.ID, scriptRole, args, sdk.Secret{}, &struct{}{})

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +96,38 @@ func TestARoleThatTheHostRefusesLeavesNoAccount(t *testing.T) {
 				t.Error("an account that was there is gone")
 			}
 		})
+	}
+}
+
+func TestWhatAFailedGrantGaveIsTakenBack(t *testing.T) {
+	t.Parallel()
+	s := emu.Start(t, emu.Options{})
+	before := s.Host.Snapshot()
+	in := intent(sdk.Provision)
+	in.Role = role(t, "win-service-account")
+	in.Role.Phases = maps.Clone(in.Role.Phases)
+	in.Role.Phases[sdk.PhaseGrant] = append(slices.Clone(in.Role.Phases[sdk.PhaseGrant]), addTo+builtin+"999"+member)
+	_, err := apply(t.Context(), target(s), in, first)
+	wantFix(t, "provision", err, sdk.ClassUnsupported)
+	if s.Host.Snapshot() != before {
+		t.Errorf("left: %s", s.Host.Snapshot())
+	}
+	// What cannot be taken back is told.
+	for script, word := range map[string]string{"right": "revoke-", "remove": "the account alice"} {
+		undoing := false
+		s.Host.BeforeScript = func(name string) string {
+			undoing = undoing || name == "role"
+			if undoing && name == script {
+				return "AccessDenied"
+			}
+			return ""
+		}
+		_, err := apply(t.Context(), target(s), in, first)
+		e, _ := errors.AsType[*sdk.Error](err)
+		if e == nil || !strings.Contains(e.Details["residue"], word) || e.Fix == "" {
+			t.Errorf("%s that is refused: %+v", script, e)
+		}
+		s.Host.BeforeScript = nil
 	}
 }
 

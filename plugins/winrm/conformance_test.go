@@ -59,7 +59,8 @@ func TestConformance(t *testing.T) {
 		States:       hooks(s),
 		FailedLogins: func(_ context.Context, name string) (int, error) { return s.Host.BadLogins(name), nil },
 		RefusedRole: sdk.Role{Name: "refused", Version: 1, Phases: map[sdk.Phase][]string{
-			sdk.PhaseGrant: {addTo + builtin + "555" + member, addTo + builtin + "999" + member},
+			sdk.PhaseGrant:  {giveRight + "SeServiceLogonRight" + who, addTo + builtin + "555" + member, addTo + builtin + "999" + member},
+			sdk.PhaseRevoke: {takeRight + "SeServiceLogonRight" + who},
 		}},
 		Commands: &sdktest.Commands{
 			Speak: "speak", Stdout: "spoken", Stderr: "a warning", Status: 3, Pause: "pause", Large: "large", LargeEnd: "the end",

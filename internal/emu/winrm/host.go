@@ -52,7 +52,8 @@ type Host struct {
 	BeforeScript func(name string) string
 
 	commandLines, scriptBlocks []string
-	did                        []string // names of scripts
+	did                        []string            // names of scripts
+	orphans                    map[string][]string // account rights of SIDs whose account is gone; LSA keeps them
 	locks                      map[string]chan struct{}
 	stalls                     map[string]*Stalled
 	waits                      chan struct{}
@@ -82,7 +83,7 @@ type localGroup struct {
 
 func newHost() *Host {
 	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, LockoutThreshold: 10, Tasks: map[string]Task{},
-		LockWait: 10 * time.Second, locks: map[string]chan struct{}{}, stalls: map[string]*Stalled{}, waits: make(chan struct{}, 1)}
+		orphans: map[string][]string{}, LockWait: 10 * time.Second, locks: map[string]chan struct{}{}, stalls: map[string]*Stalled{}, waits: make(chan struct{}, 1)}
 	// A German host: nothing may depend on names.
 	for rid, name := range map[string]string{
 		"544": "Administratoren", "545": "Benutzer", "546": "Gäste", "547": "Hauptbenutzer", "551": "Sicherungs-Operatoren",
@@ -210,6 +211,9 @@ func (h *Host) Snapshot() string {
 		c := *a
 		c.badLogins = 0
 		lines = append(lines, fmt.Sprintf("%+v %v", c, h.groupsOf(a.SID)))
+	}
+	for sid, rights := range h.orphans {
+		lines = append(lines, fmt.Sprint("rights of nobody: ", sid, rights))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")

@@ -208,6 +208,9 @@ func (h *Host) change(name string, x *Account, a arguments, secret string) (any,
 		return map[string]any{"dependents": append([]string{}, x.Dependents...)}, nil
 	case "remove":
 		delete(h.accounts, strings.ToLower(x.Name))
+		if len(x.Rights) > 0 {
+			h.orphans[x.SID] = x.Rights
+		}
 		for _, g := range h.groups {
 			delete(g.members, x.SID)
 		}
