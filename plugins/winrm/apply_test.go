@@ -106,7 +106,9 @@ func TestWhatAFailedGrantGaveIsTakenBack(t *testing.T) {
 	in := intent(sdk.Provision)
 	in.Role = role(t, "win-service-account")
 	in.Role.Phases = maps.Clone(in.Role.Phases)
-	in.Role.Phases[sdk.PhaseGrant] = append(slices.Clone(in.Role.Phases[sdk.PhaseGrant]), addTo+builtin+"999"+member)
+	in.Role.Phases[sdk.PhaseGrant] = append(slices.Clone(in.Role.Phases[sdk.PhaseGrant]),
+		"New-LocalGroup -Name 'Friends of %Username%'", addTo+builtin+"999"+member)
+	in.Role.Phases[sdk.PhaseRevoke] = append(slices.Clone(in.Role.Phases[sdk.PhaseRevoke]), "Remove-LocalGroup -Name 'Friends of %Username%'")
 	_, err := apply(t.Context(), target(s), in, first)
 	wantFix(t, "provision", err, sdk.ClassUnsupported)
 	if s.Host.Snapshot() != before {

@@ -190,10 +190,10 @@ func TestAHostThatDiesWhileItMakesAnAccountLeavesNothingThatIsInTheWay(t *testin
 func TestANameThatAGroupHasIsNoAccountsName(t *testing.T) {
 	t.Parallel()
 	s := emu.Start(t, emu.Options{})
-	before := s.Host.Snapshot()
 	if id := s.Host.Console("New-LocalGroup -Name 'alice'"); id != "" {
 		t.Fatal(id)
 	}
+	before := s.Host.Snapshot()
 	_, err := apply(t.Context(), target(s), intent(sdk.Provision), first)
 	wantClass(t, "provision", err, sdk.ClassExists)
 	if s.Host.Snapshot() != before {

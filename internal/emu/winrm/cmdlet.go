@@ -7,7 +7,7 @@ import (
 
 // cmdlets are those that the host has.
 var cmdlets = []string{
-	"Add-LocalGroupMember", "Remove-LocalGroupMember", "New-LocalGroup", "Set-LocalUser", "Set-Item", "Set-ItemProperty", "Get-Service",
+	"Add-LocalGroupMember", "Remove-LocalGroupMember", "New-LocalGroup", "Remove-LocalGroup", "Set-LocalUser", "Set-Item", "Set-ItemProperty", "Get-Service",
 }
 
 // role does a command of a role.
@@ -40,6 +40,14 @@ func (h *Host) cmdlet(command string) *refusal {
 		}
 		h.groups[domain+strconv.Itoa(h.next)] = &localGroup{p["Name"], map[string]bool{}}
 		h.next++
+	case "Remove-LocalGroup":
+		for sid, g := range h.groups {
+			if strings.EqualFold(g.name, p["Name"]) {
+				delete(h.groups, sid)
+				return nil
+			}
+		}
+		return refuse("GroupNotFound")
 	case "Set-LocalUser":
 		x := h.accounts[strings.ToLower(p["Name"])]
 		if x == nil {

@@ -212,6 +212,9 @@ func (h *Host) Snapshot() string {
 		c.badLogins = 0
 		lines = append(lines, fmt.Sprintf("%+v %v", c, h.groupsOf(a.SID)))
 	}
+	for sid, g := range h.groups {
+		lines = append(lines, sid+" "+g.name)
+	}
 	for sid, rights := range h.orphans {
 		lines = append(lines, fmt.Sprint("rights of nobody: ", sid, rights))
 	}
