@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -188,12 +190,14 @@ func TestVerdicts(t *testing.T) {
 	wantVerdict(t, with, "alice", second, sdk.VerdictBadCredential)
 	wantVerdict(t, with, "nobody", second, sdk.VerdictBadCredential)
 	// Of the management account itself nobody can tell, and another try would count.
-	self := target(s)
-	self.Management = sdk.Credential{Username: "alice", Password: secret(second)}
-	before := s.Host.BadLogins("alice")
-	wantVerdict(t, self, `.\alice`, second, sdk.VerdictBadCredential)
-	if n := s.Host.BadLogins("alice"); n != before+1 {
-		t.Errorf("verify of the management account made %d bad logins", n-before)
+	for _, manager := range []string{"alice", "ALICE", `.\alice`, emu.HostName + `\alice`} {
+		self := target(s)
+		self.Management = sdk.Credential{Username: manager, Password: secret(second)}
+		before := s.Host.BadLogins("alice")
+		wantVerdict(t, self, `.\alice`, second, sdk.VerdictBadCredential)
+		if n := s.Host.BadLogins("alice"); n != before+1 {
+			t.Errorf("verify of the management account %s made %d bad logins", manager, n-before)
+		}
 	}
 	if v := wantVerdict(t, with, `CORP\alice`, second, sdk.VerdictBadCredential); v.Identity != "" {
 		t.Errorf("an account of a domain was taken for %s", v.Identity)
@@ -467,6 +471,84 @@ func TestAWrongPortIsSaidToBeSo(t *testing.T) {
 			v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: "alice", Password: secret(first)})
 			if v.Kind == sdk.VerdictOK || v.Kind == sdk.VerdictBadCredential {
 				t.Errorf("verify: %q, %v", v.Kind, err)
+			}
+		})
+	}
+}
+
+// hostile answers every request of every connection with the same bytes, the last of them for ever if it should.
+func hostile(t *testing.T, words, forEver string) sdk.Target {
+	t.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				for in := bufio.NewReader(c); ; {
+					req, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					_, err = io.WriteString(c, words)
+					for forEver != "" && err == nil {
+						_, err = io.WriteString(c, forEver)
+					}
+				}
+			}()
+		}
+	}()
+	return sdk.Target{
+		Address: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, Options: map[string]string{optionAuth: authNTLM, optionLegacy: "yes"},
+		Management: sdk.Credential{Username: "helper", Password: secret(first)},
+	}
+}
+
+func TestHostileHTTPIsRefused(t *testing.T) {
+	t.Parallel()
+	refusal := func(offer string) string {
+		return "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: " + offer + "\r\nContent-Length: 0\r\n\r\n"
+	}
+	negotiate := func(message []byte) string { return refusal("Negotiate " + base64.StdEncoding.EncodeToString(message)) }
+	good := challenge([]byte{2, 0, 2, 0, 'X', 0}, []byte{0, 0, 0, 0})
+	long := strings.Repeat("x", 32<<10)
+	const head = "HTTP/1.1 200 OK\r\nContent-Type: application/soap+xml\r\n"
+	for name, c := range map[string]struct {
+		words, forEver string
+		want           sdk.Class
+	}{
+		"a head without an end":         {"HTTP/1.1 200 OK\r\n", "X: " + long + "\r\n", sdk.ClassProtocol},
+		"a line without an end":         {"HTTP/1.1 200 ", long, sdk.ClassProtocol},
+		"a body without an end":         {head + "\r\n", long, sdk.ClassProtocol},
+		"chunks without an end":         {head + "Transfer-Encoding: chunked\r\n\r\n", "8000\r\n" + long + "\r\n", sdk.ClassProtocol},
+		"a chunk that is none":          {head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "", sdk.ClassProtocol},
+		"an impossible length":          {head + "Content-Length: -7\r\n\r\n", "", sdk.ClassProtocol},
+		"two lengths":                   {head + "Content-Length: 7\r\nContent-Length: 8\r\n\r\n", "", sdk.ClassProtocol},
+		"go on, for ever":               {"HTTP/1.1 100 Continue\r\n\r\n", "", sdk.ClassProtocol},
+		"XML in XML in XML":             {head + "Content-Length: 600000\r\n\r\n" + strings.Repeat("<a>", 200000), "", sdk.ClassProtocol},
+		"a challenge that is no text":   {refusal("Negotiate !!!"), "", sdk.ClassProtocol},
+		"a challenge that is too short": {negotiate([]byte("NTLMSSP")), "", sdk.ClassProtocol},
+		"a challenge cut off":           {negotiate(good[:len(good)-4]), "", sdk.ClassProtocol},
+		"a challenge again and again":   {negotiate(good), "", sdk.ClassAuthFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tgt := hostile(t, c.words, c.forEver)
+			_, err := connector{}.Probe(t.Context(), tgt)
+			wantFix(t, "probe", err, c.want)
+			_, err = apply(t.Context(), tgt, intent(sdk.Provision), first)
+			wantFix(t, "provision", err, c.want)
+			if err != nil && strings.Contains(err.Error(), long[:64]) {
+				t.Error("the error quotes the server")
 			}
 		})
 	}

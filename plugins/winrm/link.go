@@ -52,7 +52,10 @@ type link struct {
 	loggedIn bool
 }
 
-var errGone = errors.New("the connection is gone")
+var (
+	errGone        = errors.New("the connection is gone")
+	errNoChallenge = errors.New("the server offers no NTLM")
+)
 
 // dial connects. It does not log in: that is part of the first request.
 func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
@@ -189,11 +192,14 @@ func (l *link) authorized(ctx context.Context, message string) (*reply, error) {
 		return r, err
 	}
 	challenge, err := challengeOf(r.header)
-	if err != nil {
+	if errors.Is(err, errNoChallenge) {
 		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s does not let anybody log in with NTLM", l.address).
 			WithFix("on the server set WSMan:\\localhost\\Service\\Auth\\Negotiate to true").Wrap(err)
 	}
-	proof, err := authenticate(challenge, l.binding, l.user, l.password.Reveal())
+	var proof []byte
+	if err == nil {
+		proof, err = authenticate(challenge, l.binding, l.user, l.password.Reveal())
+	}
 	if err != nil {
 		return nil, sdk.Errorf(sdk.ClassProtocol, "%s gave an NTLM challenge that cannot be answered", l.address).WithFix("%s", strangeFix).Wrap(err)
 	}
@@ -213,7 +219,7 @@ func challengeOf(h http.Header) ([]byte, error) {
 			return base64.StdEncoding.DecodeString(strings.TrimSpace(token))
 		}
 	}
-	return nil, errChallenge
+	return nil, errNoChallenge
 }
 
 // send is one HTTP exchange. After an error the connection is gone. The client of net/http is not used: it may give a connection up

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -179,6 +180,19 @@ func TestWhatIsRunToGiveARightHoldsHostileNamesAsValues(t *testing.T) {
 	rights, err = refusedRights(`.\svc`, explainFault("open a shell", faultAccessDenied, false))
 	if err != nil || !strings.HasSuffix(rights[0].Grant, ` -Member 'svc'`) || strings.Contains(rights[1].Reason, "domain") {
 		t.Errorf("%+v, %v", rights, err)
+	}
+}
+
+func TestTheDocumentationHasTheSameCommands(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/connectors/winrm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{policyGrant, shellGrant, filled(addTo+administrators+member, "NAME"), filled("New-LocalGroup -Name %Username%", "GROUP")} {
+		if !strings.Contains(string(page), "`"+command+"`") {
+			t.Errorf("it does not have %s", command)
+		}
 	}
 }
 

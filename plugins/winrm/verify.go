@@ -62,7 +62,7 @@ func refusedVerdict(ctx context.Context, t sdk.Target, c sdk.Credential) sdk.Ver
 			"or must change its password",
 	}
 	own, _ := strings.CutPrefix(c.Username, `.\`)
-	manager, _ := strings.CutPrefix(t.Management.Username, `.\`)
+	manager := t.Management.Username[strings.LastIndexByte(t.Management.Username, '\\')+1:] // with a host or a domain before it, perhaps
 	switch {
 	case manager == "", strings.EqualFold(own, manager): // which would be another failed login
 		return bad

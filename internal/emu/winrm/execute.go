@@ -62,8 +62,11 @@ func (s *Server) execute(user string, c *command) int {
 		if !h.mayLock(user) {
 			return c.fail("UnauthorizedAccessException", codeDenied)
 		}
-		release := h.take(args.Lock, c.stop)
-		if release == nil {
+		release, alive := h.take(args.Lock, c.stop)
+		switch {
+		case !alive:
+			return stopped
+		case release == nil:
 			return c.fail("ReeveBusy", codeException)
 		}
 		defer release()

@@ -46,9 +46,9 @@ func (h *Host) stall(name string, stop <-chan struct{}) bool {
 // Waits has a value when a script has begun to wait for another one.
 func (h *Host) Waits() <-chan struct{} { return h.waits }
 
-// take is the model of the part "lock" of scripts: a file that is open for one process. release is nil if it was not to be had in time or
-// the process was stopped.
-func (h *Host) take(lock string, stop <-chan struct{}) (release func()) {
+// take is the model of the part "lock" of scripts: a file that is open for one process. release is nil if it was not to be had in time;
+// alive is false if the process was stopped meanwhile.
+func (h *Host) take(lock string, stop <-chan struct{}) (release func(), alive bool) {
 	limit := time.NewTimer(h.LockWait)
 	defer limit.Stop()
 	for {
@@ -63,7 +63,7 @@ func (h *Host) take(lock string, stop <-chan struct{}) (release func()) {
 				delete(h.locks, lock)
 				h.mu.Unlock()
 				close(mine)
-			}
+			}, true
 		}
 		h.mu.Unlock()
 		select {
@@ -73,9 +73,9 @@ func (h *Host) take(lock string, stop <-chan struct{}) (release func()) {
 		select {
 		case <-taken:
 		case <-limit.C:
-			return nil
+			return nil, true
 		case <-stop:
-			return nil
+			return nil, false
 		}
 	}
 }
