@@ -115,8 +115,8 @@ func TestWhatAFailedGrantGaveIsTakenBack(t *testing.T) {
 		t.Errorf("left: %s", s.Host.Snapshot())
 	}
 	// What cannot be taken back is told.
-	for script, word := range map[string]string{"right": "revoke-", "remove": "the account alice"} {
-		undoing := false
+	for _, c := range [][2]string{{"right", "revoke-"}, {"remove", "the account alice"}} {
+		script, word, undoing := c[0], c[1], false
 		s.Host.BeforeScript = func(name string) string {
 			undoing = undoing || name == "role"
 			if undoing && name == script {
