@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/reeve-pam/reeve/agent/logship"
@@ -44,6 +45,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 	})
 	if err != nil {
 		v = sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}
+		if e, ok := errors.AsType[*sdk.Error](err); ok {
+			v.Message, v.Fix = e.Message, e.Fix
+		}
 		switch sdk.ClassOf(err) {
 		case sdk.ClassUnreachable:
 			v.Kind = sdk.VerdictUnreachable
@@ -55,6 +59,7 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 		r.failed++
 	}
 	r.logins = append(r.logins, &agentv1.LoginAttempt{Slot: slot, Secret: o.sealed.Secret, Version: o.sealed.Version, Verdict: string(v.Kind)})
+	r.verdict = v
 	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s %s",
 		r.work.GetAccountUsername(), slot, o.sealed.Version, v.Kind, v.Message))
 	return v.Kind, r.w.at("after-verify")
@@ -65,6 +70,14 @@ func (r *run) budget() int {
 		return n
 	}
 	return defaultBudget
+}
+
+// said is a verdict in words.
+func said(v sdk.Verdict) string {
+	if v.Message == "" {
+		return string(v.Kind)
+	}
+	return string(v.Kind) + " (" + v.Message + ")"
 }
 
 // classOfVerdict is the class of a failure that a login showed.
@@ -96,7 +109,7 @@ func (r *run) untried(which string, v sdk.VerdictKind) *agentv1.Result {
 		res.Fix = "find out why the host's key has changed; if it is right, approve the new one with: reeve asset trust"
 		return res
 	}
-	return notDone(loginClass(v), "the "+which+" secret cannot be tried: "+string(v), "")
+	return notDone(loginClass(v), "the "+which+" secret cannot be tried: "+said(r.verdict), r.verdict.Fix)
 }
 
 // undecided reports whether a verdict says nothing about the secret: only ok and

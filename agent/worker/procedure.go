@@ -111,9 +111,13 @@ func (r *run) verify(ctx context.Context) (*agentv1.Result, error) {
 	case last == verdictNone:
 		return notDone(reeve.ClassInvalid, "the job has no secret to log in with", ""), nil
 	case last == sdk.VerdictUnknown:
-		return notDone(reeve.ClassProtocol, "the logins showed nothing that could be understood", "see the job's log"), nil
+		fix := r.verdict.Fix
+		if fix == "" {
+			fix = "see the job's log"
+		}
+		return notDone(reeve.ClassProtocol, "the logins showed nothing that could be understood: "+said(r.verdict), fix), nil
 	default:
-		return notDone(classOfVerdict(last), "no secret of this job logs in: "+string(last), ""), nil
+		return notDone(classOfVerdict(last), "no secret of this job logs in: "+said(r.verdict), r.verdict.Fix), nil
 	}
 }
 
@@ -215,7 +219,9 @@ func (r *run) rotate(ctx context.Context) (*agentv1.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if undecided(last) {
+	if last == sdk.VerdictMustChange {
+		r.log.Write(logship.Info, "login", "info", "the target asks for another password, which it gets")
+	} else if undecided(last) {
 		return r.untried("old", last), nil
 	}
 	if worked == "" && r.slot("current") != nil {
