@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,7 @@ type group struct {
 type host struct {
 	Me       string    `json:"me"` // SID of the management account
 	DC       bool      `json:"dc"`
+	Now      int64     `json:"now"` // by the host's clock
 	Accounts []account `json:"accounts"`
 }
 
@@ -51,6 +53,18 @@ func mark(accountID string) string {
 		m = "reeve sha256 " + hex.EncodeToString(sum[:16])
 	}
 	return m
+}
+
+// temporary is the name that an account has while it is made. Nobody else gives it, so an account that has it is ours, even without a mark.
+func temporary(accountID string) string {
+	sum := sha256.Sum256([]byte(accountID))
+	return "reeve-" + hex.EncodeToString(sum[:7]) // as long as a name may be
+}
+
+// lockOf is what the scripts that work on an account have for a lock, whatever the letters' case.
+func lockOf(account string) string {
+	sum := sha256.Sum256([]byte(strings.ToLower(account)))
+	return "reeve-" + hex.EncodeToString(sum[:8]) + ".lock"
 }
 
 // builtIn tells accounts that Windows makes and needs: Administrator, Guest, DefaultAccount, WDAGUtilityAccount.
@@ -103,11 +117,13 @@ func seconds(t time.Time) int64 {
 	return t.Unix()
 }
 
-// read asks the host about one account, or about all.
-func (s *shell) read(ctx context.Context, name string) (*host, error) {
+// read asks the host about one account, or about all. More arguments may be given, and names of other accounts among them.
+func (s *shell) read(ctx context.Context, name string, more map[string]any) (*host, error) {
 	const what = "read the host's accounts"
+	args := map[string]any{"account": name}
+	maps.Copy(args, more)
 	var h host
-	failed, err := s.call(ctx, what, scriptRead, map[string]any{"account": name}, sdk.Secret{}, &h)
+	failed, err := s.call(ctx, what, scriptRead, args, sdk.Secret{}, &h)
 	if err != nil {
 		return nil, err
 	}
@@ -118,12 +134,25 @@ func (s *shell) read(ctx context.Context, name string) (*host, error) {
 		return nil, sdk.Errorf(sdk.ClassUnsupported, "the host is a domain controller: it has no local accounts").
 			WithFix("make it an asset of the connector ad")
 	}
-	for i, a := range h.Accounts {
-		if a.Name == "" || !strings.HasPrefix(a.SID, "S-1-") || name != "" && (i > 0 || !strings.EqualFold(a.Name, name)) {
-			return nil, sdk.Errorf(sdk.ClassProtocol, "%s: the answer is not about what was asked for", what)
+	seen := map[string]bool{}
+	for _, a := range h.Accounts {
+		asked := name == "" || strings.EqualFold(a.Name, name) || a.Name != "" && a.Name == args["temporary"]
+		if a.Name == "" || !strings.HasPrefix(a.SID, "S-1-") || !asked || seen[strings.ToLower(a.Name)] {
+			return nil, sdk.Errorf(sdk.ClassProtocol, "%s: the answer is not about what was asked for", what).WithFix("%s", strangeFix)
 		}
+		seen[strings.ToLower(a.Name)] = true
 	}
 	return &h, nil
+}
+
+// named finds an account in an answer.
+func (h *host) named(name string) *account {
+	for i := range h.Accounts {
+		if strings.EqualFold(h.Accounts[i].Name, name) {
+			return &h.Accounts[i]
+		}
+	}
+	return nil
 }
 
 // Inspect implements sdk.Inspector.
@@ -133,14 +162,11 @@ func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Fa
 		return sdk.Facts{}, err
 	}
 	defer s.close()
-	h, err := s.read(ctx, name)
+	h, err := s.read(ctx, name, nil)
 	if err != nil {
 		return sdk.Facts{}, err
 	}
-	if len(h.Accounts) == 0 {
-		return facts(name, nil), nil
-	}
-	return facts(name, &h.Accounts[0]), nil
+	return facts(name, h.named(name)), nil
 }
 
 // Discover implements sdk.Discoverer.
@@ -150,7 +176,7 @@ func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Fact
 		return err
 	}
 	defer s.close()
-	h, err := s.read(ctx, "")
+	h, err := s.read(ctx, "", nil)
 	if err != nil {
 		return err
 	}

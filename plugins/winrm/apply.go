@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,11 +17,13 @@ type work struct {
 	password sdk.Secret
 	note     func(string) // a line for the live log
 
-	me      string   // SID of the management account
-	account *account // as it was found or made; nil: it is not there
-	found   bool     // it was there when the work began
-	created bool     // it was made by this very call
-	residue []string
+	me       string   // SID of the management account
+	account  *account // as it was found or made; nil: it is not there
+	half     *account // what an attempt left that died while it made the account
+	found    bool     // it was there when the work began
+	created  bool     // it was made by this very call
+	granting bool     // commands of its role have been begun
+	residue  []string
 }
 
 // Apply implements sdk.Provisioner.
@@ -50,6 +53,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	for _, step := range steps {
 		w.note = func(m string) { progress(sdk.Event{Step: step.ID, State: sdk.StepInfo, Message: m}) }
 		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
+		w.granting = w.granting || strings.HasPrefix(step.ID, string(sdk.PhaseGrant)+"-")
 		done, err := step.do(ctx, w)
 		if err != nil {
 			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
@@ -70,18 +74,25 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 
 // find reads the account and refuses to go on with somebody else's. From then on it is worked on by its SID.
 func (w *work) find(ctx context.Context) error {
-	h, err := w.read(ctx, w.in.Account)
+	more := map[string]any{"lock": lockOf(w.in.Account)}
+	if w.in.AccountID != "" {
+		more["temporary"] = temporary(w.in.AccountID)
+	}
+	h, err := w.read(ctx, w.in.Account, more)
 	if err != nil {
 		return err
 	}
-	w.account, w.me = nil, h.Me
-	if len(h.Accounts) == 0 {
+	w.account, w.half, w.me = nil, nil, h.Me
+	if w.in.AccountID != "" {
+		w.half = h.named(temporary(w.in.AccountID))
+	}
+	a := h.named(w.in.Account)
+	if a == nil {
 		if w.in.Action != sdk.Provision && w.in.Action != sdk.Deprovision {
 			return sdk.Errorf(sdk.ClassNotFound, "there is no account %s", w.in.Account).WithFix("provision it again")
 		}
 		return nil
 	}
-	a := &h.Accounts[0]
 	switch {
 	case w.in.Identity != "" && a.SID != w.in.Identity:
 		return sdk.Errorf(sdk.ClassExists, "the account %s is %s and not %s: it is another account", a.Name, a.SID, w.in.Identity).
@@ -93,22 +104,11 @@ func (w *work) find(ctx context.Context) error {
 		return sdk.Errorf(sdk.ClassInvalid, "%s is the management account; without it nothing more can be done", a.Name).
 			WithFix("give the asset another management account first")
 	case w.in.Action != sdk.Rotate && a.builtIn():
-		return sdk.Errorf(sdk.ClassInvalid, "%s is an account of Windows itself (%s), of which only the password may be changed", a.Name, a.SID)
+		return sdk.Errorf(sdk.ClassInvalid, "%s is an account of Windows itself (%s), of which only the password may be changed", a.Name, a.SID).
+			WithFix("choose another account")
 	}
 	w.account = a
 	return nil
-}
-
-// undo removes an account that this call made and could not finish. Anything else, and an account whose fate is unknown, stays for
-// the next try.
-func (w *work) undo(ctx context.Context, cause error) error {
-	if !w.created || w.broken || sdk.ClassOf(cause) == sdk.ClassUnknownOutcome || ctx.Err() != nil {
-		return cause
-	}
-	if err := w.change(ctx, "remove the unfinished account", scriptRemove, nil, sdk.Secret{}, &struct{}{}); err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
-	}
-	return cause
 }
 
 // readBack reads the facts and checks that the intent is true.
@@ -127,7 +127,7 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 	case sdk.Disable:
 		ok = ok && a != nil && !a.Enabled
 	case sdk.Deprovision:
-		ok = ok && a == nil
+		ok = ok && a == nil && w.half == nil
 	}
 	if !ok || !w.memberships() {
 		return sdk.Facts{}, sdk.Errorf(sdk.ClassUnknownOutcome,
@@ -157,17 +157,19 @@ func (w *work) memberships() bool {
 // change runs a script on the account, by its SID.
 func (w *work) change(ctx context.Context, what string, sc script, args map[string]any, secret sdk.Secret, result any) error {
 	failed, err := w.try(ctx, what, sc, args, secret, result)
-	if err == nil && failed != nil {
-		err = failed.explain(what)
+	switch {
+	case err != nil || failed == nil:
+		return err
+	case w.in.Action == sdk.Deprovision && failed.identifier() == "UserNotFound": // somebody was faster; reading back decides
+		w.account = nil
+		return nil
 	}
-	return err
+	return failed.explain(what)
 }
 
 func (w *work) try(ctx context.Context, what string, sc script, args map[string]any, secret sdk.Secret, result any) (*scriptError, error) {
-	all := map[string]any{}
-	for k, v := range args {
-		all[k] = v
-	}
+	all := map[string]any{"lock": lockOf(w.in.Account)}
+	maps.Copy(all, args)
 	if w.account != nil {
 		all["sid"] = w.account.SID
 	}
@@ -177,6 +179,9 @@ func (w *work) try(ctx context.Context, what string, sc script, args map[string]
 func (w *work) create(ctx context.Context, _ sdk.Step, args map[string]any) (bool, error) {
 	if w.account != nil {
 		return false, nil
+	}
+	if err := w.clear(ctx); err != nil {
+		return false, err
 	}
 	var made struct {
 		SID string `json:"sid"`
@@ -203,6 +208,20 @@ func (w *work) create(ctx context.Context, _ sdk.Step, args map[string]any) (boo
 	w.account = &account{Name: w.in.Account, SID: made.SID}
 	w.created = true
 	return true, nil
+}
+
+// clear removes what an attempt left that died while it made the account.
+func (w *work) clear(ctx context.Context) error {
+	if w.half == nil {
+		return nil
+	}
+	args := map[string]any{"sid": w.half.SID, "lock": lockOf(w.in.Account)}
+	const what = "remove what an earlier attempt left"
+	failed, err := w.call(ctx, what, scriptRemove, args, sdk.Secret{}, &struct{}{})
+	if err == nil && failed != nil && failed.identifier() != "UserNotFound" {
+		err = failed.explain(what)
+	}
+	return err
 }
 
 func (w *work) setPassword(ctx context.Context, _ sdk.Step, args map[string]any) (bool, error) {
@@ -273,21 +292,17 @@ func (w *work) dependents(ctx context.Context, _ sdk.Step, args map[string]any) 
 }
 
 func (w *work) remove(ctx context.Context, _ sdk.Step, args map[string]any) (bool, error) {
+	if err := w.clear(ctx); err != nil {
+		return false, err
+	}
 	if w.account == nil {
-		return false, nil
+		return w.half != nil, nil
 	}
 	var r struct {
 		ProfileLeft bool `json:"profileleft"`
 	}
-	what := "remove the account"
-	failed, err := w.try(ctx, what, scriptRemove, args, sdk.Secret{}, &r)
-	switch {
-	case err != nil:
+	if err := w.change(ctx, "remove the account", scriptRemove, args, sdk.Secret{}, &r); err != nil || w.account == nil {
 		return false, err
-	case failed != nil && failed.identifier() == "UserNotFound": // somebody was faster; reading back decides
-		return false, nil
-	case failed != nil:
-		return false, failed.explain(what)
 	}
 	if r.ProfileLeft {
 		w.residue = append(w.residue, "the profile of "+w.in.Account+" ("+w.account.SID+") could not be removed")
@@ -302,7 +317,7 @@ var absent = []string{"MemberNotFound", "PrincipalNotFound", "UserNotFound", "Gr
 func roleCommand(phase sdk.Phase) doing {
 	return func(w *work, ctx context.Context, s sdk.Step, args map[string]any) (bool, error) {
 		taking := phase == sdk.PhaseRevoke || phase == sdk.PhaseRemove
-		if taking && !w.found {
+		if taking && !w.found && !w.created {
 			return false, nil
 		}
 		failed, err := w.try(ctx, s.ID, scriptRole, args, sdk.Secret{}, &struct{}{})

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +96,40 @@ func TestARoleThatTheHostRefusesLeavesNoAccount(t *testing.T) {
 				t.Error("an account that was there is gone")
 			}
 		})
+	}
+}
+
+func TestWhatAFailedGrantGaveIsTakenBack(t *testing.T) {
+	t.Parallel()
+	s := emu.Start(t, emu.Options{})
+	before := s.Host.Snapshot()
+	in := intent(sdk.Provision)
+	in.Role = role(t, "win-service-account")
+	in.Role.Phases = maps.Clone(in.Role.Phases)
+	in.Role.Phases[sdk.PhaseGrant] = append(slices.Clone(in.Role.Phases[sdk.PhaseGrant]),
+		"New-LocalGroup -Name 'Friends of %Username%'", addTo+builtin+"999"+member)
+	in.Role.Phases[sdk.PhaseRevoke] = append(slices.Clone(in.Role.Phases[sdk.PhaseRevoke]), "Remove-LocalGroup -Name 'Friends of %Username%'")
+	_, err := apply(t.Context(), target(s), in, first)
+	wantFix(t, "provision", err, sdk.ClassUnsupported)
+	if s.Host.Snapshot() != before {
+		t.Errorf("left: %s", s.Host.Snapshot())
+	}
+	// What cannot be taken back is told.
+	for _, c := range [][2]string{{"right", "revoke-"}, {"remove", "the account alice"}} {
+		script, word, undoing := c[0], c[1], false
+		s.Host.BeforeScript = func(name string) string {
+			undoing = undoing || name == "role"
+			if undoing && name == script {
+				return "AccessDenied"
+			}
+			return ""
+		}
+		_, err := apply(t.Context(), target(s), in, first)
+		e, _ := errors.AsType[*sdk.Error](err)
+		if e == nil || !strings.Contains(e.Details["residue"], word) || e.Fix == "" {
+			t.Errorf("%s that is refused: %+v", script, e)
+		}
+		s.Host.BeforeScript = nil
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -21,6 +22,9 @@ const (
 		"its password: WinRM answers all of these alike"
 	shellFix     = "close some, or raise WSMan:\\localhost\\Shell\\MaxShellsPerUser"
 	operationFix = "raise WSMan:\\localhost\\Service\\MaxConcurrentOperationsPerUser"
+	strangeFix   = "look what answers at that address: WinRM, or something in between; if it is WinRM, try again and look at its event log"
+	unknownFix   = "look what became of the account, then try again"
+	waitFix      = "try again later; if it stays so, look what keeps WinRM busy on the server"
 	useFix       = "make it a member of Administrators; for a local account other than the built-in Administrator also set " +
 		"LocalAccountTokenFilterPolicy to 1 (HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System)"
 )
@@ -39,14 +43,16 @@ type meaning struct {
 const (
 	faultAccessDenied = 5
 	faultTimedOut     = 0x80338029 // nothing was printed in the time we asked for
+	faultNoShells     = 0x803381AC // ERROR_WSMAN_REMOTESHELLS_NOT_ALLOWED
 )
 
 var faults = map[uint32]meaning{
 	faultAccessDenied: {sdk.ClassNotPermitted, "the account may not use WinRM", useFix},
+	faultNoShells:     {sdk.ClassNotPermitted, "the host lets nobody have a shell", "allow it: " + shellGrant},
 	0x803381A5:        {sdk.ClassBusy, "the account has too many shells open", shellFix},
 	0x803381A6:        {sdk.ClassBusy, "the account has too many operations under way", operationFix},
-	0x803381A7:        {sdk.ClassBusy, "the account has used up its quota", ""},
-	0x803381A8:        {sdk.ClassBusy, "the server's load is over its quota", ""},
+	0x803381A7:        {sdk.ClassBusy, "the account has used up its quota", waitFix},
+	0x803381A8:        {sdk.ClassBusy, "the server's load is over its quota", waitFix},
 	0x803381AB:        {sdk.ClassBusy, "too many accounts have shells open", "raise WSMan:\\localhost\\Shell\\MaxConcurrentUsers"},
 	0x803381E4:        {sdk.ClassBusy, "the account has too many shells open", shellFix},
 	0x803381E8:        {sdk.ClassBusy, "the account has too many operations under way", operationFix},
@@ -54,6 +60,9 @@ var faults = map[uint32]meaning{
 	0x80338012:        {sdk.ClassBusy, "WinRM does not answer", "look at the service WinRM on the server"},
 	14:                {sdk.ClassBusy, "the server has no memory left for it", "raise WSMan:\\localhost\\Shell\\MaxMemoryPerShellMB"},
 }
+
+// languageMode is what scripts say where PowerShell may not use its full language.
+const languageMode = "ReeveLanguageMode"
 
 // identifiers of errors of Microsoft.PowerShell.LocalAccounts and PowerShell itself.
 var identifiers = map[string]meaning{
@@ -65,8 +74,16 @@ var identifiers = map[string]meaning{
 	"PrincipalNotFound": {sdk.ClassNotFound, "the account is not there", "provision it again"},
 	"GroupNotFound":     {sdk.ClassUnsupported, "the host has no such group", "choose another role, or add what makes the group (a role or feature of Windows)"},
 	"InvalidName":       {sdk.ClassInvalid, "the host does not take the name", "choose another name"},
-	"InUse":             {sdk.ClassBusy, "the account is in use", ""},
-	"ReeveExitStatus":   {sdk.ClassInvalid, "a program of the command ended with a status other than 0", "correct the role's command"},
+	"InUse":             {sdk.ClassBusy, "the account is in use", "try again later"},
+	"ReeveBusy": {
+		sdk.ClassBusy, "another script of Reeve has been at work on the account for ten seconds and more",
+		"try again later; if it stays so, end the powershell.exe that hangs on the host",
+	},
+	languageMode: {
+		sdk.ClassNotPermitted, "a policy of the host constrains PowerShell",
+		"let the management account use PowerShell's full language: look at AppLocker's and WDAC's policies",
+	},
+	"ReeveExitStatus": {sdk.ClassInvalid, "a program of the command ended with a status other than 0", "correct the role's command"},
 	"IncludeUserNameRequiresElevation": {
 		sdk.ClassNotPermitted, "the management account's login has no administrator's rights", useFix,
 	},
@@ -113,34 +130,41 @@ func (e *scriptError) explain(what string) *sdk.Error {
 		WithFix("look the number up in Windows' documentation (System Error Codes, HRESULT)")
 }
 
+// faultCode is the number of a fault of WinRM, as the cause of an error.
+type faultCode uint32
+
+func (f faultCode) Error() string {
+	return "WinRM answered with fault " + strconv.FormatUint(uint64(f), 10)
+}
+
 // explainFault is what a fault of WinRM means.
 func explainFault(what string, code uint32, sent bool) error {
 	if m, ok := faults[code]; ok {
-		class := m.class
+		class, fix := m.class, m.fix
 		if sent {
-			class = sdk.ClassUnknownOutcome
+			class, fix = sdk.ClassUnknownOutcome, unknownFix
 		}
-		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: m.fix}
+		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: fix, Err: faultCode(code)}
 	}
 	return strange(what, sent, "WinRM answered with fault %d", code)
 }
 
 // strange is an answer nobody foresaw. After a change was sent it says nothing about that.
 func strange(what string, sent bool, format string, args ...any) error {
-	class := sdk.ClassProtocol
+	class, fix := sdk.ClassProtocol, strangeFix
 	if sent {
-		class = sdk.ClassUnknownOutcome
+		class, fix = sdk.ClassUnknownOutcome, unknownFix
 	}
-	return sdk.Errorf(class, "%s: %s", what, fmt.Sprintf(format, args...))
+	return sdk.Errorf(class, "%s: %s", what, fmt.Sprintf(format, args...)).WithFix("%s", fix)
 }
 
 // failure is a request without an answer. sent says whether a change may have been sent.
 func failure(ctx context.Context, what string, err error, sent bool) error {
 	switch {
 	case sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).WithFix("%s", unknownFix).Wrap(err)
 	case errors.Is(err, errTooLarge):
-		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer has more than %d bytes", what, maxAnswer).Wrap(err)
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer has more than %d bytes", what, maxAnswer).WithFix("%s", strangeFix).Wrap(err)
 	case errors.Is(err, errNotHTTP):
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer is no HTTP", what).WithFix("check the port: WinRM has 5986 with TLS").Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/Azure/go-ntlmssp"
 
@@ -29,6 +30,7 @@ func TestConformance(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	tasks(s)
 	var names atomic.Int64
 	sdktest.Run(t, sdktest.Config{
 		Binary:         program,
@@ -47,6 +49,22 @@ func TestConformance(t *testing.T) {
 			s.Host.Add(emu.Account{Name: name, Password: password, Enabled: true, Description: "theirs"})
 			return nil
 		},
+		Session: func(ctx context.Context, name, password string) (func(), error) {
+			if ok, err := plainLogin(ctx, s, name, password); !ok || err != nil {
+				return nil, fmt.Errorf("log in: %t, %w", ok, err)
+			}
+			s.Host.Change(name, func(a *emu.Account) { a.Sessions++ })
+			return func() {}, nil
+		},
+		States:       hooks(s),
+		FailedLogins: func(_ context.Context, name string) (int, error) { return s.Host.BadLogins(name), nil },
+		RefusedRole: sdk.Role{Name: "refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant:  {giveRight + "SeServiceLogonRight" + who, addTo + builtin + "555" + member, addTo + builtin + "999" + member},
+			sdk.PhaseRevoke: {takeRight + "SeServiceLogonRight" + who},
+		}},
+		Commands: &sdktest.Commands{
+			Speak: "speak", Stdout: "spoken", Stderr: "a warning", Status: 3, Pause: "pause", Large: "large", LargeEnd: "the end",
+		},
 		Snapshot: func(context.Context) (string, error) { return s.Host.Snapshot(), nil },
 		Settle:   func(context.Context) error { s.EndShells(); return nil },
 	})
@@ -54,6 +72,42 @@ func TestConformance(t *testing.T) {
 		if strings.Contains(line, "Aa1.") { // how the kit's passwords begin
 			t.Error("a password is in a command line or a script")
 		}
+	}
+}
+
+// hooks are the kit's for accounts that refuse their right password.
+func hooks(s *emu.Server) map[sdktest.State]sdktest.StateHook {
+	all := map[sdktest.State]sdktest.StateHook{}
+	for kind, set := range states {
+		all[sdktest.State(kind)] = sdktest.StateHook{
+			Set:    func(_ context.Context, name string) error { return set(s, name) },
+			Hidden: "WinRM answers every login that it refuses with HTTP status 401 and nothing else",
+		}
+	}
+	return all
+}
+
+// tasks are what the kit runs.
+func tasks(s *emu.Server) {
+	s.Host.Tasks["speak"] = func(stdout, stderr func(string), _ <-chan struct{}) int {
+		stdout("spoken\r\n")
+		stderr("a warning\r\n")
+		return 3
+	}
+	s.Host.Tasks["pause"] = func(stdout, _ func(string), stop <-chan struct{}) int {
+		stdout("paused\r\n")
+		select {
+		case <-stop:
+		case <-time.After(30 * time.Second):
+		}
+		return 0
+	}
+	s.Host.Tasks["large"] = func(stdout, _ func(string), _ <-chan struct{}) int {
+		for range 3000 {
+			stdout(strings.Repeat("x", 80) + "\r\n")
+		}
+		stdout("the end\r\n")
+		return 0
 	}
 }
 

@@ -98,11 +98,23 @@ func wantClass(t testing.TB, what string, err error, want sdk.Class) {
 	}
 }
 
+// wantFix is wantClass for errors that also say what to do.
+func wantFix(t testing.TB, what string, err error, want sdk.Class) {
+	t.Helper()
+	wantClass(t, what, err, want)
+	if e, _ := errors.AsType[*sdk.Error](err); e == nil || e.Message == "" || e.Fix == "" {
+		t.Errorf("%s: the error does not say what to do: %+v", what, e)
+	}
+}
+
 func wantVerdict(t testing.TB, tgt sdk.Target, name, password string, want sdk.VerdictKind) sdk.Verdict {
 	t.Helper()
 	v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: name, Password: secret(password)})
 	if err != nil || v.Kind != want {
 		t.Errorf("verify %s: %q (%s), %v; want %q", name, v.Kind, v.Message, err, want)
+	}
+	if v.Kind != sdk.VerdictOK && (v.Message == "" || v.Fix == "") {
+		t.Errorf("verify %s: the verdict does not say what to do: %+v", name, v)
 	}
 	return v
 }

@@ -52,7 +52,10 @@ type link struct {
 	loggedIn bool
 }
 
-var errGone = errors.New("the connection is gone")
+var (
+	errGone        = errors.New("the connection is gone")
+	errNoChallenge = errors.New("the server offers no NTLM")
+)
 
 // dial connects. It does not log in: that is part of the first request.
 func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
@@ -64,7 +67,7 @@ func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
 		password: c.Password,
 	}
 	if c.Password.Empty() {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "%s has no password to log in with", c.Username)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "%s has no password to log in with", c.Username).WithFix("give it a password; keys are not understood")
 	}
 	if legacy && l.auth == authBasic {
 		return nil, sdk.Errorf(sdk.ClassInvalid, "without TLS, basic would send the password itself over the network").
@@ -145,7 +148,7 @@ func (l *link) read(what string, r *reply, sent bool) (*envelope, error) {
 	case http.StatusUnauthorized:
 		return nil, sdk.Errorf(sdk.ClassAuthFailed, "%s refused the login of %s", l.address, l.user).WithFix("%s", loginFix)
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		return nil, sdk.Errorf(sdk.ClassBusy, "%s: WinRM on %s is too busy (HTTP status %d)", what, l.address, r.status)
+		return nil, sdk.Errorf(sdk.ClassBusy, "%s: WinRM on %s is too busy (HTTP status %d)", what, l.address, r.status).WithFix("%s", waitFix)
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s is no WinRM service (HTTP status %d)", l.address, r.status).
 			WithFix("check the port: WinRM has 5986 with TLS")
@@ -189,13 +192,16 @@ func (l *link) authorized(ctx context.Context, message string) (*reply, error) {
 		return r, err
 	}
 	challenge, err := challengeOf(r.header)
-	if err != nil {
+	if errors.Is(err, errNoChallenge) {
 		return nil, sdk.Errorf(sdk.ClassUnsupported, "%s does not let anybody log in with NTLM", l.address).
 			WithFix("on the server set WSMan:\\localhost\\Service\\Auth\\Negotiate to true").Wrap(err)
 	}
-	proof, err := authenticate(challenge, l.binding, l.user, l.password.Reveal())
+	var proof []byte
+	if err == nil {
+		proof, err = authenticate(challenge, l.binding, l.user, l.password.Reveal())
+	}
 	if err != nil {
-		return nil, sdk.Errorf(sdk.ClassProtocol, "%s gave an NTLM challenge that cannot be answered", l.address).Wrap(err)
+		return nil, sdk.Errorf(sdk.ClassProtocol, "%s gave an NTLM challenge that cannot be answered", l.address).WithFix("%s", strangeFix).Wrap(err)
 	}
 	r, err = l.send(ctx, message, "Negotiate "+base64.StdEncoding.EncodeToString(proof))
 	l.loggedIn = err == nil && r.status != http.StatusUnauthorized
@@ -213,7 +219,7 @@ func challengeOf(h http.Header) ([]byte, error) {
 			return base64.StdEncoding.DecodeString(strings.TrimSpace(token))
 		}
 	}
-	return nil, errChallenge
+	return nil, errNoChallenge
 }
 
 // send is one HTTP exchange. After an error the connection is gone. The client of net/http is not used: it may give a connection up

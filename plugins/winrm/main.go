@@ -10,10 +10,11 @@ func main() { sdk.Serve(connector{}) }
 type connector struct{}
 
 var (
-	_ sdk.Prober      = connector{}
-	_ sdk.Provisioner = connector{}
-	_ sdk.Verifier    = connector{}
-	_ sdk.Inspector   = connector{}
-	_ sdk.Discoverer  = connector{}
-	_ sdk.Runner      = connector{}
+	_ sdk.Prober        = connector{}
+	_ sdk.Provisioner   = connector{}
+	_ sdk.Verifier      = connector{}
+	_ sdk.Inspector     = connector{}
+	_ sdk.Discoverer    = connector{}
+	_ sdk.Runner        = connector{}
+	_ sdk.RightsChecker = connector{}
 )

@@ -47,11 +47,12 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 	switch in.Action {
 	case sdk.Provision:
 		if in.AccountID == "" {
-			return nil, sdk.Errorf(sdk.ClassInvalid, "an account is made only for an account id, which marks it on the host")
+			return nil, sdk.Errorf(sdk.ClassInvalid, "an account is made only for an account id, which marks it on the host").WithFix("give one")
 		}
 		create := b.step("create", "Make sure that the account exists; a new one is disabled until its rights are in place", scriptCreate,
 			map[string]any{
-				"account": in.Account, "description": mark(in.AccountID), "fullname": in.Comment, "expires": seconds(in.ExpiresAt),
+				"account": in.Account, "temporary": temporary(in.AccountID), "description": mark(in.AccountID), "fullname": in.Comment,
+				"expires": seconds(in.ExpiresAt),
 			}, (*work).create)
 		create.Command += " " + mask
 		create.Compensation = command(scriptRemove, name)

@@ -19,6 +19,11 @@ type system struct {
 	Admin      bool   `json:"admin"`    // the login has an administrator's rights
 	Local      bool   `json:"local"`    // the management account is the host's own
 	Filtered   bool   `json:"filtered"` // local administrators log in without their rights
+	Member     bool   `json:"member"`   // the management account is an administrator, with or without the rights
+	SID        string `json:"sid"`      // of the management account
+
+	NoGroups   []string `json:"nogroups"` // those of the wanted that are not there
+	NoCommands []string `json:"nocommands"`
 }
 
 // Probe implements sdk.Prober.
@@ -28,23 +33,15 @@ func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, erro
 		return sdk.Fingerprint{}, err
 	}
 	defer s.close()
-	const what = "ask what the host is"
-	var sys system
-	failed, err := s.call(ctx, what, scriptProbe, map[string]any{}, sdk.Secret{}, &sys)
+	sys, failed, err := s.system(ctx, wanted{Groups: []string{}, Commands: []string{}})
 	if err != nil {
 		return sdk.Fingerprint{}, err
 	}
-	switch {
-	case failed != nil:
-		return sdk.Fingerprint{}, failed.explain(what)
-	case sys.DC:
-		return sdk.Fingerprint{}, sdk.Errorf(sdk.ClassUnsupported, "the host is a domain controller: it has no local accounts").
-			WithFix("make it an asset of the connector ad")
-	case !sys.Module:
-		return sdk.Fingerprint{}, sdk.Errorf(sdk.ClassUnsupported, "the host's PowerShell %s cannot manage local accounts", printable(sys.PowerShell)).
-			WithFix("install Windows Management Framework 5.1; Windows Server 2016 and later have it")
-	case sys.Version == "":
-		return sdk.Fingerprint{}, sdk.Errorf(sdk.ClassProtocol, "%s: the answer names no version", what)
+	if failed != nil {
+		return sdk.Fingerprint{}, failed.explain(askWhat)
+	}
+	if err := sys.served(); err != nil {
+		return sdk.Fingerprint{}, err
 	}
 	f := sdk.Fingerprint{
 		Product: "windows",
@@ -55,12 +52,37 @@ func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, erro
 		},
 	}
 	if !sys.Admin {
-		f.MissingRights = append(f.MissingRights, "a login with the rights of Administrators (S-1-5-32-544)")
-		if sys.Local && sys.Filtered {
-			f.MissingRights = append(f.MissingRights, `HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System: LocalAccountTokenFilterPolicy = 1`)
+		for _, r := range sys.rights() {
+			if !r.Held {
+				f.MissingRights = append(f.MissingRights, r.Name)
+			}
 		}
 	}
 	return f, nil
+}
+
+const askWhat = "ask what the host is"
+
+// system asks what the host is, and what it lacks of what a role wants.
+func (s *shell) system(ctx context.Context, w wanted) (*system, *scriptError, error) {
+	var sys system
+	failed, err := s.call(ctx, askWhat, scriptProbe, w, sdk.Secret{}, &sys)
+	return &sys, failed, err
+}
+
+// served refuses hosts that this connector is not for.
+func (sys *system) served() error {
+	switch {
+	case sys.DC:
+		return sdk.Errorf(sdk.ClassUnsupported, "the host is a domain controller: it has no local accounts").
+			WithFix("make it an asset of the connector ad")
+	case !sys.Module:
+		return sdk.Errorf(sdk.ClassUnsupported, "the host's PowerShell %s cannot manage local accounts", printable(sys.PowerShell)).
+			WithFix("install Windows Management Framework 5.1; Windows Server 2016 and later have it")
+	case sys.Version == "" || !strings.HasPrefix(sys.SID, "S-1-"):
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer names no version or no account", askWhat).WithFix("%s", strangeFix)
+	}
+	return nil
 }
 
 // printable bounds what a host says about itself.

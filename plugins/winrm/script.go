@@ -32,23 +32,29 @@ type script struct {
 const maxCommandLine = 8191
 
 var (
-	scriptProbe      = load("probe", false)
-	scriptRead       = load("read", false)
-	scriptDependents = load("dependents", false)
-	scriptCreate     = load("create", true)
-	scriptPassword   = load("password", true)
-	scriptEnable     = load("enable", true)
-	scriptDisable    = load("disable", true)
-	scriptSessions   = load("sessions", true)
-	scriptRemove     = load("remove", true)
-	scriptRole       = load("role", true)
-	scriptRight      = load("right", true)
-	scriptRun        = load("run", true)
+	scriptProbe      = load("probe", false, "")
+	scriptRead       = load("read", false, lock)
+	scriptDependents = load("dependents", false, "")
+	scriptCreate     = load("create", true, lock)
+	scriptPassword   = load("password", true, lock)
+	scriptEnable     = load("enable", true, lock)
+	scriptDisable    = load("disable", true, lock)
+	scriptSessions   = load("sessions", true, lock)
+	scriptRemove     = load("remove", true, lock)
+	scriptRole       = load("role", true, lock)
+	scriptRight      = load("right", true, lock)
+	scriptRun        = load("run", true, "")
 )
 
-func load(name string, changes bool) script {
+// lock is the part of a script that waits until no other one works on the account.
+const lock = "lock"
+
+func load(name string, changes bool, before string) script {
 	var text strings.Builder
-	for _, part := range []string{"head", name, "tail"} {
+	for _, part := range []string{"head", before, name, "tail"} {
+		if part == "" {
+			continue
+		}
 		file, err := scriptFiles.ReadFile("scripts/" + part + ".ps1")
 		if err != nil {
 			panic(err) // it is not part of the program

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
+	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
 var allScripts = []script{
@@ -27,8 +28,8 @@ func TestEveryScriptIsTheOneThatTheEmulatorModels(t *testing.T) {
 		}
 	}
 	files, err := fs.Glob(scriptFiles, "scripts/*.ps1")
-	if err != nil || len(files) != len(allScripts)+2 {
-		t.Errorf("%d files of scripts, %v; want %d, head and tail", len(files), err, len(allScripts))
+	if err != nil || len(files) != len(allScripts)+3 {
+		t.Errorf("%d files of scripts, %v; want %d, head, lock and tail", len(files), err, len(allScripts))
 	}
 }
 
@@ -37,6 +38,22 @@ func TestScriptsFitOnACommandLine(t *testing.T) {
 	for _, s := range allScripts {
 		if n := len(s.commandLine()); n > maxCommandLine {
 			t.Errorf("script %s makes a command line of %d characters, %d too many", s.name, n, n-maxCommandLine)
+		}
+	}
+}
+
+// Where PowerShell is constrained a script can make up no answer, so it has one written out.
+func TestEveryScriptAnswersWherePowerShellIsConstrained(t *testing.T) {
+	t.Parallel()
+	for _, s := range allScripts {
+		lines := strings.Split(s.text, "\n")
+		answer := strings.Trim(lines[1], "'")
+		_, failed, err := scriptAnswer([]byte(answer + "\r\n"))
+		if err != nil || failed == nil || failed.explain("x").Class != sdk.ClassNotPermitted || failed.identifier() != languageMode {
+			t.Errorf("script %s: %+v, %v", s.name, failed, err)
+		}
+		if lines[0] != "if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {" || lines[2] != "exit 3" {
+			t.Errorf("script %s does not begin with it", s.name)
 		}
 	}
 }

@@ -34,6 +34,12 @@ func TestNoSecretIsLoggedOnTheHostOrSaid(t *testing.T) {
 	}
 	f, err := connector{}.Probe(t.Context(), tgt)
 	said.add(f, err)
+	for _, c := range []sdk.Credential{tgt.Management, {Username: "alice", Password: secret(first)}, {Username: emu.Administrator, Password: secret(second)}} {
+		asked := tgt
+		asked.Management = c
+		rights, err := connector{}.CheckRights(t.Context(), asked, role(t, "win-service-account"), nil)
+		said.add(rights, err)
+	}
 	facts, err := connector{}.Inspect(t.Context(), tgt, "alice")
 	said.add(facts, err)
 	// And when everything goes wrong.

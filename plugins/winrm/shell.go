@@ -44,7 +44,7 @@ func open(ctx context.Context, t sdk.Target, c sdk.Credential) (*shell, error) {
 	e, err := s.ask(ctx, what, createMessage(l.url), nsTransfer+"CreateResponse")
 	if err == nil {
 		if s.id = e.shellID(); s.id == "" {
-			err = sdk.Errorf(sdk.ClassProtocol, "%s: the answer names no shell", what)
+			err = sdk.Errorf(sdk.ClassProtocol, "%s: the answer names no shell", what).WithFix("%s", strangeFix)
 		}
 	}
 	if err != nil {
@@ -162,11 +162,12 @@ func (s *shell) call(ctx context.Context, what string, sc script, args any, secr
 	in := input(arguments, secret)
 	defer clear(in)
 	var printed []byte
+	all := 0
 	_, err = s.run(ctx, what, sc.commandLine(), in, sc.changes, func(o output) error {
 		if !o.stderr { // what PowerShell writes there is for people, in their language
 			printed = append(printed, o.data...)
 		}
-		if len(printed) > maxPrinted {
+		if all += len(o.data); all > maxPrinted {
 			return fmt.Errorf("the script printed more than %d bytes", maxPrinted)
 		}
 		return nil

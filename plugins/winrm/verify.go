@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -21,54 +22,84 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 	case "":
 	case sdk.ClassAuthFailed:
 		return refusedVerdict(ctx, t, c), nil
-	case sdk.ClassUnreachable:
-		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "the server does not answer"}, nil
-	case sdk.ClassBusy, sdk.ClassProtocol:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}, nil
+	case sdk.ClassUnreachable, sdk.ClassBusy, sdk.ClassProtocol:
+		kind := sdk.VerdictUnknown
+		if sdk.ClassOf(err) == sdk.ClassUnreachable {
+			kind = sdk.VerdictUnreachable
+		}
+		return verdictOf(kind, err), nil
 	default: // an untrusted certificate, no TLS, no NTLM
 		return sdk.Verdict{}, err
 	}
 	code, failed := e.fault()
 	switch {
 	case l.auth == authNTLM && !l.loggedIn:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the server let us in without asking for the password"}, nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the server let us in without asking for the password", Fix: strangeFix}, nil
 	case failed && code == faultAccessDenied:
 		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: c.Username, Message: "the password is right; the account may not use WinRM itself"}, nil
 	case failed:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: explainFault("log in", code, false).Error()}, nil
+		return verdictOf(sdk.VerdictUnknown, explainFault("log in", code, false)), nil
 	case e.Body.Identify == nil:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the server's answer is for another request"}, nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the server's answer is for another request", Fix: strangeFix}, nil
 	}
 	return sdk.Verdict{Kind: sdk.VerdictOK, Identity: c.Username}, nil
 }
 
+// verdictOf says what an error says.
+func verdictOf(kind sdk.VerdictKind, err error) sdk.Verdict {
+	v := sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}
+	if e, ok := errors.AsType[*sdk.Error](err); ok {
+		v.Fix = e.Fix
+	}
+	return v
+}
+
 // refusedVerdict says why a login was refused. WinRM itself does not tell: it needs a management account to look.
 func refusedVerdict(ctx context.Context, t sdk.Target, c sdk.Credential) sdk.Verdict {
-	bad := sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the server refused the login; " +
-		"WinRM does not tell a wrong password from an account that is disabled, locked out or expired or must change its password"}
-	if t.Management.Password.Empty() {
-		return bad
+	bad := sdk.Verdict{
+		Kind: sdk.VerdictBadCredential, Fix: loginFix,
+		Message: "the server refused the login; WinRM does not tell a wrong password from an account that is disabled, locked out or expired " +
+			"or must change its password",
 	}
-	unknown := func(why string) sdk.Verdict {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the server refused the login, and " + why}
-	}
-	if strings.ContainsAny(c.Username, `\@`) { // perhaps an account of a domain, of which the host knows nothing
-		return bad
-	}
-	f, err := connector{}.Inspect(ctx, t, c.Username)
+	own, _ := strings.CutPrefix(c.Username, `.\`)
+	manager := t.Management.Username[strings.LastIndexByte(t.Management.Username, '\\')+1:] // with a host or a domain before it, perhaps
 	switch {
-	case err != nil:
-		return unknown("why cannot be read: " + sdk.ErrorText(err))
-	case !f.Exists:
-		return sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "there is no such account"}
-	case f.Locked:
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Identity: f.Identity, Message: "the account is disabled"}
-	case f.Attributes["locked_out"] == "true":
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Identity: f.Identity, Message: "the account is locked out after wrong passwords"}
-	case !f.ExpiresAt.IsZero() && !f.ExpiresAt.After(f.ReadAt):
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Identity: f.Identity, Message: "the account has expired"}
-	case f.Attributes["must_change"] == "true":
-		return sdk.Verdict{Kind: sdk.VerdictMustChange, Identity: f.Identity, Message: "the password has expired or must be changed"}
+	case manager == "", strings.EqualFold(own, manager): // which would be another failed login
+		return bad
+	case strings.ContainsAny(own, `\@`): // perhaps an account of a domain, of which the host knows nothing
+		return bad
 	}
-	return sdk.Verdict{Kind: sdk.VerdictBadCredential, Identity: f.Identity, Message: "the password is wrong"}
+	s, err := open(ctx, t, t.Management)
+	if err != nil {
+		return bad
+	}
+	defer s.close()
+	h, err := s.read(ctx, own, nil)
+	if err != nil {
+		return bad
+	}
+	return h.explain(own)
+}
+
+// explain says why the host refused a login, as far as the account's state tells.
+func (h *host) explain(name string) sdk.Verdict {
+	a := h.named(name)
+	if a == nil {
+		return sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "there is no account " + name, Fix: "provision it again"}
+	}
+	v := func(kind sdk.VerdictKind, message, fix string) sdk.Verdict {
+		return sdk.Verdict{Kind: kind, Identity: a.SID, Message: "account " + name + " " + message, Fix: fix}
+	}
+	switch {
+	case !a.Enabled:
+		return v(sdk.VerdictDisabled, "is disabled", "enable it; on the server: Enable-LocalUser -SID '"+a.SID+"'")
+	case a.Expires != 0 && a.Expires <= h.Now:
+		return v(sdk.VerdictExpired, "has expired", "enable it until a later time; on the server: Set-LocalUser -SID '"+a.SID+"' -AccountExpires and a date")
+	case a.LockedOut:
+		return v(sdk.VerdictLocked, "is locked out after wrong passwords",
+			"find out who tries them; then wait until the lockout ends (net accounts shows when), or enable the account, which unlocks it")
+	case a.MustChange:
+		return v(sdk.VerdictMustChange, "has a password that has expired or must be changed first", "rotate the password")
+	}
+	return v(sdk.VerdictBadCredential, "has another password", "rotate the password, or tell Reeve the right one")
 }

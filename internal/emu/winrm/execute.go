@@ -44,20 +44,40 @@ func (s *Server) execute(user string, c *command) int {
 	if c.consoleMode {
 		s.problem("script %s reads from a console", name)
 	}
+	if h.Constrained { // what the script has written out for this
+		c.say(map[string]any{"error": map[string]any{"id": "ReeveLanguageMode"}})
+		return 3
+	}
 	select { // $input has everything, so it waits for the end
 	case <-c.input:
 	case <-c.stop:
-		return -1073741510 // STATUS_CONTROL_C_EXIT
+		return stopped
 	}
 	args, secret, err := c.read()
 	if err != nil {
 		s.problem("script %s: %v", name, err)
 		return c.fail("FormatException", -2146233033)
 	}
+	if locked[name] && args.Lock != "" {
+		if !h.mayLock(user) {
+			return c.fail("UnauthorizedAccessException", codeDenied)
+		}
+		release, alive := h.take(args.Lock, c.stop)
+		switch {
+		case !alive:
+			return stopped
+		case release == nil:
+			return c.fail("ReeveBusy", codeException)
+		}
+		defer release()
+	}
 	h.mu.Lock()
 	h.did = append(h.did, name)
 	before := h.BeforeScript
 	h.mu.Unlock()
+	if !h.stall(name, c.stop) {
+		return stopped
+	}
 	if before != nil {
 		if id := before(name); id != "" {
 			return c.fail(id, -2146233087)
@@ -68,6 +88,10 @@ func (s *Server) execute(user string, c *command) int {
 	}
 	result, problem := h.do(name, user, args, secret)
 	if problem != nil {
+		if problem.crash {
+			s.EndShells()
+			return stopped
+		}
 		if problem.bug != "" {
 			s.problem("script %s: %s", name, problem.bug)
 		}
@@ -77,6 +101,9 @@ func (s *Server) execute(user string, c *command) int {
 	return 0
 }
 
+// stopped is the status of a process that was ended (STATUS_CONTROL_C_EXIT).
+const stopped = -1073741510
+
 // hash names a script.
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
@@ -85,7 +112,9 @@ func hash(text string) string {
 
 // arguments are what scripts are given; each takes some of them.
 type arguments struct {
-	Account, SID, Description, FullName, Command, Right string
+	Account, Temporary, SID, Description, FullName, Command, Right, Lock string
+
+	Groups, Commands []string
 
 	Expires    int64
 	Check, Add bool

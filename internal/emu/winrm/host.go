@@ -30,19 +30,33 @@ type Host struct {
 	groups   map[string]*localGroup
 	next     int
 
+	// LockoutThreshold is after how many wrong passwords an account is locked out, but for the built-in administrator.
+	LockoutThreshold int
 	// MinPassword is the shortest password the host's policy takes.
 	MinPassword int
 	// DomainController and OldPowerShell make the host one the connector does not serve.
 	DomainController, OldPowerShell bool
 	// Filtered takes their rights from logins of local administrators (LocalAccountTokenFilterPolicy is not 1).
 	Filtered bool
+	// Constrained makes PowerShell run in constrained language mode, as policies of AppLocker and WDAC do.
+	Constrained bool
+	// NoShells makes WinRM give nobody a shell (AllowRemoteShellAccess is false).
+	NoShells bool
+	// LockWait is how long scripts wait for each other. On a host it is ten seconds.
+	LockWait time.Duration
+	// Crash, if set, is after what of making an account the host goes down: "made" or "described". It is back at once.
+	Crash string
 	// Tasks are what the script "run" can do, by the exact text of the command.
 	Tasks map[string]Task
 	// BeforeScript, if set, is called before a script of that name is done. An error identifier it returns is the script's.
 	BeforeScript func(name string) string
 
 	commandLines, scriptBlocks []string
-	did                        []string // names of scripts
+	did                        []string            // names of scripts
+	orphans                    map[string][]string // account rights of SIDs whose account is gone; LSA keeps them
+	locks                      map[string]chan struct{}
+	stalls                     map[string]*Stalled
+	waits                      chan struct{}
 }
 
 // Task is a command of a test: it prints, stops when told, and returns an exit status.
@@ -53,7 +67,8 @@ type Account struct {
 	Name, SID, Password   string
 	FullName, Description string
 	Enabled, LockedOut    bool
-	MustChange            bool
+	MustChange            bool // unless its password never expires
+	NeverExpires          bool // the password
 	Expires, Changed      time.Time
 	Rights                []string
 	Dependents            []string // services and tasks that run as it
@@ -67,7 +82,8 @@ type localGroup struct {
 }
 
 func newHost() *Host {
-	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, Tasks: map[string]Task{}}
+	h := &Host{accounts: map[string]*Account{}, groups: map[string]*localGroup{}, next: 1001, MinPassword: 8, LockoutThreshold: 10, Tasks: map[string]Task{},
+		orphans: map[string][]string{}, LockWait: 10 * time.Second, locks: map[string]chan struct{}{}, stalls: map[string]*Stalled{}, waits: make(chan struct{}, 1)}
 	// A German host: nothing may depend on names.
 	for rid, name := range map[string]string{
 		"544": "Administratoren", "545": "Benutzer", "546": "Gäste", "547": "Hauptbenutzer", "551": "Sicherungs-Operatoren",
@@ -158,6 +174,13 @@ func (h *Host) groupsOf(sid string) []string {
 	return sids
 }
 
+// RemoveGroup removes a group outside of WinRM.
+func (h *Host) RemoveGroup(sid string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.groups, sid)
+}
+
 // CommandLines are those of processes, as event 4688 records them.
 func (h *Host) CommandLines() []string {
 	h.mu.Lock()
@@ -189,20 +212,31 @@ func (h *Host) Snapshot() string {
 		c.badLogins = 0
 		lines = append(lines, fmt.Sprintf("%+v %v", c, h.groupsOf(a.SID)))
 	}
+	for sid, g := range h.groups {
+		lines = append(lines, sid+" "+g.name)
+	}
+	for sid, rights := range h.orphans {
+		lines = append(lines, fmt.Sprint("rights of nobody: ", sid, rights))
+	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
 
-// login finds the account that may log in with a password, which fits knows. Windows tells nobody why it does not.
+// login finds the account that may log in with a password, which fits knows. Windows tells nobody why it does not, and looks at the password
+// before anything but a lockout.
 func (h *Host) login(name string, fits func(password string) bool) *Account {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a := h.accounts[strings.ToLower(strings.TrimPrefix(name, HostName+`\`))]
-	if a == nil || !h.open(a) {
+	a := h.accounts[strings.ToLower(strings.TrimPrefix(strings.TrimPrefix(name, HostName+`\`), `.\`))]
+	if a == nil || a.LockedOut || a.Password == "" {
 		return nil
 	}
 	if !fits(a.Password) {
 		a.badLogins++
+		a.LockedOut = h.LockoutThreshold > 0 && a.badLogins >= h.LockoutThreshold && !strings.HasSuffix(a.SID, "-500")
+		return nil
+	}
+	if !h.open(a) {
 		return nil
 	}
 	a.badLogins = 0
@@ -211,8 +245,11 @@ func (h *Host) login(name string, fits func(password string) bool) *Account {
 
 // open reports whether an account lets anybody in at all.
 func (h *Host) open(a *Account) bool {
-	return a.Enabled && !a.LockedOut && !a.MustChange && (a.Expires.IsZero() || a.Expires.After(time.Now())) && a.Password != ""
+	return a.Enabled && !a.LockedOut && !a.mustChange() && (a.Expires.IsZero() || a.Expires.After(time.Now())) && a.Password != ""
 }
+
+// mustChange reports whether the password must be changed before anything else. One that never expires need not be (SAM computes it so).
+func (a *Account) mustChange() bool { return a.MustChange && !a.NeverExpires }
 
 // BadLogins is how often a wrong password was tried since the last right one.
 func (h *Host) BadLogins(name string) int {
@@ -221,10 +258,12 @@ func (h *Host) BadLogins(name string) int {
 	return h.accounts[strings.ToLower(name)].badLogins
 }
 
-// mayUseWinRM reports whether an account is let in by WinRM's own permissions.
+// mayUseWinRM reports whether an account is let in by WinRM's own permissions. An administrator without an administrator's rights is not.
 func (h *Host) mayUseWinRM(name string) bool {
-	groups := h.Groups(name)
-	return slices.Contains(groups, "S-1-5-32-544") || slices.Contains(groups, "S-1-5-32-580")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.accounts[strings.ToLower(name)]
+	return a != nil && (h.elevated(a) || h.groups["S-1-5-32-580"].members[a.SID])
 }
 
 // elevated reports whether a login has an administrator's rights.

@@ -9,18 +9,18 @@ import (
 // scripts are those that are modelled, by their SHA-256. Whoever changes a script of the connector looks at its model below, and then
 // writes the new hash here.
 var scripts = map[string]string{
-	"1617a0bb011765e698a8f46d55fdf3b390f65625247122249839bd1dbd6b3ffd": "probe",
-	"70466112deb86d9d0bfef9597e886ecbf2e50f1b5abd519e85dcc4bf19912ea9": "read",
-	"96dfd03523ede67468653ad28e49c7988ad626e53a1ce9d49c393d944c954c0d": "dependents",
-	"b69ce9aea785bd909e84f8c57a95bfe87234b87d90d72bbb013e2064f8459138": "create",
-	"1ad008ab20406f04d3c80ab6c1ac0f0b75ec31b019343a26be97e6417aaa5eb3": "password",
-	"8401d6d92e363709f62a2111bf08bf43420e52fec69c3685c8506b3c32010948": "enable",
-	"b69afffa3c9a6778f899eb4da01cf3163a9bff925d73f1863c85f9cc61eb526e": "disable",
-	"30e1b4ad9325593c93f233d81edda7f2a8308cfab8bbf1ae698668bf69fb2ae3": "sessions",
-	"d6b3c062fdfb0d7e6c613c701324677246325935115128fa2aaa634107d47c17": "remove",
-	"4477cd83dd19cd4296c9e8191df66c209410b33e069122c756a9072ef7b957ad": "role",
-	"1be5a457b70dc091251833fb3467414f763d3d1a1e6a4f3133f15524af48786f": "right",
-	"6b4ae1cd3f559b4f2470068da35cd4f59fbd7ae8f24de8f04f8c62b94c85055c": "run",
+	"865eb7ddd3f175132d416bdc97ab492bac78460d46a84b9e98ee23e2a0ad910f": "probe",
+	"e2c4089464dff152d398def1ae4b197760dd4c85db5217fd5da786daec8037e4": "read",
+	"bb4593c654aa2394f0fbc26368615b8240fb82c0d9c6747bb17a79c2d6113d11": "dependents",
+	"6390850e3c1ea8b0f7d890381a241f9b024fe628b454f6c5a3467ea99b53e87c": "create",
+	"3e61a4baa2e5b5647a8ae8decc0a62cbef139d99918bef3003802ef5b48b014c": "password",
+	"4829278e0d687f71db74c16a267dfa00b25468981b9bed2294816c4f2bd9880a": "enable",
+	"421952b728545d8d26e32cef12fa6d20a8870767bf559e2200abea953aea892d": "disable",
+	"7894fe643c25493931817af3f293473a2886246e9fb7c88e4c7d6eda28bc664b": "sessions",
+	"e35c3224f7743eadefed0f48839ede24b35d945eba78ac4818e9f4536c19992a": "remove",
+	"308f852145c28f8d945c9d48948caa42d192406309cf52eb553df507da3c683d": "role",
+	"a0ef0a3069c140207b43502fbf9b5a45ee69bfeb5de7cded973ff7ae6ac1f7d4": "right",
+	"011b093307d965e0f88beca6bd9c4fac4c0eee2f3fce2f9f768f762461a48b5c": "run",
 }
 
 // ScriptOf is the name of the script whose text has the SHA-256, in hex; "" if none has.
@@ -28,9 +28,10 @@ func ScriptOf(hash string) string { return scripts[hash] }
 
 // refusal is why a script fails. bug is set if no host would have been asked that.
 type refusal struct {
-	id   string
-	code int
-	bug  string
+	id    string
+	code  int
+	bug   string
+	crash bool // the host is gone
 }
 
 // Numbers of exceptions.
@@ -47,13 +48,10 @@ func (h *Host) do(name, user string, a arguments, secret string) (any, *refusal)
 	defer h.mu.Unlock()
 	me := h.accounts[strings.ToLower(user)]
 	if me == nil {
-		return nil, &refusal{"UnauthorizedAccess", codeDenied, ""}
+		return nil, &refusal{id: "UnauthorizedAccess", code: codeDenied}
 	}
 	if name == "probe" {
-		return map[string]any{
-			"caption": "Microsoft Windows Server 2022 Standard", "version": Version, "computer": HostName, "powershell": "5.1.20348.2400",
-			"dc": h.DomainController, "module": !h.OldPowerShell, "admin": h.elevated(me), "local": true, "filtered": h.Filtered,
-		}, nil
+		return h.probe(me, a), nil
 	}
 	if !h.elevated(me) {
 		if name == "read" {
@@ -63,7 +61,7 @@ func (h *Host) do(name, user string, a arguments, secret string) (any, *refusal)
 	}
 	switch name {
 	case "read":
-		return h.facts(me, a.Account), nil
+		return h.facts(me, a), nil
 	case "create":
 		return h.create(a, secret)
 	case "role":
@@ -85,10 +83,29 @@ func (h *Host) bySID(sid string) *Account {
 	return nil
 }
 
-func (h *Host) facts(me *Account, name string) any {
+func (h *Host) probe(me *Account, a arguments) any {
+	noGroups, noCommands := []string{}, []string{}
+	for _, g := range a.Groups {
+		if _, there := h.group(g); !there || h.OldPowerShell || !h.elevated(me) {
+			noGroups = append(noGroups, g)
+		}
+	}
+	for _, c := range a.Commands {
+		if !slices.Contains(cmdlets, c) {
+			noCommands = append(noCommands, c)
+		}
+	}
+	return map[string]any{
+		"caption": "Microsoft Windows Server 2022 Standard", "version": Version, "computer": HostName, "powershell": "5.1.20348.2400",
+		"dc": h.DomainController, "module": !h.OldPowerShell, "admin": h.elevated(me), "local": true, "filtered": h.Filtered,
+		"member": h.groups["S-1-5-32-544"].members[me.SID], "sid": me.SID, "nogroups": noGroups, "nocommands": noCommands,
+	}
+}
+
+func (h *Host) facts(me *Account, a arguments) any {
 	found := []any{}
 	for _, x := range h.accounts {
-		if name != "" && !strings.EqualFold(x.Name, name) {
+		if a.Account != "" && !strings.EqualFold(x.Name, a.Account) && !strings.EqualFold(x.Name, a.Temporary) {
 			continue
 		}
 		groups := []any{}
@@ -97,11 +114,11 @@ func (h *Host) facts(me *Account, name string) any {
 		}
 		found = append(found, map[string]any{
 			"name": x.Name, "sid": x.SID, "enabled": x.Enabled, "expires": unix(x.Expires), "changed": unix(x.Changed), "logon": nil,
-			"lockedout": x.LockedOut, "mustchange": x.MustChange, "description": x.Description, "fullname": x.FullName,
+			"lockedout": x.LockedOut, "mustchange": x.mustChange(), "description": x.Description, "fullname": x.FullName,
 			"groups": groups, "sessions": x.Sessions,
 		})
 	}
-	return map[string]any{"me": me.SID, "dc": h.DomainController, "accounts": found}
+	return map[string]any{"me": me.SID, "dc": h.DomainController, "now": time.Now().Unix(), "accounts": found}
 }
 
 // unix is what the function Get-Seconds of the scripts makes of an instant.
@@ -123,15 +140,49 @@ func (h *Host) create(a arguments, secret string) (any, *refusal) {
 	switch {
 	case h.accounts[strings.ToLower(a.Account)] != nil:
 		return nil, refuse("UserExists")
-	case a.Account == "" || len(a.Account) > 20 || strings.ContainsAny(a.Account, "\"/\\[]:;|=,+*?<>@"):
-		return nil, refuse("InvalidName")
+	case !validName(a.Temporary):
+		return nil, &refusal{id: "InvalidName", code: codeException, bug: "a temporary name that Windows does not take"}
+	case h.accounts[strings.ToLower(a.Temporary)] != nil:
+		return nil, refuse("UserExists")
 	case len(a.Description) > 48:
-		return nil, &refusal{"ParameterArgumentValidationError", codeException, "a description of more than 48 characters"}
+		return nil, &refusal{id: "ParameterArgumentValidationError", code: codeException, bug: "a description of more than 48 characters"}
 	case !h.takes(secret):
 		return nil, refuse("InvalidPassword")
 	}
-	x := h.add(Account{Name: a.Account, Password: secret, FullName: a.FullName, Description: a.Description, Expires: instant(a.Expires)})
+	// SAM makes an account that is disabled and has a name and nothing else, and is then told the rest.
+	x := h.add(Account{Name: a.Temporary})
+	x.Changed = time.Time{}
+	if h.crashes("made") {
+		return nil, &refusal{crash: true}
+	}
+	x.NeverExpires = true
+	x.Password, x.FullName, x.Description, x.Expires, x.Changed = secret, a.FullName, a.Description, instant(a.Expires), time.Now()
+	if h.crashes("described") {
+		return nil, &refusal{crash: true}
+	}
+	delete(h.accounts, strings.ToLower(a.Temporary))
+	switch _, group := h.group(a.Account); {
+	case group:
+		return nil, refuse("NameInUse")
+	case !validName(a.Account):
+		return nil, refuse("InvalidName")
+	}
+	x.Name = a.Account
+	h.accounts[strings.ToLower(a.Account)] = x
 	return map[string]any{"sid": x.SID}, nil
+}
+
+func validName(name string) bool {
+	return name != "" && len(name) <= 20 && !strings.ContainsAny(name, "\"/\\[]:;|=,+*?<>@")
+}
+
+// crashes reports whether the host goes down at a place, once.
+func (h *Host) crashes(at string) bool {
+	if h.Crash != at {
+		return false
+	}
+	h.Crash = ""
+	return true
 }
 
 func (h *Host) change(name string, x *Account, a arguments, secret string) (any, *refusal) {
@@ -157,6 +208,9 @@ func (h *Host) change(name string, x *Account, a arguments, secret string) (any,
 		return map[string]any{"dependents": append([]string{}, x.Dependents...)}, nil
 	case "remove":
 		delete(h.accounts, strings.ToLower(x.Name))
+		if len(x.Rights) > 0 {
+			h.orphans[x.SID] = x.Rights
+		}
 		for _, g := range h.groups {
 			delete(g.members, x.SID)
 		}
@@ -171,57 +225,16 @@ func (h *Host) change(name string, x *Account, a arguments, secret string) (any,
 
 func (h *Host) right(x *Account, a arguments) (any, *refusal) {
 	if !slices.Contains([]string{"SeServiceLogonRight", "SeDenyInteractiveLogonRight", "SeDenyRemoteInteractiveLogonRight"}, a.Right) {
-		return nil, &refusal{"Win32", 1313, ""} // ERROR_NO_SUCH_PRIVILEGE
+		return nil, &refusal{id: "Win32", code: 1313} // ERROR_NO_SUCH_PRIVILEGE
 	}
 	i := slices.Index(x.Rights, a.Right)
 	switch {
 	case a.Add && i < 0:
 		x.Rights = append(x.Rights, a.Right)
 	case !a.Add && i < 0:
-		return nil, &refusal{"Win32", 2, ""} // ERROR_FILE_NOT_FOUND
+		return nil, &refusal{id: "Win32", code: 2} // ERROR_FILE_NOT_FOUND
 	case !a.Add:
 		x.Rights = slices.Delete(x.Rights, i, i+1)
 	}
 	return map[string]any{}, nil
-}
-
-// role does the cmdlets that roles use.
-func (h *Host) role(command string) *refusal {
-	h.scriptBlocks = append(h.scriptBlocks, command)
-	cmdlet, p, err := parseCommand(command)
-	if err != nil {
-		return &refusal{"ParseException", codeException, "a command that is not modelled"}
-	}
-	switch cmdlet {
-	case "Add-LocalGroupMember", "Remove-LocalGroupMember":
-		g, x := h.groups[p["SID"]], h.accounts[strings.ToLower(p["Member"])]
-		switch {
-		case len(p) != 2:
-			return &refusal{"NamedParameterNotFound", codeException, ""}
-		case g == nil:
-			return refuse("GroupNotFound")
-		case x == nil:
-			return refuse("PrincipalNotFound")
-		case cmdlet == "Add-LocalGroupMember" && g.members[x.SID]:
-			return refuse("MemberExists")
-		case cmdlet == "Remove-LocalGroupMember" && !g.members[x.SID]:
-			return refuse("MemberNotFound")
-		}
-		if cmdlet == "Add-LocalGroupMember" {
-			g.members[x.SID] = true
-		} else {
-			delete(g.members, x.SID)
-		}
-	case "Set-LocalUser":
-		x := h.accounts[strings.ToLower(p["Name"])]
-		if x == nil {
-			return refuse("UserNotFound")
-		}
-		if name, ok := p["FullName"]; ok {
-			x.FullName = name
-		}
-	default:
-		return refuse("CommandNotFoundException")
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"encoding/xml"
 	"fmt"
@@ -64,17 +65,20 @@ type Trouble string
 // The troubles. The place where they happen is "accept", "login" (any request of somebody who is logged in), or the last word of an action:
 // Create, Command, Send, Receive, Signal, Delete, Identify.
 const (
-	None      Trouble = ""
-	Hang      Trouble = "hang"      // no answer
-	HalfHang  Trouble = "half hang" // half an answer
-	Drop      Trouble = "drop"      // it is done, and the connection ends before the answer
-	Empty     Trouble = "empty"     // an answer without a body
-	Oversized Trouble = "oversized" // an answer without an end
-	Malformed Trouble = "malformed" // an answer that is no XML
-	Unending  Trouble = "unending"  // XML that nobody should read: cut off in the middle
-	Other     Trouble = "other"     // an answer to another request
-	Quota     Trouble = "quota"     // the account's quota is used up
-	Down      Trouble = "down"      // HTTP 503
+	None       Trouble = ""
+	Hang       Trouble = "hang"           // no answer
+	HalfHang   Trouble = "half hang"      // half an answer
+	Drop       Trouble = "drop"           // it is done, and the connection ends before the answer
+	Empty      Trouble = "empty"          // an answer without a body
+	Oversized  Trouble = "oversized"      // an answer without an end
+	Malformed  Trouble = "malformed"      // an answer that is no XML
+	Unending   Trouble = "unending"       // XML that nobody should read: cut off in the middle
+	Other      Trouble = "other"          // an answer to another request
+	Endless    Trouble = "endless"        // at Receive: output without an end
+	EndlessErr Trouble = "endless errors" // the same on standard error
+	Idle       Trouble = "idle"           // at Receive: an answer at once, without output, each time
+	Quota      Trouble = "quota"          // the account's quota is used up
+	Down       Trouble = "down"           // HTTP 503
 )
 
 // Start starts a host that stops with the test. What it did not understand fails the test.
@@ -287,6 +291,8 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, m *request, a ans
 		a.body = a.body[:len(a.body)/2]
 	case Other:
 		a = m.reply("http://schemas.xmlsoap.org/ws/2004/09/enumeration/PullResponse", "")
+	case Endless, EndlessErr, Idle:
+		a = endless(m, what)
 	case Quota:
 		a = m.fault(faultQuota, "w:QuotaLimit", "Dieser Benutzer hat die maximale Anzahl gleichzeitiger Shells überschritten.")
 	case Down:
@@ -311,6 +317,17 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, m *request, a ans
 		s.wait(r)
 	}
 	_, _ = io.WriteString(w, a.body)
+}
+
+// endless is a piece of output of a command that goes on, or a piece of nothing.
+func endless(m *request, what Trouble) answer {
+	id, stream := m.Body.Receive.Desired.Command, ""
+	if what != Idle {
+		name := map[Trouble]string{Endless: "stdout", EndlessErr: "stderr"}[what]
+		stream = `<rsp:Stream Name="` + name + `" CommandId="` + id + `">` + base64.StdEncoding.EncodeToString(make([]byte, 384<<10)) + `</rsp:Stream>`
+	}
+	return m.reply(nsShell+"/ReceiveResponse", `<rsp:ReceiveResponse>`+stream+
+		`<rsp:CommandState CommandId="`+id+`" State="`+nsShell+`/CommandState/Running"/></rsp:ReceiveResponse>`)
 }
 
 // certify makes an authority and a certificate from it, as every host has its own.

@@ -123,6 +123,9 @@ func (s *Server) create(user string, m *request) answer {
 		s.problem("Create without a shell or a code page")
 		return m.fault(faultBadAction, "w:SchemaValidationError", "no")
 	}
+	if s.Host.NoShells {
+		return m.fault(faultNoShells, "w:AccessDenied", "Der Zugriff auf Remoteshells ist nicht zulässig.")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	open := 0

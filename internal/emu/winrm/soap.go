@@ -108,6 +108,7 @@ const (
 	faultTimedOut  = 0x80338029
 	faultNoShell   = 0x8033805B
 	faultBadAction = 0x80338001
+	faultNoShells  = 0x803381AC
 	faultQuota     = 0x803381A5
 	faultCommands  = 0x803381E9
 )

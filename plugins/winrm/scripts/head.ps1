@@ -1,4 +1,9 @@
 # Begins every script. Standard input is two lines: the arguments and the secret, each in base64.
+# Where a policy constrains PowerShell nothing of this would run; the answer for that is written out: the error ReeveLanguageMode.
+if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
+  'reeve eyJlcnJvciI6eyJpZCI6IlJlZXZlTGFuZ3VhZ2VNb2RlIn19'
+  exit 3
+}
 # $input is what powershell.exe itself reads from there; anything else would race with it.
 $lines = @($input)
 $ErrorActionPreference = 'Stop'

@@ -1,4 +1,5 @@
-# Facts of one account, or of all if none is named. Groups come from ADSI: Get-LocalGroupMember fails on members that are gone.
+# Facts of one account (and of one that it was to become), or of all if none is named.
+# Groups come from ADSI: Get-LocalGroupMember fails on members that are gone.
 $all = @(Get-Process -IncludeUserName)
 function Get-Facts($x) {
   $who = $env:COMPUTERNAME + '\' + $x.Name
@@ -15,9 +16,10 @@ function Get-Facts($x) {
     sessions = @($all | Where-Object { $_.UserName -eq $who } | Select-Object -ExpandProperty SessionId -Unique).Count
   }
 }
-$found = @(Get-LocalUser | Where-Object { !$a.account -or $_.Name -eq $a.account } | ForEach-Object { Get-Facts $_ })
+$found = @(Get-LocalUser | Where-Object { !$a.account -or $a.account, $a.temporary -contains $_.Name } | ForEach-Object { Get-Facts $_ })
 Send-Answer @{ result = @{
   me = [Security.Principal.WindowsIdentity]::GetCurrent().User.Value
   dc = (Get-ItemProperty -Path 'HKLM:\SYSTEM\CurrentControlSet\Control\ProductOptions').ProductType -eq 'LanmanNT'
+  now = Get-Seconds ([DateTime]::UtcNow)
   accounts = $found
 } }
