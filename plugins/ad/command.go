@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
 
@@ -218,4 +219,18 @@ func (c command) render(value func(name string) (string, error)) (action, error)
 		}
 	}
 	return a, err
+}
+
+// actionOf is a role's command with the values of an intent.
+func actionOf(line string, in sdk.Intent) (action, error) {
+	c, err := parse(line)
+	if err != nil {
+		return action{}, err
+	}
+	return c.render(func(name string) (string, error) {
+		if name == sdk.UsernamePlaceholder {
+			return in.Account, nil
+		}
+		return in.Params[name], nil
+	})
 }

@@ -290,23 +290,3 @@ func TestAnswersThatAreWrongAreNoSuccess(t *testing.T) {
 		})
 	}
 }
-
-func TestTwoAgentsAtOneAccount_C88(t *testing.T) {
-	t.Parallel()
-	d := testlab.SambaAD(t, testlab.SambaOptions{})
-	addGroup(t, d, "helpdesk", "helpdesk")
-	in := intent(sdk.Provision)
-	in.Role, in.Params = role(t, "ad-helpdesk"), map[string]string{"Group": "helpdesk"}
-	errs := make([]error, 4)
-	var wg sync.WaitGroup
-	for i := range errs {
-		wg.Go(func() { _, errs[i] = apply(t.Context(), target(d), in, first) })
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	wantLogin(t, d, "alice", first, true)
-}
