@@ -31,9 +31,10 @@ func tameDriver() {
 type connector struct{}
 
 var (
-	_ sdk.Prober      = connector{}
-	_ sdk.Provisioner = connector{}
-	_ sdk.Verifier    = connector{}
-	_ sdk.Inspector   = connector{}
-	_ sdk.Discoverer  = connector{}
+	_ sdk.Prober        = connector{}
+	_ sdk.Provisioner   = connector{}
+	_ sdk.Verifier      = connector{}
+	_ sdk.Inspector     = connector{}
+	_ sdk.Discoverer    = connector{}
+	_ sdk.RightsChecker = connector{}
 )

@@ -231,7 +231,7 @@ func (s *session) look(ctx context.Context) error {
 }
 
 var rootAttributes = []string{
-	"defaultNamingContext", "supportedCapabilities", "dnsHostName", "dsServiceName", "vendorName", "vendorVersion",
+	"defaultNamingContext", "schemaNamingContext", "supportedCapabilities", "dnsHostName", "dsServiceName", "vendorName", "vendorVersion",
 	"domainFunctionality", "forestFunctionality", "domainControllerFunctionality",
 }
 
