@@ -25,7 +25,7 @@ type work struct {
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (r sdk.Result, err error) {
 	steps, err := steps(t, ch.Intent)
 	if err != nil {
 		return sdk.Result{}, err
@@ -33,11 +33,11 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if sdk.PlanHash(planOf(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what would be done; nothing was done").WithFix("plan again")
 	}
-	s, err := manage(ctx, t)
+	s, err := c.borrow(ctx, t)
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	defer s.close()
+	defer func() { s.done(err) }()
 	w := &work{session: s, target: t, in: ch.Intent, password: ch.Password}
 	if err := w.find(ctx); err != nil {
 		return sdk.Result{}, err
