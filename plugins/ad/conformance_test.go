@@ -70,7 +70,7 @@ func TestConformance(t *testing.T) {
 			return strconv.Atoi(a.GetAttributeValue("badPwdCount"))
 		},
 		RefusedRole: custom(sdk.PhaseGrant, "add-to-group name helpdesk", "set-flag not-delegated", "add-to-group rid:512"),
-		Snapshot:      func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
+		Snapshot:    func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
 	})
 	if strings.Contains(d.Logs(), "Aa1.") { // how the kit's passwords begin
 		t.Error("a password is in the server's log")
