@@ -56,7 +56,7 @@ var windows = map[string]meaning{
 const later = "try again later"
 
 // grantMissing is the fix for a right that lacks.
-const grantMissing = "delegate it, as the connector's page describes; members of protected groups need rights on AdminSDHolder"
+const grantMissing = "delegate it: the check of rights for the role prints what does; members of protected groups need rights on AdminSDHolder"
 
 var results = map[uint16]meaning{
 	ldap.LDAPResultTimeLimitExceeded:           {sdk.ClassBusy, "the server's time limit is over", later},

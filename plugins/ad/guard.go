@@ -51,11 +51,20 @@ func (a *account) kind() string {
 
 // guarded changes the account, unless another attempt has changed it since we read it. edit must not delete values.
 func (w *work) guarded(ctx context.Context, what, kind string, edit func(*ldap.ModifyRequest)) error {
+	if len(w.account.revisions) == 0 { // nothing to compare with: of two that see this, at most one sees itself alone afterwards
+		first := newRevision(kind)
+		err := w.change(ctx, "mark the change", w.account.address(), func(r *ldap.ModifyRequest) { r.Add(attributeMark, []string{first}) })
+		if err != nil {
+			return err
+		}
+		w.account.revisions = []string{first}
+		if err := w.refresh(ctx); err != nil {
+			return err
+		}
+	}
 	next := newRevision(kind)
 	err := w.try(w.account.address(), func(r *ldap.ModifyRequest) {
-		if len(w.account.revisions) > 0 {
-			r.Delete(attributeMark, w.account.revisions)
-		}
+		r.Delete(attributeMark, w.account.revisions)
 		r.Add(attributeMark, []string{next})
 		edit(r)
 	})

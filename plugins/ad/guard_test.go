@@ -97,6 +97,32 @@ func state(t *testing.T, d *testlab.DomainController, name string) string {
 	return out
 }
 
+func TestALostAttemptChangesNoAdoptedAccountForTheFirstTime(t *testing.T) {
+	t.Parallel()
+	d := testlab.SambaAD(t, testlab.SambaOptions{})
+	if err := d.AddAccount(t.Context(), "alice", "Theirs-1234"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := connector{}.Inspect(t.Context(), target(d), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := intent(sdk.Rotate)
+	in.AccountID, in.Identity = "", f.Identity
+	_, err = applyWith(t.Context(), target(d), in, first, func(e sdk.Event) {
+		if e.Step == "password" && e.State == sdk.StepStarted {
+			must(t, target(d), in, second)
+		}
+	})
+	wantClass(t, "the lost attempt", err, sdk.ClassUnknownOutcome)
+	wantLogin(t, d, "alice", second, true)
+	must(t, target(d), in, first) // and the next one works
+	wantLogin(t, d, "alice", first, true)
+	if got := revisionsOf(entry(t, d, "alice").GetAttributeValues(attributeMark)); len(got) != 1 {
+		t.Errorf("revisions %q", got)
+	}
+}
+
 func TestAttemptsAtTheSameTimeAgreeOnOne_C88(t *testing.T) {
 	t.Parallel()
 	d := testlab.SambaAD(t, testlab.SambaOptions{})

@@ -50,6 +50,9 @@ func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, erro
 		}
 	}
 	k, err := s.rightsCheck(ctx)
+	if c := sdk.ClassOf(err); c == sdk.ClassUnsupported || c == sdk.ClassNotPermitted {
+		return f, nil // what cannot be found out is no reason not to work
+	}
 	if err == nil {
 		err = k.everyRole(ctx)
 	}
