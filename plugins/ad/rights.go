@@ -19,7 +19,7 @@ var written = []struct{ attribute, reason string }{
 }
 
 // resetPassword is the extended right to set a password without the old one (MS-ADTS 5.1.3.2.1).
-const resetPassword = "00299570-246d-11d0-a768-00aa006e0529"
+const resetPassword = "00299570-246d-11d0-a768-00aa006e0529" //nolint:gosec // a number, not a credential
 
 // read are attributes that not everybody may read, without which accounts cannot be worked on.
 var read = []string{attributeMark, "userAccountControl", "pwdLastSet", "accountExpires", "lockoutTime", "memberOf", "primaryGroupID"}
