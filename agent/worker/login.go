@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/reeve-pam/reeve/agent/logship"
@@ -44,6 +45,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 	})
 	if err != nil {
 		v = sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}
+		if e, ok := errors.AsType[*sdk.Error](err); ok {
+			v.Message, v.Fix = e.Message, e.Fix
+		}
 		switch sdk.ClassOf(err) {
 		case sdk.ClassUnreachable:
 			v.Kind = sdk.VerdictUnreachable

@@ -63,7 +63,7 @@ type kitFile struct {
 	RefusedRole   string                      `yaml:"refused_role"`
 	RefusedParams map[string]string           `yaml:"refused_params"`
 	InTheClear    string                      `yaml:"in_the_clear"`
-	Commands *struct {
+	Commands      *struct {
 		Speak    string `yaml:"speak"`
 		Stdout   string `yaml:"stdout"`
 		Stderr   string `yaml:"stderr"`
