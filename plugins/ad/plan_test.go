@@ -109,6 +109,8 @@ func TestNoSecretIsTold(t *testing.T) {
 		check("probe", p, err)
 		f, err := connector{}.Inspect(t.Context(), at, "alice")
 		check("inspect", f, err)
+		rights, err := connector{}.CheckRights(t.Context(), at, role(t, "ad-domain-admin"), nil)
+		check("rights", rights, err)
 		err = connector{}.Discover(t.Context(), at, func(f sdk.Facts) bool { check("discover", f); return true })
 		check("discover", err)
 		v, err := connector{}.Verify(t.Context(), at, sdk.Credential{Username: "alice", Password: secret(first)})
