@@ -138,6 +138,7 @@ var written = map[string]string{
 	"accountExpires":     "bf967915-0de6-11d0-a285-00aa003049e2",
 	"lockoutTime":        "28630ebf-41d5-11d1-a9c1-0000f80367c1",
 	"description":        "bf967950-0de6-11d0-a285-00aa003049e2",
+	"extensionName":      "bf967972-0de6-11d0-a285-00aa003049e2",
 	"sAMAccountName":     "3e0abfd0-126a-11d0-a060-00aa006c33ed",
 	"userPrincipalName":  "28630ebb-41d5-11d1-a9c1-0000f80367c1",
 	"cn":                 "bf96793f-0de6-11d0-a285-00aa003049e2",
@@ -336,6 +337,16 @@ func UnicodePassword(password string) string {
 
 // Logs is all the server has logged.
 func (d *DomainController) Logs() string { return d.srv.logged() }
+
+// Command runs a command of an administrator on the domain controller's machine, as it stands.
+func (d *DomainController) Command(ctx context.Context, line string) error {
+	cmd := exec.CommandContext(ctx, "sh", "-c", line)
+	cmd.Env = []string{path, "LC_ALL=C.UTF-8", "HOME=/nonexistent", "SMB_CONF_PATH=" + d.dir + "/etc/smb.conf"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", line, err, out)
+	}
+	return nil
+}
 
 // Hang stops the server: connections open and nobody answers.
 func (d *DomainController) Hang() error { return d.srv.stop() }

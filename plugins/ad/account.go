@@ -28,8 +28,9 @@ type account struct {
 	name, upn        string
 	comment          string
 	marks            []string
-	control          int64 // userAccountControl
-	computed         int64 // msDS-User-Account-Control-Computed
+	revisions        []string // guard.go
+	control          int64    // userAccountControl
+	computed         int64    // msDS-User-Account-Control-Computed
 	passwordSet      time.Time
 	passwordTicks    int64 // pwdLastSet as it stands
 	expires          time.Time
@@ -87,6 +88,7 @@ func accountOf(e *ldap.Entry) (*account, error) {
 	a.passwordSet, a.expires = timeOf(a.passwordTicks), timeOf(numbers["accountExpires"])
 	a.lastLogon = timeOf(numbers["lastLogonTimestamp"])
 	slices.Sort(a.groups)
+	a.revisions = revisionsOf(a.marks)
 	return a, nil
 }
 

@@ -122,6 +122,9 @@ func wantVerdict(t *testing.T, tgt sdk.Target, user, password string, want sdk.V
 	if err != nil || v.Kind != want || strings.Contains(v.Message, canary) {
 		t.Errorf("verify %s: %+v, %v, want %s", user, v, err, want)
 	}
+	if v.Kind != sdk.VerdictOK && (v.Message == "" || v.Fix == "") {
+		t.Errorf("verify %s: it is not said what to do: %+v", user, v)
+	}
 	return v
 }
 

@@ -25,7 +25,7 @@ type work struct {
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (r sdk.Result, err error) {
 	steps, err := steps(t, ch.Intent)
 	if err != nil {
 		return sdk.Result{}, err
@@ -33,11 +33,11 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if sdk.PlanHash(planOf(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what would be done; nothing was done").WithFix("plan again")
 	}
-	s, err := manage(ctx, t)
+	s, err := c.borrow(ctx, t)
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	defer s.close()
+	defer func() { s.done(err) }()
 	w := &work{session: s, target: t, in: ch.Intent, password: ch.Password}
 	if err := w.find(ctx); err != nil {
 		return sdk.Result{}, err
@@ -115,17 +115,19 @@ func (s *session) token(ctx context.Context) ([]string, error) {
 	return sids, nil
 }
 
-// refresh reads the account again.
+// refresh reads the account again, and refuses to go on if another attempt has changed it.
 func (w *work) refresh(ctx context.Context) error {
 	a, err := w.again(ctx, w.account)
-	if err == nil && a == nil {
-		err = sdk.Errorf(sdk.ClassUnknownOutcome, "the account %s has gone in the middle of the change", w.in.Account).
-			WithFix("look for somebody else who changes the account")
+	switch {
+	case err != nil:
+		return err
+	case a == nil:
+		return w.gone()
+	case !slices.Equal(a.revisions, w.account.revisions):
+		return w.overtaken()
 	}
-	if err == nil {
-		w.account = a
-	}
-	return err
+	w.account = a
+	return nil
 }
 
 // undo removes an account that this call made and could not finish. Anything else, and anything whose outcome is not
@@ -134,9 +136,14 @@ func (w *work) undo(ctx context.Context, cause error) error {
 	if !w.created || sdk.ClassOf(cause) == sdk.ClassUnknownOutcome || ctx.Err() != nil {
 		return cause
 	}
-	err := failure(ctx, "remove the unfinished account", w.conn.Del(ldap.NewDelRequest(w.account.address(), nil)), true)
+	err := w.guarded(ctx, "give the unfinished account up", givenUp, func(*ldap.ModifyRequest) {})
+	if err == nil {
+		err = failure(ctx, "remove the unfinished account", w.conn.Del(ldap.NewDelRequest(w.account.address(), nil)), true)
+	}
 	if err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
+		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
+		e.Details = map[string]string{"residue": "the account " + w.in.Account}
+		return e
 	}
 	return cause
 }
@@ -147,7 +154,7 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 	if err != nil {
 		return sdk.Facts{}, err
 	}
-	ok := a != nil && (w.account == nil || w.account.guid == a.guid)
+	ok := a != nil && w.account != nil && w.account.guid == a.guid && slices.Equal(w.account.revisions, a.revisions)
 	switch w.in.Action {
 	case sdk.Provision, sdk.Enable:
 		ok = ok && !a.disabled() && !a.lockedOut()
@@ -165,9 +172,22 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 }
 
 func (w *work) create(ctx context.Context) (bool, error) {
-	if w.account != nil {
-		return false, nil
+	if w.account != nil && w.account.kind() == givenUp { // by an attempt that ended before it was done with that
+		if _, err := w.remove(ctx); err != nil {
+			return false, err
+		}
+		w.account = nil
 	}
+	if w.account == nil {
+		if made, err := w.add(ctx); err != nil || made {
+			return made, err
+		}
+	}
+	return false, w.takeOver(ctx)
+}
+
+// add makes the account. It is false if there is one of ours now that somebody else made.
+func (w *work) add(ctx context.Context) (bool, error) {
 	cn, err := rdn(w.in.Account)
 	if err != nil {
 		return false, err
@@ -181,9 +201,12 @@ func (w *work) create(ctx context.Context) (bool, error) {
 	if w.in.Comment != "" {
 		add.Attribute("description", []string{w.in.Comment})
 	}
+	revision := newRevision(unfinished)
+	marks := []string{revision}
 	if w.in.AccountID != "" {
-		add.Attribute(attributeMark, []string{mark(w.in.AccountID)})
+		marks = append(marks, mark(w.in.AccountID))
 	}
+	add.Attribute(attributeMark, marks)
 	w.sent = true
 	err = w.conn.Add(add)
 	if is(err, ldap.LDAPResultNoSuchObject) {
@@ -213,6 +236,7 @@ func (w *work) create(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	w.account, w.created = made, true
+	w.account.revisions = []string{revision} // whatever it is now
 	return true, nil
 }
 
@@ -272,10 +296,15 @@ func (w *work) flag(ctx context.Context, what string, bit int64, on bool) (bool,
 	if on {
 		control |= bit
 	}
-	if control == w.account.control {
+	kind := w.account.kind()
+	// Disabling or enabling an unfinished account keeps whoever made it from going on, even if it is so already.
+	if control == w.account.control && (bit != bitDisabled || kind != unfinished) {
 		return false, nil
 	}
-	err := w.change(ctx, what, w.account.address(), func(r *ldap.ModifyRequest) {
+	if bit == bitDisabled && !on {
+		kind = finished
+	}
+	err := w.guarded(ctx, what, kind, func(r *ldap.ModifyRequest) {
 		r.Replace("userAccountControl", []string{strconv.FormatInt(control, 10)})
 	})
 	if err != nil {

@@ -32,12 +32,12 @@ var logins = map[string]meaning{
 	"530": {sdk.ClassNotPermitted, "the account may not log in at this time", "change its logon hours"},
 	"531": {sdk.ClassNotPermitted, "the account may not log in from here", "change its list of workstations"},
 	"532": {sdk.ClassMustChange, "the password has expired", "set a new one"},
-	"533": {sdk.ClassLocked, "the account is disabled", "enable it"},
+	"533": {sdk.ClassDisabled, "the account is disabled", "find out who disabled it and why, then enable it"},
 	"568": {sdk.ClassNotPermitted, "the account is in too many groups", "take it out of some"},
 	"569": {sdk.ClassNotPermitted, "the account is denied this type of logon", "change the policy that denies it"},
-	"701": {sdk.ClassLocked, "the account has expired", "set its expiry anew"},
+	"701": {sdk.ClassExpired, "the account has expired", "set its accountExpires anew"},
 	"773": {sdk.ClassMustChange, "the password must be changed first", "set a new one"},
-	"775": {sdk.ClassLocked, "the account is locked after too many wrong passwords", "wait, or set its lockoutTime to 0"},
+	"775": {sdk.ClassLocked, "the account is locked after too many wrong passwords", "wait for the domain's lockout duration, or set its lockoutTime to 0"},
 }
 
 // Windows errors that a domain controller names at the beginning of its text.
@@ -52,17 +52,20 @@ var windows = map[string]meaning{
 	"000020EF": {sdk.ClassBusy, "the server has used up its numbers for accounts", "see that the domain's RID master answers"},
 }
 
+// later is the fix for what passes.
+const later = "try again later"
+
 // grantMissing is the fix for a right that lacks.
-const grantMissing = "delegate it, as the connector's page describes; members of protected groups need rights on AdminSDHolder"
+const grantMissing = "delegate it: the check of rights for the role prints what does; members of protected groups need rights on AdminSDHolder"
 
 var results = map[uint16]meaning{
-	ldap.LDAPResultTimeLimitExceeded:           {sdk.ClassBusy, "the server's time limit is over", ""},
+	ldap.LDAPResultTimeLimitExceeded:           {sdk.ClassBusy, "the server's time limit is over", later},
 	ldap.LDAPResultSizeLimitExceeded:           {sdk.ClassBusy, "the server's limit of entries is exceeded", "see its MaxPageSize"},
 	ldap.LDAPResultAdminLimitExceeded:          {sdk.ClassBusy, "a limit of the server is exceeded", "see its LDAP policies"},
-	ldap.LDAPResultBusy:                        {sdk.ClassBusy, "the server is busy", ""},
-	ldap.LDAPResultUnavailable:                 {sdk.ClassBusy, "the server is not available at the moment", ""},
+	ldap.LDAPResultBusy:                        {sdk.ClassBusy, "the server is busy", later},
+	ldap.LDAPResultUnavailable:                 {sdk.ClassBusy, "the server is not available at the moment", later},
 	ldap.LDAPResultStrongAuthRequired:          {sdk.ClassUnsupported, "the server asks for signing or channel binding", "allow simple binds over TLS"},
-	ldap.LDAPResultConfidentialityRequired:     {sdk.ClassUnsupported, "the server asks for more protection than TLS gives here", ""},
+	ldap.LDAPResultConfidentialityRequired:     {sdk.ClassUnsupported, "the server asks for more protection than TLS gives here", "allow simple binds over TLS"},
 	ldap.LDAPResultInappropriateAuthentication: {sdk.ClassUnsupported, "the server does not take simple binds", "allow them over TLS"},
 	ldap.LDAPResultReferral:                    {sdk.ClassUnsupported, "the server refers to another one", "use a writable domain controller of the domain as target"},
 	ldap.LDAPResultInsufficientAccessRights:    {sdk.ClassNotPermitted, "the management account lacks a right", grantMissing},

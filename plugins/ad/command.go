@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
 
@@ -56,11 +57,29 @@ var flags = map[string]int64{
 	"not-delegated":          0x100000,
 }
 
-var (
-	ridText = regexp.MustCompile(`^[1-9][0-9]{2,9}$`)
-	sidText = regexp.MustCompile(`^S-1-[0-9]{1,10}(-[0-9]{1,10}){1,15}$`)
-	spnText = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}/[A-Za-z0-9._-]{1,128}(:[A-Za-z0-9._-]{1,64})?(/[A-Za-z0-9._-]{1,128})?$`)
+// What numbers and names look like.
+const (
+	ridPattern  = `[1-9][0-9]{2,9}`
+	sidPattern  = `S-1-[0-9]{1,10}(-[0-9]{1,10}){1,15}`
+	spnPattern  = `[A-Za-z0-9._-]{1,64}/[A-Za-z0-9._-]{1,128}(:[A-Za-z0-9._-]{1,64})?(/[A-Za-z0-9._-]{1,128})?`
+	slotPattern = `%[A-Za-z][A-Za-z0-9_]*%`
 )
+
+var (
+	ridText = regexp.MustCompile(`^` + ridPattern + `$`)
+	sidText = regexp.MustCompile(`^` + sidPattern + `$`)
+	spnText = regexp.MustCompile(`^` + spnPattern + `$`)
+)
+
+// commandPattern is what parse takes, but for what the dialect checks within quotes, so that a mistyped command is refused when a
+// role is saved.
+const commandPattern = `^ *((add-to-group|remove-from-group) +(rid:` + ridPattern + `|sid:` + sidPattern +
+	`|"\([^"]*"|"[^"(][^"]*=[^"]*"|name +("[^"]*"|[^" ]+))` +
+	`|(add-spn|remove-spn) +(` + slotPattern + `|` + spnPattern + `)` +
+	`|(set-flag|clear-flag) +(not-delegated|password-never-expires|smartcard-required)) *$`
+
+const commandHelp = `write add-to-group or remove-from-group and rid:512, sid:S-1-5-32-549, name NAME, "CN=…" or "(…)"; add-spn or remove-spn and ` +
+	`a service principal name; set-flag or clear-flag and not-delegated, password-never-expires or smartcard-required`
 
 // field is a word of a line.
 type field struct {
@@ -168,10 +187,12 @@ func (c *command) compiles() error {
 		_, err = ldap.CompileFilter(text)
 	}
 	if err != nil {
-		return errors.New("the filter cannot be read")
+		return errFilter
 	}
 	return nil
 }
+
+var errFilter = errors.New("the filter cannot be read")
 
 func (c *command) spn(args []field) error {
 	c.by = "spn"
@@ -218,4 +239,18 @@ func (c command) render(value func(name string) (string, error)) (action, error)
 		}
 	}
 	return a, err
+}
+
+// actionOf is a role's command with the values of an intent.
+func actionOf(line string, in sdk.Intent) (action, error) {
+	c, err := parse(line)
+	if err != nil {
+		return action{}, err
+	}
+	return c.render(func(name string) (string, error) {
+		if name == sdk.UsernamePlaceholder {
+			return in.Account, nil
+		}
+		return in.Params[name], nil
+	})
 }

@@ -7,9 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -47,10 +49,42 @@ func TestConformance(t *testing.T) {
 			return err == nil, err
 		},
 		CreateForeign: d.AddAccount,
-		Snapshot:      func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired:    {Set: replace(d, "accountExpires", testlab.FileTime(time.Now().Add(-time.Hour)))},
+			sdktest.StateDisabled:   {Set: replace(d, "userAccountControl", "514")},
+			sdktest.StateMustChange: {Set: replace(d, "pwdLastSet", "0")},
+			sdktest.StateLocked: {Set: func(ctx context.Context, name string) error {
+				for range 5 {
+					if err := d.Login(ctx, name, "wrong"); !errors.Is(err, testlab.ErrRefused) {
+						return fmt.Errorf("a wrong password: %w", err)
+					}
+				}
+				return nil
+			}},
+		},
+		FailedLogins: func(ctx context.Context, name string) (int, error) {
+			a, err := d.Account(ctx, name)
+			if err != nil || a == nil || a.GetAttributeValue("badPwdCount") == "" {
+				return 0, err
+			}
+			return strconv.Atoi(a.GetAttributeValue("badPwdCount"))
+		},
+		RefusedRole: custom(sdk.PhaseGrant, "add-to-group name helpdesk", "set-flag not-delegated", "add-to-group rid:512"),
+		Snapshot:    func(ctx context.Context) (string, error) { return snapshot(ctx, d) },
 	})
 	if strings.Contains(d.Logs(), "Aa1.") { // how the kit's passwords begin
 		t.Error("a password is in the server's log")
+	}
+}
+
+// replace sets an attribute of an account as the administrator.
+func replace(d *testlab.DomainController, attribute, value string) func(context.Context, string) error {
+	return func(ctx context.Context, name string) error {
+		a, err := d.Account(ctx, name)
+		if err != nil {
+			return err
+		}
+		return d.Replace(ctx, a.DN, map[string][]string{attribute: {value}})
 	}
 }
 

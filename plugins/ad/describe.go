@@ -36,7 +36,9 @@ func (connector) Describe() sdk.Description {
 			{Name: optionStartTLS, Default: "no", Allowed: []string{"yes", "no"},
 				Help: "begin without TLS and turn it on before anything else is sent; with yes set the port too, usually to 389"},
 		},
-		Roles: roles(),
+		Roles:       roles(),
+		Dialect:     template.LDAPCommand.String(),
+		CommandRule: sdk.CommandRule{Pattern: commandPattern, Help: commandHelp},
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Za-z_]([A-Za-z0-9_.-]{0,18}[A-Za-z0-9_-])?$`,
 			MaxBytes: 20, // of sAMAccountName, for users

@@ -21,6 +21,9 @@ func (w *work) run(ctx context.Context, a action) (bool, error) {
 		}
 		return false, sdk.Errorf(sdk.ClassNotFound, "%s: there is no account %s", a.verb, w.in.Account)
 	}
+	if err := w.refresh(ctx); err != nil { // members are not changed in one request with a revision
+		return false, err
+	}
 	switch a.by {
 	case "spn":
 		return w.principal(ctx, a.value, removes)
@@ -45,12 +48,23 @@ type member struct {
 	protected bool
 }
 
-// group finds the group of a command. nil: it is not there.
+// group finds the group of a command, and what the account is to it. nil: it is not there.
 func (w *work) group(ctx context.Context, a action) (*member, error) {
-	what, base, scope, filter := "find the group of "+a.String(), w.base, ldap.ScopeWholeSubtree, ""
+	g, err := w.groupOf(ctx, a, w.account.domain())
+	if err != nil || g == nil {
+		return nil, err
+	}
+	g.primary = g.rid != "" && g.rid == w.account.primary
+	g.listed, err = w.listed(ctx, g.dn)
+	return g, err
+}
+
+// groupOf finds the group of a command in the domain with a SID. nil: it is not there.
+func (s *session) groupOf(ctx context.Context, a action, domain string) (*member, error) {
+	what, base, scope, filter := "find the group of "+a.String(), s.base, ldap.ScopeWholeSubtree, ""
 	switch a.by {
 	case "rid":
-		filter = "(objectSid=" + w.account.domain() + "-" + a.value + ")"
+		filter = "(objectSid=" + domain + "-" + a.value + ")"
 	case "sid":
 		filter = "(objectSid=" + a.value + ")"
 	case "dn":
@@ -58,7 +72,7 @@ func (w *work) group(ctx context.Context, a action) (*member, error) {
 	default:
 		filter = a.value
 	}
-	found, err := w.search(ctx, what, base, scope, "(&(objectClass=group)"+filter+")", []string{"objectSid", "adminCount"})
+	found, err := s.search(ctx, what, base, scope, "(&(objectClass=group)"+filter+")", []string{"objectSid", "adminCount"})
 	if sdk.ClassOf(err) == sdk.ClassNotFound {
 		return nil, nil
 	}
@@ -72,13 +86,11 @@ func (w *work) group(ctx context.Context, a action) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &member{dn: found[0].DN, protected: found[0].GetAttributeValue("adminCount") == "1"}
-	if rid, own := strings.CutPrefix(sid, w.account.domain()+"-"); own {
-		g.rid = rid
-		g.primary = rid == w.account.primary
+	rid, own := strings.CutPrefix(sid, domain+"-")
+	if !own {
+		rid = ""
 	}
-	g.listed, err = w.listed(ctx, g.dn)
-	return g, err
+	return &member{dn: found[0].DN, rid: rid, protected: found[0].GetAttributeValue("adminCount") == "1"}, nil
 }
 
 // listed asks whether the account is in a group's list of members, which may be too long to be read.
@@ -88,10 +100,14 @@ func (w *work) listed(ctx context.Context, group string) (bool, error) {
 	return len(found) > 0, err
 }
 
+func noGroup(a action) error {
+	return sdk.Errorf(sdk.ClassInvalid, "%s: there is no such group in the domain", a).
+		WithFix("check the role's command and parameters; groups of the whole forest are in its root domain")
+}
+
 func (w *work) join(ctx context.Context, a action, g *member) (bool, error) {
 	if g == nil {
-		return false, sdk.Errorf(sdk.ClassInvalid, "%s: there is no such group in the domain", a).
-			WithFix("check the role's command and parameters; groups of the whole forest are in its root domain")
+		return false, noGroup(a)
 	}
 	if g.protected {
 		w.note("members of this group are protected: within the hour the domain gives the account the rights of " +

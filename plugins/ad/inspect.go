@@ -13,12 +13,12 @@ import (
 )
 
 // Inspect implements sdk.Inspector.
-func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
-	s, err := manage(ctx, t)
+func (c connector) Inspect(ctx context.Context, t sdk.Target, name string) (f sdk.Facts, err error) {
+	s, err := c.borrow(ctx, t)
 	if err != nil {
 		return sdk.Facts{}, err
 	}
-	defer s.close()
+	defer func() { s.done(err) }()
 	a, err := s.account(ctx, name)
 	if err != nil {
 		return sdk.Facts{}, err

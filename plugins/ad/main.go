@@ -11,6 +11,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/idle"
 )
 
 // maxAnswer bounds one message of a server. A page of entries is far smaller.
@@ -18,7 +19,7 @@ const maxAnswer = 16 << 20
 
 func main() {
 	tameDriver()
-	sdk.Serve(connector{})
+	sdk.Serve(connector{kept: idle.New((*session).close)})
 }
 
 // tameDriver sets what the driver has for the whole process.
@@ -28,12 +29,15 @@ func tameDriver() {
 }
 
 // connector implements every power of the SDK but Run.
-type connector struct{}
+type connector struct {
+	kept *idle.Pool[*session] // connections of management accounts; nil: none is kept
+}
 
 var (
-	_ sdk.Prober      = connector{}
-	_ sdk.Provisioner = connector{}
-	_ sdk.Verifier    = connector{}
-	_ sdk.Inspector   = connector{}
-	_ sdk.Discoverer  = connector{}
+	_ sdk.Prober        = connector{}
+	_ sdk.Provisioner   = connector{}
+	_ sdk.Verifier      = connector{}
+	_ sdk.Inspector     = connector{}
+	_ sdk.Discoverer    = connector{}
+	_ sdk.RightsChecker = connector{}
 )

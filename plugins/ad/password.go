@@ -31,7 +31,7 @@ func unicodePassword(password sdk.Secret) string {
 func (w *work) reset(ctx context.Context, password sdk.Secret) error {
 	before := w.account.passwordTicks
 	for range 2 {
-		err := w.change(ctx, "set the password", w.account.address(), func(r *ldap.ModifyRequest) {
+		err := w.guarded(ctx, "set the password", w.account.kind(), func(r *ldap.ModifyRequest) {
 			r.Replace("unicodePwd", []string{unicodePassword(password)})
 		})
 		if err != nil {

@@ -53,13 +53,13 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 		b.add(create,
 			b.step("settings", "Make sure of expiry and description", who+"replace "+settings(in), (*work).settings),
 			b.step("password", "Set the password, twice, so that no password before it is accepted any more",
-				who+"replace unicodePwd: "+mask, (*work).setPassword))
+				who+"replace unicodePwd: "+mask+revisionText, (*work).setPassword))
 		b.role(sdk.PhaseCreate)
 		b.role(sdk.PhaseGrant)
 		b.add(b.enable(who))
 	case sdk.Rotate:
 		b.add(b.step("password", "Set the password, twice, so that no password before it is accepted any more",
-			who+"replace unicodePwd: "+mask, (*work).setPassword),
+			who+"replace unicodePwd: "+mask+revisionText, (*work).setPassword),
 			b.step("unlock", "Lift a lockout by wrong passwords", who+"replace lockoutTime: 0", (*work).unlock))
 		b.role(sdk.PhaseRotate)
 	case sdk.Enable:
@@ -75,7 +75,7 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 			b.add(b.step("delete", "Make sure that the account is gone", who+"delete", (*work).remove))
 		} else {
 			b.add(b.step("leave-groups", "Take the account out of every group", who+"delete it from the members of each group", (*work).leaveGroups),
-				b.step("scramble", "Set a password that nobody knows, twice", who+"replace unicodePwd: "+mask, (*work).scramble),
+				b.step("scramble", "Set a password that nobody knows, twice", who+"replace unicodePwd: "+mask+revisionText, (*work).scramble),
 				b.step("quarantine", "Move the account, and free its names",
 					who+"move below "+p.quarantine+"; replace sAMAccountName; delete userPrincipalName", (*work).quarantine))
 		}
@@ -116,9 +116,9 @@ func settings(in sdk.Intent) string {
 
 func markText(in sdk.Intent) string {
 	if in.AccountID == "" {
-		return ""
+		return revisionText
 	}
-	return "; " + attributeMark + " " + mark(in.AccountID)
+	return "; " + attributeMark + " " + mark(in.AccountID) + revisionText
 }
 
 type builder struct {
@@ -136,35 +136,21 @@ func (b *builder) add(s ...step) { b.steps = append(b.steps, s...) }
 
 func (b *builder) enable(who string) step {
 	return b.step("enable", "Make sure that the account is enabled and not locked out",
-		who+"replace userAccountControl: without bit 2; lockoutTime: 0", (*work).enable)
+		who+"replace userAccountControl: without bit 2; lockoutTime: 0"+revisionText, (*work).enable)
 }
 
 func (b *builder) disable(who string) step {
-	return b.step("disable", "Disable the account", who+"replace userAccountControl: with bit 2", (*work).disable)
+	return b.step("disable", "Disable the account", who+"replace userAccountControl: with bit 2"+revisionText, (*work).disable)
 }
 
 // role adds the role's commands for a phase.
 func (b *builder) role(phase sdk.Phase) {
 	for i, line := range b.in.Role.Phases[phase] {
-		fail := func(err error) {
+		a, err := actionOf(line, b.in)
+		if err != nil {
 			if b.err == nil {
-				b.err = sdk.Errorf(sdk.ClassInvalid, "command %d of phase %s of the role %s: %v", i+1, phase, b.in.Role.Name, err).
-					WithFix("correct the role's command, or its parameters")
+				b.err = badCommand(i, phase, b.in.Role, err)
 			}
-		}
-		c, err := parse(line)
-		if err != nil {
-			fail(err)
-			continue
-		}
-		a, err := c.render(func(name string) (string, error) {
-			if name == sdk.UsernamePlaceholder {
-				return b.in.Account, nil
-			}
-			return b.in.Params[name], nil
-		})
-		if err != nil {
-			fail(err)
 			continue
 		}
 		s := sdk.Step{
@@ -173,4 +159,9 @@ func (b *builder) role(phase sdk.Phase) {
 		}
 		b.add(step{s, func(ctx context.Context, w *work) (bool, error) { return w.run(ctx, a) }})
 	}
+}
+
+func badCommand(i int, phase sdk.Phase, r sdk.Role, err error) error {
+	return sdk.Errorf(sdk.ClassInvalid, "command %d of phase %s of the role %s: %v", i+1, phase, r.Name, err).
+		WithFix("correct the role's command, or its parameters")
 }

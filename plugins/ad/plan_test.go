@@ -27,20 +27,20 @@ func TestPlanNeedsNoConnection(t *testing.T) {
 	for action, want := range map[sdk.Action][]string{
 		sdk.Provision: {
 			`add CN=a\2Elice,OU=Reeve,DC=lab,DC=test: objectClass user; sAMAccountName a.lice; userPrincipalName a.lice@lab.test; ` +
-				"userAccountControl 514; " + settings + "; extensionName reeve:acct_1",
+				"userAccountControl 514; " + settings + "; extensionName reeve:acct_1; extensionName: a new revision",
 			"account a.lice: replace " + settings,
-			"account a.lice: replace unicodePwd: ********",
+			"account a.lice: replace unicodePwd: ********; extensionName: a new revision",
 			`account a.lice: add-to-group "(sAMAccountName=Help \281\29\2a)"`,
-			"account a.lice: replace userAccountControl: without bit 2; lockoutTime: 0",
+			"account a.lice: replace userAccountControl: without bit 2; lockoutTime: 0; extensionName: a new revision",
 		},
-		sdk.Rotate:  {"account a.lice: replace unicodePwd: ********", "account a.lice: replace lockoutTime: 0"},
-		sdk.Enable:  {"account a.lice: replace userAccountControl: without bit 2; lockoutTime: 0"},
-		sdk.Disable: {"account a.lice: replace userAccountControl: with bit 2"},
+		sdk.Rotate:  {"account a.lice: replace unicodePwd: ********; extensionName: a new revision", "account a.lice: replace lockoutTime: 0"},
+		sdk.Enable:  {"account a.lice: replace userAccountControl: without bit 2; lockoutTime: 0; extensionName: a new revision"},
+		sdk.Disable: {"account a.lice: replace userAccountControl: with bit 2; extensionName: a new revision"},
 		sdk.Deprovision: {
-			"account a.lice: replace userAccountControl: with bit 2",
+			"account a.lice: replace userAccountControl: with bit 2; extensionName: a new revision",
 			`account a.lice: remove-from-group "(sAMAccountName=Help \281\29\2a)"`,
 			"account a.lice: delete it from the members of each group",
-			"account a.lice: replace unicodePwd: ********",
+			"account a.lice: replace unicodePwd: ********; extensionName: a new revision",
 			"account a.lice: move below OU=Old,DC=lab,DC=test; replace sAMAccountName; delete userPrincipalName",
 		},
 	} {
@@ -109,6 +109,8 @@ func TestNoSecretIsTold(t *testing.T) {
 		check("probe", p, err)
 		f, err := connector{}.Inspect(t.Context(), at, "alice")
 		check("inspect", f, err)
+		rights, err := connector{}.CheckRights(t.Context(), at, role(t, "ad-domain-admin"), nil)
+		check("rights", rights, err)
 		err = connector{}.Discover(t.Context(), at, func(f sdk.Facts) bool { check("discover", f); return true })
 		check("discover", err)
 		v, err := connector{}.Verify(t.Context(), at, sdk.Credential{Username: "alice", Password: secret(first)})

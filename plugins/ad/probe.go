@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
@@ -15,14 +14,8 @@ var levels = map[string]string{
 	"0": "2000", "2": "2003", "3": "2008", "4": "2008 R2", "5": "2012", "6": "2012 R2", "7": "2016", "10": "2025",
 }
 
-// needed are the attributes of accounts that the management account has to write.
-var needed = []string{"accountExpires", "description", "lockoutTime", "userAccountControl"}
-
-// renamed are those it has to write to give an account in quarantine another name.
-var renamed = []string{"sAMAccountName", "userPrincipalName"}
-
-// Probe implements sdk.Prober. The server itself says what the management account may do in the unit; that it may
-// reset passwords it does not say, and what roles need is refused when it is used.
+// Probe implements sdk.Prober. Rights that cannot be read are not called missing, and those that only roles need are for
+// CheckRights.
 func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, error) {
 	s, err := manage(ctx, t)
 	if err != nil {
@@ -56,46 +49,16 @@ func (connector) Probe(ctx context.Context, t sdk.Target) (sdk.Fingerprint, erro
 			f.Attributes["pdc_emulator"] = "yes" // passwords are known here first
 		}
 	}
-	if f.MissingRights, err = s.missing(ctx, s.place.ou, needed); err != nil || s.place.quarantine == "" {
-		return f, err
+	k, err := s.rightsCheck(ctx)
+	if c := sdk.ClassOf(err); c == sdk.ClassUnsupported || c == sdk.ClassNotPermitted {
+		return f, nil // what cannot be found out is no reason not to work
 	}
-	missing, err := s.missing(ctx, s.place.quarantine, renamed)
-	f.MissingRights = append(f.MissingRights, missing...)
-	return f, err
-}
-
-// missing asks the server which rights lack in a unit.
-func (s *session) missing(ctx context.Context, unit string, attributes []string) ([]string, error) {
-	found, err := s.search(ctx, "read "+unit, unit, ldap.ScopeBaseObject, "(objectClass=*)", []string{"allowedChildClassesEffective"})
-	if sdk.ClassOf(err) == sdk.ClassNotFound || err == nil && len(found) == 0 {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "there is no %s, or the management account may not read it", unit).
-			WithFix("make the unit, or correct the target's options")
+	if err == nil {
+		err = k.everyRole(ctx)
 	}
 	if err != nil {
-		return nil, err
+		return sdk.Fingerprint{}, err
 	}
-	var missing []string
-	if !slices.Contains(found[0].GetAttributeValues("allowedChildClassesEffective"), "user") {
-		missing = append(missing, "create and delete user objects in "+unit)
-	}
-	// What may be written shows on accounts only; one tells for all, since rights are inherited.
-	sample := ""
-	err = s.pages(ctx, "look for an account", unit, ldap.ScopeSingleLevel, "(&"+users+"(!(adminCount=1)))", []string{"objectSid"},
-		func(e *ldap.Entry) (bool, error) { sample = e.DN; return false, nil })
-	if err != nil || sample == "" {
-		return missing, err
-	}
-	found, err = s.search(ctx, "read an account", sample, ldap.ScopeBaseObject, "(objectClass=*)", []string{"allowedAttributesEffective"})
-	if sdk.ClassOf(err) == sdk.ClassNotFound { // it has gone meanwhile
-		return missing, nil
-	}
-	if err != nil || len(found) == 0 {
-		return missing, err
-	}
-	for _, name := range attributes {
-		if !slices.Contains(found[0].GetAttributeValues("allowedAttributesEffective"), name) {
-			missing = append(missing, "write "+name+" of user objects in "+unit)
-		}
-	}
-	return missing, nil
+	f.MissingRights = k.missing
+	return f, nil
 }

@@ -216,9 +216,10 @@ func TestProbeSaysWhatTheServerIsAndWhatIsMissing(t *testing.T) {
 	}
 	tgt.Management = sdk.Credential{Username: "weak", Password: secret("Weak-12345")}
 	f, err = connector{}.Probe(t.Context(), tgt)
-	want := []string{"create and delete user objects in " + testlab.AccountsOU}
-	for _, name := range needed {
-		want = append(want, "write "+name+" of user objects in "+testlab.AccountsOU)
+	const unit = "user objects in " + testlab.AccountsOU
+	want := []string{"create " + unit, "delete " + unit, "reset passwords of " + unit}
+	for _, a := range written {
+		want = append(want, "write "+a.attribute+" of "+unit)
 	}
 	if diff := cmp.Diff(want, f.MissingRights); diff != "" || err != nil {
 		t.Errorf("%v %s", err, diff)

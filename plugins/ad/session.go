@@ -23,12 +23,13 @@ import (
 type session struct {
 	conn  *ldap.Conn
 	raw   net.Conn
-	stop  func() bool // ends the watch over the context
+	stop  func() bool // ends the watch over the context; false: the connection has been ended
 	at    string      // the address that was connected to; the name may stand for several servers
 	place place
-	root  *ldap.Entry // the rootDSE
-	base  string      // the domain's own DN
-	sent  bool        // a change has been sent
+	root  *ldap.Entry     // the rootDSE
+	base  string          // the domain's own DN
+	sent  bool            // a change has been sent
+	back  func(keep bool) // to where it was borrowed from; nil: nowhere
 }
 
 // dial connects and verifies the certificate, and sends nothing that is secret. at is an address for later connections
@@ -52,8 +53,7 @@ func dial(ctx context.Context, t sdk.Target, p place, at string) (*session, erro
 		return nil, refused(ctx, address, t.Trust, err)
 	}
 	s := &session{raw: raw, place: p, at: raw.RemoteAddr().String()}
-	// The driver knows no contexts: the end of one ends the connection, and with it whatever waits for an answer.
-	s.stop = context.AfterFunc(ctx, func() { _ = raw.Close() })
+	s.watch(ctx)
 	if p.startTLS {
 		err = startTLS(raw)
 	}
@@ -69,6 +69,12 @@ func dial(ctx context.Context, t sdk.Target, p place, at string) (*session, erro
 	s.conn = ldap.NewConn(secured, true)
 	s.conn.Start()
 	return s, nil
+}
+
+// watch has the end of the context end the connection, and with it whatever waits for an answer: the driver knows no
+// contexts.
+func (s *session) watch(ctx context.Context) {
+	s.stop = context.AfterFunc(ctx, func() { _ = s.raw.Close() })
 }
 
 // errNoStartTLS is the answer of a server that does not turn on TLS.
@@ -184,6 +190,39 @@ func manage(ctx context.Context, t sdk.Target) (*session, error) {
 	return s, nil
 }
 
+// borrow is manage, over a connection that an operation before may have left. It is given back with done.
+func (c connector) borrow(ctx context.Context, t sdk.Target) (*session, error) {
+	dial := func(ctx context.Context) (*session, error) { return manage(ctx, t) }
+	if c.kept == nil {
+		return dial(ctx)
+	}
+	s, back, err := c.kept.Borrow(ctx, t, "", dial, works)
+	if err != nil {
+		return nil, err
+	}
+	s.stop() // of who had it before, or of dial
+	s.watch(ctx)
+	s.back, s.sent = back, false
+	return s, nil
+}
+
+// works asks the server something that it answers at once.
+func works(ctx context.Context, s *session) bool {
+	s.watch(ctx)
+	_, err := s.search(ctx, "ask for the time", "", ldap.ScopeBaseObject, "(objectClass=*)", []string{"currentTime"})
+	return s.stop() && err == nil
+}
+
+// done gives the connection back, or ends it. One over which something failed is not used again: what was wrong with it, or
+// with the rights of its login, may be right on another.
+func (s *session) done(err error) {
+	if s.back == nil {
+		s.close()
+		return
+	}
+	s.back(s.stop() && err == nil && !s.conn.IsClosing())
+}
+
 // login is one bind. An empty password never gets to the server, which would call it an anonymous success.
 func (s *session) login(ctx context.Context, c sdk.Credential) error {
 	if c.Username == "" || c.Password.Empty() {
@@ -231,7 +270,7 @@ func (s *session) look(ctx context.Context) error {
 }
 
 var rootAttributes = []string{
-	"defaultNamingContext", "supportedCapabilities", "dnsHostName", "dsServiceName", "vendorName", "vendorVersion",
+	"defaultNamingContext", "schemaNamingContext", "supportedCapabilities", "dnsHostName", "dsServiceName", "vendorName", "vendorVersion",
 	"domainFunctionality", "forestFunctionality", "domainControllerFunctionality",
 }
 

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// Verify implements sdk.Verifier: one fresh bind, and a look at who the server says we are.
+// Verify implements sdk.Verifier: one fresh bind, and a look at who the server says we are. A domain controller tells the
+// reason of a refusal to who has the right password, so the management account has nothing to add.
 func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
 	p, err := placeOf(t)
 	if err != nil {
@@ -24,7 +26,7 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 		return verdictOf(err)
 	}
 	unknown := func(err error) (sdk.Verdict, error) {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the login was accepted; then " + sdk.ErrorText(err)}, nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: "the login was accepted; then " + sdk.ErrorText(err), Fix: fixOf(err)}, nil
 	}
 	if s.place.bindName(c.Username) == c.Username {
 		return sdk.Verdict{Kind: sdk.VerdictOK}, nil
@@ -46,6 +48,7 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 			Kind: sdk.VerdictUnknown,
 			Message: "the login was accepted, but as another account, whose userPrincipalName is " +
 				s.place.bindName(c.Username) + "; or the account may not read itself",
+			Fix: "give that other account another userPrincipalName, or let accounts read themselves",
 		}, nil
 	default:
 		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: a.guid}, nil
@@ -53,12 +56,16 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 }
 
 func verdictOf(err error) (sdk.Verdict, error) {
-	v := sdk.Verdict{Message: sdk.ErrorText(err)}
+	v := sdk.Verdict{Message: sdk.ErrorText(err), Fix: fixOf(err)}
 	switch sdk.ClassOf(err) {
 	case sdk.ClassAuthFailed:
 		v.Kind = sdk.VerdictBadCredential
 	case sdk.ClassLocked:
 		v.Kind = sdk.VerdictLocked
+	case sdk.ClassDisabled:
+		v.Kind = sdk.VerdictDisabled
+	case sdk.ClassExpired:
+		v.Kind = sdk.VerdictExpired
 	case sdk.ClassMustChange:
 		v.Kind = sdk.VerdictMustChange
 	case sdk.ClassUnreachable:
@@ -69,4 +76,11 @@ func verdictOf(err error) (sdk.Verdict, error) {
 		return sdk.Verdict{}, err
 	}
 	return v, nil
+}
+
+func fixOf(err error) string {
+	if e, ok := errors.AsType[*sdk.Error](err); ok && e.Fix != "" {
+		return e.Fix
+	}
+	return "look at the domain controller's directory service log"
 }

@@ -71,10 +71,13 @@ var (
 	// values in them, whole or in part.
 	LDAPName   = &Dialect{name: "ldap-name", lex: lexName, quote: quoteName, joins: true}
 	LDAPFilter = &Dialect{name: "ldap-filter", lex: lexFilter, quote: quoteFilter, joins: true}
+	// LDAPCommand is words between spaces. In double quotes are distinguished names and filters, with placeholders as
+	// above, or text without; elsewhere a placeholder is a whole word.
+	LDAPCommand = &Dialect{name: "ldap-command", lex: lexLDAPCommand, quote: quoteLDAPCommand}
 )
 
 // Dialects are all there are.
-var Dialects = []*Dialect{TSQL, PLSQL, MySQL, PostgreSQL, Shell, PowerShell, LDAPName, LDAPFilter}
+var Dialects = []*Dialect{TSQL, PLSQL, MySQL, PostgreSQL, Shell, PowerShell, LDAPName, LDAPFilter, LDAPCommand}
 
 // String returns the name of the dialect, as descriptions of connectors give it.
 func (d *Dialect) String() string { return d.name }

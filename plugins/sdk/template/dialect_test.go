@@ -48,6 +48,12 @@ func TestValuesAreWrittenForWhereTheyStand(t *testing.T) {
 		{template.LDAPName, `CN=%U%,OU=People,DC=lab`, ` a,b=c `, `CN=\20a\2Cb\3Dc\20,OU=People,DC=lab`},
 		{template.LDAPName, `CN=pam %U% x,DC=lab`, `é`, `CN=pam \C3\A9 x,DC=lab`},
 		{template.LDAPFilter, `(&(objectClass=user)(sAMAccountName=%U%*))`, `*)(cn=\`, `(&(objectClass=user)(sAMAccountName=\2a\29\28cn=\5c*))`},
+		{template.LDAPCommand, `add "CN=%U% x,DC=lab"`, `a",DC=b`, `add "CN=a\22\2CDC\3Db x,DC=lab"`},
+		{template.LDAPCommand, `add "(cn=%U%)"`, `a")(b=*`, `add "(cn=a\22\29\28b=\2a)"`},
+		{template.LDAPCommand, `add name %U%`, `x=,"`, ``},
+		{template.LDAPCommand, `add name %U%`, `a b`, ``},
+		{template.LDAPCommand, `add name %U%`, `x=,(`, `add name x=,(`},
+		{template.LDAPCommand, `add name "a=(b" %U%`, `x`, `add name "a=(b" x`},
 	} {
 		cmd, err := c.in.Parse(c.command)
 		if err != nil {
@@ -78,6 +84,9 @@ func TestCommandsThatAreNeverSafeAreRefused(t *testing.T) {
 			"echo `%U%", "echo \"`%U%\"", `[%U%]`},
 		template.LDAPName:   {`%U%`, `%U%=x,DC=lab`, `CN=#%U%`, `CN="%U%"`, `CN=a,`, `CN=\%U%`},
 		template.LDAPFilter: {`%U%`, `(%U%=x)`, `(cn=a`, `(cn=\%U%)`, `(cn=((%U%)`, `cn=%U%`},
+		template.LDAPCommand: {
+			`add x%U%`, `add "x %U%"`, `add name "%U%"`, `add "CN=a`, `add "CN=%U%"x`, `add "(%U%=x)"`, `add "(cn=%U%"`, `add "CN=a,%U%"`, `add "x"y"%U%"`,
+		},
 	} {
 		for _, command := range commands {
 			if c, err := in.Parse(command); err == nil {

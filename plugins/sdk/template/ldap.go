@@ -152,3 +152,62 @@ func quoteFilter(_ Slot, v string) (string, error) {
 	}
 	return b.String(), nil
 }
+
+// lexLDAPCommand reads a verb and words. A quoted one is a filter if it begins with a bracket, a name if it holds a "=" and does not
+// stand behind the word name, else text that is taken as it is.
+func lexLDAPCommand(s string) ([]Token, error) {
+	var out []Token
+	last := ""
+	for s != "" {
+		text, quoted := strings.CutPrefix(s, `"`)
+		switch n := len(s) - len(strings.TrimLeft(s, " ")); {
+		case n > 0:
+			out = append(out, Token{Kind: Space, Text: s[:n], Value: s[:n]})
+			s = s[n:]
+		case !quoted:
+			word, _, _ := strings.Cut(s, " ")
+			if strings.ContainsAny(word, "\"\n\t") {
+				return out, errors.New("a quote, a tab or the end of a line stands within a word")
+			}
+			out = append(out, Token{Kind: Word, Text: word, Value: word})
+			s, last = s[len(word):], word
+		default:
+			text, tail, closed := strings.Cut(text, `"`)
+			if !closed {
+				return out, errors.New("a quote is not closed")
+			}
+			if tail != "" && tail[0] != ' ' {
+				return out, errors.New("a closing quote touches other text")
+			}
+			inner, err := []Token{asWritten(text)}, error(nil)
+			switch {
+			case last == "name":
+			case strings.HasPrefix(text, "("):
+				inner, err = lexFilter(text)
+			case strings.Contains(text, "="):
+				inner, err = lexName(text)
+			}
+			quote := Token{Kind: Mark, Text: `"`, Value: `"`}
+			out = append(append(out, quote), inner...)
+			if err != nil {
+				return out, err
+			}
+			out, s, last = append(out, quote), tail, ""
+		}
+	}
+	return out, nil
+}
+
+func quoteLDAPCommand(s Slot, v string) (string, error) {
+	switch s.form {
+	case "name":
+		return quoteName(s, v)
+	case "filter":
+		text, err := quoteFilter(s, v)
+		return strings.ReplaceAll(text, `"`, `\22`), err
+	}
+	if v == "" || strings.ContainsAny(v, " \"") {
+		return "", errors.New("the value is no word")
+	}
+	return v, nil
+}

@@ -468,7 +468,7 @@ type Description struct {
 	PasswordRule *PasswordRule          `protobuf:"bytes,10,opt,name=password_rule,json=passwordRule,proto3" json:"password_rule,omitempty"`
 	Protocol     uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // newest version of this contract the connector speaks
 	// The language of role commands: tsql, plsql, mysql, postgresql, shell, powershell, ldap-name,
-	// ldap-filter. Empty: one of the connector's own, in which placeholders are whole words.
+	// ldap-filter, ldap-command. Empty: one of the connector's own, in which placeholders are whole words.
 	Dialect string `protobuf:"bytes,12,opt,name=dialect,proto3" json:"dialect,omitempty"`
 	// Phases whose commands the connector runs. Empty: all but verify and facts.
 	Phases        []string     `protobuf:"bytes,13,rep,name=phases,proto3" json:"phases,omitempty"`
