@@ -64,6 +64,7 @@ type user struct {
 	rights   map[string]bool  // system privilege: may be passed on
 	roles    map[string]*held // role
 	objects  map[string]bool  // "READ ON HR.T": may be passed on
+	admin    map[string]bool  // administrative privileges, as in the password file
 }
 
 type held struct{ admin, active bool }
@@ -85,6 +86,7 @@ type Profile struct {
 // entry is a row of V$SESSION.
 type entry struct {
 	user        *user
+	as          string // administrative privilege that was logged in with
 	sid, serial int
 	conn        net.Conn
 }
@@ -110,7 +112,8 @@ func newDB(o Options, faults func() Faults) *DB {
 	sys := d.newUser("SYS")
 	sys.roles["DBA"] = &held{admin: true, active: true}
 	d.users["SYS"] = sys
-	d.sys = &entry{user: sys}
+	sys.admin["SYSDBA"] = true
+	d.sys = &entry{user: sys, as: "SYSDBA"}
 	return d
 }
 
@@ -118,7 +121,7 @@ func (d *DB) newUser(name string) *user {
 	d.lastID++
 	return &user{
 		name: name, id: d.lastID, created: time.Now(), profile: "DEFAULT",
-		quotas: map[string]int{}, rights: map[string]bool{}, roles: map[string]*held{}, objects: map[string]bool{},
+		quotas: map[string]int{}, rights: map[string]bool{}, roles: map[string]*held{}, objects: map[string]bool{}, admin: map[string]bool{},
 	}
 }
 
@@ -204,8 +207,8 @@ func (d *DB) Snapshot() string {
 		for r, h := range u.roles {
 			roles[r] = *h
 		}
-		fmt.Fprintf(&b, "user %s %d %q %x %s %s %v %v %v %v\n", name, u.id, u.external, u.password.hash, u.status(), u.profile,
-			u.quotas, u.rights, roles, u.objects)
+		fmt.Fprintf(&b, "user %s %d %q %x %s %s %v %v %v %v %v\n", name, u.id, u.external, u.password.hash, u.status(), u.profile,
+			u.quotas, u.rights, roles, u.objects, u.admin)
 	}
 	for s, target := range d.synonyms {
 		b.WriteString("synonym " + s.owner + "." + s.name + " for " + target + "\n")
@@ -248,8 +251,8 @@ func (d *DB) verifierOf(name string) (v verifier, known bool) {
 	return verifier{salt: random(16), hash: random(64)}, false
 }
 
-// admit decides about a login whose password was right or wrong.
-func (d *DB) admit(name string, right bool) *Error {
+// admit decides about a login whose password was right or wrong. as is the administrative privilege it asks for, or "".
+func (d *DB) admit(name, as string, right bool) *Error {
 	code := d.faults().FailLogin[name]
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -269,18 +272,30 @@ func (d *DB) admit(name string, right bool) *Error {
 		return oraError(1017, "invalid username/password; logon denied")
 	case u.expired:
 		return oraError(28001, "the account has expired")
-	case !d.may(u, "CREATE SESSION"):
+	case as != "" && !u.admin[as]:
+		return oraError(1031, "insufficient privileges")
+	case as == "" && !d.may(u, "CREATE SESSION"):
 		return oraError(1045, "user %s lacks CREATE SESSION privilege; logon denied", u.name)
 	}
 	u.failures, u.last = 0, time.Now()
 	return nil
 }
 
-func (d *DB) logon(name string, conn net.Conn) *entry {
+// logon begins a session. One with an administrative privilege is another user's: that of SYSDBA is SYS, the others have
+// no rights here but to hand that privilege on.
+func (d *DB) logon(name, as string, conn net.Conn) *entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lastSID++
-	e := &entry{user: d.users[name], sid: d.lastSID, serial: 1000 + d.lastSID, conn: conn}
+	u := d.users[name]
+	switch as {
+	case "":
+	case "SYSDBA":
+		u = d.sys.user
+	default:
+		u = &user{name: as}
+	}
+	e := &entry{user: u, as: as, sid: d.lastSID, serial: 1000 + d.lastSID, conn: conn}
 	d.sessions[e] = true
 	return e
 }
