@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -19,7 +20,8 @@ type work struct {
 
 	account *account // what was found; nil: nothing
 	marks   []mark
-	created bool // the account was made by this very call
+	learnt  map[string]string // what the role's commands of the phase facts say
+	created bool              // the account was made by this very call
 	residue []string
 }
 
@@ -159,5 +161,6 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 			"the server accepted every statement of %s, but reading %s back shows otherwise", w.in.Action, w.in.Account).
 			WithFix("look for somebody else who changes the account")
 	}
+	maps.Copy(f.Attributes, w.learnt)
 	return f, nil
 }

@@ -138,10 +138,13 @@ func broken(err error) bool {
 }
 
 // failure turns an error of the driver into one of the SDK. The server's own words are left out: they quote names and
-// pieces of statements. sent says whether a change may have been sent.
+// pieces of statements. One of the SDK stays as it is. sent says whether a change may have been sent.
 func failure(ctx context.Context, what string, err error, sent bool) error {
 	if err == nil {
 		return nil
+	}
+	if _, ours := err.(*sdk.Error); ours { //nolint:errorlint // one that is wrapped is the cause of something else
+		return err
 	}
 	if n := number(err); n != 0 && !interrupted[n] {
 		if m, ok := meanings[n]; ok {

@@ -122,6 +122,17 @@ func (s *session) rights(ctx context.Context, grantee string) (r rights, err err
 			r.inactive = append(r.inactive, g[0])
 		}
 	}
+	passwords, err := s.query(ctx, what, "SELECT sysdba, sysoper, sysbackup, sysdg, syskm FROM v$pwfile_users WHERE username = :1", grantee)
+	if err != nil {
+		return r, err
+	}
+	for _, p := range passwords { // administrative privileges are nowhere else
+		for i, name := range []string{"SYSDBA", "SYSOPER", "SYSBACKUP", "SYSDG", "SYSKM"} {
+			if p[i] == "TRUE" {
+				r.grants = append(r.grants, name)
+			}
+		}
+	}
 	for _, list := range []*[]string{&r.grants, &r.roles, &r.inactive} { // in a container database a grant may be there twice
 		slices.Sort(*list)
 		*list = slices.Compact(*list)

@@ -16,4 +16,6 @@ var (
 	_ sdk.Inspector   = connector{}
 	_ sdk.Discoverer  = connector{}
 	_ sdk.Runner      = connector{}
+
+	_ sdk.RightsChecker = connector{}
 )

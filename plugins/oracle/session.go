@@ -51,7 +51,7 @@ func connect(ctx context.Context, t sdk.Target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return login(ctx, t, user, t.Management.Password)
+	return login(ctx, t, user, t.Management.Password, "")
 }
 
 var plainName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_$#]*$`)
@@ -76,14 +76,14 @@ func exactName(account string) (string, error) {
 	return name(account)
 }
 
-// login logs in once.
-func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) (*session, error) {
+// login logs in once, with an administrative privilege if one is named.
+func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret, as string) (*session, error) {
 	config, err := trusting(t)
 	if err != nil {
 		return nil, err
 	}
 	l := &line{ctx: ctx, address: net.JoinHostPort(t.Address, strconv.Itoa(t.Port)), config: config}
-	c, err := driverOf(ctx, t, user, password)
+	c, err := driverOf(ctx, t, user, password, as)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) 
 }
 
 // driverOf sets the driver up. Names and passwords go through the driver's own writer of addresses.
-func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secret) (*goora.OracleConnector, error) {
+func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secret, as string) (*goora.OracleConnector, error) {
 	service, sid := t.Options[optionService], t.Options[optionSID]
 	switch {
 	case (service == "") == (sid == ""):
@@ -128,6 +128,9 @@ func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secre
 	}
 	if sid != "" {
 		options["SID"] = sid
+	}
+	if as != "" {
+		options["DBA PRIVILEGE"] = as
 	}
 	c, ok := goora.NewConnector(goora.BuildUrl(t.Address, t.Port, service, user, password.Reveal(), options)).(*goora.OracleConnector)
 	if !ok {

@@ -12,7 +12,7 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 	if err != nil {
 		return sdk.Verdict{}, err
 	}
-	s, err := login(ctx, t, user, c.Password)
+	s, err := login(ctx, t, user, c.Password, "")
 	switch sdk.ClassOf(err) {
 	case "":
 	case sdk.ClassAuthFailed:
