@@ -233,19 +233,45 @@ func (s *session) step(id string, before *Account, ch sdk.Change) (bool, error) 
 // Verify implements sdk.Verifier.
 func (Connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
 	s, err := dial(ctx, t, c)
-	switch sdk.ClassOf(err) {
-	case "":
+	if err == nil {
 		s.close()
 		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: c.Username}, nil
+	}
+	e, _ := errors.AsType[*sdk.Error](err)
+	v := sdk.Verdict{Message: e.Message, Fix: e.Fix}
+	switch e.Class {
 	case sdk.ClassAuthFailed:
-		return sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the password is wrong"}, nil
+		return explain(ctx, t, c.Username), nil
 	case sdk.ClassLocked:
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Message: "the account is locked"}, nil
+		v.Kind = sdk.VerdictLocked
+	case sdk.ClassExpired:
+		v.Kind = sdk.VerdictExpired
+	case sdk.ClassMustChange:
+		v.Kind = sdk.VerdictMustChange
 	case sdk.ClassUnreachable:
-		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "no connection"}, nil
+		v.Kind = sdk.VerdictUnreachable
 	default:
 		return sdk.Verdict{}, err
 	}
+	return v, nil
+}
+
+// explain finds out why a login was refused: the machine does not say that an account is
+// disabled, and the management account may look.
+func explain(ctx context.Context, t sdk.Target, account string) sdk.Verdict {
+	wrong := sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the password of " + account + " is wrong", Fix: "set another one"}
+	if t.Management.Username == "" {
+		return wrong
+	}
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return wrong
+	}
+	defer s.close()
+	if a, err := s.get(account); err == nil && a != nil && a.Disabled {
+		return sdk.Verdict{Kind: sdk.VerdictDisabled, Message: "account " + account + " is disabled", Fix: "enable it on the machine"}
+	}
+	return wrong
 }
 
 // Inspect implements sdk.Inspector.
@@ -315,7 +341,7 @@ func facts(name string, a *Account) sdk.Facts {
 	if a == nil {
 		return f
 	}
-	f.Exists, f.Identity, f.Locked, f.HasPassword = true, a.ID, a.Locked, a.Password != ""
+	f.Exists, f.Identity, f.Locked, f.HasPassword = true, a.ID, a.Locked || a.Disabled, a.Password != ""
 	f.ExpiresAt, f.PasswordChangedAt, f.Sessions = a.Expires, a.Changed, a.Sessions
 	f.Groups = slices.Sorted(slices.Values(a.Groups))
 	f.Attributes = map[string]string{"comment": a.Comment, "owner": a.Owner}
@@ -402,6 +428,8 @@ var classes = map[string]struct {
 }{
 	"bad_credential": {sdk.ClassAuthFailed, "check user name and password"},
 	"locked":         {sdk.ClassLocked, "unlock the account"},
+	"expired":        {sdk.ClassExpired, "move its expiry date"},
+	"must_change":    {sdk.ClassMustChange, "log in by hand and change the password"},
 	"not_permitted":  {sdk.ClassNotPermitted, "use a management account that may do it"},
 	"exists":         {sdk.ClassExists, "choose another name"},
 	"not_found":      {sdk.ClassNotFound, "provision the account again"},

@@ -39,6 +39,7 @@ type Machine struct {
 	open     map[net.Conn]string // who is logged in
 	faults   Faults
 	requests []string
+	refused  map[string]int // logins, by name
 }
 
 // Faults is what a Machine does wrong, until set otherwise. Names are those of
@@ -65,6 +66,7 @@ func NewMachine(t testing.TB) *Machine {
 		accounts: map[string]Account{},
 		nextID:   1000,
 		open:     map[net.Conn]string{},
+		refused:  map[string]int{},
 	}
 	m.conns.Go(m.accept)
 	t.Cleanup(func() {
@@ -137,6 +139,13 @@ func (m *Machine) Requests() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.requests)
+}
+
+// Refused returns how many logins as name were refused so far.
+func (m *Machine) Refused(name string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refused[name]
 }
 
 func (m *Machine) newID() string {
@@ -248,6 +257,7 @@ func (m *Machine) do(user *string, req request) response {
 	defer m.mu.Unlock()
 	if req.Op == "login" {
 		if why := m.login(req.Name, req.Text); why != "" {
+			m.refused[req.Name]++
 			return response{Error: why}
 		}
 		*user = req.Name
@@ -283,7 +293,7 @@ func (m *Machine) do(user *string, req request) response {
 	case "create":
 		a = Account{ID: m.newID(), Owner: req.Account.Owner, Comment: req.Account.Comment, Expires: req.Account.Expires, Locked: true}
 	case "password":
-		a.Password, a.Changed = req.Text, time.Now().UTC()
+		a.Password, a.Changed, a.Change = req.Text, time.Now().UTC(), false
 	case "expire":
 		a.Expires = req.Account.Expires
 	case "lock":
@@ -339,6 +349,8 @@ func (a Account) public() Account {
 	return a
 }
 
+func (a Account) expired() bool { return !a.Expires.IsZero() && time.Now().After(a.Expires) }
+
 // login returns why name cannot log in, or "".
 func (m *Machine) login(name, password string) string {
 	if name == Management {
@@ -351,8 +363,14 @@ func (m *Machine) login(name, password string) string {
 	switch {
 	case !ok || a.Password == "" || a.Password != password:
 		return "bad_credential"
-	case a.Locked || !a.Expires.IsZero() && time.Now().After(a.Expires):
+	case a.Disabled:
+		return "bad_credential"
+	case a.Locked:
 		return "locked"
+	case a.expired():
+		return "expired"
+	case a.Change:
+		return "must_change"
 	default:
 		return ""
 	}

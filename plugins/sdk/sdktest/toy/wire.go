@@ -9,6 +9,8 @@ type Account struct {
 	Comment  string    `json:"comment"`
 	Password string    `json:"password"`
 	Locked   bool      `json:"locked"`
+	Disabled bool      `json:"disabled"` // which a login does not show
+	Change   bool      `json:"change"`   // the password, before anything else
 	Expires  time.Time `json:"expires"`
 	Changed  time.Time `json:"changed"`
 	Groups   []string  `json:"groups"`
