@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
+	"maps"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -20,6 +22,7 @@ type work struct {
 	created bool     // the login was made by this very call
 	// wanted are memberships that the role's commands should have given.
 	wanted  []placed
+	learnt  map[string]string // what the role's commands of the phase facts say
 	residue []string
 }
 
@@ -126,6 +129,9 @@ func (w *work) undo(ctx context.Context, cause error) error {
 	if err != nil {
 		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished login could not be removed: %v", cause, err)
 	}
+	if e, ok := errors.AsType[*sdk.Error](cause); ok && len(w.residue) > 0 {
+		e.Details = map[string]string{"residue": strings.Join(w.residue, "\n")}
+	}
 	return cause
 }
 
@@ -155,5 +161,6 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 			"the server accepted every statement of %s, but reading %s back shows otherwise", w.in.Action, w.in.Account).
 			WithFix("look for somebody else who changes the account, and for what the management account may not see")
 	}
+	maps.Copy(f.Attributes, w.learnt)
 	return f, nil
 }
