@@ -32,6 +32,7 @@ const (
 	errNotGranted3   = 1952
 	errBlock         = 6550
 	errLockHeld      = 20990 // ours, see lockBlock
+	errLocked        = 28000
 	errReuse         = 28007
 )
 
@@ -49,7 +50,10 @@ const (
 	moreSessions = "raise the limit or end idle sessions"
 	correctRole  = "correct the role's command"
 	useTCPS      = "configure a TCPS endpoint with a certificate in listener.ora, and use its port, often 2484"
-	usePDB       = "set the option service_name to the service of the pluggable database, or use a name that begins with C##"
+	// The server does not tell who logs in which of the two it is.
+	lockedSomehow = "the account is locked, by an administrator or after too many wrong passwords"
+	unlock        = "find out why (ACCOUNT_STATUS in DBA_USERS says LOCKED or LOCKED(TIMED)), then unlock it: ALTER USER … ACCOUNT UNLOCK"
+	usePDB        = "set the option service_name to the service of the pluggable database, or use a name that begins with C##"
 )
 
 var meanings = map[int]meaning{
@@ -78,9 +82,9 @@ var meanings = map[int]meaning{
 	errLockHeld:  {sdk.ClassBusy, "another connection of Reeve is changing the account", ""},
 
 	errDenied: {sdk.ClassAuthFailed, "the server refused the user name or the password", "check both"},
-	28000:     {sdk.ClassLocked, "the account is locked", "unlock it"},
-	28001:     {sdk.ClassMustChange, "the password has expired", "set a new one"},
-	28002:     {sdk.ClassMustChange, "the password will expire", "set a new one"},
+	errLocked: {sdk.ClassAuthFailed, lockedSomehow, unlock},
+	28001:     {sdk.ClassMustChange, "the password has expired", "set a new one: ALTER USER … IDENTIFIED BY …"},
+	28002:     {sdk.ClassMustChange, "the password will expire", "set a new one: ALTER USER … IDENTIFIED BY …"},
 	1045:      {sdk.ClassNotPermitted, "the account may not log in", "grant it CREATE SESSION"},
 	28009:     {sdk.ClassNotPermitted, "SYS logs in AS SYSDBA only", "use another management account"},
 

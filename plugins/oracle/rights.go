@@ -49,6 +49,7 @@ type rightsCheck struct {
 // views are those that the connector reads.
 var views = []string{
 	"dba_users", "dba_sys_privs", "dba_role_privs", "dba_tab_privs", "dba_ts_quotas", "dba_synonyms", "dba_objects", "gv$session", "v$pwfile_users",
+	"dba_profiles",
 }
 
 // basics checks what every role needs.

@@ -114,7 +114,7 @@ func (w *work) endRollover(ctx context.Context, s sdk.Step) (bool, error) {
 
 func (w *work) lock(ctx context.Context, s sdk.Step) (bool, error) {
 	// One that is locked for a time only is locked for good.
-	if w.account == nil || w.account.locked() && !strings.Contains(w.account.status, "TIMED") {
+	if w.account == nil || w.account.locked() && !w.account.timed() {
 		return false, nil
 	}
 	err := w.try(s.Command)

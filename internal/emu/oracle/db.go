@@ -77,7 +77,8 @@ type role struct {
 
 // Profile is what a password must be like.
 type Profile struct {
-	FailedLogins int // until the account is locked; 0: no limit
+	FailedLogins int  // until the account is locked; 0: no limit
+	LockForever  bool // PASSWORD_LOCK_TIME is UNLIMITED, and such a lock looks as an administrator's
 	Rejects      func(password string) bool
 	NoReuse      bool
 	Rollover     bool // PASSWORD_ROLLOVER_TIME is set
@@ -183,6 +184,16 @@ func (d *DB) Status(name string) string {
 	return ""
 }
 
+// FailedLogins counts the wrong passwords since the last login of a user.
+func (d *DB) FailedLogins(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if u := d.users[name]; u != nil {
+		return u.failures
+	}
+	return 0
+}
+
 // Sessions counts the sessions of a user.
 func (d *DB) Sessions(name string) int {
 	d.mu.Lock()
@@ -267,7 +278,8 @@ func (d *DB) admit(name, as string, right bool) *Error {
 	case !right:
 		u.failures++
 		if limit := d.profiles[u.profile].FailedLogins; limit > 0 && u.failures >= limit {
-			u.timed = true
+			u.timed = !d.profiles[u.profile].LockForever
+			u.locked = u.locked || !u.timed
 		}
 		return oraError(1017, "invalid username/password; logon denied")
 	case u.expired:

@@ -134,6 +134,19 @@ var views = map[string]view{
 			return each(d.users, objectRows)
 		},
 	},
+	"DBA_PROFILES": {
+		columns: map[string]byte{"PROFILE": vText, "RESOURCE_NAME": vText, "LIMIT": vText},
+		rows: func(d *DB, _ *entry) (rows []row) {
+			for name, p := range d.profiles {
+				limit := "1"
+				if p.LockForever {
+					limit = "UNLIMITED"
+				}
+				rows = append(rows, row{"PROFILE": name, "RESOURCE_NAME": "PASSWORD_LOCK_TIME", "LIMIT": limit})
+			}
+			return rows
+		},
+	},
 	"DBA_TS_QUOTAS": {
 		columns: map[string]byte{"USERNAME": vText, "TABLESPACE_NAME": vText, "MAX_BYTES": vNumber},
 		rows: func(d *DB, _ *entry) []row {
