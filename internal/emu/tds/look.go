@@ -11,6 +11,7 @@ type Login struct {
 	SID                                      []byte
 	Disabled, LockedOut, Expired, MustChange bool
 	Roles                                    []string
+	Bad                                      int // wrong passwords since the last login
 }
 
 // Login looks at a login; ok is false if there is none.
@@ -21,7 +22,7 @@ func (s *Server) Login(name string) (_ Login, ok bool) {
 	if l == nil {
 		return Login{}, false
 	}
-	out := Login{SID: l.sid, Disabled: l.disabled, LockedOut: l.lockedOut, Expired: l.expired, MustChange: l.mustRenew}
+	out := Login{SID: l.sid, Disabled: l.disabled, LockedOut: l.lockedOut, Expired: l.expired, MustChange: l.mustRenew, Bad: l.bad}
 	for r := range l.roles {
 		out.Roles = append(out.Roles, r)
 	}
