@@ -33,7 +33,7 @@ type placed struct {
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
 	steps, err := steps(t, ch.Intent)
 	if err != nil {
 		return sdk.Result{}, err
@@ -42,7 +42,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what this connector would do; nothing was done").
 			WithFix("plan again")
 	}
-	s, err := manage(ctx, t)
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Result{}, err
 	}
@@ -73,6 +73,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if err != nil {
 		return sdk.Result{}, err
 	}
+	s.good = true
 	return sdk.Result{Facts: facts, Residue: w.residue, Changed: changed}, nil
 }
 
@@ -87,6 +88,7 @@ SELECT @code`, func(r *sql.Rows) error { return r.Scan(&code) }, "reeve "+string
 	if err != nil {
 		return err
 	}
+	w.locked = true
 	if code < 0 {
 		return sdk.Errorf(sdk.ClassBusy, "another connection of Reeve is changing %s", w.in.Account).WithFix("try again in a moment")
 	}

@@ -92,6 +92,17 @@ func (s *Server) Sessions(name string) int {
 	return n
 }
 
+// EndSessions ends the sessions of a login behind everybody's back.
+func (s *Server) EndSessions(name string) {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	for _, session := range s.state.sessions {
+		if strings.EqualFold(session.login.name, name) {
+			session.kill()
+		}
+	}
+}
+
 // DropDatabase drops a database behind everybody's back.
 func (s *Server) DropDatabase(name string) {
 	s.state.mu.Lock()
