@@ -158,10 +158,11 @@ func (c Connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 		done, err := s.step(step.ID, before, ch)
 		if err != nil {
 			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
-			if before == nil && sdk.ClassOf(err) == sdk.ClassNotPermitted { // undo what was begun
+			class := sdk.ClassOf(err)
+			if before == nil && in.Action == sdk.Provision && (class == sdk.ClassNotPermitted || class == sdk.ClassNotFound) { // undo what was begun
 				if e := s.change(request{Op: "remove", Name: in.Account}); e != nil {
-					err = &sdk.Error{Class: sdk.ClassNotPermitted, Message: "a step was refused, and what was begun was not undone",
-						Details: map[string]string{"residue": "account " + in.Account}, Err: err}
+					err = &sdk.Error{Class: class, Message: "a step was refused, and what was begun was not undone",
+						Fix: "remove the account by hand", Details: map[string]string{"residue": "account " + in.Account}, Err: err}
 				}
 			}
 			return sdk.Result{}, err
@@ -426,13 +427,13 @@ var classes = map[string]struct {
 	class sdk.Class
 	fix   string
 }{
-	"bad_credential": {sdk.ClassAuthFailed, "check user name and password"},
+	"bad_credential": {sdk.ClassAuthFailed, "check user name and password, and that nobody disabled the account"},
 	"locked":         {sdk.ClassLocked, "unlock the account"},
 	"expired":        {sdk.ClassExpired, "move its expiry date"},
 	"must_change":    {sdk.ClassMustChange, "log in by hand and change the password"},
 	"not_permitted":  {sdk.ClassNotPermitted, "use a management account that may do it"},
 	"exists":         {sdk.ClassExists, "choose another name"},
-	"not_found":      {sdk.ClassNotFound, "provision the account again"},
+	"not_found":      {sdk.ClassNotFound, "provision the account again, or make the group"},
 }
 
 func (s *session) failure(op, name, answer string) error {

@@ -26,6 +26,9 @@ import (
 // Management is the user name of every machine's management account.
 const Management = "root"
 
+// NoGroup is a group that no machine has.
+const NoGroup = "nogroup"
+
 // Machine is a target. Its methods are safe for concurrent use.
 type Machine struct {
 	listener net.Listener
@@ -279,6 +282,7 @@ func (m *Machine) do(user *string, req request) response {
 			return response{}
 		}
 		a = a.public()
+		a.Refused = m.refused[req.Name]
 		for _, user := range m.open {
 			if user == req.Name {
 				a.Sessions++
@@ -302,6 +306,9 @@ func (m *Machine) do(user *string, req request) response {
 	case "unlock":
 		a.Locked = false
 	case "group":
+		if req.Text == NoGroup {
+			return response{Error: "not_found"}
+		}
 		if !slices.Contains(a.Groups, req.Text) {
 			a.Groups = append(slices.Clone(a.Groups), req.Text)
 		}

@@ -15,6 +15,7 @@ type Account struct {
 	Changed  time.Time `json:"changed"`
 	Groups   []string  `json:"groups"`
 	Sessions int       `json:"sessions,omitempty"` // only in answers
+	Refused  int       `json:"refused,omitempty"`  // logins; likewise
 }
 
 // request and response are the lines of the machine's protocol: one JSON object each.
