@@ -26,8 +26,8 @@ type work struct {
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
-	s, err := connect(ctx, t)
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Result{}, err
 	}
@@ -70,15 +70,20 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if err != nil {
 		return sdk.Result{}, err
 	}
+	s.good = true
 	return sdk.Result{Facts: facts, Residue: w.residue, Changed: changed}, nil
+}
+
+// lockOf is the number of the lock for an account.
+func lockOf(account string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte("reeve " + account))
+	return strconv.FormatUint(uint64(h.Sum32()%(1<<30)), 10) // those for users are 0 to 2^30-1
 }
 
 // lockBlock takes a lock that lasts as long as the session.
 func lockBlock(account string) string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte("reeve " + account))
-	id := h.Sum32() % (1 << 30) // the locks for users are 0 to 2^30-1
-	return "DECLARE r INTEGER; BEGIN r := SYS.DBMS_LOCK.REQUEST(" + strconv.FormatUint(uint64(id), 10) + ", SYS.DBMS_LOCK.X_MODE, 5); " +
+	return "DECLARE r INTEGER; BEGIN r := SYS.DBMS_LOCK.REQUEST(" + lockOf(account) + ", SYS.DBMS_LOCK.X_MODE, 5); " +
 		"IF r NOT IN (0, 4) THEN RAISE_APPLICATION_ERROR(-20990, 'busy'); END IF; END;"
 }
 
@@ -87,6 +92,9 @@ func lockBlock(account string) string {
 func (w *work) alone(ctx context.Context) error {
 	err := w.try(lockBlock(w.in.Account))
 	w.sent = false // it changes nothing
+	if err == nil {
+		w.lockID = lockOf(w.in.Account)
+	}
 	return failure(ctx, "wait for the account", err, false)
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 // Inspect implements sdk.Inspector.
-func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
-	s, err := connect(ctx, t)
+func (c connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Facts{}, err
 	}
@@ -21,12 +21,14 @@ func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Fa
 	if err != nil {
 		return sdk.Facts{}, err
 	}
-	return s.factsOf(ctx, name, a)
+	f, err := s.factsOf(ctx, name, a)
+	s.good = err == nil
+	return f, err
 }
 
 // Discover implements sdk.Discoverer. Accounts that came with the database are left out.
-func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
-	s, err := connect(ctx, t)
+func (c connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -41,9 +43,10 @@ func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Fact
 			return err
 		}
 		if !yield(f) {
-			return nil
+			break
 		}
 	}
+	s.good = true
 	return nil
 }
 

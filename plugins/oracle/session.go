@@ -19,8 +19,8 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// session is one connection, logged in. It is used by one goroutine and lasts for one operation: when the context it was
-// opened with ends, it is hung up.
+// session is one connection, logged in. It is used by one goroutine at a time: when the context of the operation that uses it
+// ends, it is hung up.
 type session struct {
 	conn   *goora.Connection
 	line   *line
@@ -28,6 +28,11 @@ type session struct {
 	server server
 	sent   bool // a statement that changes something has been sent
 	lost   bool // no answer can be expected any more
+
+	back    func(keep bool) // nil: it is not to be kept
+	good    bool            // the operation went well
+	changed bool            // a role's command may have changed the session itself
+	lockID  string          // of the lock it holds
 }
 
 // errPanic is a crash of the driver, on bytes it did not expect.
@@ -83,12 +88,13 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret, 
 		return nil, err
 	}
 	l := &line{ctx: ctx, address: net.JoinHostPort(t.Address, strconv.Itoa(t.Port)), config: config}
-	c, err := driverOf(ctx, t, user, password, as)
+	c, err := driverOf(t, user, password, as)
 	if err != nil {
 		return nil, err
 	}
 	c.Dialer(l)
-	s := &session{line: l, stop: context.AfterFunc(ctx, l.hangUp)}
+	s := &session{line: l}
+	s.watch(ctx)
 	err = guard(func() error {
 		// The context of the operation is not given to the driver: it would send a break and wait for an answer.
 		conn, err := c.Connect(context.WithoutCancel(ctx))
@@ -100,7 +106,7 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret, 
 		return err
 	})
 	if _, ours := errors.AsType[*sdk.Error](err); ours {
-		s.close()
+		s.end()
 		return nil, err
 	}
 	if err != nil {
@@ -112,7 +118,7 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret, 
 }
 
 // driverOf sets the driver up. Names and passwords go through the driver's own writer of addresses.
-func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secret, as string) (*goora.OracleConnector, error) {
+func driverOf(t sdk.Target, user string, password sdk.Secret, as string) (*goora.OracleConnector, error) {
 	service, sid := t.Options[optionService], t.Options[optionSID]
 	switch {
 	case (service == "") == (sid == ""):
@@ -124,7 +130,7 @@ func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secre
 		return nil, sdk.Errorf(sdk.ClassInvalid, "a login needs a name and a password")
 	}
 	options := map[string]string{
-		"TIMEOUT": strconv.Itoa(patience(ctx)), "PREFETCH_ROWS": "500", "PROGRAM": "reeve", "LANGUAGE": "AMERICAN", "TERRITORY": "AMERICA",
+		"TIMEOUT": patience, "PREFETCH_ROWS": "500", "PROGRAM": "reeve", "LANGUAGE": "AMERICAN", "TERRITORY": "AMERICA",
 	}
 	if sid != "" {
 		options["SID"] = sid
@@ -156,20 +162,14 @@ func trusting(t sdk.Target) (*tls.Config, error) {
 	return &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}, nil
 }
 
-// patience is how many seconds the driver may wait for one answer. It is longer than the operation may last, which is
-// ended by hanging up.
-func patience(ctx context.Context) int {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return 600
-	}
-	return int(time.Until(deadline)/time.Second) + 5
-}
+// patience is how many seconds the driver may wait for one answer: longer than any operation lasts, which is ended by hanging up.
+const patience = "3600"
 
 // farewell is how long a server may take to answer a logoff.
 const farewell = time.Second
 
-func (s *session) close() {
+// end ends the session for good.
+func (s *session) end() {
 	defer s.stop()
 	defer s.line.hangUp()
 	if s.lost || s.conn == nil {

@@ -176,6 +176,9 @@ func (w *work) run(ctx context.Context, s sdk.Step) (bool, error) {
 func (w *work) send(ctx context.Context, s sdk.Step) error {
 	g, err := readGrant(s.Command)
 	if err != nil || g.as() == "" {
+		if err != nil && !strings.HasPrefix(strings.ToUpper(s.Command), "ALTER USER ") {
+			w.changed = true // such as by ALTER SESSION, or a block that does it
+		}
 		return w.try(s.Command)
 	}
 	user, err := managementName(w.target.Management.Username)

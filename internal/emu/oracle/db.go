@@ -41,6 +41,9 @@ type DB struct {
 	log      []string
 }
 
+// firstSID is the session that came before all of clients.
+const firstSID = 40
+
 type synonym struct{ owner, name string }
 
 // user is a row of DBA_USERS, and what was granted to it.
@@ -98,7 +101,7 @@ func newDB(o Options, faults func() Faults) *DB {
 		users: map[string]*user{}, roles: map[string]*role{}, profiles: map[string]*Profile{"DEFAULT": {}},
 		spaces:   map[string]bool{"SYSTEM": true, "SYSAUX": true, "USERS": true, "TEMP": true},
 		synonyms: map[synonym]string{}, sessions: map[*entry]bool{}, locks: map[int]*entry{},
-		lastID: 100, lastSID: 40,
+		lastID: 100, lastSID: firstSID,
 	}
 	for name, rights := range map[string][]string{
 		"CONNECT": {"CREATE SESSION"}, "RESOURCE": {"CREATE TABLE", "CREATE PROCEDURE", "CREATE SEQUENCE"},
@@ -205,6 +208,25 @@ func (d *DB) Sessions(name string) int {
 		}
 	}
 	return n
+}
+
+// EndSessions ends the sessions of a user behind everybody's back.
+func (d *DB) EndSessions(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for e := range d.sessions {
+		if e.user.name == name {
+			_ = e.conn.Close()
+			delete(d.sessions, e)
+		}
+	}
+}
+
+// Logins counts the logins that were accepted.
+func (d *DB) Logins() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lastSID - firstSID
 }
 
 // Snapshot is everything about users, rights and synonyms, but for what logins change.
