@@ -129,7 +129,10 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		_, err = w.drop(ctx, sdk.Step{})
 	}
 	if err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished login could not be removed: %v", cause, err)
+		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished login could not be removed: %v", cause, err).
+			WithFix("try again, or deprovision the account; both remove what is left")
+		e.Details = map[string]string{"residue": "the login " + w.in.Account}
+		return e
 	}
 	if e, ok := errors.AsType[*sdk.Error](cause); ok && len(w.residue) > 0 {
 		e.Details = map[string]string{"residue": strings.Join(w.residue, "\n")}

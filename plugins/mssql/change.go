@@ -16,11 +16,12 @@ import (
 func (w *work) statement(s sdk.Step) (string, error) {
 	text := w.password.Reveal()
 	if text == "" {
-		return "", sdk.Errorf(sdk.ClassInvalid, "there is no password to set")
+		return "", sdk.Errorf(sdk.ClassInvalid, "there is no password to set").WithFix("give one")
 	}
 	password, err := literal(text)
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in T-SQL")
+		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in T-SQL").
+			WithFix("use printable ASCII characters")
 	}
 	return strings.Replace(s.Command, mask, password, 1), nil
 }

@@ -83,7 +83,7 @@ var meanings = map[int32]meaning{
 	15421: {sdk.ClassNotPermitted, "the user owns database roles", newOwner},
 
 	15114: {sdk.ClassPolicyRejected, "the password was changed too recently", "wait, or change the server's policy"},
-	15115: {sdk.ClassPolicyRejected, "the password was used before", ""},
+	15115: {sdk.ClassPolicyRejected, "the password was used before", "use a new one"},
 	15116: {sdk.ClassPolicyRejected, "the password is too short for the server's policy", "adapt the password policy"},
 	15117: {sdk.ClassPolicyRejected, "the password is too long", "adapt the password policy"},
 	15118: {sdk.ClassPolicyRejected, "the password is not complex enough for the server's policy", "adapt the password policy"},
@@ -94,10 +94,10 @@ var meanings = map[int32]meaning{
 	15025: {sdk.ClassExists, "there is a login or server role of that name", "choose another name"},
 	15063: {sdk.ClassExists, "the login is a user of the database by another name", "drop that user, then try again"},
 	15433: {sdk.ClassExists, "a login by another name bears our mark: somebody renamed the account", "give it its name back"},
-	15007: {sdk.ClassNotFound, "there is no such login", ""},
+	15007: {sdk.ClassNotFound, "there is no such login", "provision it again"},
 	15434: {sdk.ClassBusy, "the login has sessions", "end them"},
 
-	1205: {sdk.ClassBusy, "the server ended a deadlock", ""},
+	1205: {sdk.ClassBusy, "the server ended a deadlock", "try again"},
 	1222: {sdk.ClassBusy, "another session holds a lock for too long", "end that session"},
 	701:  {sdk.ClassBusy, "the server has too little memory", moreRoom},
 	1105: {sdk.ClassBusy, "the server's disk is full", moreRoom},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -287,35 +286,6 @@ func TestServersThatAreNotSupportedAreNamed(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), name) {
 			t.Error(err)
 		}
-	}
-}
-
-func TestSomethingElseAtThePortIsAProtocolError(t *testing.T) {
-	t.Parallel()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 512))
-			_, _ = conn.Write([]byte("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\nand more of it, so that nothing is missing\r\n" + strings.Repeat("x", 60000)))
-			_ = conn.Close()
-		}
-	}()
-	defer func() { _ = listener.Close(); <-done }()
-	for _, encrypt := range []string{"true", "strict"} {
-		_, err := connector{}.Probe(t.Context(), sdk.Target{
-			Address: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port, Options: map[string]string{optionEncrypt: encrypt},
-			Management: sdk.Credential{Username: "sa", Password: secret(password)},
-		})
-		wantClass(t, "encrypt="+encrypt, err, sdk.ClassProtocol)
 	}
 }
 

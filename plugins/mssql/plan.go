@@ -84,7 +84,8 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 			b.step("drop", "Make sure that the login is gone", "DROP LOGIN "+who, (*work).drop))
 		b.role(sdk.PhaseRemove)
 	default:
-		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action).
+			WithFix("use a version of this connector that knows it")
 	}
 	return b.steps, b.err
 }

@@ -196,7 +196,8 @@ func (s *session) in(ctx context.Context, database string) (*session, error) {
 	other, err := open(ctx, s.target, s.account, database)
 	if err != nil {
 		if *s.sent && notAnswered(err) {
-			return nil, sdk.Errorf(sdk.ClassUnknownOutcome, "the connection to the database %s was lost in the middle of a change", database).Wrap(err)
+			return nil, sdk.Errorf(sdk.ClassUnknownOutcome, "the connection to the database %s was lost in the middle of a change", database).
+				WithFix("look what became of the account, then try again").Wrap(err)
 		}
 		return nil, err
 	}
@@ -283,7 +284,8 @@ func (s *session) identify(ctx context.Context) error {
 	}
 	s.server.zone = time.Duration(minutes) * time.Minute
 	if name := withoutLogins[engine]; name != "" {
-		return sdk.Errorf(sdk.ClassUnsupported, "the server is %s, which this connector does not know", name)
+		return sdk.Errorf(sdk.ClassUnsupported, "the server is %s, which this connector does not know", name).
+			WithFix("use a SQL Server or an Azure SQL Managed Instance")
 	}
 	major, err := majorOf(s.server.version)
 	if err != nil {
@@ -301,7 +303,8 @@ func majorOf(version string) (int, error) {
 	first, _, _ := strings.Cut(version, ".")
 	n, err := strconv.Atoi(first)
 	if err != nil || n < 1 || n > 1000 {
-		return 0, sdk.Errorf(sdk.ClassUnsupported, "the server's version is not understood")
+		return 0, sdk.Errorf(sdk.ClassUnsupported, "the server's version is not understood").
+			WithFix("check that a SQL Server listens at that port")
 	}
 	return n, nil
 }

@@ -145,7 +145,8 @@ func markStatement(accountID, account, object string) (string, error) {
 	}
 	what, err := name(object)
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassProtocol, "the server's id of %s is not understood", account)
+		return "", sdk.Errorf(sdk.ClassProtocol, "the server's id of %s is not understood", account).
+			WithFix("report the server's version with this message")
 	}
 	return "CREATE OR REPLACE SYNONYM " + m + " FOR " + who + "." + what, nil
 }

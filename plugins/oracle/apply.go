@@ -138,7 +138,10 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		_, err = w.unmark(ctx, sdk.Step{Command: "DROP SYNONYM " + markName(w.in.AccountID)})
 	}
 	if err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
+		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).
+			WithFix("try again, or deprovision the account; both remove what is left")
+		e.Details = map[string]string{"residue": "the account " + w.in.Account}
+		return e
 	}
 	return cause
 }

@@ -163,7 +163,8 @@ func (s *session) sessions(ctx context.Context, account string) ([]string, error
 	for _, r := range rows {
 		which := r[0] + "," + r[1] + ",@" + r[2]
 		if !sessionForm.MatchString(which) {
-			return nil, sdk.Errorf(sdk.ClassProtocol, "the server's list of sessions is not understood")
+			return nil, sdk.Errorf(sdk.ClassProtocol, "the server's list of sessions is not understood").
+				WithFix("report the server's version with this message")
 		}
 		all = append(all, which)
 	}

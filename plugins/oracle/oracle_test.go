@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +81,9 @@ func wantClass(t *testing.T, what string, err error, want sdk.Class) {
 	t.Helper()
 	if got := sdk.ClassOf(err); got != want {
 		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
+	}
+	if e, ok := errors.AsType[*sdk.Error](err); ok && e.Fix == "" && e.Class != sdk.ClassCancelled {
+		t.Errorf("%s: %v says not what to do", what, err)
 	}
 	if err != nil && strings.Contains(err.Error(), canary) {
 		t.Errorf("%s: the error holds the password", what)

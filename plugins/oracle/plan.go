@@ -79,7 +79,8 @@ func steps(srv server, t sdk.Target, in sdk.Intent) ([]step, error) {
 	case sdk.Deprovision:
 		b.deprovision()
 	default:
-		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action).
+			WithFix("use a version of this connector that knows it")
 	}
 	return b.steps, b.err
 }
@@ -111,7 +112,8 @@ func (b *builder) provision() {
 	for _, o := range []string{optionSpace, optionTemporary, optionProfile} {
 		n, err := name(b.target.Options[o])
 		if err != nil {
-			b.fail(sdk.Errorf(sdk.ClassInvalid, "the option %s cannot be written in SQL", o))
+			b.fail(sdk.Errorf(sdk.ClassInvalid, "the option %s cannot be written in SQL", o).
+				WithFix("set it to a name without double quotes"))
 		}
 		options[o] = n
 	}

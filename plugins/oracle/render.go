@@ -129,7 +129,7 @@ func name(s string) (string, error) {
 		s, err = c.Render(func(template.Slot) (string, error) { return s, nil }, nil)
 	}
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassInvalid, "a name cannot be written in SQL")
+		return "", sdk.Errorf(sdk.ClassInvalid, "a name cannot be written in SQL").WithFix("choose one without double quotes")
 	}
 	return s, nil
 }
@@ -138,7 +138,8 @@ func name(s string) (string, error) {
 func literal(password sdk.Secret) (string, error) {
 	text := password.Reveal()
 	if text == "" || strings.ContainsAny(text, "\"\x00\r\n") {
-		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in SQL: it is empty or holds a double quote")
+		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in SQL: it is empty or holds a double quote").
+			WithFix("use another one")
 	}
 	return `"` + text + `"`, nil
 }

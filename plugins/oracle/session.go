@@ -69,7 +69,8 @@ func managementName(username string) (string, error) {
 	case inner != "" && !strings.Contains(inner, `"`):
 		return `"` + inner + `"`, nil
 	default:
-		return "", sdk.Errorf(sdk.ClassInvalid, "the name of the management account is empty or holds a double quote")
+		return "", sdk.Errorf(sdk.ClassInvalid, "the name of the management account is empty or holds a double quote").
+			WithFix("use an account whose name has none")
 	}
 }
 
@@ -125,9 +126,10 @@ func driverOf(t sdk.Target, user string, password sdk.Secret, as string) (*goora
 		return nil, sdk.Errorf(sdk.ClassInvalid, "either the option %s or the option %s is needed", optionService, optionSID).
 			WithFix("set %s to the service of the database; lsnrctl status lists them", optionService)
 	case !servicePattern.MatchString(service + sid):
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the option %s or %s has characters that do not belong there", optionService, optionSID)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "the option %s or %s has characters that do not belong there", optionService, optionSID).
+			WithFix("use the name as lsnrctl status lists it")
 	case user == "" || password.Empty():
-		return nil, sdk.Errorf(sdk.ClassInvalid, "a login needs a name and a password")
+		return nil, sdk.Errorf(sdk.ClassInvalid, "a login needs a name and a password").WithFix("give both")
 	}
 	options := map[string]string{
 		"TIMEOUT": patience, "PREFETCH_ROWS": "500", "PROGRAM": "reeve", "LANGUAGE": "AMERICAN", "TERRITORY": "AMERICA",

@@ -97,7 +97,7 @@ func (w *work) good(ctx context.Context) (bool, error) {
 		return false, nil
 	default:
 		if w.sent {
-			return false, sdk.Errorf(sdk.ClassUnknownOutcome, "try the password: %s", sdk.ErrorText(err)).Wrap(err)
+			return false, sdk.Errorf(sdk.ClassUnknownOutcome, "try the password: %s", sdk.ErrorText(err)).WithFix(lookThenTry).Wrap(err)
 		}
 		return false, err
 	}
@@ -191,7 +191,7 @@ func (w *work) send(ctx context.Context, s sdk.Step) error {
 		return sdk.Errorf(sdk.ClassNotPermitted, "%s: the management account may not log in AS %s", s.ID, g.as()).
 			WithFix("as SYS, AS SYSDBA: GRANT %s TO %s; the server needs a password file", g.as(), user).Wrap(err)
 	case err != nil && w.sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", s.ID, sdk.ErrorText(err)).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", s.ID, sdk.ErrorText(err)).WithFix(lookThenTry).Wrap(err)
 	case err != nil:
 		return err
 	}
@@ -241,7 +241,8 @@ func (w *work) objects(ctx context.Context, s sdk.Step) (bool, error) {
 		return false, err
 	}
 	if len(rows) != 1 {
-		return false, sdk.Errorf(sdk.ClassProtocol, "the server does not say how many objects %s owns", w.in.Account)
+		return false, sdk.Errorf(sdk.ClassProtocol, "the server does not say how many objects %s owns", w.in.Account).
+			WithFix("report the server's version with this message")
 	}
 	return false, sdk.Errorf(sdk.ClassPolicyRejected, "%s is locked and has no sessions, but it owns %s objects and was not dropped", w.in.Account, rows[0][0]).
 		WithFix("move or drop the objects; or give the role the parameter %s with the value yes, and they are dropped with the account", paramCascade)
