@@ -130,7 +130,7 @@ func (s spoken) lives(t *testing.T, c *systemtest.Cluster) client.Role {
 		if j := c.AwaitJob(job, "ends", systemtest.Final); j.State != client.JobStateDone {
 			t.Fatalf("%s is %s: %+v", step.action, j.State, j.Error)
 		}
-		c.AwaitAccount(account, "is "+step.state, func(a client.Account) bool { return string(a.State) == step.state })
+		c.AwaitAccount(account, "is "+step.state, func(a client.Account) bool { return a.State == step.state })
 		s.has(t, step.there, step.usable)
 	}
 	return role
