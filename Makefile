@@ -35,9 +35,9 @@ setup: ## install what is missing (Debian packages; root), build the pinned tool
 	@$(MAKE) --no-print-directory $(BIN)/.tools $(CROSSCHECKS:%=%/node_modules/.package-lock.json)
 
 # Clients and grammars from npm that prove emulators and scripts, as their lock files pin them.
-CROSSCHECKS := internal/emu/tds/testdata/crosscheck plugins/winrm/testdata/grammar
+CROSSCHECKS := internal/emu/tds/testdata/crosscheck internal/emu/oracle/testdata/crosscheck plugins/winrm/testdata/grammar
 %/node_modules/.package-lock.json: %/package-lock.json
-	cd $* && npm ci --no-audit --no-fund --silent
+	cd $* && npm ci --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
 # The programs pinned in .tools/go.mod, built once per change of that file.

@@ -57,24 +57,30 @@ func (c *Cluster) RegisterConnectors() {
 		return
 	}
 	c.registered = true
-	dir, err := Connectors()
+	for _, name := range []string{"ssh", "mysql"} {
+		c.RegisterConnector(name)
+	}
+}
+
+// RegisterConnector builds and registers one more connector. Agents that start later have it.
+func (c *Cluster) RegisterConnector(name string) {
+	c.t.Helper()
+	path, err := program("connectors/connector-"+name, "plugins/"+name)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	for _, name := range []string{"ssh", "mysql"} {
-		desc, digest, err := pluginhost.Describe(c.t.Context(), filepath.Join(dir, "connector-"+name))
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(sdk.DescriptionToProto(desc))
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		Call[client.Connector](c, func(api *client.Client) (*http.Response, error) {
-			return api.RegisterConnector(c.t.Context(), &client.RegisterConnectorParams{IdempotencyKey: key("connector-" + name)},
-				client.ConnectorRequest{Sha256: digest, Description: raw})
-		})
+	desc, digest, err := pluginhost.Describe(c.t.Context(), path)
+	if err != nil {
+		c.t.Fatal(err)
 	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(sdk.DescriptionToProto(desc))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	Call[client.Connector](c, func(api *client.Client) (*http.Response, error) {
+		return api.RegisterConnector(c.t.Context(), &client.RegisterConnectorParams{IdempotencyKey: key("connector-" + name)},
+			client.ConnectorRequest{Sha256: digest, Description: raw})
+	})
 }
 
 // Agent enrols an agent in a site, makes the site if there is none, registers the

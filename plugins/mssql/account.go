@@ -53,7 +53,8 @@ func written(command, value string) (string, error) {
 	}
 	out, err := c.Render(func(template.Slot) (string, error) { return value, nil }, nil)
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassInvalid, "a value cannot be written in T-SQL: %v", err)
+		return "", sdk.Errorf(sdk.ClassInvalid, "a value cannot be written in T-SQL: %v", err).
+			WithFix("choose a value without control characters, of at most 128 characters")
 	}
 	return out, nil
 }

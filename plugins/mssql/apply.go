@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
+	"maps"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -20,6 +22,7 @@ type work struct {
 	created bool     // the login was made by this very call
 	// wanted are memberships that the role's commands should have given.
 	wanted  []placed
+	learnt  map[string]string // what the role's commands of the phase facts say
 	residue []string
 }
 
@@ -30,7 +33,7 @@ type placed struct {
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
 	steps, err := steps(t, ch.Intent)
 	if err != nil {
 		return sdk.Result{}, err
@@ -39,7 +42,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what this connector would do; nothing was done").
 			WithFix("plan again")
 	}
-	s, err := manage(ctx, t)
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Result{}, err
 	}
@@ -70,6 +73,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if err != nil {
 		return sdk.Result{}, err
 	}
+	s.good = true
 	return sdk.Result{Facts: facts, Residue: w.residue, Changed: changed}, nil
 }
 
@@ -84,6 +88,7 @@ SELECT @code`, func(r *sql.Rows) error { return r.Scan(&code) }, "reeve "+string
 	if err != nil {
 		return err
 	}
+	w.locked = true
 	if code < 0 {
 		return sdk.Errorf(sdk.ClassBusy, "another connection of Reeve is changing %s", w.in.Account).WithFix("try again in a moment")
 	}
@@ -124,7 +129,13 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		_, err = w.drop(ctx, sdk.Step{})
 	}
 	if err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished login could not be removed: %v", cause, err)
+		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished login could not be removed: %v", cause, err).
+			WithFix("try again, or deprovision the account; both remove what is left")
+		e.Details = map[string]string{"residue": "the login " + w.in.Account}
+		return e
+	}
+	if e, ok := errors.AsType[*sdk.Error](cause); ok && len(w.residue) > 0 {
+		e.Details = map[string]string{"residue": strings.Join(w.residue, "\n")}
 	}
 	return cause
 }
@@ -155,5 +166,6 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 			"the server accepted every statement of %s, but reading %s back shows otherwise", w.in.Action, w.in.Account).
 			WithFix("look for somebody else who changes the account, and for what the management account may not see")
 	}
+	maps.Copy(f.Attributes, w.learnt)
 	return f, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,11 +16,12 @@ import (
 func (w *work) statement(s sdk.Step) (string, error) {
 	text := w.password.Reveal()
 	if text == "" {
-		return "", sdk.Errorf(sdk.ClassInvalid, "there is no password to set")
+		return "", sdk.Errorf(sdk.ClassInvalid, "there is no password to set").WithFix("give one")
 	}
 	password, err := literal(text)
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in T-SQL")
+		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in T-SQL").
+			WithFix("use printable ASCII characters")
 	}
 	return strings.Replace(s.Command, mask, password, 1), nil
 }
@@ -148,6 +150,37 @@ func (w *work) command(ctx context.Context, phase sdk.Phase, database string, r 
 	}
 	after, err := w.rights(ctx)
 	return !slices.Equal(before, after), err
+}
+
+// maxLearnt bounds what one command of a role may add to an account's facts, in bytes.
+const maxLearnt = 1 << 10
+
+// look does a command of the phases verify, which must find a row, and facts, whose rows are lines with tabs between the values.
+func (w *work) look(ctx context.Context, phase sdk.Phase, database, statement, what string) error {
+	s, err := w.session.in(ctx, database)
+	if err != nil {
+		return err
+	}
+	var lines []string
+	err = s.query(ctx, what, statement, func(r *sql.Rows) error {
+		line, err := valuesOf(r)
+		lines = append(lines, strings.Join(line, "\t"))
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case phase == sdk.PhaseVerify && len(lines) == 0:
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the role's command finds nothing, so the role is not what it should be", what).
+			WithFix("look at the account on the server, and at the role")
+	case phase == sdk.PhaseFacts:
+		text := strings.Join(lines, "\n")
+		if w.learnt == nil {
+			w.learnt = map[string]string{}
+		}
+		w.learnt[what] = strings.ToValidUTF8(text[:min(len(text), maxLearnt)], "")
+	}
+	return nil
 }
 
 // isUser reports whether the account is a user of the database by its own name.

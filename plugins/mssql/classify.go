@@ -44,14 +44,15 @@ const (
 )
 
 var meanings = map[int32]meaning{
-	18470: {sdk.ClassLocked, "the login is disabled", "enable it"},
-	18486: {sdk.ClassLocked, "the login is locked after too many wrong passwords", "rotate its password, which unlocks it"},
-	18487: {sdk.ClassMustChange, "the password has expired", "set a new one"},
-	18488: {sdk.ClassMustChange, "the password must be changed", "set a new one"},
+	18470: {sdk.ClassDisabled, "somebody disabled the login", "find out why, then enable it: ALTER LOGIN … ENABLE"},
+	18486: {sdk.ClassLocked, "the login is locked after too many wrong passwords",
+		"find out who tries them; setting the password WITH … UNLOCK unlocks it, which a rotation does"},
+	18487: {sdk.ClassMustChange, "the password has expired", "set a new one: ALTER LOGIN … WITH PASSWORD = …"},
+	18488: {sdk.ClassMustChange, "the password must be changed", "set a new one: ALTER LOGIN … WITH PASSWORD = …"},
 	18452: {sdk.ClassUnsupported, "the server accepts accounts of Windows only", "switch it to mixed mode authentication"},
 	18461: {sdk.ClassBusy, "the server is in single user mode", "wait until its maintenance is over"},
 	18401: {sdk.ClassBusy, "the server is being upgraded", "wait until that is over"},
-	18451: {sdk.ClassBusy, "the server is shutting down", ""},
+	18451: {sdk.ClassBusy, "the server is shutting down", "wait until it is up again"},
 	17142: {sdk.ClassBusy, "the server is paused", "let it continue"},
 	17809: {sdk.ClassBusy, "the server has too many connections", "end idle sessions"},
 	17892: {sdk.ClassNotPermitted, "a logon trigger of the server refuses the login", "look at the trigger"},
@@ -82,7 +83,7 @@ var meanings = map[int32]meaning{
 	15421: {sdk.ClassNotPermitted, "the user owns database roles", newOwner},
 
 	15114: {sdk.ClassPolicyRejected, "the password was changed too recently", "wait, or change the server's policy"},
-	15115: {sdk.ClassPolicyRejected, "the password was used before", ""},
+	15115: {sdk.ClassPolicyRejected, "the password was used before", "use a new one"},
 	15116: {sdk.ClassPolicyRejected, "the password is too short for the server's policy", "adapt the password policy"},
 	15117: {sdk.ClassPolicyRejected, "the password is too long", "adapt the password policy"},
 	15118: {sdk.ClassPolicyRejected, "the password is not complex enough for the server's policy", "adapt the password policy"},
@@ -93,10 +94,10 @@ var meanings = map[int32]meaning{
 	15025: {sdk.ClassExists, "there is a login or server role of that name", "choose another name"},
 	15063: {sdk.ClassExists, "the login is a user of the database by another name", "drop that user, then try again"},
 	15433: {sdk.ClassExists, "a login by another name bears our mark: somebody renamed the account", "give it its name back"},
-	15007: {sdk.ClassNotFound, "there is no such login", ""},
+	15007: {sdk.ClassNotFound, "there is no such login", "provision it again"},
 	15434: {sdk.ClassBusy, "the login has sessions", "end them"},
 
-	1205: {sdk.ClassBusy, "the server ended a deadlock", ""},
+	1205: {sdk.ClassBusy, "the server ended a deadlock", "try again"},
 	1222: {sdk.ClassBusy, "another session holds a lock for too long", "end that session"},
 	701:  {sdk.ClassBusy, "the server has too little memory", moreRoom},
 	1105: {sdk.ClassBusy, "the server's disk is full", moreRoom},
@@ -116,11 +117,11 @@ var meanings = map[int32]meaning{
 // loginStates are what state says about error 18456, where a server tells; most give 1 always.
 // learn.microsoft.com/sql/relational-databases/errors-events/mssqlserver-18456-database-engine-error
 var loginStates = map[uint8]meaning{
-	7:  {sdk.ClassLocked, "the login is disabled", "enable it"},
+	7:  {sdk.ClassDisabled, "somebody disabled the login, and the password is wrong", "find out why, then enable it: ALTER LOGIN … ENABLE"},
 	11: {sdk.ClassNotPermitted, "the login is valid and may not connect", "grant it CONNECT SQL"},
 	12: {sdk.ClassNotPermitted, "the login is valid and may not connect", "grant it CONNECT SQL"},
 	13: {sdk.ClassBusy, "the server is paused", "let it continue"},
-	18: {sdk.ClassMustChange, "the password must be changed", "set a new one"},
+	18: {sdk.ClassMustChange, "the password must be changed", "set a new one: ALTER LOGIN … WITH PASSWORD = …"},
 	38: {sdk.ClassInvalid, "there is no such database, or the account may not enter it", checkParams},
 	40: {sdk.ClassInvalid, "the login's default database cannot be entered", "give the login the default database master"},
 	46: {sdk.ClassInvalid, "there is no such database, or the account may not enter it", checkParams},

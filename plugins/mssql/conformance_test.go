@@ -14,6 +14,11 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
 )
 
+// into brings a login into a state.
+func into(s *tds.Server, change func(*tds.Login)) sdktest.StateHook {
+	return sdktest.StateHook{Set: func(_ context.Context, name string) error { s.Change(name, change); return nil }}
+}
+
 // TestConformance runs the kit against the emulator, with the program an agent would start and a
 // management account that has the least rights.
 func TestConformance(t *testing.T) {
@@ -55,6 +60,22 @@ func TestConformance(t *testing.T) {
 			Large: strings.Repeat("PRINT N'"+strings.Repeat("x", 3000)+"'\n", 70) + "PRINT N'the end'", LargeEnd: "the end",
 		},
 		Snapshot: func(context.Context) (string, error) { return s.Snapshot(), nil },
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired:    {None: "a login of SQL Server has no expiry date"},
+			sdktest.StateLocked:     into(s, func(l *tds.Login) { l.LockedOut = true }),
+			sdktest.StateDisabled:   into(s, func(l *tds.Login) { l.Disabled = true }),
+			sdktest.StateMustChange: into(s, func(l *tds.Login) { l.MustChange = true }),
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) {
+			l, ok := s.Login(name)
+			if !ok {
+				return 0, fmt.Errorf("there is no login %s", name)
+			}
+			return l.Bad, nil
+		},
+		RefusedRole: sdk.Role{Name: "refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"USE app", "CREATE USER %Username% FOR LOGIN %Username%", "ALTER ROLE [nothing] ADD MEMBER %Username%"},
+		}},
 	})
 	if strings.Contains(s.Logged(), "Aa1.") { // how the kit's passwords begin
 		t.Error("a password would be in the server's traces")

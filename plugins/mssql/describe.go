@@ -11,6 +11,12 @@ const (
 	optionLegacy  = "legacy"
 )
 
+// allPhases are all there are, in the order of an account's life.
+var allPhases = []sdk.Phase{
+	sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
+	sdk.PhaseVerify, sdk.PhaseFacts,
+}
+
 // Describe implements sdk.Connector.
 func (connector) Describe() sdk.Description {
 	return sdk.Description{
@@ -30,7 +36,8 @@ func (connector) Describe() sdk.Description {
 				Help: "yes for a server that has no TLS: passwords then cross the network readable to everybody on the way",
 			},
 		},
-		Roles: roles(),
+		Roles:  roles(),
+		Phases: allPhases,
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Za-z_][A-Za-z0-9_$#@.-]{0,127}$`,
 			MaxBytes: 128,

@@ -12,8 +12,8 @@ import (
 )
 
 // Inspect implements sdk.Inspector. An account is a login with a password; logins of Windows are none.
-func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
-	s, err := manage(ctx, t)
+func (c connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Facts{}, err
 	}
@@ -23,12 +23,13 @@ func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Fa
 		return sdk.Facts{}, err
 	}
 	f, _, err := s.facts(ctx, name, a)
+	s.good = err == nil
 	return f, err
 }
 
 // Discover implements sdk.Discoverer. The server's own logins (##…##) are left out.
-func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
-	s, err := manage(ctx, t)
+func (c connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -50,9 +51,10 @@ func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Fact
 			continue
 		}
 		if !yield(factsOf(a, held.of[identity(a.sid)], held.closed, len(sessions[identity(a.sid)]))) {
-			return nil
+			break
 		}
 	}
+	s.good = true
 	return nil
 }
 

@@ -134,4 +134,7 @@ func wantClass(t *testing.T, what string, err error, want sdk.Class) {
 	if got := sdk.ClassOf(err); got != want {
 		t.Errorf("%s: %v; want class %s", what, err, want)
 	}
+	if e, ok := errors.AsType[*sdk.Error](err); ok && e.Fix == "" && e.Class != sdk.ClassCancelled {
+		t.Errorf("%s: %v says not what to do", what, err)
+	}
 }

@@ -60,12 +60,15 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 		b.role(sdk.PhaseCreate)
 		b.role(sdk.PhaseGrant)
 		b.add(password, enable)
+		b.look()
 	case sdk.Rotate:
 		b.add(password)
 		b.role(sdk.PhaseRotate)
+		b.look()
 	case sdk.Enable:
 		b.add(enable)
 		b.role(sdk.PhaseEnable)
+		b.look()
 	case sdk.Disable:
 		b.add(disable, kill)
 		b.role(sdk.PhaseDisable)
@@ -81,7 +84,8 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 			b.step("drop", "Make sure that the login is gone", "DROP LOGIN "+who, (*work).drop))
 		b.role(sdk.PhaseRemove)
 	default:
-		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action).
+			WithFix("use a version of this connector that knows it")
 	}
 	return b.steps, b.err
 }
@@ -98,6 +102,12 @@ func (b *builder) step(id, title, command string, do func(*work, context.Context
 }
 
 func (b *builder) add(s ...step) { b.steps = append(b.steps, s...) }
+
+// look adds the role's commands that only read.
+func (b *builder) look() {
+	b.role(sdk.PhaseVerify)
+	b.role(sdk.PhaseFacts)
+}
 
 // role adds the role's commands for a phase. Each phase begins in the database master.
 func (b *builder) role(phase sdk.Phase) {
@@ -121,6 +131,19 @@ func (b *builder) role(phase sdk.Phase) {
 		}
 		s := b.step(id, title, r.sql, nil)
 		where := database
+		if phase == sdk.PhaseVerify || phase == sdk.PhaseFacts {
+			if err == nil && b.err == nil && !r.reads {
+				b.err = sdk.Errorf(sdk.ClassInvalid, "the role's command %q does more than to read, in the phase %s", command, phase).
+					WithFix("use one SELECT there")
+			}
+			s.Title, s.Changes = "Make sure that the role's command finds something", false
+			if phase == sdk.PhaseFacts {
+				s.Title = "Read what the role wants to know"
+			}
+			s.do = func(ctx context.Context, w *work) (bool, error) { return false, w.look(ctx, phase, where, r.sql, id) }
+			b.add(s)
+			continue
+		}
 		s.do = func(ctx context.Context, w *work) (bool, error) { return w.command(ctx, phase, where, r, id) }
 		b.add(s)
 	}

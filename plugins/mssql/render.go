@@ -16,6 +16,8 @@ type rendered struct {
 	use string
 	// member is the membership that the command changes; nil for other commands.
 	member *membership
+	// reads says that the command is one SELECT that changes nothing.
+	reads bool
 	// modern is another way to write an outdated command; "" if it is not outdated.
 	modern string
 }
@@ -63,7 +65,7 @@ func renderTSQL(command, username string, params map[string]string) (rendered, e
 	case has(words, "GO"):
 		return rendered{}, errors.New("GO is not T-SQL; write one command after the other")
 	}
-	r := rendered{sql: text}
+	r := rendered{sql: text, reads: reads(words)}
 	if is(words[0], "USE") {
 		if len(words) != 2 || words[1].Kind != template.Name && words[1].Kind != template.Word {
 			return rendered{}, errors.New("USE and the name of a database is a command by itself")
@@ -103,6 +105,18 @@ func wordsOf(statement string) ([]template.Token, error) {
 		all = all[:len(all)-1]
 	}
 	return all, nil
+}
+
+// reads reports whether a batch is one SELECT that changes nothing. T-SQL needs no semicolon between statements, so no word may
+// begin another one. Nearly all of these are reserved, and cannot be bare names.
+// learn.microsoft.com/sql/t-sql/language-elements/reserved-keywords-transact-sql
+func reads(words []template.Token) bool {
+	return len(words) > 0 && is(words[0], "SELECT") && !slices.ContainsFunc(words, func(t template.Token) bool { return t.Text == ";" }) &&
+		!has(words, "ALTER", "BACKUP", "BEGIN", "BREAK", "BULK", "CHECKPOINT", "CLOSE", "COMMIT", "CONTINUE", "CREATE", "DBCC", "DEALLOCATE",
+			"DECLARE", "DELETE", "DENY", "DROP", "DUMP", "EXEC", "EXECUTE", "FETCH", "GOTO", "GRANT", "IF", "INSERT", "INTO", "KILL", "LOAD",
+			"MERGE", "NEXT", "OPEN", "OPENQUERY", "OPENROWSET", "OPENDATASOURCE", "PRINT", "RAISERROR", "READTEXT", "RECONFIGURE",
+			"RESTORE", "RETURN", "REVERT", "REVOKE", "ROLLBACK", "SAVE", "SET", "SETUSER", "SHUTDOWN", "TRUNCATE", "UPDATE",
+			"UPDATETEXT", "WAITFOR", "WHILE", "WRITETEXT")
 }
 
 func is(t template.Token, word string) bool {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 	"strings"
 
@@ -9,8 +10,8 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
 
-// CheckRights implements sdk.RightsChecker, by a fresh login. It understands commands that change who is in a role, make users, and grant or
-// revoke rights on the server; what others need cannot be told.
+// CheckRights implements sdk.RightsChecker, by a fresh login. It understands commands that change who is in a role, make users, grant,
+// revoke or read; what others need cannot be told, and it says so.
 func (connector) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, params map[string]string) ([]sdk.Right, error) {
 	s, err := manage(ctx, t)
 	if err != nil {
@@ -44,9 +45,7 @@ func (connector) CheckRights(ctx context.Context, t sdk.Target, r sdk.Role, para
 		}
 		k.add(sdk.Right{Name: permission, Reason: reasons[permission], Held: held, Grant: "GRANT " + permission + " TO " + k.who})
 	}
-	for _, phase := range []sdk.Phase{
-		sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
-	} {
+	for _, phase := range allPhases {
 		database := ""
 		for _, command := range r.Phases[phase] {
 			// The name of the account makes no difference to what is needed.
@@ -106,12 +105,33 @@ func (k *rightsCheck) command(ctx context.Context, database string, c rendered) 
 		return err
 	}
 	switch {
+	case c.reads:
+		return k.reading(ctx, database, c.sql)
 	case len(words) > 2 && is(words[0], "CREATE") && is(words[1], "USER"):
 		return k.inDatabase(ctx, database, "ALTER ANY USER", "make the account a user of "+database)
-	case is(words[0], "GRANT"), is(words[0], "REVOKE"):
-		return k.passedOn(words)
+	case is(words[0], "GRANT"), is(words[0], "REVOKE"), is(words[0], "DENY"):
+		if database != "" && !strings.EqualFold(database, "master") {
+			return k.owner(ctx, database, "pass rights on there, and take them away")
+		}
+		if k.passedOn(words) {
+			return nil
+		}
 	}
-	return nil
+	return sdk.Errorf(sdk.ClassUnsupported, "which rights the role's command %s needs cannot be told", c.sql).
+		WithFix("only memberships, CREATE USER, GRANT, REVOKE and SELECT are understood; try the role on a login of your own")
+}
+
+// reading tries a command that changes nothing: who may do it may do it now.
+func (k *rightsCheck) reading(ctx context.Context, database, statement string) error {
+	s, err := k.in(ctx, database)
+	if err == nil {
+		err = s.query(ctx, "the role's command", statement, func(*sql.Rows) error { return nil })
+	}
+	if class := sdk.ClassOf(err); class == sdk.ClassNotPermitted || class == sdk.ClassInvalid && database != "" {
+		return sdk.Errorf(sdk.ClassNotPermitted, "the management account may not do the role's command %s", statement).
+			WithFix("grant it what the command reads, or change the role").Wrap(err)
+	}
+	return err
 }
 
 // memberOfServer: a fixed server role is changed by its members, and by sysadmin.
@@ -136,12 +156,17 @@ func (k *rightsCheck) memberOfDatabase(ctx context.Context, database, role strin
 	if !strings.HasPrefix(strings.ToLower(role), "db_") {
 		return k.inDatabase(ctx, database, "ALTER ANY ROLE", "change who is in the role "+role)
 	}
+	return k.owner(ctx, database, "change who is in the role "+role)
+}
+
+// owner adds that the management account must be as good as the owner of a database.
+func (k *rightsCheck) owner(ctx context.Context, database, reason string) error {
 	name, owner, err := k.user(ctx, database)
 	if err != nil {
 		return err
 	}
 	held := owner || k.mine.in(placed{membership{role: "db_owner"}, database})
-	k.add(sdk.Right{Name: ownership + database, Reason: "change who is in the role " + role, Held: held,
+	k.add(sdk.Right{Name: ownership + database, Reason: reason, Held: held,
 		Grant: "USE " + name + "; ALTER ROLE [db_owner] ADD MEMBER " + k.who})
 	for _, less := range []string{"ALTER ANY USER", "ALTER ANY ROLE"} { // an owner has them
 		k.rights = slices.DeleteFunc(k.rights, func(r sdk.Right) bool { return r.Name == less+inside+database })
@@ -201,12 +226,12 @@ func (k *rightsCheck) user(ctx context.Context, database string) (name string, o
 	return name, owner, err
 }
 
-// passedOn: a right on the server is granted and revoked by who has it WITH GRANT OPTION, or CONTROL SERVER. Rights ON something are not
-// looked at.
-func (k *rightsCheck) passedOn(words []template.Token) error {
+// passedOn: a right on the server is granted and revoked by who has it WITH GRANT OPTION, or CONTROL SERVER. It reports false
+// for rights ON something.
+func (k *rightsCheck) passedOn(words []template.Token) bool {
 	end := slices.IndexFunc(words, func(t template.Token) bool { return is(t, "TO") || is(t, "FROM") })
 	if end < 0 || has(words, "ON") {
-		return nil
+		return false
 	}
 	var list []string
 	for _, w := range words[1:end] {
@@ -218,5 +243,5 @@ func (k *rightsCheck) passedOn(words []template.Token) error {
 		k.add(sdk.Right{Name: permission + " WITH GRANT OPTION", Reason: "pass that right on, and take it away", Held: held,
 			Grant: "GRANT " + permission + " TO " + k.who + " WITH GRANT OPTION"})
 	}
-	return nil
+	return true
 }

@@ -70,3 +70,40 @@ func TestRightsOfAnAdministratorLackNothing(t *testing.T) {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
+
+func TestRightsForRolesOfPeoplesOwn(t *testing.T) {
+	t.Parallel()
+	s := emulator(t, tds.Options{})
+	custom := func(commands ...string) sdk.Role {
+		return sdk.Role{Name: "ours", Version: 1, Phases: map[sdk.Phase][]string{sdk.PhaseGrant: commands}}
+	}
+	for name, c := range map[string]struct {
+		role sdk.Role
+		want []string
+	}{
+		"old procedure": {custom("CALL master..sp_addsrvrolemember @loginame = N'%Username%', @rolename = N'sysadmin'"),
+			[]string{"ALTER SERVER ROLE [sysadmin] ADD MEMBER [" + manager + "]"}},
+		"a right in a database": {custom("USE crm", "GRANT EXECUTE TO %Username%"),
+			[]string{"USE [crm]; CREATE USER [" + manager + "] FOR LOGIN [" + manager + "]", "USE [crm]; ALTER ROLE [db_owner] ADD MEMBER [" + manager + "]"}},
+		"in its own database": {custom("USE app", "GRANT EXECUTE TO %Username%", "DENY SELECT ON SCHEMA::[dbo] TO %Username%"), nil},
+		"reading":             {custom("SELECT name FROM sys.sql_logins"), nil},
+	} {
+		all, err := connector{}.CheckRights(t.Context(), target(s), c.role, nil)
+		var grants []string
+		for _, right := range all {
+			if !right.Held {
+				grants = append(grants, right.Grant)
+			}
+		}
+		if err != nil || !slices.Equal(grants, c.want) {
+			t.Errorf("%s: %q, %v, want %q", name, grants, err, c.want)
+		}
+	}
+	for command, want := range map[string]sdk.Class{
+		"EXEC enrol N'%Username%'": sdk.ClassUnsupported, "GRANT ALTER ON LOGIN::[sa] TO %Username%": sdk.ClassUnsupported,
+		"SELECT name FROM msdb.dbo.sysjobs": sdk.ClassNotPermitted,
+	} {
+		_, err := connector{}.CheckRights(t.Context(), target(s), custom(command), nil)
+		wantClass(t, command, err, want)
+	}
+}

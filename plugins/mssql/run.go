@@ -71,21 +71,34 @@ func result(rows *sql.Rows, types []*sql.ColumnType, out sdk.Output) error {
 		line[i] = escaped(c.Name())
 	}
 	out.Stdout([]byte(strings.Join(line, "\t") + "\n"))
-	values, to := make([]any, len(types)), make([]any, len(types))
-	for i := range values {
-		to[i] = &values[i]
-	}
 	for rows.Next() {
-		if err := rows.Scan(to...); err != nil {
+		line, err := valuesOf(rows)
+		if err != nil {
 			return err
-		}
-		for i, v := range values {
-			line[i] = printed(v, types[i].DatabaseTypeName())
 		}
 		out.Stdout([]byte(strings.Join(line, "\t") + "\n"))
 	}
 	out.Stdout([]byte("\n"))
 	return rows.Err()
+}
+
+// valuesOf reads a row as texts.
+func valuesOf(rows *sql.Rows) ([]string, error) {
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return nil, err
+	}
+	values, to, line := make([]any, len(types)), make([]any, len(types)), make([]string, len(types))
+	for i := range values {
+		to[i] = &values[i]
+	}
+	if err := rows.Scan(to...); err != nil {
+		return nil, err
+	}
+	for i, v := range values {
+		line[i] = printed(v, types[i].DatabaseTypeName())
+	}
+	return line, nil
 }
 
 // printed is a value as text.

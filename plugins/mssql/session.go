@@ -26,6 +26,10 @@ type session struct {
 	sent    *bool // a statement that changes something has been sent
 	server  server
 	others  map[string]*session // in other databases, by name
+
+	back   func(keep bool) // nil: it is not to be kept
+	good   bool            // the operation went well
+	locked bool            // it holds the lock of an account
 }
 
 // link is what lies under a connection: it is closed when its context ends, since the driver
@@ -40,6 +44,7 @@ type link struct {
 	failed error // of reading or writing
 	cert   error // why the server's certificate is not trusted
 	stop   func() bool
+	ready  bool // the login is over
 }
 
 // HostName implements mssql.HostDialer: names are resolved by DialContext.
@@ -48,6 +53,9 @@ func (l *link) HostName() string { return l.address }
 // DialContext implements mssql.Dialer. It goes to the target's address, wherever a server would
 // like to send us.
 func (l *link) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {
+	if l.ready { // a connection that broke is not replaced behind our back
+		return nil, net.ErrClosed
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, l.address)
 	if err != nil {
@@ -55,9 +63,17 @@ func (l *link) DialContext(ctx context.Context, network, _ string) (net.Conn, er
 		return nil, err
 	}
 	l.conn = conn
-	l.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	l.watch(ctx)
 	return watched{conn, l}, nil
 }
+
+// watch closes the connection when the context ends.
+func (l *link) watch(ctx context.Context) {
+	l.stop = context.AfterFunc(ctx, func() { _ = l.conn.Close() })
+}
+
+// release stops that. It reports whether the connection is still open.
+func (l *link) release() bool { return l.stop() }
 
 func (l *link) fail(err error) {
 	l.mu.Lock()
@@ -151,6 +167,7 @@ func open(ctx context.Context, t sdk.Target, c sdk.Credential, database string) 
 		l.close()
 		return nil, l.refused(ctx, err)
 	}
+	l.ready = true
 	return s, nil
 }
 
@@ -179,7 +196,8 @@ func (s *session) in(ctx context.Context, database string) (*session, error) {
 	other, err := open(ctx, s.target, s.account, database)
 	if err != nil {
 		if *s.sent && notAnswered(err) {
-			return nil, sdk.Errorf(sdk.ClassUnknownOutcome, "the connection to the database %s was lost in the middle of a change", database).Wrap(err)
+			return nil, sdk.Errorf(sdk.ClassUnknownOutcome, "the connection to the database %s was lost in the middle of a change", database).
+				WithFix("look what became of the account, then try again").Wrap(err)
 		}
 		return nil, err
 	}
@@ -188,10 +206,8 @@ func (s *session) in(ctx context.Context, database string) (*session, error) {
 	return other, nil
 }
 
-func (s *session) close() {
-	for _, other := range s.others {
-		other.close()
-	}
+// end ends the session for good.
+func (s *session) end() {
 	_ = s.conn.Close()
 	_ = s.db.Close()
 	s.link.close()
@@ -268,7 +284,8 @@ func (s *session) identify(ctx context.Context) error {
 	}
 	s.server.zone = time.Duration(minutes) * time.Minute
 	if name := withoutLogins[engine]; name != "" {
-		return sdk.Errorf(sdk.ClassUnsupported, "the server is %s, which this connector does not know", name)
+		return sdk.Errorf(sdk.ClassUnsupported, "the server is %s, which this connector does not know", name).
+			WithFix("use a SQL Server or an Azure SQL Managed Instance")
 	}
 	major, err := majorOf(s.server.version)
 	if err != nil {
@@ -286,7 +303,8 @@ func majorOf(version string) (int, error) {
 	first, _, _ := strings.Cut(version, ".")
 	n, err := strconv.Atoi(first)
 	if err != nil || n < 1 || n > 1000 {
-		return 0, sdk.Errorf(sdk.ClassUnsupported, "the server's version is not understood")
+		return 0, sdk.Errorf(sdk.ClassUnsupported, "the server's version is not understood").
+			WithFix("check that a SQL Server listens at that port")
 	}
 	return n, nil
 }

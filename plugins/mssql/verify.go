@@ -1,35 +1,54 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// Verify implements sdk.Verifier: one fresh login, and the question who we are.
+// Verify implements sdk.Verifier: one fresh login, and the question who we are. The server tells whoever knows the password why it
+// does not let a login in, so nothing has to be explained by the management account.
 func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
 	s, err := open(ctx, t, c, "")
-	switch sdk.ClassOf(err) {
-	case "":
-	case sdk.ClassAuthFailed:
-		return sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the server refused the login or its password"}, nil
-	case sdk.ClassLocked:
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Message: err.Error()}, nil
-	case sdk.ClassMustChange:
-		return sdk.Verdict{Kind: sdk.VerdictMustChange, Message: "the password has expired or must be changed"}, nil
-	case sdk.ClassUnreachable:
-		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "the server does not answer"}, nil
-	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}, nil
-	default: // an untrusted certificate, no TLS, a name that cannot be one
-		return sdk.Verdict{}, err
+	if err != nil {
+		return verdictOf(err)
 	}
 	defer s.close()
 	var who string
 	err = s.query(ctx, "ask who we are", "SELECT ORIGINAL_LOGIN()", func(r *sql.Rows) error { return r.Scan(&who) })
 	if err != nil {
-		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}, nil
+		return sdk.Verdict{
+			Kind: sdk.VerdictUnknown, Message: "the login was accepted, but the server does not say as whom", Fix: "try again later",
+		}, nil
 	}
 	return sdk.Verdict{Kind: sdk.VerdictOK, Identity: who}, nil
+}
+
+// verdictOf is what the error of a login says about the account. An untrusted certificate, no TLS, or a name that cannot be one say
+// nothing, and stay errors.
+func verdictOf(err error) (sdk.Verdict, error) {
+	e, ok := errors.AsType[*sdk.Error](err)
+	if !ok {
+		return sdk.Verdict{}, err
+	}
+	v := sdk.Verdict{Kind: sdk.VerdictUnknown, Message: e.Message, Fix: cmp.Or(e.Fix, "try again later")}
+	switch e.Class {
+	case sdk.ClassAuthFailed:
+		v.Kind, v.Fix = sdk.VerdictBadCredential, "set a new password for the login, or correct the one that is recorded"
+	case sdk.ClassLocked:
+		v.Kind = sdk.VerdictLocked
+	case sdk.ClassDisabled:
+		v.Kind = sdk.VerdictDisabled
+	case sdk.ClassMustChange:
+		v.Kind = sdk.VerdictMustChange
+	case sdk.ClassUnreachable:
+		v.Kind = sdk.VerdictUnreachable
+	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
+	default:
+		return sdk.Verdict{}, err
+	}
+	return v, nil
 }

@@ -27,6 +27,9 @@ type account struct {
 func (a *account) identity() string { return a.name + "#" + a.id + "@" + a.created }
 
 func (a *account) locked() bool { return strings.Contains(a.status, "LOCKED") }
+
+// timed reports whether it is locked after too many wrong passwords, for the time that its profile says.
+func (a *account) timed() bool { return strings.Contains(a.status, "LOCKED(TIMED)") }
 func (a *account) expired() bool {
 	return strings.Contains(a.status, "EXPIRED") && !strings.Contains(a.status, "GRACE")
 }
@@ -142,7 +145,8 @@ func markStatement(accountID, account, object string) (string, error) {
 	}
 	what, err := name(object)
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassProtocol, "the server's id of %s is not understood", account)
+		return "", sdk.Errorf(sdk.ClassProtocol, "the server's id of %s is not understood", account).
+			WithFix("report the server's version with this message")
 	}
 	return "CREATE OR REPLACE SYNONYM " + m + " FOR " + who + "." + what, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -19,13 +20,14 @@ type work struct {
 
 	account *account // what was found; nil: nothing
 	marks   []mark
-	created bool // the account was made by this very call
+	learnt  map[string]string // what the role's commands of the phase facts say
+	created bool              // the account was made by this very call
 	residue []string
 }
 
 // Apply implements sdk.Provisioner.
-func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
-	s, err := connect(ctx, t)
+func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progress sdk.Progress) (sdk.Result, error) {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Result{}, err
 	}
@@ -68,15 +70,20 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if err != nil {
 		return sdk.Result{}, err
 	}
+	s.good = true
 	return sdk.Result{Facts: facts, Residue: w.residue, Changed: changed}, nil
+}
+
+// lockOf is the number of the lock for an account.
+func lockOf(account string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte("reeve " + account))
+	return strconv.FormatUint(uint64(h.Sum32()%(1<<30)), 10) // those for users are 0 to 2^30-1
 }
 
 // lockBlock takes a lock that lasts as long as the session.
 func lockBlock(account string) string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte("reeve " + account))
-	id := h.Sum32() % (1 << 30) // the locks for users are 0 to 2^30-1
-	return "DECLARE r INTEGER; BEGIN r := SYS.DBMS_LOCK.REQUEST(" + strconv.FormatUint(uint64(id), 10) + ", SYS.DBMS_LOCK.X_MODE, 5); " +
+	return "DECLARE r INTEGER; BEGIN r := SYS.DBMS_LOCK.REQUEST(" + lockOf(account) + ", SYS.DBMS_LOCK.X_MODE, 5); " +
 		"IF r NOT IN (0, 4) THEN RAISE_APPLICATION_ERROR(-20990, 'busy'); END IF; END;"
 }
 
@@ -85,6 +92,9 @@ func lockBlock(account string) string {
 func (w *work) alone(ctx context.Context) error {
 	err := w.try(lockBlock(w.in.Account))
 	w.sent = false // it changes nothing
+	if err == nil {
+		w.lockID = lockOf(w.in.Account)
+	}
 	return failure(ctx, "wait for the account", err, false)
 }
 
@@ -128,7 +138,10 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		_, err = w.unmark(ctx, sdk.Step{Command: "DROP SYNONYM " + markName(w.in.AccountID)})
 	}
 	if err != nil {
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
+		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).
+			WithFix("try again, or deprovision the account; both remove what is left")
+		e.Details = map[string]string{"residue": "the account " + w.in.Account}
+		return e
 	}
 	return cause
 }
@@ -159,5 +172,6 @@ func (w *work) readBack(ctx context.Context) (sdk.Facts, error) {
 			"the server accepted every statement of %s, but reading %s back shows otherwise", w.in.Action, w.in.Account).
 			WithFix("look for somebody else who changes the account")
 	}
+	maps.Copy(f.Attributes, w.learnt)
 	return f, nil
 }

@@ -17,6 +17,7 @@ const (
 	packetAccept = 2
 	packetData   = 6
 	packetResend = 11
+	lastKind     = 15
 
 	resendTLS = 0x08   // flag: handshake anew
 	dataTLS   = 0x80   // flag of a data packet: the same
@@ -27,7 +28,7 @@ const (
 )
 
 var (
-	errPacket    = errors.New("the length of a packet cannot be")
+	errPacket    = errors.New("the head of a packet cannot be")
 	errHandshake = errors.New("the TLS handshake failed")
 	errRedirect  = errors.New("the listener redirects to another address")
 )
@@ -45,7 +46,8 @@ type channel struct {
 	again bool // a new handshake follows the packet
 }
 
-// Read implements net.Conn. It refuses packets longer than any can be, which the driver would make room for.
+// Read implements net.Conn. It refuses packets longer than any can be, which the driver would make room for, and what is no
+// packet at all.
 func (c *channel) Read(p []byte) (n int, err error) {
 	if len(c.head) == 0 && c.left == 0 {
 		if err := c.next(); err != nil {
@@ -79,10 +81,10 @@ func (c *channel) next() error {
 	if c.wide {
 		length = int(binary.BigEndian.Uint32(head))
 	}
-	if length < packetHead || length > maxPacket {
+	kind, flags := head[4], head[5]
+	if length < packetHead || length > maxPacket || kind == 0 || kind > lastKind {
 		return errPacket
 	}
-	kind, flags := head[4], head[5]
 	if (kind == packetAccept || kind == packetData) && length >= packetHead+2 {
 		var body [2]byte
 		if _, err := io.ReadFull(c.inner, body[:]); errors.Is(err, io.EOF) {

@@ -50,13 +50,15 @@ func TestChannelPassesPacketsOnAsTheyCome(t *testing.T) {
 	}
 }
 
-func TestChannelRefusesLengthsThatCannotBe(t *testing.T) {
+func TestChannelRefusesWhatIsNoPacket(t *testing.T) {
 	t.Parallel()
 	accept := packet(packetAccept, 0, 1, 61, 0, 0)
 	for name, head := range map[string][]byte{
 		"zero":     {0, 0, 0, 0, packetData, 0, 0, 0},
 		"too wide": append(bytes.Clone(accept), 0x7F, 0xFF, 0xFF, 0xFF, packetData, 0, 0, 0),
 		"negative": append(bytes.Clone(accept), 0xFF, 0xFF, 0xFF, 0xFF, packetData, 0, 0, 0),
+		"no kind":  packet(0, 0),
+		"no such":  packet('/', 0),
 		"seven":    append(bytes.Clone(accept), 0, 0, 0, 7, packetData, 0, 0, 0),
 	} {
 		if _, err := read(head); !errors.Is(err, errPacket) {

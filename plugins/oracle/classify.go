@@ -32,6 +32,7 @@ const (
 	errNotGranted3   = 1952
 	errBlock         = 6550
 	errLockHeld      = 20990 // ours, see lockBlock
+	errLocked        = 28000
 	errReuse         = 28007
 )
 
@@ -47,9 +48,13 @@ const (
 	waitOpen     = "wait until the database is open"
 	checkService = "check the options service_name and sid, and that the database is open: lsnrctl status lists the services"
 	moreSessions = "raise the limit or end idle sessions"
+	lookThenTry  = "look what became of the account, then try again"
 	correctRole  = "correct the role's command"
 	useTCPS      = "configure a TCPS endpoint with a certificate in listener.ora, and use its port, often 2484"
-	usePDB       = "set the option service_name to the service of the pluggable database, or use a name that begins with C##"
+	// The server does not tell who logs in which of the two it is.
+	lockedSomehow = "the account is locked, by an administrator or after too many wrong passwords"
+	unlock        = "find out why (ACCOUNT_STATUS in DBA_USERS says LOCKED or LOCKED(TIMED)), then unlock it: ALTER USER … ACCOUNT UNLOCK"
+	usePDB        = "set the option service_name to the service of the pluggable database, or use a name that begins with C##"
 )
 
 var meanings = map[int]meaning{
@@ -70,17 +75,17 @@ var meanings = map[int]meaning{
 	18:    {sdk.ClassBusy, "the server has too many sessions", moreSessions},
 	20:    {sdk.ClassBusy, "the server has too many processes", moreSessions},
 	54:    {sdk.ClassBusy, "another session holds a lock", "end that session"},
-	60:    {sdk.ClassBusy, "the server ended a deadlock", ""},
+	60:    {sdk.ClassBusy, "the server ended a deadlock", "try again"},
 	2391:  {sdk.ClassBusy, "the account has too many sessions", "raise SESSIONS_PER_USER in its profile"},
 	4021:  {sdk.ClassBusy, "another session holds a lock for too long", "end that session"},
 
 	errConnected: {sdk.ClassBusy, "the account still has sessions", "end them"},
-	errLockHeld:  {sdk.ClassBusy, "another connection of Reeve is changing the account", ""},
+	errLockHeld:  {sdk.ClassBusy, "another connection of Reeve is changing the account", "try again in a moment"},
 
 	errDenied: {sdk.ClassAuthFailed, "the server refused the user name or the password", "check both"},
-	28000:     {sdk.ClassLocked, "the account is locked", "unlock it"},
-	28001:     {sdk.ClassMustChange, "the password has expired", "set a new one"},
-	28002:     {sdk.ClassMustChange, "the password will expire", "set a new one"},
+	errLocked: {sdk.ClassAuthFailed, lockedSomehow, unlock},
+	28001:     {sdk.ClassMustChange, "the password has expired", "set a new one: ALTER USER … IDENTIFIED BY …"},
+	28002:     {sdk.ClassMustChange, "the password will expire", "set a new one: ALTER USER … IDENTIFIED BY …"},
 	1045:      {sdk.ClassNotPermitted, "the account may not log in", "grant it CREATE SESSION"},
 	28009:     {sdk.ClassNotPermitted, "SYS logs in AS SYSDBA only", "use another management account"},
 
@@ -89,11 +94,11 @@ var meanings = map[int]meaning{
 	1929:  {sdk.ClassNotPermitted, "the management account may not pass that on", grantAdmin},
 	1932:  {sdk.ClassNotPermitted, "the management account may not pass that on", grantAdmin},
 	16000: {sdk.ClassNotPermitted, "the database is read-only", "use the primary database as target"},
-	28014: {sdk.ClassNotPermitted, "Oracle's own accounts cannot be removed", ""},
-	1435:  {sdk.ClassNotFound, "there is no such account", ""},
+	28014: {sdk.ClassNotPermitted, "Oracle's own accounts cannot be removed", "leave it; disable it if nobody shall use it"},
+	1435:  {sdk.ClassNotFound, "there is no such account", "provision it again"},
 
-	errNoUser:     {sdk.ClassNotFound, "there is no such account", ""},
-	errNoGrantee:  {sdk.ClassNotFound, "there is no such account", ""},
+	errNoUser:     {sdk.ClassNotFound, "there is no such account", "provision it again"},
+	errNoGrantee:  {sdk.ClassNotFound, "there is no such account", "provision it again"},
 	errUserExists: {sdk.ClassExists, "an account or a role by that name exists", "choose another name"},
 	errNoView:     {sdk.ClassNotPermitted, "a table or view is not there, or the management account may not read it", "grant it SELECT_CATALOG_ROLE"},
 
@@ -138,10 +143,13 @@ func broken(err error) bool {
 }
 
 // failure turns an error of the driver into one of the SDK. The server's own words are left out: they quote names and
-// pieces of statements. sent says whether a change may have been sent.
+// pieces of statements. One of the SDK stays as it is. sent says whether a change may have been sent.
 func failure(ctx context.Context, what string, err error, sent bool) error {
 	if err == nil {
 		return nil
+	}
+	if _, ours := err.(*sdk.Error); ours { //nolint:errorlint // one that is wrapped is the cause of something else
+		return err
 	}
 	if n := number(err); n != 0 && !interrupted[n] {
 		if m, ok := meanings[n]; ok {
@@ -153,7 +161,8 @@ func failure(ctx context.Context, what string, err error, sent bool) error {
 	_, crashed := errors.AsType[errPanic](err)
 	switch {
 	case sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).
+			WithFix(lookThenTry).Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
 	case errors.Is(err, errPacket), crashed && ctx.Err() == nil:
@@ -180,10 +189,11 @@ func refused(ctx context.Context, t sdk.Target, err error) error {
 			WithFix("use the address of a node's own listener as target, not that of a SCAN listener").Wrap(err)
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" { // a TLS alert
-		return sdk.Errorf(sdk.ClassProtocol, "%s: the server ended the TLS handshake", what).Wrap(err)
+		return sdk.Errorf(sdk.ClassProtocol, "%s: the server ended the TLS handshake", what).
+			WithFix("check that the listener takes TLS 1.2 or later, and asks for no client certificate").Wrap(err)
 	}
-	if errors.Is(err, errHandshake) && ctx.Err() == nil {
-		return sdk.Errorf(sdk.ClassUnreachable, "%s: the server broke off the TLS handshake", what).WithFix(useTCPS).Wrap(err)
+	if errors.Is(err, errHandshake) && !errors.Is(context.Cause(ctx), context.Canceled) {
+		return sdk.Errorf(sdk.ClassUnreachable, "%s: the server does not finish the TLS handshake", what).WithFix(useTCPS).Wrap(err)
 	}
 	return failure(ctx, what, err, false)
 }

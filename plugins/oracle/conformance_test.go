@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	s, other := oracle.Start(t, oracle.Options{Major: 23}), oracle.Start(t, oracle.Options{})
 	s.Exec(`GRANT "SELECT_CATALOG_ROLE" TO "` + oracle.Management + `" WITH ADMIN OPTION`) // to pass it on
+	s.DB.SetProfile("STRICT", oracle.Profile{FailedLogins: 1})
 	program := filepath.Join(t.TempDir(), "connector-oracle")
 	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".") //nolint:gosec // of the test
 	if out, err := build.CombinedOutput(); err != nil {
@@ -41,6 +43,37 @@ func TestConformance(t *testing.T) {
 			return nil
 		},
 		Snapshot: func(context.Context) (string, error) { return s.DB.Snapshot(), nil },
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired: {None: "an account of Oracle has no expiry date; EXPIRY_DATE is that of its password"},
+			sdktest.StateLocked: {
+				Set: func(ctx context.Context, name string) error {
+					s.Exec(`ALTER USER "` + name + `" PROFILE STRICT`)
+					works, err := loginWorks(ctx, s, name, "wrong")
+					if err == nil && (works || s.DB.Status(name) != "LOCKED(TIMED)") {
+						err = errors.New("a wrong password did not lock it")
+					}
+					return err
+				},
+				Hidden: "ORA-28000 is the answer for every lock",
+			},
+			sdktest.StateDisabled: {
+				Set: func(_ context.Context, name string) error {
+					s.Exec(`ALTER USER "` + name + `" ACCOUNT LOCK`)
+					return nil
+				},
+				Hidden: "ORA-28000 is the answer for every lock",
+			},
+			sdktest.StateMustChange: {
+				Set: func(_ context.Context, name string) error {
+					s.Exec(`ALTER USER "` + name + `" PASSWORD EXPIRE`)
+					return nil
+				},
+			},
+		},
+		FailedLogins: func(_ context.Context, name string) (int, error) { return s.DB.FailedLogins(name), nil },
+		RefusedRole: sdk.Role{Name: "refused", Version: 1, Phases: map[sdk.Phase][]string{
+			sdk.PhaseGrant: {"GRANT SELECT_CATALOG_ROLE TO %Username%", "GRANT NOTHING TO %Username%"},
+		}},
 	})
 	for _, statement := range s.DB.Log() { // the password is where it must be, and nowhere else
 		if strings.Contains(statement, "Aa1.") && !strings.HasPrefix(statement, `ALTER USER "KIT_`) {

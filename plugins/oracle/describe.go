@@ -33,6 +33,12 @@ const (
 // servicePattern is what a service name or SID may be. It is written into the connect descriptor.
 var servicePattern = regexp.MustCompile(`^[A-Za-z0-9_.$#-]{1,250}$`)
 
+// allPhases are all there are, in the order of an account's life.
+var allPhases = []sdk.Phase{
+	sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
+	sdk.PhaseVerify, sdk.PhaseFacts,
+}
+
 // Describe implements sdk.Connector.
 func (connector) Describe() sdk.Description {
 	return sdk.Description{
@@ -57,7 +63,8 @@ func (connector) Describe() sdk.Description {
 				Help: "yes: connect without TLS. Whoever is on the way to the server, or in its place, then reads new passwords",
 			},
 		},
-		Roles: roles(),
+		Roles:  roles(),
+		Phases: allPhases,
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Z][A-Z0-9_$#]{0,127}$`,
 			MaxBytes: longName,

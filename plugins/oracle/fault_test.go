@@ -286,12 +286,15 @@ func TestAnswersOfTheServerHaveTheirClasses(t *testing.T) {
 		}
 	}
 	for code, want := range map[int]sdk.Class{
-		1017: sdk.ClassAuthFailed, 28000: sdk.ClassLocked, 28001: sdk.ClassMustChange, 1045: sdk.ClassNotPermitted,
+		1017: sdk.ClassAuthFailed, 28000: sdk.ClassAuthFailed, 28001: sdk.ClassMustChange, 1045: sdk.ClassNotPermitted,
 		1033: sdk.ClassUnreachable, 2391: sdk.ClassBusy, 28009: sdk.ClassNotPermitted,
 	} {
 		s.SetFaults(oracle.Faults{FailLogin: map[string]int{oracle.Management: code}})
 		_, err := apply(t.Context(), target(s), intent(sdk.Rotate), second)
 		wantClass(t, fmt.Sprintf("login, ORA-%05d", code), err, want)
+		if e, ok := err.(*sdk.Error); !ok || e.Fix == "" { //nolint:errorlint // it is not wrapped
+			t.Errorf("login, ORA-%05d: no fix: %v", code, err)
+		}
 	}
 	s.SetFaults(oracle.Faults{})
 	wantLogin(t, s, "ALICE", first, true)

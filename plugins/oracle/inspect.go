@@ -11,8 +11,8 @@ import (
 )
 
 // Inspect implements sdk.Inspector.
-func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
-	s, err := connect(ctx, t)
+func (c connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Facts, error) {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return sdk.Facts{}, err
 	}
@@ -21,12 +21,14 @@ func (connector) Inspect(ctx context.Context, t sdk.Target, name string) (sdk.Fa
 	if err != nil {
 		return sdk.Facts{}, err
 	}
-	return s.factsOf(ctx, name, a)
+	f, err := s.factsOf(ctx, name, a)
+	s.good = err == nil
+	return f, err
 }
 
 // Discover implements sdk.Discoverer. Accounts that came with the database are left out.
-func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
-	s, err := connect(ctx, t)
+func (c connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Facts) bool) error {
+	s, err := c.manage(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -41,9 +43,10 @@ func (connector) Discover(ctx context.Context, t sdk.Target, yield func(sdk.Fact
 			return err
 		}
 		if !yield(f) {
-			return nil
+			break
 		}
 	}
+	s.good = true
 	return nil
 }
 
@@ -122,6 +125,17 @@ func (s *session) rights(ctx context.Context, grantee string) (r rights, err err
 			r.inactive = append(r.inactive, g[0])
 		}
 	}
+	passwords, err := s.query(ctx, what, "SELECT sysdba, sysoper, sysbackup, sysdg, syskm FROM v$pwfile_users WHERE username = :1", grantee)
+	if err != nil {
+		return r, err
+	}
+	for _, p := range passwords { // administrative privileges are nowhere else
+		for i, name := range []string{"SYSDBA", "SYSOPER", "SYSBACKUP", "SYSDG", "SYSKM"} {
+			if p[i] == "TRUE" {
+				r.grants = append(r.grants, name)
+			}
+		}
+	}
 	for _, list := range []*[]string{&r.grants, &r.roles, &r.inactive} { // in a container database a grant may be there twice
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
@@ -149,7 +163,8 @@ func (s *session) sessions(ctx context.Context, account string) ([]string, error
 	for _, r := range rows {
 		which := r[0] + "," + r[1] + ",@" + r[2]
 		if !sessionForm.MatchString(which) {
-			return nil, sdk.Errorf(sdk.ClassProtocol, "the server's list of sessions is not understood")
+			return nil, sdk.Errorf(sdk.ClassProtocol, "the server's list of sessions is not understood").
+				WithFix("report the server's version with this message")
 		}
 		all = append(all, which)
 	}

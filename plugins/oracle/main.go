@@ -2,12 +2,17 @@
 // DESIGN.md beside this file argues its choices.
 package main
 
-import "github.com/reeve-pam/reeve/plugins/sdk"
+import (
+	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/idle"
+)
 
-func main() { sdk.Serve(connector{}) }
+func main() { sdk.Serve(connector{kept: idle.New((*session).end)}) }
 
 // connector implements every power of the SDK.
-type connector struct{}
+type connector struct {
+	kept *idle.Pool[*session] // nil: no connection is kept
+}
 
 var (
 	_ sdk.Prober      = connector{}
@@ -16,4 +21,6 @@ var (
 	_ sdk.Inspector   = connector{}
 	_ sdk.Discoverer  = connector{}
 	_ sdk.Runner      = connector{}
+
+	_ sdk.RightsChecker = connector{}
 )

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +81,9 @@ func wantClass(t *testing.T, what string, err error, want sdk.Class) {
 	t.Helper()
 	if got := sdk.ClassOf(err); got != want {
 		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
+	}
+	if e, ok := errors.AsType[*sdk.Error](err); ok && e.Fix == "" && e.Class != sdk.ClassCancelled {
+		t.Errorf("%s: %v says not what to do", what, err)
 	}
 	if err != nil && strings.Contains(err.Error(), canary) {
 		t.Errorf("%s: the error holds the password", what)
@@ -293,11 +297,12 @@ func TestVerdicts(t *testing.T) {
 	s.DB.SetProfile("DEFAULT", oracle.Profile{FailedLogins: 3})
 	tgt := target(s)
 	must(t, tgt, intent(sdk.Provision), first)
+	manager := tgt.Management
 	tgt.Management = sdk.Credential{}
 	check := func(state, user, password string, want sdk.VerdictKind) {
 		t.Helper()
 		v, err := connector{}.Verify(t.Context(), tgt, sdk.Credential{Username: user, Password: secret(password)})
-		if err != nil || v.Kind != want || strings.Contains(v.Message, canary) {
+		if err != nil || v.Kind != want || strings.Contains(v.Message+v.Fix, canary) || v.Kind != sdk.VerdictOK && (v.Message == "" || v.Fix == "") {
 			t.Errorf("%s: %+v, %v, want %s", state, v, err, want)
 		}
 	}
@@ -305,20 +310,41 @@ func TestVerdicts(t *testing.T) {
 	check("wrong", "ALICE", second, sdk.VerdictBadCredential)
 	check("nobody", "NOBODY", second, sdk.VerdictBadCredential)
 	s.Exec("ALTER USER ALICE ACCOUNT LOCK")
-	check("locked", "ALICE", first, sdk.VerdictLocked)
+	check("locked", "ALICE", first, sdk.VerdictUnknown) // by whom, the server does not tell
+	tgt.Management = manager
+	check("locked by somebody", "ALICE", first, sdk.VerdictDisabled)
+	tgt.Management.Password = secret(canary)
+	check("with a management account that cannot log in", "ALICE", first, sdk.VerdictUnknown)
+	tgt.Management = sdk.Credential{Username: "alice", Password: secret(first)}
+	check("its own management account", "ALICE", first, sdk.VerdictUnknown)
+	tgt.Management = manager
 	s.Exec("ALTER USER ALICE ACCOUNT UNLOCK PASSWORD EXPIRE")
 	check("expired", "ALICE", first, sdk.VerdictMustChange)
+	check("expired, and wrong", "ALICE", second, sdk.VerdictBadCredential)
+	s.Exec("ALTER USER ALICE ACCOUNT LOCK")
+	check("expired and locked", "ALICE", first, sdk.VerdictDisabled)
+	s.Exec("ALTER USER ALICE ACCOUNT UNLOCK")
 	s.Exec(`ALTER USER ALICE IDENTIFIED BY "` + second + `"`)
 	for range 3 {
 		check("wrong", "ALICE", first, sdk.VerdictBadCredential)
 	}
 	check("blocked", "ALICE", second, sdk.VerdictLocked)
+	check("blocked, and wrong", "ALICE", first, sdk.VerdictLocked)
+	if n := s.DB.FailedLogins("ALICE"); n != 3 {
+		t.Errorf("%d failed logins, want 3", n)
+	}
+	s.Exec("ALTER USER ALICE ACCOUNT UNLOCK")
+	s.DB.SetProfile("DEFAULT", oracle.Profile{FailedLogins: 3, LockForever: true})
+	for range 3 {
+		check("wrong", "ALICE", first, sdk.VerdictBadCredential)
+	}
+	check("blocked for ever, which looks as if somebody had done it", "ALICE", second, sdk.VerdictLocked)
 	s.Exec("ALTER USER ALICE ACCOUNT UNLOCK", "REVOKE CREATE SESSION FROM ALICE")
 	check("no right to log in", "ALICE", second, sdk.VerdictUnknown)
 	s.Exec(`CREATE USER "alice" IDENTIFIED BY "`+first+`"`, `GRANT CREATE SESSION TO "alice"`)
 	check("a name in lower case", "alice", first, sdk.VerdictOK)
 	for code, want := range map[int]sdk.VerdictKind{
-		1017: sdk.VerdictBadCredential, 28000: sdk.VerdictLocked, 28001: sdk.VerdictMustChange, 28002: sdk.VerdictMustChange,
+		1017: sdk.VerdictBadCredential, 28000: sdk.VerdictUnknown, 28001: sdk.VerdictMustChange, 28002: sdk.VerdictMustChange,
 		1045: sdk.VerdictUnknown, 1033: sdk.VerdictUnreachable, 18: sdk.VerdictUnknown, 4711: sdk.VerdictUnknown,
 	} {
 		s.SetFaults(oracle.Faults{FailLogin: map[string]int{"alice": code}})

@@ -67,9 +67,11 @@ func steps(srv server, t sdk.Target, in sdk.Intent) ([]step, error) {
 	case sdk.Rotate:
 		b.password()
 		b.role(sdk.PhaseRotate)
+		b.look()
 	case sdk.Enable:
 		b.add("unlock", "Make sure that the account is not locked", "ALTER USER "+who+" ACCOUNT UNLOCK", (*work).unlock)
 		b.role(sdk.PhaseEnable)
+		b.look()
 	case sdk.Disable:
 		b.add("lock", "Lock the account", "ALTER USER "+who+" ACCOUNT LOCK", (*work).lock)
 		b.role(sdk.PhaseDisable)
@@ -77,7 +79,8 @@ func steps(srv server, t sdk.Target, in sdk.Intent) ([]step, error) {
 	case sdk.Deprovision:
 		b.deprovision()
 	default:
-		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "unknown action %q", in.Action).
+			WithFix("use a version of this connector that knows it")
 	}
 	return b.steps, b.err
 }
@@ -109,7 +112,8 @@ func (b *builder) provision() {
 	for _, o := range []string{optionSpace, optionTemporary, optionProfile} {
 		n, err := name(b.target.Options[o])
 		if err != nil {
-			b.fail(sdk.Errorf(sdk.ClassInvalid, "the option %s cannot be written in SQL", o))
+			b.fail(sdk.Errorf(sdk.ClassInvalid, "the option %s cannot be written in SQL", o).
+				WithFix("set it to a name without double quotes"))
 		}
 		options[o] = n
 	}
@@ -131,6 +135,7 @@ func (b *builder) provision() {
 	}
 	b.password()
 	b.add("unlock", "Make sure that the account is not locked", "ALTER USER "+b.who+" ACCOUNT UNLOCK", (*work).unlock)
+	b.look()
 }
 
 func (b *builder) password() {
@@ -171,6 +176,12 @@ func (b *builder) deprovision() {
 	}
 }
 
+// look adds the role's commands that only read.
+func (b *builder) look() {
+	b.role(sdk.PhaseVerify)
+	b.role(sdk.PhaseFacts)
+}
+
 // role adds the role's commands for a phase. It reports whether they grant roles.
 func (b *builder) role(phase sdk.Phase) (grants bool) {
 	for i, command := range b.in.Role.Phases[phase] {
@@ -180,14 +191,25 @@ func (b *builder) role(phase sdk.Phase) (grants bool) {
 			return false
 		}
 		grants = grants || r.grants
-		do := (*work).run
+		do, title, changes := (*work).run, "The role's command", true
 		switch phase {
+		case sdk.PhaseVerify:
+			do, title, changes = (*work).check, "Make sure that the role's statement finds something", false
+		case sdk.PhaseFacts:
+			do, title, changes = (*work).learn, "Read what the role wants to know", false
 		case sdk.PhaseGrant:
 			do = (*work).grant
 		case sdk.PhaseRevoke, sdk.PhaseRemove:
 			do = (*work).revoke
 		}
-		b.add(string(phase)+"-"+strconv.Itoa(i+1), "The role's command", r.sql, do)
+		if !changes && !r.reads {
+			b.fail(sdk.Errorf(sdk.ClassInvalid, "the role's command %q does more than to read, in the phase %s", command, phase).
+				WithFix("use one SELECT there"))
+		}
+		if r.as != "" {
+			title += ", in a session AS " + r.as
+		}
+		b.add(string(phase)+"-"+strconv.Itoa(i+1), title, r.sql, do).Changes = changes
 	}
 	return grants
 }

@@ -144,7 +144,7 @@ func TestServiceOrSIDIsNeeded(t *testing.T) {
 func TestEveryRoleOfTheCatalogueWorks(t *testing.T) {
 	t.Parallel()
 	s := oracle.Start(t, oracle.Options{Rights: []string{
-		"DBA TO REEVE WITH ADMIN OPTION", "EXECUTE ON SYS.DBMS_LOCK TO REEVE",
+		"DBA TO REEVE WITH ADMIN OPTION", "EXECUTE ON SYS.DBMS_LOCK TO REEVE", "SYSBACKUP TO REEVE",
 	}})
 	for _, r := range roles() {
 		in := intent(sdk.Provision)

@@ -23,7 +23,10 @@ var (
 // rendered is a role's command as it is sent.
 type rendered struct {
 	sql    string
-	grants bool // it grants roles or system privileges, and no rights on an object
+	words  []string // its bare words, in upper case
+	grants bool     // it grants roles or system privileges, and no rights on an object
+	reads  bool     // it is a SELECT that changes nothing
+	as     string   // administrative privilege that a session must begin with to do it
 }
 
 // render fills in the placeholders of a role's command: %Username% and others become names in double quotes or pieces
@@ -59,7 +62,14 @@ func renderSQL(command, username string, params map[string]string) (rendered, er
 	if err != nil {
 		return rendered{}, err
 	}
-	return rendered{sql: sql, grants: words[0] == "GRANT" && !slices.Contains(words, "ON")}, nil
+	r := rendered{
+		sql: sql, words: words, grants: words[0] == "GRANT" && !slices.Contains(words, "ON"),
+		reads: words[0] == "SELECT" && !slices.Contains(words, "UPDATE"), // FOR UPDATE locks
+	}
+	if g, err := readGrant(sql); err == nil {
+		r.as = g.as()
+	}
+	return r, nil
 }
 
 // statement takes the semicolon off the end of SQL, where the server does not want it. A block keeps its own.
@@ -119,7 +129,7 @@ func name(s string) (string, error) {
 		s, err = c.Render(func(template.Slot) (string, error) { return s, nil }, nil)
 	}
 	if err != nil {
-		return "", sdk.Errorf(sdk.ClassInvalid, "a name cannot be written in SQL")
+		return "", sdk.Errorf(sdk.ClassInvalid, "a name cannot be written in SQL").WithFix("choose one without double quotes")
 	}
 	return s, nil
 }
@@ -128,7 +138,8 @@ func name(s string) (string, error) {
 func literal(password sdk.Secret) (string, error) {
 	text := password.Reveal()
 	if text == "" || strings.ContainsAny(text, "\"\x00\r\n") {
-		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in SQL: it is empty or holds a double quote")
+		return "", sdk.Errorf(sdk.ClassPolicyRejected, "the password cannot be written in SQL: it is empty or holds a double quote").
+			WithFix("use another one")
 	}
 	return `"` + text + `"`, nil
 }

@@ -19,7 +19,8 @@ type server struct{ major, minor int }
 func serverOf(number string) (server, error) {
 	n, err := strconv.ParseUint(number, 10, 32)
 	if err != nil {
-		return server{}, sdk.Errorf(sdk.ClassUnsupported, "the server's version is not understood")
+		return server{}, sdk.Errorf(sdk.ClassUnsupported, "the server's version is not understood").
+			WithFix("check that an Oracle Database of 12.1 or later is at that address")
 	}
 	s := server{major: int(n >> 24), minor: int(n >> 20 & 0xF)}
 	if s.major >= 18 {

@@ -19,8 +19,8 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// session is one connection, logged in. It is used by one goroutine and lasts for one operation: when the context it was
-// opened with ends, it is hung up.
+// session is one connection, logged in. It is used by one goroutine at a time: when the context of the operation that uses it
+// ends, it is hung up.
 type session struct {
 	conn   *goora.Connection
 	line   *line
@@ -28,6 +28,11 @@ type session struct {
 	server server
 	sent   bool // a statement that changes something has been sent
 	lost   bool // no answer can be expected any more
+
+	back    func(keep bool) // nil: it is not to be kept
+	good    bool            // the operation went well
+	changed bool            // a role's command may have changed the session itself
+	lockID  string          // of the lock it holds
 }
 
 // errPanic is a crash of the driver, on bytes it did not expect.
@@ -51,7 +56,7 @@ func connect(ctx context.Context, t sdk.Target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return login(ctx, t, user, t.Management.Password)
+	return login(ctx, t, user, t.Management.Password, "")
 }
 
 var plainName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_$#]*$`)
@@ -64,7 +69,8 @@ func managementName(username string) (string, error) {
 	case inner != "" && !strings.Contains(inner, `"`):
 		return `"` + inner + `"`, nil
 	default:
-		return "", sdk.Errorf(sdk.ClassInvalid, "the name of the management account is empty or holds a double quote")
+		return "", sdk.Errorf(sdk.ClassInvalid, "the name of the management account is empty or holds a double quote").
+			WithFix("use an account whose name has none")
 	}
 }
 
@@ -76,19 +82,20 @@ func exactName(account string) (string, error) {
 	return name(account)
 }
 
-// login logs in once.
-func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) (*session, error) {
+// login logs in once, with an administrative privilege if one is named.
+func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret, as string) (*session, error) {
 	config, err := trusting(t)
 	if err != nil {
 		return nil, err
 	}
 	l := &line{ctx: ctx, address: net.JoinHostPort(t.Address, strconv.Itoa(t.Port)), config: config}
-	c, err := driverOf(ctx, t, user, password)
+	c, err := driverOf(t, user, password, as)
 	if err != nil {
 		return nil, err
 	}
 	c.Dialer(l)
-	s := &session{line: l, stop: context.AfterFunc(ctx, l.hangUp)}
+	s := &session{line: l}
+	s.watch(ctx)
 	err = guard(func() error {
 		// The context of the operation is not given to the driver: it would send a break and wait for an answer.
 		conn, err := c.Connect(context.WithoutCancel(ctx))
@@ -100,7 +107,7 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) 
 		return err
 	})
 	if _, ours := errors.AsType[*sdk.Error](err); ours {
-		s.close()
+		s.end()
 		return nil, err
 	}
 	if err != nil {
@@ -112,22 +119,26 @@ func login(ctx context.Context, t sdk.Target, user string, password sdk.Secret) 
 }
 
 // driverOf sets the driver up. Names and passwords go through the driver's own writer of addresses.
-func driverOf(ctx context.Context, t sdk.Target, user string, password sdk.Secret) (*goora.OracleConnector, error) {
+func driverOf(t sdk.Target, user string, password sdk.Secret, as string) (*goora.OracleConnector, error) {
 	service, sid := t.Options[optionService], t.Options[optionSID]
 	switch {
 	case (service == "") == (sid == ""):
 		return nil, sdk.Errorf(sdk.ClassInvalid, "either the option %s or the option %s is needed", optionService, optionSID).
 			WithFix("set %s to the service of the database; lsnrctl status lists them", optionService)
 	case !servicePattern.MatchString(service + sid):
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the option %s or %s has characters that do not belong there", optionService, optionSID)
+		return nil, sdk.Errorf(sdk.ClassInvalid, "the option %s or %s has characters that do not belong there", optionService, optionSID).
+			WithFix("use the name as lsnrctl status lists it")
 	case user == "" || password.Empty():
-		return nil, sdk.Errorf(sdk.ClassInvalid, "a login needs a name and a password")
+		return nil, sdk.Errorf(sdk.ClassInvalid, "a login needs a name and a password").WithFix("give both")
 	}
 	options := map[string]string{
-		"TIMEOUT": strconv.Itoa(patience(ctx)), "PREFETCH_ROWS": "500", "PROGRAM": "reeve", "LANGUAGE": "AMERICAN", "TERRITORY": "AMERICA",
+		"TIMEOUT": patience, "PREFETCH_ROWS": "500", "PROGRAM": "reeve", "LANGUAGE": "AMERICAN", "TERRITORY": "AMERICA",
 	}
 	if sid != "" {
 		options["SID"] = sid
+	}
+	if as != "" {
+		options["DBA PRIVILEGE"] = as
 	}
 	c, ok := goora.NewConnector(goora.BuildUrl(t.Address, t.Port, service, user, password.Reveal(), options)).(*goora.OracleConnector)
 	if !ok {
@@ -153,20 +164,14 @@ func trusting(t sdk.Target) (*tls.Config, error) {
 	return &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}, nil
 }
 
-// patience is how many seconds the driver may wait for one answer. It is longer than the operation may last, which is
-// ended by hanging up.
-func patience(ctx context.Context) int {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return 600
-	}
-	return int(time.Until(deadline)/time.Second) + 5
-}
+// patience is how many seconds the driver may wait for one answer: longer than any operation lasts, which is ended by hanging up.
+const patience = "3600"
 
 // farewell is how long a server may take to answer a logoff.
 const farewell = time.Second
 
-func (s *session) close() {
+// end ends the session for good.
+func (s *session) end() {
 	defer s.stop()
 	defer s.line.hangUp()
 	if s.lost || s.conn == nil {

@@ -88,7 +88,7 @@ func (w *work) good(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	s, err := login(ctx, w.target, user, w.password)
+	s, err := login(ctx, w.target, user, w.password, "")
 	switch class := sdk.ClassOf(err); class {
 	case "":
 		s.close()
@@ -97,7 +97,7 @@ func (w *work) good(ctx context.Context) (bool, error) {
 		return false, nil
 	default:
 		if w.sent {
-			return false, sdk.Errorf(sdk.ClassUnknownOutcome, "try the password: %s", sdk.ErrorText(err)).Wrap(err)
+			return false, sdk.Errorf(sdk.ClassUnknownOutcome, "try the password: %s", sdk.ErrorText(err)).WithFix(lookThenTry).Wrap(err)
 		}
 		return false, err
 	}
@@ -114,7 +114,7 @@ func (w *work) endRollover(ctx context.Context, s sdk.Step) (bool, error) {
 
 func (w *work) lock(ctx context.Context, s sdk.Step) (bool, error) {
 	// One that is locked for a time only is locked for good.
-	if w.account == nil || w.account.locked() && !strings.Contains(w.account.status, "TIMED") {
+	if w.account == nil || w.account.locked() && !w.account.timed() {
 		return false, nil
 	}
 	err := w.try(s.Command)
@@ -134,13 +134,13 @@ func (w *work) unlock(ctx context.Context, s sdk.Step) (bool, error) {
 // grant sends a command and sees from the account's rights whether it did anything.
 func (w *work) grant(ctx context.Context, s sdk.Step) (bool, error) {
 	if w.created { // it had none
-		return true, w.change(ctx, s.ID, s.Command)
+		return w.run(ctx, s)
 	}
 	before, err := w.rights(ctx, w.in.Account)
 	if err != nil {
 		return false, err
 	}
-	if err := w.change(ctx, s.ID, s.Command); err != nil {
+	if _, err := w.run(ctx, s); err != nil {
 		return false, err
 	}
 	after, err := w.rights(ctx, w.in.Account)
@@ -160,7 +160,7 @@ func (w *work) revoke(ctx context.Context, s sdk.Step) (bool, error) {
 	if w.account == nil {
 		return false, nil
 	}
-	err := w.try(s.Command)
+	err := w.send(ctx, s)
 	switch number(err) {
 	case errNotGranted1, errNotGranted2, errNotGranted3, errNoUser, errNoGrantee:
 		return false, nil
@@ -169,7 +169,66 @@ func (w *work) revoke(ctx context.Context, s sdk.Step) (bool, error) {
 }
 
 func (w *work) run(ctx context.Context, s sdk.Step) (bool, error) {
-	return true, w.change(ctx, s.ID, s.Command)
+	return true, failure(ctx, s.ID, w.send(ctx, s), true)
+}
+
+// send is try for a role's command. One that hands an administrative privilege on goes over a session that begins with it.
+func (w *work) send(ctx context.Context, s sdk.Step) error {
+	g, err := readGrant(s.Command)
+	if err != nil || g.as() == "" {
+		if err != nil && !strings.HasPrefix(strings.ToUpper(s.Command), "ALTER USER ") {
+			w.changed = true // such as by ALTER SESSION, or a block that does it
+		}
+		return w.try(s.Command)
+	}
+	user, err := managementName(w.target.Management.Username)
+	if err != nil {
+		return err
+	}
+	own, err := login(ctx, w.target, user, w.target.Management.Password, g.as())
+	switch class := sdk.ClassOf(err); {
+	case class == sdk.ClassNotPermitted:
+		return sdk.Errorf(sdk.ClassNotPermitted, "%s: the management account may not log in AS %s", s.ID, g.as()).
+			WithFix("as SYS, AS SYSDBA: GRANT %s TO %s; the server needs a password file", g.as(), user).Wrap(err)
+	case err != nil && w.sent:
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", s.ID, sdk.ErrorText(err)).WithFix(lookThenTry).Wrap(err)
+	case err != nil:
+		return err
+	}
+	defer own.close()
+	w.sent = true
+	return own.try(s.Command)
+}
+
+// maxLearnt bounds what one command of a role may add to an account's facts, in bytes.
+const maxLearnt = 1 << 10
+
+// check does a command of the phase verify: it must find a row.
+func (w *work) check(ctx context.Context, s sdk.Step) (bool, error) {
+	rows, err := w.query(ctx, s.ID, s.Command)
+	if err == nil && len(rows) == 0 {
+		err = sdk.Errorf(sdk.ClassProtocol, "%s: the role's command finds nothing, so the role is not what it should be", s.ID).
+			WithFix("look at the account on the server, and at the role")
+	}
+	return false, err
+}
+
+// learn does a command of the phase facts: its rows are lines, with tabs between the values.
+func (w *work) learn(ctx context.Context, s sdk.Step) (bool, error) {
+	rows, err := w.query(ctx, s.ID, s.Command)
+	if err != nil {
+		return false, err
+	}
+	lines := make([]string, len(rows))
+	for i, r := range rows {
+		lines[i] = strings.Join(r, "\t")
+	}
+	text := strings.Join(lines, "\n")
+	if w.learnt == nil {
+		w.learnt = map[string]string{}
+	}
+	w.learnt[s.ID] = strings.ToValidUTF8(text[:min(len(text), maxLearnt)], "")
+	return false, nil
 }
 
 // objects refuses to go on with an account that owns something. By then it is locked and its sessions have ended.
@@ -182,7 +241,8 @@ func (w *work) objects(ctx context.Context, s sdk.Step) (bool, error) {
 		return false, err
 	}
 	if len(rows) != 1 {
-		return false, sdk.Errorf(sdk.ClassProtocol, "the server does not say how many objects %s owns", w.in.Account)
+		return false, sdk.Errorf(sdk.ClassProtocol, "the server does not say how many objects %s owns", w.in.Account).
+			WithFix("report the server's version with this message")
 	}
 	return false, sdk.Errorf(sdk.ClassPolicyRejected, "%s is locked and has no sessions, but it owns %s objects and was not dropped", w.in.Account, rows[0][0]).
 		WithFix("move or drop the objects; or give the role the parameter %s with the value yes, and they are dropped with the account", paramCascade)

@@ -109,16 +109,17 @@ type login struct {
 	name      string
 	verifier  verifier // of the user; of nobody, if there is no such user
 	known     bool
+	as        string // administrative privilege asked for
 	serverKey []byte
 	salt      []byte // of the session's key
 }
 
 // authHeader reads what the two calls of a login have in common.
-func (s *session) authHeader(r *reader) (user string, pairs map[string]string) {
+func (s *session) authHeader(r *reader) (user, as string, pairs map[string]string) {
 	r.skip(3)
 	has := r.byte()
 	length := r.count()
-	r.uint() // mode
+	as = administrative(r.uint())
 	r.skip(1)
 	n := r.count()
 	r.skip(2)
@@ -137,7 +138,19 @@ func (s *session) authHeader(r *reader) (user string, pairs map[string]string) {
 		k, v := r.pair()
 		pairs[k] = v
 	}
-	return user, pairs
+	return user, as, pairs
+}
+
+// modes are the bits by which a login asks for an administrative privilege.
+var modes = map[uint64]string{0x20: "SYSDBA", 0x40: "SYSOPER", 1 << 24: "SYSBACKUP", 1 << 25: "SYSDG", 1 << 26: "SYSKM"}
+
+func administrative(mode uint64) string {
+	for bit, name := range modes {
+		if mode&bit != 0 {
+			return name
+		}
+	}
+	return ""
 }
 
 // loginName is the user a client means: as quoted, or in upper case.
@@ -150,11 +163,11 @@ func loginName(text string) string {
 
 // sessionKey is the first half of a login. A user that is not there looks like any other.
 func (s *session) sessionKey() error {
-	var user string
-	if err := s.parse(func(r *reader) { user, _ = s.authHeader(r) }); err != nil {
+	var user, as string
+	if err := s.parse(func(r *reader) { user, as, _ = s.authHeader(r) }); err != nil {
 		return err
 	}
-	l := &login{name: loginName(user), serverKey: random(32), salt: random(16)}
+	l := &login{name: loginName(user), as: as, serverKey: random(32), salt: random(16)}
 	l.verifier, l.known = s.server.DB.verifierOf(l.name)
 	s.login = l
 	var w writer
@@ -199,8 +212,9 @@ func (l *login) proof(pairs map[string]string) (key []byte, password string, ok 
 
 // authenticate is the second half of a login.
 func (s *session) authenticate() error {
+	var as string
 	var pairs map[string]string
-	if err := s.parse(func(r *reader) { _, pairs = s.authHeader(r) }); err != nil {
+	if err := s.parse(func(r *reader) { _, as, pairs = s.authHeader(r) }); err != nil {
 		return err
 	}
 	faults := s.server.faultsNow()
@@ -210,18 +224,21 @@ func (s *session) authenticate() error {
 	if s.login == nil {
 		return notEmulated("a login without its first half")
 	}
+	if as != s.login.as {
+		return notEmulated("a login whose halves ask for different privileges")
+	}
 	key, _, ok := s.login.proof(pairs)
 	if pairs["AUTH_NEWPASSWORD"] != "" {
 		return notEmulated("a change of password at login")
 	}
 	if faults.Rogue {
-		s.entry = s.server.DB.logon(Management, s.link.conn)
+		s.entry = s.server.DB.logon(Management, "", s.link.conn)
 		return s.welcome(random(32))
 	}
-	if e := s.server.DB.admit(s.login.name, ok); e != nil {
+	if e := s.server.DB.admit(s.login.name, as, ok); e != nil {
 		return s.fail(e)
 	}
-	s.entry = s.server.DB.logon(s.login.name, s.link.conn)
+	s.entry = s.server.DB.logon(s.login.name, as, s.link.conn)
 	return s.welcome(key)
 }
 

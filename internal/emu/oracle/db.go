@@ -41,6 +41,9 @@ type DB struct {
 	log      []string
 }
 
+// firstSID is the session that came before all of clients.
+const firstSID = 40
+
 type synonym struct{ owner, name string }
 
 // user is a row of DBA_USERS, and what was granted to it.
@@ -64,6 +67,7 @@ type user struct {
 	rights   map[string]bool  // system privilege: may be passed on
 	roles    map[string]*held // role
 	objects  map[string]bool  // "READ ON HR.T": may be passed on
+	admin    map[string]bool  // administrative privileges, as in the password file
 }
 
 type held struct{ admin, active bool }
@@ -76,7 +80,8 @@ type role struct {
 
 // Profile is what a password must be like.
 type Profile struct {
-	FailedLogins int // until the account is locked; 0: no limit
+	FailedLogins int  // until the account is locked; 0: no limit
+	LockForever  bool // PASSWORD_LOCK_TIME is UNLIMITED, and such a lock looks as an administrator's
 	Rejects      func(password string) bool
 	NoReuse      bool
 	Rollover     bool // PASSWORD_ROLLOVER_TIME is set
@@ -85,6 +90,7 @@ type Profile struct {
 // entry is a row of V$SESSION.
 type entry struct {
 	user        *user
+	as          string // administrative privilege that was logged in with
 	sid, serial int
 	conn        net.Conn
 }
@@ -95,7 +101,7 @@ func newDB(o Options, faults func() Faults) *DB {
 		users: map[string]*user{}, roles: map[string]*role{}, profiles: map[string]*Profile{"DEFAULT": {}},
 		spaces:   map[string]bool{"SYSTEM": true, "SYSAUX": true, "USERS": true, "TEMP": true},
 		synonyms: map[synonym]string{}, sessions: map[*entry]bool{}, locks: map[int]*entry{},
-		lastID: 100, lastSID: 40,
+		lastID: 100, lastSID: firstSID,
 	}
 	for name, rights := range map[string][]string{
 		"CONNECT": {"CREATE SESSION"}, "RESOURCE": {"CREATE TABLE", "CREATE PROCEDURE", "CREATE SEQUENCE"},
@@ -110,7 +116,8 @@ func newDB(o Options, faults func() Faults) *DB {
 	sys := d.newUser("SYS")
 	sys.roles["DBA"] = &held{admin: true, active: true}
 	d.users["SYS"] = sys
-	d.sys = &entry{user: sys}
+	sys.admin["SYSDBA"] = true
+	d.sys = &entry{user: sys, as: "SYSDBA"}
 	return d
 }
 
@@ -118,7 +125,7 @@ func (d *DB) newUser(name string) *user {
 	d.lastID++
 	return &user{
 		name: name, id: d.lastID, created: time.Now(), profile: "DEFAULT",
-		quotas: map[string]int{}, rights: map[string]bool{}, roles: map[string]*held{}, objects: map[string]bool{},
+		quotas: map[string]int{}, rights: map[string]bool{}, roles: map[string]*held{}, objects: map[string]bool{}, admin: map[string]bool{},
 	}
 }
 
@@ -180,6 +187,16 @@ func (d *DB) Status(name string) string {
 	return ""
 }
 
+// FailedLogins counts the wrong passwords since the last login of a user.
+func (d *DB) FailedLogins(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if u := d.users[name]; u != nil {
+		return u.failures
+	}
+	return 0
+}
+
 // Sessions counts the sessions of a user.
 func (d *DB) Sessions(name string) int {
 	d.mu.Lock()
@@ -193,6 +210,25 @@ func (d *DB) Sessions(name string) int {
 	return n
 }
 
+// EndSessions ends the sessions of a user behind everybody's back.
+func (d *DB) EndSessions(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for e := range d.sessions {
+		if e.user.name == name {
+			_ = e.conn.Close()
+			delete(d.sessions, e)
+		}
+	}
+}
+
+// Logins counts the logins that were accepted.
+func (d *DB) Logins() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lastSID - firstSID
+}
+
 // Snapshot is everything about users, rights and synonyms, but for what logins change.
 func (d *DB) Snapshot() string {
 	d.mu.Lock()
@@ -204,8 +240,8 @@ func (d *DB) Snapshot() string {
 		for r, h := range u.roles {
 			roles[r] = *h
 		}
-		fmt.Fprintf(&b, "user %s %d %q %x %s %s %v %v %v %v\n", name, u.id, u.external, u.password.hash, u.status(), u.profile,
-			u.quotas, u.rights, roles, u.objects)
+		fmt.Fprintf(&b, "user %s %d %q %x %s %s %v %v %v %v %v\n", name, u.id, u.external, u.password.hash, u.status(), u.profile,
+			u.quotas, u.rights, roles, u.objects, u.admin)
 	}
 	for s, target := range d.synonyms {
 		b.WriteString("synonym " + s.owner + "." + s.name + " for " + target + "\n")
@@ -248,8 +284,8 @@ func (d *DB) verifierOf(name string) (v verifier, known bool) {
 	return verifier{salt: random(16), hash: random(64)}, false
 }
 
-// admit decides about a login whose password was right or wrong.
-func (d *DB) admit(name string, right bool) *Error {
+// admit decides about a login whose password was right or wrong. as is the administrative privilege it asks for, or "".
+func (d *DB) admit(name, as string, right bool) *Error {
 	code := d.faults().FailLogin[name]
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -264,23 +300,36 @@ func (d *DB) admit(name string, right bool) *Error {
 	case !right:
 		u.failures++
 		if limit := d.profiles[u.profile].FailedLogins; limit > 0 && u.failures >= limit {
-			u.timed = true
+			u.timed = !d.profiles[u.profile].LockForever
+			u.locked = u.locked || !u.timed
 		}
 		return oraError(1017, "invalid username/password; logon denied")
 	case u.expired:
 		return oraError(28001, "the account has expired")
-	case !d.may(u, "CREATE SESSION"):
+	case as != "" && !u.admin[as]:
+		return oraError(1031, "insufficient privileges")
+	case as == "" && !d.may(u, "CREATE SESSION"):
 		return oraError(1045, "user %s lacks CREATE SESSION privilege; logon denied", u.name)
 	}
 	u.failures, u.last = 0, time.Now()
 	return nil
 }
 
-func (d *DB) logon(name string, conn net.Conn) *entry {
+// logon begins a session. One with an administrative privilege is another user's: that of SYSDBA is SYS, the others have
+// no rights here but to hand that privilege on.
+func (d *DB) logon(name, as string, conn net.Conn) *entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lastSID++
-	e := &entry{user: d.users[name], sid: d.lastSID, serial: 1000 + d.lastSID, conn: conn}
+	u := d.users[name]
+	switch as {
+	case "":
+	case "SYSDBA":
+		u = d.sys.user
+	default:
+		u = &user{name: as}
+	}
+	e := &entry{user: u, as: as, sid: d.lastSID, serial: 1000 + d.lastSID, conn: conn}
 	d.sessions[e] = true
 	return e
 }

@@ -17,7 +17,7 @@ func FuzzCallsOfClients(f *testing.F) {
 			t.Errorf("%d of %d bytes were read", r.at, len(message))
 		}
 		s := &session{convLength: convLength}
-		user, _ := s.authHeader(&reader{b: message})
+		user, _, _ := s.authHeader(&reader{b: message})
 		if len(user) > maxPacket {
 			t.Errorf("a user of %d bytes", len(user))
 		}

@@ -11,8 +11,12 @@ import (
 var systemRights = []string{
 	"CREATE SESSION", "CREATE USER", "ALTER USER", "DROP USER", "CREATE SYNONYM", "ALTER SYSTEM", "CREATE TABLE", "CREATE VIEW",
 	"CREATE PROCEDURE", "CREATE SEQUENCE", "READ ANY TABLE", "SELECT ANY DICTIONARY", "GRANT ANY PRIVILEGE", "GRANT ANY ROLE",
-	"GRANT ANY OBJECT PRIVILEGE", "UNLIMITED TABLESPACE", "SYSBACKUP",
+	"GRANT ANY OBJECT PRIVILEGE", "UNLIMITED TABLESPACE",
 }
+
+// administrativeRights are in the password file, and are handed on by sessions that were begun with them; with SYSDBA all.
+// "Granting and Revoking Administrative Privileges" in the Database Administrator's Guide
+var administrativeRights = []string{"SYSDBA", "SYSOPER", "SYSBACKUP", "SYSDG", "SYSKM"}
 
 var objectRights = []string{"SELECT", "READ", "INSERT", "UPDATE", "DELETE", "EXECUTE"}
 
@@ -42,6 +46,8 @@ func (p *parser) grant(give bool) {
 			p.objectRight(u, w, object, give, admin)
 		case slices.Contains(systemRights, w):
 			p.systemRight(u, w, give, admin)
+		case slices.Contains(administrativeRights, w):
+			p.administrativeRight(u, w, give)
 		default:
 			p.role(u, w, give, admin)
 		}
@@ -72,6 +78,20 @@ func (p *parser) systemRight(u *user, right string, give, admin bool) {
 		u.rights[right] = u.rights[right] || admin
 	} else {
 		delete(u.rights, right)
+	}
+}
+
+func (p *parser) administrativeRight(u *user, right string, give bool) {
+	if as := p.who.as; as != "SYSDBA" && (as != right || right == "SYSOPER") {
+		p.fail(1031, "insufficient privileges")
+	}
+	if !give && !u.admin[right] {
+		p.fail(1952, "system privileges not granted to '%s'", u.name)
+	}
+	if give {
+		u.admin[right] = true
+	} else {
+		delete(u.admin, right)
 	}
 }
 

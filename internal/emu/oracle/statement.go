@@ -375,6 +375,7 @@ func (p *parser) endSession(sid, serial string) {
 var (
 	lockBlock = regexp.MustCompile(`^DECLARE r INTEGER ; BEGIN r : = SYS \. DBMS_LOCK \. REQUEST \( ([0-9]+) , SYS \. DBMS_LOCK \. X_MODE , ([0-9]+) \) ; ` +
 		`IF r NOT IN \( 0 , 4 \) THEN RAISE_APPLICATION_ERROR \( - 20990 , '[a-z ]+' \) ; END IF ; END ;$`)
+	releaseBlock = regexp.MustCompile(`^DECLARE r INTEGER ; BEGIN r : = SYS \. DBMS_LOCK \. RELEASE \( ([0-9]+) \) ; END ;$`)
 	rdsKillBlock = regexp.MustCompile(`^BEGIN rdsadmin \. rdsadmin_util \. kill \( sid = > ([0-9]+) , serial = > ([0-9]+) , method = > 'IMMEDIATE' \) ; END ;$`)
 	nullBlock    = regexp.MustCompile(`^BEGIN NULL ; END ;$`)
 )
@@ -395,6 +396,15 @@ func (p *parser) block() {
 			p.fail(6550, "PLS-00201: identifier 'RDSADMIN.RDSADMIN_UTIL' must be declared")
 		}
 		p.endSession(m[1], m[2])
+		return
+	}
+	if m := releaseBlock.FindStringSubmatch(text); m != nil {
+		id, _ := strconv.Atoi(m[1])
+		p.db.mu.Lock()
+		defer p.db.mu.Unlock()
+		if p.db.locks[id] == p.who {
+			delete(p.db.locks, id)
+		}
 		return
 	}
 	m := lockBlock.FindStringSubmatch(text)

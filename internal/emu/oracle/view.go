@@ -3,6 +3,7 @@ package oracle
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -85,6 +86,35 @@ var views = map[string]view{
 			return rows
 		},
 	},
+	"USER_ROLE_PRIVS": {
+		open: true, columns: map[string]byte{"GRANTED_ROLE": vText, "ADMIN_OPTION": vText},
+		rows: func(_ *DB, who *entry) (rows []row) {
+			for name, h := range who.user.roles {
+				rows = append(rows, row{"GRANTED_ROLE": name, "ADMIN_OPTION": yes(h.admin)})
+			}
+			return rows
+		},
+	},
+	"USER_TAB_PRIVS": {
+		open:    true,
+		columns: map[string]byte{"GRANTEE": vText, "OWNER": vText, "TABLE_NAME": vText, "PRIVILEGE": vText, "GRANTABLE": vText},
+		rows:    func(_ *DB, who *entry) []row { return objectRows(who.user) },
+	},
+	"V$PWFILE_USERS": {
+		columns: map[string]byte{"USERNAME": vText, "SYSDBA": vText, "SYSOPER": vText, "SYSBACKUP": vText, "SYSDG": vText, "SYSKM": vText},
+		rows: func(d *DB, _ *entry) []row {
+			return each(d.users, func(u *user) []row {
+				r := row{"USERNAME": u.name}
+				for _, right := range administrativeRights {
+					r[right] = strings.ToUpper(strconv.FormatBool(u.admin[right]))
+				}
+				if len(u.admin) == 0 {
+					return nil
+				}
+				return []row{r}
+			})
+		},
+	},
 	"DBA_ROLE_PRIVS": {
 		columns: map[string]byte{"GRANTEE": vText, "GRANTED_ROLE": vText, "ADMIN_OPTION": vText, "DEFAULT_ROLE": vText},
 		rows: func(d *DB, _ *entry) []row {
@@ -101,16 +131,20 @@ var views = map[string]view{
 	"DBA_TAB_PRIVS": {
 		columns: map[string]byte{"GRANTEE": vText, "OWNER": vText, "TABLE_NAME": vText, "PRIVILEGE": vText, "GRANTABLE": vText},
 		rows: func(d *DB, _ *entry) []row {
-			return each(d.users, func(u *user) (rows []row) {
-				for what, grantable := range u.objects {
-					privilege, object, _ := strings.Cut(what, " ON ")
-					owner, table, _ := strings.Cut(object, ".")
-					rows = append(rows, row{
-						"GRANTEE": u.name, "OWNER": owner, "TABLE_NAME": table, "PRIVILEGE": privilege, "GRANTABLE": yes(grantable),
-					})
+			return each(d.users, objectRows)
+		},
+	},
+	"DBA_PROFILES": {
+		columns: map[string]byte{"PROFILE": vText, "RESOURCE_NAME": vText, "LIMIT": vText},
+		rows: func(d *DB, _ *entry) (rows []row) {
+			for name, p := range d.profiles {
+				limit := "1"
+				if p.LockForever {
+					limit = "UNLIMITED"
 				}
-				return rows
-			})
+				rows = append(rows, row{"PROFILE": name, "RESOURCE_NAME": "PASSWORD_LOCK_TIME", "LIMIT": limit})
+			}
+			return rows
 		},
 	},
 	"DBA_TS_QUOTAS": {
@@ -156,6 +190,18 @@ var views = map[string]view{
 	},
 }
 
+// objectRows are the privileges on objects that a user has.
+func objectRows(u *user) (rows []row) {
+	for what, grantable := range u.objects {
+		privilege, object, _ := strings.Cut(what, " ON ")
+		owner, table, _ := strings.Cut(object, ".")
+		rows = append(rows, row{
+			"GRANTEE": u.name, "OWNER": owner, "TABLE_NAME": table, "PRIVILEGE": privilege, "GRANTABLE": yes(grantable),
+		})
+	}
+	return rows
+}
+
 // each collects the rows of all users, in the order of their names.
 func each(users map[string]*user, rows func(*user) []row) (all []row) {
 	for _, name := range slices.Sorted(maps.Keys(users)) {
@@ -189,7 +235,8 @@ func (q *selector) view() []row {
 	if !ok {
 		q.fail(errSyntax, "an unknown view")
 	}
-	if !v.open && !q.db.may(q.who.user, "SELECT ANY DICTIONARY") && !q.db.may(q.who.user, "catalog") {
+	if _, granted := q.who.user.objects["SELECT ON SYS."+name]; !v.open && !granted &&
+		!q.db.may(q.who.user, "SELECT ANY DICTIONARY") && !q.db.may(q.who.user, "catalog") {
 		q.fail(942, "table or view does not exist")
 	}
 	q.columns = v.columns

@@ -11,6 +11,7 @@ type Login struct {
 	SID                                      []byte
 	Disabled, LockedOut, Expired, MustChange bool
 	Roles                                    []string
+	Bad                                      int // wrong passwords since the last login
 }
 
 // Login looks at a login; ok is false if there is none.
@@ -21,7 +22,7 @@ func (s *Server) Login(name string) (_ Login, ok bool) {
 	if l == nil {
 		return Login{}, false
 	}
-	out := Login{SID: l.sid, Disabled: l.disabled, LockedOut: l.lockedOut, Expired: l.expired, MustChange: l.mustRenew}
+	out := Login{SID: l.sid, Disabled: l.disabled, LockedOut: l.lockedOut, Expired: l.expired, MustChange: l.mustRenew, Bad: l.bad}
 	for r := range l.roles {
 		out.Roles = append(out.Roles, r)
 	}
@@ -89,6 +90,17 @@ func (s *Server) Sessions(name string) int {
 		}
 	}
 	return n
+}
+
+// EndSessions ends the sessions of a login behind everybody's back.
+func (s *Server) EndSessions(name string) {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	for _, session := range s.state.sessions {
+		if strings.EqualFold(session.login.name, name) {
+			session.kill()
+		}
+	}
 }
 
 // DropDatabase drops a database behind everybody's back.

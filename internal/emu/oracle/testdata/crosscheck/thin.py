@@ -1,6 +1,6 @@
 """Oracle's own thin client for Python leads an account through its life.
 
-Arguments: port, certificates, management account, its password. 
+Arguments: port, certificates, management account, its password.
 Every failed expectation ends the program with a traceback.
 """
 import sys
@@ -10,9 +10,9 @@ import oracledb
 port, ca, manager, manager_password = sys.argv[1:]
 
 
-def login(user, password):
+def login(user, password, mode=oracledb.AUTH_MODE_DEFAULT):
     return oracledb.connect(
-        user=user, password=password, dsn=f"tcps://127.0.0.1:{port}/ORCLPDB1?ssl_server_dn_match=off", wallet_location=ca)
+        user=user, password=password, mode=mode, dsn=f"tcps://127.0.0.1:{port}/ORCLPDB1?ssl_server_dn_match=off", wallet_location=ca)
 
 
 def refused(code, action):
@@ -52,6 +52,11 @@ assert len(rows) > 200 and all(u >= 100 for _, u, _ in rows), rows
 cursor.execute("SELECT granted_role FROM dba_role_privs WHERE grantee = :1", ["THIN"])
 assert cursor.fetchall() == []
 refused("ORA-01932", lambda: cursor.execute('GRANT DBA TO "THIN"'))
+refused("ORA-01031", lambda: cursor.execute('GRANT SYSBACKUP TO "THIN"'))
+refused("ORA-01031", lambda: login("thin", second, oracledb.AUTH_MODE_SYSBKP))
+with login(manager, manager_password, oracledb.AUTH_MODE_SYSBKP) as backup:
+    backup.cursor().execute('GRANT SYSBACKUP TO "THIN"')
+login("thin", second, oracledb.AUTH_MODE_SYSBKP).close()
 admin.ping()
 cursor.execute('DROP USER "THIN"')
 refused("ORA-01918", lambda: cursor.execute('DROP USER "THIN"'))

@@ -1,15 +1,14 @@
 // Oracle's own thin client for Node.js leads an account through its life.
 //
-// Arguments: the folder of node_modules, port, a folder it does not need, management account, its password. Node reads the
+// Arguments: port, a folder it does not need, management account, its password. Node reads the
 // certificates itself, by NODE_EXTRA_CA_CERTS. Unlike go-ora this client verifies the server's proof. Every failed expectation ends the program with an error.
 import assert from "node:assert";
-import { createRequire } from "node:module";
+import oracledb from "oracledb";
 
-const [modules, port, , manager, managerPassword] = process.argv.slice(2);
-const oracledb = createRequire(modules + "/")("oracledb");
+const [port, , manager, managerPassword] = process.argv.slice(2);
 
-const login = (user, password) =>
-  oracledb.getConnection({ user, password, connectString: `tcps://127.0.0.1:${port}/ORCLPDB1?ssl_server_dn_match=off` });
+const login = (user, password, privilege) =>
+  oracledb.getConnection({ user, password, privilege, connectString: `tcps://127.0.0.1:${port}/ORCLPDB1?ssl_server_dn_match=off` });
 
 async function refused(code, action) {
   await assert.rejects(action, (e) => {
@@ -39,6 +38,13 @@ assert.deepEqual(read.rows, [["THIN", "OPEN"]]);
 const all = await admin.execute(`SELECT username, user_id, created FROM dba_users ORDER BY username`, [], { prefetchRows: 3, fetchArraySize: 50 });
 assert(all.rows.length > 200 && all.rows.every((r) => r[1] >= 100 && r[2] instanceof Date));
 await refused("ORA-01932", () => admin.execute(`GRANT DBA TO "THIN"`));
+await refused("ORA-01031", () => admin.execute(`GRANT SYSBACKUP TO "THIN"`));
+await refused("ORA-01031", () => login("thin", second, oracledb.SYSBACKUP));
+const backup = await login(manager, managerPassword, oracledb.SYSBACKUP);
+assert.deepEqual((await backup.execute(`SELECT SYS_CONTEXT('USERENV', 'SESSION_USER') FROM dual`)).rows, [["SYSBACKUP"]]);
+await backup.execute(`GRANT SYSBACKUP TO "THIN"`);
+await backup.close();
+await (await login("thin", second, oracledb.SYSBACKUP)).close();
 await admin.ping();
 await admin.execute(`DROP USER "THIN"`);
 await refused("ORA-01918", () => admin.execute(`DROP USER "THIN"`));

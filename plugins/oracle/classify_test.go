@@ -1,0 +1,12 @@
+package main
+
+import "testing"
+
+func TestEveryAnswerThatIsKnownSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	for n, m := range meanings {
+		if m.class == "" || m.message == "" || m.fix == "" {
+			t.Errorf("%d: %+v", n, m)
+		}
+	}
+}
