@@ -13,6 +13,7 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/quote"
 )
 
 // bareSSH is x/crypto/ssh with one connection as root, over which all operations go, each with one session at a time;
@@ -55,7 +56,11 @@ func (b *bareSSH) run(c script) (string, error) {
 		return "", err
 	}
 	s.Stdin = strings.NewReader(c.input)
-	out, err := s.CombinedOutput(unixEnvironment + c.text)
+	quoted, err := quote.ShArg(unixEnvironment + c.text)
+	if err != nil {
+		return "", err
+	}
+	out, err := s.CombinedOutput("exec /bin/sh -c " + quoted) // whatever root's login shell is
 	if status, ok := errors.AsType[*ssh.ExitError](err); ok && c.fine != 0 && status.ExitStatus() == c.fine {
 		err = nil
 	}

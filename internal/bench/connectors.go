@@ -116,7 +116,7 @@ func (s *subject) sides(ctx context.Context, e *env, exercise func(context.Conte
 		_, err = rate(ctx, 0, sideBySide, do) // warm
 		return run, err
 	}
-	all := &sides{close: closeAll, note: func() string { return s.note }}
+	all := &sides{close: closeAll, note: func() string { return "the floor: " + s.note }}
 	if all.floor, err = side(bare); err != nil {
 		return nil, fmt.Errorf("floor: %w", err)
 	}

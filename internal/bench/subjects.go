@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -11,13 +12,25 @@ import (
 // subjects are the kinds of servers that can be had here. SQL Server, Oracle and Windows exist as emulators only, whose
 // speed says nothing.
 func subjects() []*subject {
-	return []*subject{
-		{connector: "ssh", role: "linux-standard", start: startLinux(22), bare: newBareSSH, note: "…"},
-		{connector: "telnet", role: "telnet-standard", start: startLinux(testlab.TelnetPort), bare: newBareTelnet, note: "…"},
-		{connector: "mysql", role: "mysql-db-rw", params: map[string]string{"Database": "app"}, start: startMariaDB, bare: func(t sdk.Target) (keeper, error) { return newBareMySQL(t, sideBySide) }, note: "…"},
-		{connector: "postgres", role: "pg-db-ro", params: map[string]string{"Database": "app", "Schema": "public"}, start: startPostgres, bare: newBarePostgres, note: "…"},
-		{connector: "ad", role: "ad-helpdesk", params: map[string]string{"Group": benchGroup}, start: startSamba, bare: newBareAD, note: "…"},
-	}
+	return []*subject{{
+		connector: "ssh", role: "linux-standard", start: startLinux(22), bare: newBareSSH,
+		note: "x/crypto/ssh, one kept connection as root and a fresh one for each proof; the same scripts, sent as they are, where the connector " +
+			"has each wait until it is told to go",
+	}, {
+		connector: "telnet", role: "telnet-standard", start: startLinux(testlab.TelnetPort), bare: newBareTelnet,
+		note: "a plain dialogue, one connection as root for a change and one for a proof; the same scripts, typed into a shell without a prompt",
+	}, {
+		connector: "mysql", role: "mysql-db-rw", params: map[string]string{"Database": "app"}, start: startMariaDB,
+		bare: func(t sdk.Target) (keeper, error) { return newBareMySQL(t, sideBySide) },
+		note: fmt.Sprintf("go-sql-driver, %d kept connections and a fresh one for each proof; the same statements", sideBySide),
+	}, {
+		connector: "postgres", role: "pg-db-ro", params: map[string]string{"Database": "app", "Schema": "public"}, start: startPostgres,
+		bare: newBarePostgres,
+		note: "pgx, one connection for a change and one for a proof; the same statements, with verifiers made by the client",
+	}, {
+		connector: "ad", role: "ad-helpdesk", params: map[string]string{"Group": benchGroup}, start: startSamba, bare: newBareAD,
+		note: "go-ldap over LDAPS, one connection for a change and one for a proof; the same requests, each password set twice",
+	}}
 }
 
 // startLinux starts a Debian host with sshd and telnetd.
