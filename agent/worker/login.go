@@ -33,7 +33,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 		return verdictNone, err
 	}
 	target := r.target
-	target.Management = sdk.Credential{}
+	if r.slot("management") == nil {
+		target.Management = sdk.Credential{} // a name without a secret
+	}
 	var v sdk.Verdict
 	err := r.call(ctx, func(ctx context.Context, c Connector) error {
 		var err error
@@ -72,6 +74,10 @@ func classOfVerdict(v sdk.VerdictKind) reeve.Class {
 		return reeve.ClassAuthFailed
 	case sdk.VerdictLocked:
 		return reeve.ClassLocked
+	case sdk.VerdictExpired:
+		return reeve.ClassExpired
+	case sdk.VerdictDisabled:
+		return reeve.ClassDisabled
 	case sdk.VerdictMustChange:
 		return reeve.ClassMustChange
 	case sdk.VerdictUnreachable:

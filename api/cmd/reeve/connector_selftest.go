@@ -229,14 +229,12 @@ func (s *selftest) login(ctx context.Context, step string, password sdk.Secret, 
 	}
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
-	t := s.target
-	t.Management = sdk.Credential{}
-	v, err := s.client.Verify(ctx, t, sdk.Credential{Username: s.intent.Account, Password: password})
+	v, err := s.client.Verify(ctx, s.target, sdk.Credential{Username: s.intent.Account, Password: password})
 	word := string(v.Kind)
 	if want == "not ok" && v.Kind != sdk.VerdictOK {
 		word = want
 	}
-	answer := &connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message}
+	answer := &connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message, Fix: v.Fix}
 	return s.note(entry{Step: step, Want: want, Got: got(word, err), Answer: protoJSON(answer)}, err)
 }
 
