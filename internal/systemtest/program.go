@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -39,9 +40,13 @@ func program(name, pkg string) (string, error) {
 	return path, err
 }
 
-// Connectors is the directory of the connectors ssh and mysql, built from this tree.
-func Connectors() (string, error) {
-	for _, name := range []string{"ssh", "mysql"} {
+// always are the connectors that every agent has.
+var always = []string{"ssh", "mysql"}
+
+// Connectors is the directory of the connectors ssh and mysql, and of others that were
+// asked for, built from this tree.
+func Connectors(others ...string) (string, error) {
+	for _, name := range slices.Concat(always, others) {
 		if _, err := program("connectors/connector-"+name, "plugins/"+name); err != nil {
 			return "", err
 		}
