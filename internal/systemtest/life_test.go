@@ -97,27 +97,31 @@ func TestConnectionIsCutInTheMiddleOfARotation_C6_R1_R2_R3_R4(t *testing.T) {
 	c := systemtest.Start(t, systemtest.Options{Terms: terms})
 	t.Run("all", func(t *testing.T) {
 		for _, kind := range others {
-			for _, bytes := range []int64{cuts[kind].before, cuts[kind].after} {
-				t.Run(fmt.Sprintf("%s/%d", kind, bytes), func(t *testing.T) {
+			for _, at := range cuts[kind] {
+				t.Run(fmt.Sprintf("%s/%d", kind, at.bytes), func(t *testing.T) {
 					t.Parallel()
-					cut(t, c.For(t), kind, bytes)
+					at.strike(t, c.For(t), kind)
 				})
 			}
 		}
 	})
 }
 
-// cuts are bytes that have gone to a target of a kind when a rotation has not set the
-// password yet, and when it has.
-var cuts = map[string]struct{ before, after int64 }{
-	"postgres": {1500, 4000}, "ad": {1200, 2600}, "telnet": {600, 2400},
+// cut is a place in a rotation's conversation: so many bytes have gone to the target.
+type cut struct {
+	bytes   int64
+	changed bool // the password, by then
 }
 
-func cut(t *testing.T, c *systemtest.Cluster, kind string, bytes int64) {
-	name := slug("cut", kind, fmt.Sprint(bytes))
+var cuts = map[string][]cut{
+	"postgres": {{1500, false}, {4000, true}}, "ad": {{1200, false}, {2600, true}}, "telnet": {{600, false}, {2400, true}},
+}
+
+func (at cut) strike(t *testing.T, c *systemtest.Cluster, kind string) {
+	name := slug("cut", kind, fmt.Sprint(at.bytes))
 	a := c.Agent(name, systemtest.AgentOptions{Connectors: []string{kind}})
 	g := c.AddAsset(name, name, shared.target(t, kind).Behind(t))
-	user := "cut-" + fmt.Sprint(bytes)
+	user := "cut-" + fmt.Sprint(at.bytes)
 	id := c.Provision(user, g).Id
 	before, err := g.Record(t.Context(), user)
 	if err != nil {
@@ -128,7 +132,7 @@ func cut(t *testing.T, c *systemtest.Cluster, kind string, bytes int64) {
 	a.Restart(p.crash)
 	job := c.Act(id, "rotate", "")
 	p.wait(t)
-	g.Line.CutAfter(bytes)
+	g.Line.CutAfter(at.bytes)
 	p.letGo()
 	c.AwaitJob(job, "comes to something", func(j client.Job) bool { return j.State != client.JobStateLeased })
 	if !g.Line.IsCut() {
@@ -138,7 +142,9 @@ func cut(t *testing.T, c *systemtest.Cluster, kind string, bytes int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("cut after %d bytes: the password had been changed: %v", bytes, after.Hash != before.Hash)
+	if changed := after.Hash != before.Hash; changed != at.changed {
+		t.Errorf("after %d bytes the password had been changed: %v; find out where the change is in the conversation now", at.bytes, changed)
+	}
 	check(t, c, id, g)
 	g.Line.Mend()
 	if c.AwaitIdle(id).Sync != "in_sync" {
