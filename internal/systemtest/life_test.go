@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/internal/systemtest"
@@ -94,7 +95,9 @@ func live(t *testing.T, c *systemtest.Cluster, kind string) {
 func TestConnectionIsCutInTheMiddleOfARotation_C6_R1_R2_R3_R4(t *testing.T) {
 	t.Parallel()
 	shared.of(t)
-	c := systemtest.Start(t, systemtest.Options{Terms: terms})
+	patient := terms // the rotation that is cut is the first delivery, on a busy machine too
+	patient.Lease, patient.Work = 3*time.Minute, 3*time.Minute
+	c := systemtest.Start(t, systemtest.Options{Terms: patient})
 	t.Run("all", func(t *testing.T) {
 		for _, kind := range others {
 			for _, at := range cuts[kind] {
