@@ -95,8 +95,8 @@ func live(t *testing.T, c *systemtest.Cluster, kind string) {
 func TestConnectionIsCutInTheMiddleOfARotation_C6_R1_R2_R3_R4(t *testing.T) {
 	t.Parallel()
 	shared.of(t)
-	patient := terms // the rotation that is cut is the first delivery, on a busy machine too
-	patient.Lease, patient.Work = 3*time.Minute, 3*time.Minute
+	patient := terms                                             // the rotation that is cut is the first delivery, on a busy machine too
+	patient.Lease, patient.Work = 30*time.Second, 15*time.Second // a change of unknown outcome waits as long as work may take
 	c := systemtest.Start(t, systemtest.Options{Terms: patient})
 	t.Run("all", func(t *testing.T) {
 		for _, kind := range others {
