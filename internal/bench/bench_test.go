@@ -57,6 +57,20 @@ func TestMissedMarksAreSaid(t *testing.T) {
 	}
 }
 
+// TestRowsWithoutAMarkMissNone: they are in the table and not in the picture of marks.
+func TestRowsWithoutAMarkMissNone(t *testing.T) {
+	t.Parallel()
+	res := row{name: "r", work: "some work", unit: "x/s", more: true}.judge([][]float64{{100}}, [][]float64{{1}})
+	rep := &report{Results: []result{res}}
+	cells := res.cells()
+	if !res.OK || rep.missed() != 0 || cells[4] != "–" || cells[5] != "–" {
+		t.Errorf("judged as %+v, told as %v", res, cells)
+	}
+	if strings.Contains(string(rep.picture()), "some work") {
+		t.Error("the picture has a bar for it")
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	t.Parallel()
 	v := make([]float64, 100)

@@ -29,7 +29,7 @@ type result struct {
 	Floor    *figure `json:"floor,omitempty"`
 	Reeve    figure  `json:"reeve"`
 	Ratio    float64 `json:"ratio,omitempty"` // reeve ÷ floor; 0 without a floor
-	Required float64 `json:"required"`
+	Required float64 `json:"required"`        // 0: nothing
 	OK       bool    `json:"ok"`
 	Note     string  `json:"note,omitempty"`
 }
@@ -73,7 +73,7 @@ func (r row) judge(floor, reeve [][]float64) result {
 		got = res.Ratio
 	}
 	res.OK = got <= r.require
-	if r.more {
+	if r.more || r.require == 0 {
 		res.OK = got >= r.require
 	}
 	return res
@@ -97,6 +97,9 @@ func (r *result) cells() []string {
 	}
 	if r.Floor != nil {
 		floor, ratio, bound = r.Floor.words(r.Unit), fmt.Sprintf("%.2f", r.Ratio), fmt.Sprint(r.Required)
+	}
+	if r.Required == 0 {
+		return []string{r.Work, floor, r.Reeve.words(r.Unit), ratio, "–", "–"}
 	}
 	verdict := "ok"
 	if !r.OK {

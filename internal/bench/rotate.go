@@ -130,14 +130,18 @@ func (w *targets) rotateSides(ctx context.Context, e *env, hosts, accounts int, 
 	}, nil
 }
 
+// unixEnvironment is what plugins/ssh and plugins/telnet set first.
+const unixEnvironment = "LC_ALL=C; LANG=C; PATH=/usr/sbin:/usr/bin:/sbin:/bin; export LC_ALL LANG PATH; umask 022; "
+
 // readUser is what plugins/ssh runs to read an account, for $1.
-const readUser = `LC_ALL=C; LANG=C; PATH=/usr/sbin:/usr/bin:/sbin:/bin; export LC_ALL LANG PATH; umask 022; set -- %s; u=$1
+const readUser = `set -- %s; u=$1
 p=$(getent passwd -- "$u") || { rc=$?; [ $rc -eq 2 ] && { echo 'exists no'; echo 'end'; exit 0; }; exit 70; }
 case $p in "$u":*) ;; *) echo 'exists no'; echo 'end'; exit 0;; esac
 printf 'passwd %%s\n' "$p"
 if s=$(getent shadow -- "$u"); then
   h=${s#*:}; r=${h#*:}; h=${h%%%%:*}
-  echo "password set"
+  case $h in '') k=empty;; '!'|'!!'|'*'|'!*'|x) k=none;; '!'*) k=locked;; '*'*) k=none;; *) k=set;; esac
+  echo "password $k"
   printf 'aging %%s\n' "$r"
   d=$(printf %%s "$h" | sha256sum) && printf 'hash %%.16s\n' "$d"
 fi
@@ -160,7 +164,7 @@ func (a *sshAccount) rotate(ctx context.Context, root string, freshEach bool) er
 		return err
 	}
 	next := rand.Text()
-	read := fmt.Sprintf(readUser, a.name)
+	read := unixEnvironment + fmt.Sprintf(readUser, a.name)
 	var c *ssh.Client
 	defer func() {
 		if c != nil {
@@ -176,7 +180,7 @@ func (a *sshAccount) rotate(ctx context.Context, root string, freshEach bool) er
 		}
 		if c == nil {
 			var err error
-			if c, err = a.dial("root", root); err != nil {
+			if c, err = dialSSH(net.JoinHostPort(a.host.Addr, strconv.Itoa(a.host.Port)), a.host.HostKey(), "root", root); err != nil {
 				return err
 			}
 		}
@@ -191,13 +195,4 @@ func (a *sshAccount) rotate(ctx context.Context, root string, freshEach bool) er
 	}
 	a.password = next
 	return testlab.SSHLogin(ctx, net.JoinHostPort(a.host.Addr, strconv.Itoa(a.host.Port)), a.name, a.password, a.host.HostKey())
-}
-
-func (a *sshAccount) dial(user, password string) (*ssh.Client, error) {
-	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(a.host.HostKey()))
-	if err != nil {
-		return nil, err
-	}
-	return ssh.Dial("tcp", net.JoinHostPort(a.host.Addr, strconv.Itoa(a.host.Port)), &ssh.ClientConfig{User: user,
-		Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.FixedHostKey(key), HostKeyAlgorithms: []string{key.Type()}})
 }

@@ -19,7 +19,7 @@ type row struct {
 	more bool   // more of the unit is better
 
 	// require is what must be reached: Reeve's figure divided by the floor's, or, in a row without a floor, Reeve's
-	// figure itself. At least that if more is better, else at most.
+	// figure itself. At least that if more is better, else at most. 0: nothing is required, the row is for orientation.
 	require float64
 
 	// total makes one figure of all samples of all runs; nil: the median of the medians of the runs.

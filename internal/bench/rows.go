@@ -9,6 +9,7 @@ func rows() []row {
 		storeRows(),
 		provisionRows(),
 		rotateRows(),
+		connectorRows(),
 		pickupRows(),
 		failoverRows(),
 		memoryRows(),

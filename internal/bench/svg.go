@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -38,10 +39,11 @@ func svgX(times float64) float64 {
 	return svgLabels + svgBars*math.Log(min(max(times, svgLeast), svgMost)/svgLeast)/math.Log(svgMost/svgLeast)
 }
 
-// picture draws the result: a bar for each row, and a line where it must reach.
+// picture draws the result: a bar for each row of which something is required, and a line where it must reach.
 func (rep *report) picture() []byte {
 	var b strings.Builder
-	height := svgTop + svgRow*len(rep.Results) + 36
+	results := slices.DeleteFunc(slices.Clone(rep.Results), func(r result) bool { return r.Required == 0 })
+	height := svgTop + svgRow*len(results) + 36
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="How each benchmark compares with its mark">
 <style>
   .bg { fill: #ffffff } text { fill: #1f2328; font: 13px system-ui, sans-serif } .faint { fill: #59636e; font-size: 12px }
@@ -55,7 +57,7 @@ func (rep *report) picture() []byte {
 <rect class="bg" width="%d" height="%d"/>
 <text class="title" x="16" y="26">How far beyond its mark</text>
 `, svgWidth, height, svgWidth, height)
-	bottom := svgTop + svgRow*len(rep.Results) + 4
+	bottom := svgTop + svgRow*len(results) + 4
 	for _, t := range []float64{0.5, 1, 2, 4, 8} {
 		class := "grid"
 		if t == 1 {
@@ -64,8 +66,8 @@ func (rep *report) picture() []byte {
 		fmt.Fprintf(&b, `<line class="%s" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/><text class="faint" x="%.1f" y="%d" text-anchor="middle">%g×</text>`+"\n",
 			class, svgX(t), svgX(t), svgTop-8, bottom, svgX(t), svgTop-14, t)
 	}
-	for i := range rep.Results {
-		r := &rep.Results[i]
+	for i := range results {
+		r := &results[i]
 		y := svgTop + svgRow*i
 		class := "ok"
 		if !r.OK {

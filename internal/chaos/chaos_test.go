@@ -35,7 +35,7 @@ func TestEveryBrokenPromiseIsReported(t *testing.T) {
 	testlab.Require(t)
 	ctx := t.Context()
 	bin := t.TempDir()
-	if err := fleet.Build(ctx, bin); err != nil {
+	if err := fleet.Build(ctx, bin, connectors...); err != nil {
 		t.Fatal(err)
 	}
 	w, err := newWorld(ctx, worldOptions{dir: filepath.Join(t.TempDir(), "chaos"), bin: bin, seed: 1, out: io.Discard})
@@ -90,21 +90,30 @@ func TestEveryBrokenPromiseIsReported(t *testing.T) {
 	sql := func(statement string) func() error {
 		return func() error { return w.target(database).db.Exec(ctx, statement) }
 	}
+	pg := func(statement string) func() error {
+		return func() error { return w.target(ledger).pg.Exec(ctx, statement) }
+	}
 	for name, c := range map[string]struct {
 		do              func() error
 		account, report string
 	}{
-		"a password is changed":               {func() error { return w.target("web01").host.SetPassword("k0x0", "other") }, "k0x0@web01", "hash of the password"},
-		"an account is removed":               {on("web01", "userdel -f k0x1"), "k0x1@web01", "is on the target"},
-		"an account is doubled":               {on("web01", "grep ^k0x2: /etc/passwd > /tmp/2 && cat /tmp/2 >> /etc/passwd"), "web01 has k0x2 2 times", "twice"},
-		"an account expires":                  {on("app01", "chage -E 0 k0x0"), "k0x0@app01", "logs in with"},
-		"an account is locked":                {on("app01", "usermod -L k0x1"), "k0x1@app01", "locked if"},
-		"a disabled account is unlocked":      {on("web02", "usermod -U k0x0"), "k0x0@web02", "locked if"},
-		"a removed account comes back":        {on("web02", "useradd k0x1"), "web02 has k0x1", "does not know of"},
-		"an account nobody asked for is made": {on("app02", "useradd kxx"), "app02 has kxx", "does not know of"},
-		"a database password is changed":      {sql("ALTER USER k0x0@'%' IDENTIFIED BY 'other'"), "k0x0@shop", "hash of the password"},
-		"a database account is removed":       {sql("DROP USER k0x1@'%'"), "k0x1@shop", "is on the target"},
-		"a database account is doubled":       {sql("CREATE USER k0x2@'10.%' IDENTIFIED BY 'other'"), "shop has k0x2 2 times", "twice"},
+		"a password is changed":                     {func() error { return w.target("web01").host.SetPassword("k0x0", "other") }, "k0x0@web01", "hash of the password"},
+		"an account is removed":                     {on("web01", "userdel -f k0x1"), "k0x1@web01", "is on the target"},
+		"an account is doubled":                     {on("web01", "grep ^k0x2: /etc/passwd > /tmp/2 && cat /tmp/2 >> /etc/passwd"), "web01 has k0x2 2 times", "twice"},
+		"an account expires":                        {on("app01", "chage -E 0 k0x0"), "k0x0@app01", "logs in with"},
+		"an account is locked":                      {on("app01", "usermod -L k0x1"), "k0x1@app01", "locked if"},
+		"a disabled account is unlocked":            {on("web02", "usermod -U k0x0"), "k0x0@web02", "locked if"},
+		"a removed account comes back":              {on("web02", "useradd k0x1"), "web02 has k0x1", "does not know of"},
+		"an account nobody asked for is made":       {on("app02", "useradd kxx"), "app02 has kxx", "does not know of"},
+		"a database password is changed":            {sql("ALTER USER k0x0@'%' IDENTIFIED BY 'other'"), "k0x0@shop", "hash of the password"},
+		"a database account is removed":             {sql("DROP USER k0x1@'%'"), "k0x1@shop", "is on the target"},
+		"a database account is doubled":             {sql("CREATE USER k0x2@'10.%' IDENTIFIED BY 'other'"), "shop has k0x2 2 times", "twice"},
+		"a role's password is changed":              {pg("ALTER ROLE k0x0 PASSWORD 'other'"), "k0x0@ledger", "hash of the password"},
+		"a role may not log in":                     {pg("ALTER ROLE k0x1 NOLOGIN"), "k0x1@ledger", "locked if"},
+		"a role nobody asked for is made":           {pg("CREATE ROLE kxx"), "ledger has kxx", "does not know of"},
+		"a domain password is changed":              {func() error { return w.target(domain).dc.SetPassword(ctx, "k0x0", "Other-1-than-Reeve") }, "k0x0@corp", "hash of the password"},
+		"a domain account is disabled":              {directory(w, "k0x1", "userAccountControl", "514"), "k0x1@corp", "locked if"},
+		"a domain account nobody asked for is made": {func() error { return w.target(domain).dc.AddAccount(ctx, "kxx", "Nobody-1-asked") }, "corp has kxx", "does not know of"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var about []*account // the others are as they were
@@ -204,6 +213,13 @@ func TestEveryBrokenPromiseIsReported(t *testing.T) {
 			t.Error("not reported")
 		}
 	})
+}
+
+// directory sets an attribute of an account behind Reeve's back.
+func directory(w *world, name, attribute, value string) func() error {
+	return func() error {
+		return w.target(domain).dc.Replace(context.Background(), "CN="+name+","+testlab.AccountsOU, map[string][]string{attribute: {value}})
+	}
 }
 
 func reports(lost []loss, found, promised string) bool {

@@ -245,7 +245,7 @@ func (w *world) lookAt(ctx context.Context, a *account, e *entry) *loss {
 	if err != nil {
 		return lost("the password of an account in sync can be revealed", "%v", err)
 	}
-	if ok, err := a.on.matches(ctx, e.hash, current.value); err != nil || !ok {
+	if ok, err := a.on.matches(ctx, e, current.value); err != nil || !ok {
 		return lost("the target keeps the hash of the password in the vault", "it is that of another one: %v", err)
 	}
 	err = a.on.login(ctx, a.name, current.value)

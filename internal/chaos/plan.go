@@ -17,9 +17,17 @@ var (
 	controllers = []string{"c1", "c2", "c3"}
 	sites       = []string{"dmz", "lan"}
 	hosts       = []string{"web01", "web02", "app01", "app02"}
-	database    = "shop"
-	siteOf      = map[string]string{"web01": "dmz", "web02": "dmz", "app01": "lan", "app02": "lan", "shop": "lan"}
+	database    = "shop"   // MariaDB
+	ledger      = "ledger" // PostgreSQL
+	domain      = "corp"   // Samba AD
+	siteOf      = map[string]string{"web01": "dmz", "web02": "dmz", "app01": "lan", "app02": "lan", database: "lan", ledger: "dmz", domain: "lan"}
 )
+
+// servers are the targets that are no hosts. An account is made on one of them alone: each has roles of its own.
+var servers = []string{database, ledger, domain}
+
+// machines are all targets.
+func machines() []string { return slices.Concat(hosts, servers) }
 
 func agentOf(site string) string { return "agent-" + site }
 
@@ -86,6 +94,10 @@ func prelude() round {
 		p.ops = append(p.ops, op{kind: "provision", name: fmt.Sprintf("k0x%d", i), assets: hosts},
 			op{kind: "provision", name: fmt.Sprintf("k0x%d", i), assets: []string{database}})
 	}
+	for i := range 2 {
+		p.ops = append(p.ops, op{kind: "provision", name: fmt.Sprintf("k0x%d", i), assets: []string{ledger}},
+			op{kind: "provision", name: fmt.Sprintf("k0x%d", i), assets: []string{domain}})
+	}
 	return p
 }
 
@@ -112,8 +124,8 @@ func newOp(r *rand.Rand, number, i int) op {
 	switch n := r.IntN(100); {
 	case n < 22:
 		o.kind, o.name = "provision", fmt.Sprintf("k%dx%d", number, i)
-		if r.IntN(4) == 0 {
-			o.assets = []string{database}
+		if r.IntN(3) == 0 {
+			o.assets = []string{pick(r, servers)}
 			break
 		}
 		o.assets = slices.Clone(hosts)
@@ -155,8 +167,8 @@ func newFault(r *rand.Rand) fault {
 		f.victim = pick(r, []string{"leader", "leader", "follower-1", "follower-2", "agent-dmz", "agent-lan", "connector-dmz", "connector-lan"})
 		f.span = min(f.span, longestPause)
 	case n < 66:
-		f.kind, f.victim = pick(r, onTargets), pick(r, append(slices.Clone(hosts), database))
-		if f.kind == "full" && f.victim == database { // its disk is the lab's
+		f.kind, f.victim = pick(r, onTargets), pick(r, machines())
+		if !takes(f.kind, f.victim) {
 			f.kind = "hang"
 		}
 	case n < 87:
@@ -168,6 +180,12 @@ func newFault(r *rand.Rand) fault {
 	return f
 }
 
+// takes reports whether a target can have a fault. The disks of databases and of the domain are the lab's, and a domain
+// controller is never read-only.
+func takes(kind, victim string) bool {
+	return slices.Contains(hosts, victim) || kind != "full" && (kind != "readonly" || victim != domain)
+}
+
 // cutVictims chooses the two ends of a cut, or the machine that loses packets.
 func cutVictims(r *rand.Rand, f *fault) {
 	site := pick(r, sites)
@@ -176,7 +194,7 @@ func cutVictims(r *rand.Rand, f *fault) {
 	case 0:
 		ends = []string{pick(r, controllers), agentOf(site)}
 	case 1:
-		ends = []string{agentOf(site), pick(r, append(slices.Clone(hosts), database))}
+		ends = []string{agentOf(site), pick(r, machines())}
 		ends[0] = agentOf(siteOf[ends[1]])
 	default:
 		ends = slices.Clone(controllers)

@@ -42,7 +42,7 @@ func TestAPlanHasEveryFaultAndKeepsItsLimits(t *testing.T) {
 		}
 		for _, o := range r.ops {
 			met[o.kind] = true
-			if (o.kind == "provision") != (len(o.assets) > 0) || slices.Contains(o.assets, database) && len(o.assets) > 1 {
+			if (o.kind == "provision") != (len(o.assets) > 0) || slices.ContainsFunc(o.assets, func(a string) bool { return slices.Contains(servers, a) }) && len(o.assets) > 1 {
 				t.Errorf("round %d: %v", r.number, o)
 			}
 		}
@@ -54,6 +54,9 @@ func TestAPlanHasEveryFaultAndKeepsItsLimits(t *testing.T) {
 				}
 			}
 			met[f.kind], met[f.kind+" "+victim] = true, true
+			if slices.Contains(onTargets, f.kind) && !takes(f.kind, f.victim) {
+				t.Errorf("round %d: %v", r.number, f)
+			}
 			if f.span > longestPause || f.span <= 0 || f.at >= time.Second {
 				t.Errorf("round %d: %v", r.number, f)
 			}
@@ -70,7 +73,7 @@ func TestAPlanHasEveryFaultAndKeepsItsLimits(t *testing.T) {
 	}
 	for _, want := range []string{"provision", "rotate", "disable", "enable", "deprovision",
 		"kill leader", "kill follower", "kill agent", "kill connector", "pause leader", "pause follower", "pause agent", "pause connector", "stop leader", "stop follower", "stop agent",
-		"crash", "hang", "full", "readonly", "crash shop", "hang shop", "readonly shop", "cut", "oneway", "loss", "disk-hang", "disk-full", "disk-fail"} {
+		"crash", "hang", "full", "readonly", "crash shop", "hang shop", "readonly shop", "crash ledger", "hang ledger", "readonly ledger", "crash corp", "hang corp", "cut", "oneway", "loss", "disk-hang", "disk-full", "disk-fail"} {
 		if !met[want] {
 			t.Errorf("500 rounds have no %q", want)
 		}

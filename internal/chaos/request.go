@@ -145,10 +145,8 @@ func (w *world) act(ctx context.Context, key string, a *account, kind string) *r
 
 func (w *world) askProvision(ctx context.Context, key string, o op) *request {
 	r := &request{what: fmt.Sprintf("provision %s on %v", o.name, o.assets)}
-	body := client.ProvisionRequest{Name: o.name, Role: w.target(o.assets[0]).role, Assets: o.assets}
-	if o.assets[0] == database {
-		body.Params = &map[string]string{"Database": "app"}
-	}
+	on := w.target(o.assets[0])
+	body := client.ProvisionRequest{Name: o.name, Role: on.role, Params: on.params, Assets: o.assets}
 	var batch client.Batch
 	r.again = func(ctx context.Context) (string, error) {
 		b, err := fleet.Call[client.Batch](ctx, w.fleet, func(ctx context.Context, api *client.Client) (*http.Response, error) {

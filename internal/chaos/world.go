@@ -51,24 +51,27 @@ type world struct {
 	repairs  int              // asked for so far
 }
 
+// connectors are those of the world's targets, besides ssh and mysql.
+var connectors = []string{"postgres", "ad"}
+
 // newWorld starts everything. What has been started is in the world also when it fails.
 func newWorld(ctx context.Context, o worldOptions) (w *world, err error) {
 	w = &world{opts: o, faults: counts{by: map[string]int{}}, disks: map[string]*testlab.Disk{}}
 	if w.lab, err = testlab.Open(ctx, ""); err != nil {
 		return w, err
 	}
-	names := append(slices.Clone(hosts), database)
-	machines := append(slices.Concat(controllers, names), "operator")
+	names := machines()
+	nodes := append(slices.Concat(controllers, names), "operator")
 	for _, s := range sites {
-		machines = append(machines, agentOf(s))
+		nodes = append(nodes, agentOf(s))
 	}
-	if w.net, err = w.lab.Network(machines...); err != nil {
+	if w.net, err = w.lab.Network(nodes...); err != nil {
 		return w, err
 	}
 	w.targets = make([]*target, len(names))
 	var g errgroup.Group
 	for i, name := range names {
-		g.Go(func() (err error) { w.targets[i], err = newTarget(w.lab, w.net, name); return err })
+		g.Go(func() (err error) { w.targets[i], err = newTarget(ctx, w.lab, w.net, name); return err })
 	}
 	if err := g.Wait(); err != nil {
 		return w, err
@@ -100,7 +103,7 @@ func newWorld(ctx context.Context, o worldOptions) (w *world, err error) {
 	if err := w.fleet.Join(ctx); err != nil {
 		return w, err
 	}
-	if err := w.fleet.RegisterConnectors(ctx); err != nil {
+	if err := w.fleet.RegisterConnectors(ctx, connectors...); err != nil {
 		return w, err
 	}
 	for _, s := range sites {
@@ -118,12 +121,10 @@ func newWorld(ctx context.Context, o worldOptions) (w *world, err error) {
 }
 
 func (w *world) addAsset(ctx context.Context, t *target) error {
-	r := client.AssetRequest{Name: t.name, Site: t.site, Connector: t.connector, Address: t.address,
+	r := client.AssetRequest{Name: t.name, Site: t.site, Connector: t.connector, Address: t.address, CaPem: t.ca, Options: t.options,
 		ManagementAccount: &client.ManagementAccountRequest{Username: t.management, Password: &t.password}}
 	if t.host != nil {
 		r.HostKeys = &[]string{t.host.HostKey()}
-	} else {
-		r.CaPem = &t.db.CAPEM
 	}
 	key := w.key("asset " + t.name)
 	_, err := fleet.Call[client.Asset](ctx, w.fleet, func(ctx context.Context, api *client.Client) (*http.Response, error) {

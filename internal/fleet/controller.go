@@ -177,8 +177,11 @@ func leader(m client.Cluster) string {
 	return ""
 }
 
-// RegisterConnectors registers the connectors ssh and mysql.
-func (f *Fleet) RegisterConnectors(ctx context.Context) error {
-	return f.CLI(ctx, "", nil, "connector", "register",
-		filepath.Join(f.Connectors(), "connector-ssh"), filepath.Join(f.Connectors(), "connector-mysql"))
+// RegisterConnectors registers the connectors ssh and mysql, and others that are asked for.
+func (f *Fleet) RegisterConnectors(ctx context.Context, others ...string) error {
+	args := []string{"connector", "register"}
+	for _, name := range append([]string{"ssh", "mysql"}, others...) {
+		args = append(args, filepath.Join(f.Connectors(), "connector-"+name))
+	}
+	return f.CLI(ctx, "", nil, args...)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 type AgentOptions struct {
 	Crash       func(point string) bool // see agent/worker.Config
 	Concurrency int                     // jobs at a time; 0: the agent's default
+	Connectors  []string                // besides ssh and mysql
 }
 
 // Agent is an agent in this process, enrolled in a site.
@@ -48,46 +50,41 @@ func (c *Cluster) AddSite(name string) client.Site {
 	})
 }
 
-// RegisterConnectors registers the connectors ssh and mysql. Agent does it too.
-func (c *Cluster) RegisterConnectors() {
+// RegisterConnectors registers the connectors ssh and mysql, and others that are asked for.
+// Agent does it too.
+func (c *Cluster) RegisterConnectors(others ...string) {
 	c.t.Helper()
 	c.registering.Lock()
 	defer c.registering.Unlock()
-	if c.registered {
-		return
-	}
-	c.registered = true
-	for _, name := range []string{"ssh", "mysql"} {
-		c.RegisterConnector(name)
-	}
-}
-
-// RegisterConnector builds and registers one more connector. Agents that start later have it.
-func (c *Cluster) RegisterConnector(name string) {
-	c.t.Helper()
-	path, err := program("connectors/connector-"+name, "plugins/"+name)
+	dir, err := Connectors(others...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	desc, digest, err := pluginhost.Describe(c.t.Context(), path)
-	if err != nil {
-		c.t.Fatal(err)
+	for _, name := range slices.Concat(always, others) {
+		if c.registered[name] {
+			continue
+		}
+		desc, digest, err := pluginhost.Describe(c.t.Context(), filepath.Join(dir, "connector-"+name))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(sdk.DescriptionToProto(desc))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		Call[client.Connector](c, func(api *client.Client) (*http.Response, error) {
+			return api.RegisterConnector(c.t.Context(), &client.RegisterConnectorParams{IdempotencyKey: key("connector-" + name)},
+				client.ConnectorRequest{Sha256: digest, Description: raw})
+		})
+		c.registered[name] = true
 	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(sdk.DescriptionToProto(desc))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	Call[client.Connector](c, func(api *client.Client) (*http.Response, error) {
-		return api.RegisterConnector(c.t.Context(), &client.RegisterConnectorParams{IdempotencyKey: key("connector-" + name)},
-			client.ConnectorRequest{Sha256: digest, Description: raw})
-	})
 }
 
 // Agent enrols an agent in a site, makes the site if there is none, registers the
 // connectors, and runs the agent until the test ends.
 func (c *Cluster) Agent(site string, opts AgentOptions) *Agent {
 	c.t.Helper()
-	c.RegisterConnectors()
+	c.RegisterConnectors(opts.Connectors...)
 	if _, err := Try[client.Site](c, func(api *client.Client) (*http.Response, error) { return api.GetSite(c.t.Context(), site) }); err != nil {
 		c.AddSite(site)
 	}

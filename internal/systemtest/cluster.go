@@ -56,7 +56,7 @@ type running struct {
 	agents int
 
 	registering sync.Mutex
-	registered  bool
+	registered  map[string]bool // connectors
 }
 
 // For is the cluster for the use of another test, such as a subtest: methods fail that
@@ -79,7 +79,7 @@ func Start(t testing.TB, opts Options) *Cluster {
 	if opts.Nodes == 0 {
 		opts.Nodes = 1
 	}
-	c := &Cluster{t: t, running: &running{opts: opts, Dir: t.TempDir(), Log: &Log{}}}
+	c := &Cluster{t: t, running: &running{opts: opts, Dir: t.TempDir(), Log: &Log{}, registered: map[string]bool{}}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of the cluster's log:\n%s", c.Log.tail(60))

@@ -13,7 +13,7 @@ var points = []string{"before-journal", "after-journal", "before-plan", "before-
 	"after-verify", "before-outbox", "after-outbox", "before-report", "after-report"}
 
 // An agent dies at every point of a provisioning, a rotation and a deprovisioning, on
-// both kinds of target. While it is dead some kept password opens the account; when it is
+// two kinds of target, and at the points that matter most on PostgreSQL and in a domain. While it is dead some kept password opens the account; when it is
 // back everything comes right by itself, once.
 func TestAgentDiesAtEveryPoint_R1_R2_R3_R4_J1_J2(t *testing.T) {
 	t.Parallel()
@@ -28,12 +28,20 @@ func TestAgentDiesAtEveryPoint_R1_R2_R3_R4_J1_J2(t *testing.T) {
 				})
 			}
 		}
+		for _, kind := range []string{"postgres", "ad"} { // at the points between which these differ from the first two
+			for _, point := range []string{"before-apply", "after-apply"} {
+				t.Run(kind+"/"+point, func(t *testing.T) {
+					t.Parallel()
+					liveThrough(t, c.For(t), kind, point)
+				})
+			}
+		}
 	})
 }
 
 func liveThrough(t *testing.T, c *systemtest.Cluster, kind, point string) {
 	name := slug(kind, point)
-	a := c.Agent(name, systemtest.AgentOptions{})
+	a := c.Agent(name, systemtest.AgentOptions{Connectors: []string{kind}})
 	g := c.AddAsset(name, name, shared.target(t, kind))
 	user := "u-" + point
 

@@ -18,10 +18,7 @@ import (
 func TestRolesInTheTargetsOwnLanguage_A2_8(t *testing.T) {
 	t.Parallel()
 	c := systemtest.Start(t, systemtest.Options{})
-	for _, name := range []string{"mssql", "oracle"} {
-		c.RegisterConnector(name)
-	}
-	c.Agent("lab", systemtest.AgentOptions{})
+	c.Agent("lab", systemtest.AgentOptions{Connectors: []string{"mssql", "oracle"}})
 	t.Run("all", func(t *testing.T) {
 		t.Run("mssql", func(t *testing.T) {
 			t.Parallel()

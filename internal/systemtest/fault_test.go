@@ -43,6 +43,18 @@ var faults = []fault{
 	{"mysql", "read-only",
 		func(t *testing.T, g *systemtest.Target) error { return g.DB.ReadOnly(t.Context()) },
 		func(t *testing.T, g *systemtest.Target) error { return g.DB.ReadWrite(t.Context()) }},
+	{"postgres", "hangs",
+		func(_ *testing.T, g *systemtest.Target) error { return g.Postgres.Hang() },
+		func(_ *testing.T, g *systemtest.Target) error { return g.Postgres.Resume() }},
+	{"postgres", "crashes",
+		func(_ *testing.T, g *systemtest.Target) error { g.Postgres.Crash(); return nil },
+		func(_ *testing.T, g *systemtest.Target) error { return g.Postgres.Restart() }},
+	{"postgres", "read-only",
+		func(t *testing.T, g *systemtest.Target) error { return g.Postgres.ReadOnly(t.Context()) },
+		func(t *testing.T, g *systemtest.Target) error { return g.Postgres.ReadWrite(t.Context()) }},
+	{"ad", "crashes",
+		func(_ *testing.T, g *systemtest.Target) error { g.Domain.Crash(); return nil },
+		func(_ *testing.T, g *systemtest.Target) error { return g.Domain.Restart() }},
 }
 
 // A target fails between the logins and the change of a provisioning, a rotation and a
@@ -64,7 +76,7 @@ func TestTargetFailsInTheMiddleOfAChange_C6_R1_R2_R3_R4(t *testing.T) {
 
 func (f fault) strike(t *testing.T, c *systemtest.Cluster) {
 	name := slug(f.kind, f.name)
-	a := c.Agent(name, systemtest.AgentOptions{})
+	a := c.Agent(name, systemtest.AgentOptions{Connectors: []string{f.kind}})
 	g := c.AddAsset(name, name, shared.own(t, f.kind))
 
 	// Making an account. It ends as one that works, or is provably not there.

@@ -36,11 +36,9 @@ func TestMain(m *testing.M) {
 var shared lab
 
 type lab struct {
-	mu   sync.Mutex
-	lab  *testlab.Lab
-	host *testlab.Host
-	db   *testlab.Database
-	pass string
+	mu      sync.Mutex
+	lab     *testlab.Lab
+	targets map[string]systemtest.Target
 }
 
 // of opens the lab for the first test that needs it, under the policy of REEVE_LAB.
@@ -54,7 +52,7 @@ func (l *lab) of(t *testing.T) *testlab.Lab {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.lab, l.pass = opened, rand.Text()
+		l.lab, l.targets = opened, map[string]systemtest.Target{}
 	}
 	return l.lab
 }
@@ -70,46 +68,76 @@ func (l *lab) close() {
 	}
 }
 
-// target is the shared host or database.
+// target is the shared server of a kind.
 func (l *lab) target(t *testing.T, kind string) systemtest.Target {
 	t.Helper()
 	open := l.of(t)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var err error
-	if kind == "mysql" {
-		if l.db == nil {
-			if l.db, err = open.MariaDB(testlab.MariaDBOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return systemtest.DatabaseTarget(l.db)
-	}
-	if l.host == nil {
-		l.host, err = open.SSHHost(testlab.HostOptions{Accounts: []testlab.HostAccount{{Name: "root", Password: l.pass}}})
-		if err != nil {
+	g, ok := l.targets[kind]
+	if !ok {
+		var err error
+		if g, err = start(open, kind); err != nil {
 			t.Fatal(err)
 		}
+		l.targets[kind] = g
 	}
-	return systemtest.HostTarget(l.host, "root", l.pass)
+	return g
 }
 
-// own is a host or database of the test's own, to do harm to.
+// own is a server of the test's own, to do harm to.
 func (l *lab) own(t *testing.T, kind string) systemtest.Target {
 	t.Helper()
-	open := l.of(t)
-	if kind == "mysql" {
-		return systemtest.DatabaseTarget(testlab.NewMariaDB(t, open, testlab.MariaDBOptions{}))
+	testlab.Require(t)
+	g, err := start(testlab.New(t), kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// start starts a server in a lab.
+func start(l *testlab.Lab, kind string) (systemtest.Target, error) {
+	switch kind {
+	case "mysql":
+		db, err := l.MariaDB(testlab.MariaDBOptions{})
+		if err != nil {
+			return systemtest.Target{}, err
+		}
+		return systemtest.DatabaseTarget(db), nil
+	case "postgres":
+		db, err := l.Postgres(testlab.PostgresOptions{})
+		if err != nil {
+			return systemtest.Target{}, err
+		}
+		return systemtest.PostgresTarget(db), nil
+	case "ad":
+		d, err := l.SambaAD(testlab.SambaOptions{})
+		if err != nil {
+			return systemtest.Target{}, err
+		}
+		const group = "helpdesk"
+		return systemtest.DomainTarget(d, group), d.Add(context.Background(), "CN="+group+","+testlab.GroupsOU,
+			map[string][]string{"objectClass": {"group"}, "sAMAccountName": {group}})
 	}
 	pass := rand.Text()
-	h := testlab.NewHost(t, open, testlab.HostOptions{Accounts: []testlab.HostAccount{{Name: "root", Password: pass}}})
-	return systemtest.HostTarget(h, "root", pass)
+	h, err := l.SSHHost(testlab.HostOptions{Telnet: kind == "telnet", Accounts: []testlab.HostAccount{{Name: "root", Password: pass}}})
+	if err != nil {
+		return systemtest.Target{}, err
+	}
+	if kind == "telnet" {
+		return systemtest.TelnetTarget(h, pass), nil
+	}
+	return systemtest.HostTarget(h, "root", pass), nil
 }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// kinds are the connectors that have real targets.
-var kinds = []string{"ssh", "mysql"}
+// kinds are the connectors that every test tries; others have real targets too, and some tests try those.
+var (
+	kinds  = []string{"ssh", "mysql"}
+	others = []string{"postgres", "ad", "telnet"}
+)
 
 // slug makes a name of an asset, site or account out of words.
 func slug(words ...string) string { return strings.ReplaceAll(strings.Join(words, "-"), "_", "-") }

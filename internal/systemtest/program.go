@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -12,36 +13,50 @@ import (
 var programs struct {
 	sync.Mutex
 	dir   string
-	built map[string]error
+	built map[string]func() error
 }
 
-// program builds one of our programs, the first time, and returns its path.
+// program builds one of our programs, the first time, and returns its path. Who needs one
+// does not wait for others.
 func program(name, pkg string) (string, error) {
+	path, build, err := planned(name, pkg)
+	if err != nil {
+		return "", err
+	}
+	return path, build()
+}
+
+func planned(name, pkg string) (path string, build func() error, err error) {
 	programs.Lock()
 	defer programs.Unlock()
 	if programs.dir == "" {
 		dir, err := os.MkdirTemp("", "reeve-systemtest-")
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		programs.dir, programs.built = dir, map[string]error{}
+		programs.dir, programs.built = dir, map[string]func() error{}
 	}
-	path := filepath.Join(programs.dir, name)
-	err, ok := programs.built[name]
-	if !ok {
-		cmd := exec.Command("go", "build", "-tags", "nomsgpack", "-o", path, "github.com/reeve-pam/reeve/"+pkg) //nolint:gosec,noctx // our own, for the whole binary
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, failed := cmd.CombinedOutput(); failed != nil {
-			err = fmt.Errorf("build %s: %w\n%s", pkg, failed, out)
-		}
-		programs.built[name] = err
+	path = filepath.Join(programs.dir, name)
+	if programs.built[name] == nil {
+		programs.built[name] = sync.OnceValue(func() error {
+			cmd := exec.Command("go", "build", "-tags", "nomsgpack", "-o", path, "github.com/reeve-pam/reeve/"+pkg) //nolint:gosec,noctx // our own, for the whole binary
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+			}
+			return nil
+		})
 	}
-	return path, err
+	return path, programs.built[name], nil
 }
 
-// Connectors is the directory of the connectors ssh and mysql, built from this tree.
-func Connectors() (string, error) {
-	for _, name := range []string{"ssh", "mysql"} {
+// always are the connectors that every agent has.
+var always = []string{"ssh", "mysql"}
+
+// Connectors is the directory of the connectors ssh and mysql, and of others that were
+// asked for, built from this tree.
+func Connectors(others ...string) (string, error) {
+	for _, name := range slices.Concat(always, others) {
 		if _, err := program("connectors/connector-"+name, "plugins/"+name); err != nil {
 			return "", err
 		}

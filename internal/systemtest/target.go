@@ -3,33 +3,90 @@ package systemtest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
+	"testing"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/internal/testlab"
 )
 
 // Target is a real system that a cluster knows as an asset, with an outside view of it:
-// plain clients and its own files. One of Host and DB is set.
+// plain clients and its own files. One of Host, DB, Postgres and Domain is set.
 type Target struct {
 	Asset, Site string // names
 	Host        *testlab.Host
 	DB          *testlab.Database
+	Postgres    *testlab.PostgresServer
+	Domain      *testlab.DomainController
+	Line        *Line // the cluster's way to it; nil: the straight one
 
-	role     string
-	username string // of the management account
-	password string
+	connector string
+	role      string
+	params    map[string]string
+	options   map[string]string
+	username  string // of the management account
+	password  string
 }
 
 // HostTarget is a Linux host with the management account given.
 func HostTarget(h *testlab.Host, username, password string) Target {
-	return Target{Host: h, role: "linux-admin-sudo", username: username, password: password}
+	return Target{Host: h, connector: "ssh", role: "linux-admin-sudo", username: username, password: password}
+}
+
+// TelnetTarget is a Linux host with a telnetd, which root may log in to.
+func TelnetTarget(h *testlab.Host, password string) Target {
+	return Target{Host: h, connector: "telnet", role: "telnet-admin", username: "root", password: password,
+		options: map[string]string{"legacy": "yes"}}
 }
 
 // DatabaseTarget is a MariaDB server with its management account.
 func DatabaseTarget(d *testlab.Database) Target {
-	return Target{DB: d, role: "mysql-db-rw", username: testlab.Management, password: d.ManagementPassword}
+	return Target{DB: d, connector: "mysql", role: "mysql-db-rw", params: map[string]string{"Database": "app"},
+		username: testlab.Management, password: d.ManagementPassword}
+}
+
+// PostgresTarget is a PostgreSQL server with its management account.
+func PostgresTarget(p *testlab.PostgresServer) Target {
+	return Target{Postgres: p, connector: "postgres", role: "pg-db-ro", params: map[string]string{"Database": "app", "Schema": "public"},
+		username: testlab.Management, password: p.ManagementPassword}
+}
+
+// DomainTarget is a domain with its management account. Accounts become members of the group.
+func DomainTarget(d *testlab.DomainController, group string) Target {
+	return Target{Domain: d, connector: "ad", role: "ad-helpdesk", params: map[string]string{"Group": group},
+		options: map[string]string{"account_ou": testlab.AccountsOU}, username: testlab.Management, password: d.ManagementPassword}
+}
+
+// address is where the target answers, and how it proves that it is the right one.
+func (g *Target) address() (r client.AssetRequest) {
+	var port int
+	switch {
+	case g.Host != nil:
+		r.Address, port, r.HostKeys = g.Host.Addr, g.Host.Port, &[]string{g.Host.HostKey()}
+		if g.connector == "telnet" {
+			port, r.HostKeys = testlab.TelnetPort, nil
+		}
+	case g.DB != nil:
+		r.Address, port, r.CaPem = g.DB.Addr, g.DB.Port, &g.DB.CAPEM
+	case g.Postgres != nil:
+		r.Address, port, r.CaPem = g.Postgres.Addr, g.Postgres.Port, &g.Postgres.CAPEM
+	default:
+		r.Address, port, r.CaPem = g.Domain.Addr, ldapsPort, &g.Domain.CAPEM
+	}
+	r.Port = &port
+	return r
+}
+
+const ldapsPort = 636
+
+// Behind has the cluster reach the target by a line that can be cut.
+func (g Target) Behind(t testing.TB) Target {
+	r := g.address()
+	g.Line = newLine(t, net.JoinHostPort(r.Address, strconv.Itoa(*r.Port)))
+	return g
 }
 
 // AddAsset adds a target to a site under a name of its own, with what proves that it is
@@ -38,12 +95,18 @@ func DatabaseTarget(d *testlab.Database) Target {
 func (c *Cluster) AddAsset(site, name string, g Target) *Target {
 	c.t.Helper()
 	g.Asset, g.Site = name, site
-	r := client.AssetRequest{Name: name, Site: site,
-		ManagementAccount: &client.ManagementAccountRequest{Username: g.username, Password: &g.password}}
-	if g.Host != nil {
-		r.Connector, r.Address, r.HostKeys = "ssh", g.Host.Addr, &[]string{g.Host.HostKey()}
-	} else {
-		r.Connector, r.Address, r.CaPem = "mysql", g.DB.Addr, &g.DB.CAPEM
+	r := g.address()
+	if g.Line != nil {
+		server := r.Address
+		r.Address, r.Port = g.Line.Addr()
+		if r.CaPem != nil {
+			r.ServerName = &server
+		}
+	}
+	r.Name, r.Site, r.Connector = name, site, g.connector
+	r.ManagementAccount = &client.ManagementAccountRequest{Username: g.username, Password: &g.password}
+	if g.options != nil {
+		r.Options = &g.options
 	}
 	Call[client.Asset](c, func(api *client.Client) (*http.Response, error) {
 		return api.AddAsset(c.t.Context(), &client.AddAssetParams{IdempotencyKey: key("asset-" + name)}, r)
@@ -63,40 +126,63 @@ func (c *Cluster) Asset(name string) client.Asset {
 
 // Login tries an account with a plain client. A refusal is testlab.ErrRefused.
 func (g *Target) Login(ctx context.Context, user, password string) error {
-	if g.DB != nil {
+	switch {
+	case g.connector == "telnet":
+		return g.Host.TelnetLogin(ctx, user, password)
+	case g.Host != nil:
+		return g.Host.Login(ctx, user, password)
+	case g.DB != nil:
 		return g.DB.Login(ctx, user, password)
+	case g.Postgres != nil:
+		return g.Postgres.Login(ctx, user, password)
+	default:
+		return g.Domain.Login(ctx, user, password)
 	}
-	return g.Host.Login(ctx, user, password)
 }
 
 // Record is what a target's own files say of an account.
 type Record struct {
 	Exists, Locked bool
-	Hash           string
+	Hash           string // or, where nobody is shown one, the time at which it changed
 }
 
-// Record reads /etc/shadow or mysql.global_priv.
+// Record reads /etc/shadow, mysql.global_priv, pg_authid or, as the administrator, the directory.
 func (g *Target) Record(ctx context.Context, user string) (Record, error) {
-	if g.Host != nil {
+	switch {
+	case g.Host != nil:
 		e, ok, err := g.Host.Shadow(user)
 		return Record{Exists: ok, Locked: ok && e.Locked(), Hash: e.Hash}, err
+	case g.DB != nil:
+		priv, ok, err := g.DB.GlobalPriv(ctx, user, "%")
+		if err != nil || !ok {
+			return Record{Exists: ok}, err
+		}
+		locked, _ := priv["account_locked"].(bool)
+		hash, _ := priv["authentication_string"].(string)
+		return Record{Exists: true, Locked: locked, Hash: hash}, nil
+	case g.Postgres != nil:
+		r, ok, err := g.Postgres.Role(ctx, user)
+		return Record{Exists: ok, Locked: ok && !r.CanLogin, Hash: r.Verifier}, err
+	default:
+		e, err := g.Domain.Account(ctx, user)
+		if err != nil || e == nil {
+			return Record{}, err
+		}
+		control, err := strconv.Atoi(e.GetAttributeValue("userAccountControl"))
+		return Record{Exists: true, Locked: control&accountDisabled != 0, Hash: e.GetAttributeValue("pwdLastSet")}, err
 	}
-	priv, ok, err := g.DB.GlobalPriv(ctx, user, "%")
-	if err != nil || !ok {
-		return Record{Exists: ok}, err
-	}
-	locked, _ := priv["account_locked"].(bool)
-	hash, _ := priv["authentication_string"].(string)
-	return Record{Exists: true, Locked: locked, Hash: hash}, nil
 }
+
+// accountDisabled is a bit of userAccountControl (MS-ADTS 2.2.16).
+const accountDisabled = 2
 
 // Order asks for an account on targets and returns at once. change, if not nil, completes
 // the request.
 func (c *Cluster) Order(name string, change func(*client.ProvisionRequest), targets ...*Target) []client.Account {
 	c.t.Helper()
 	r := client.ProvisionRequest{Name: name, Role: targets[0].role}
-	if targets[0].DB != nil {
-		r.Params = &map[string]string{"Database": "app"}
+	if targets[0].params != nil {
+		r.Params = &targets[0].params
 	}
 	for _, g := range targets {
 		r.Assets = append(r.Assets, g.Asset)

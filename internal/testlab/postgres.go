@@ -35,6 +35,7 @@ type PostgresOptions struct {
 	Config []string // further settings of the server, e.g. "max_connections=5"
 	Access []string // lines of pg_hba.conf before the one that asks for TLS and SCRAM
 	Plain  bool     // no TLS is offered
+	Node   *Node    // the network node the server is; nil: a loopback address of this machine
 }
 
 // DefaultPostgresGrants let the management account make roles, end their sessions and
@@ -69,7 +70,10 @@ func (l *Lab) Postgres(opts PostgresOptions) (*PostgresServer, error) {
 	}
 	p := &PostgresServer{Port: 5432, opts: opts, ManagementPassword: newPassword()}
 	var err error
-	if p.Addr, err = l.address(); err != nil {
+	network := "127.0.0.0/8"
+	if opts.Node != nil {
+		p.Addr, network = opts.Node.Addr, "0.0.0.0/0"
+	} else if p.Addr, err = l.address(); err != nil {
 		return nil, err
 	}
 	owner, err := user.Lookup("postgres")
@@ -98,7 +102,7 @@ func (l *Lab) Postgres(opts PostgresOptions) (*PostgresServer, error) {
 	}
 	p.CAPEM = string(ca.pem)
 	lines := append([]string{"local all all trust"}, opts.Access...) // the socket is for root alone
-	lines = append(lines, "hostssl all all 127.0.0.0/8 scram-sha-256", "")
+	lines = append(lines, "hostssl all all "+network+" scram-sha-256", "")
 	if err := os.WriteFile(p.dir+"/pg_hba.conf", []byte(strings.Join(lines, "\n")), 0o600); err != nil {
 		return nil, err
 	}
@@ -111,7 +115,7 @@ func (l *Lab) Postgres(opts PostgresOptions) (*PostgresServer, error) {
 	if p.app, err = p.local("app"); err != nil {
 		return nil, err
 	}
-	p.srv = newServer(l, "postgres "+p.Addr, p.dir, nil)
+	p.srv = newServer(l, "postgres "+p.Addr, p.dir, opts.Node)
 	if err := p.start(); err != nil {
 		return nil, err
 	}
@@ -272,6 +276,9 @@ func (p *PostgresServer) As(ctx context.Context, user, password, database string
 	cfg.Port, cfg.User, cfg.Password, cfg.Database = uint16(p.Port), user, password, database //nolint:gosec // 5432
 	cfg.TLSConfig = &tls.Config{RootCAs: roots, ServerName: p.Addr, MinVersion: tls.VersionTLS12}
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if p.opts.Node != nil {
+		cfg.DialFunc = p.opts.Node.Dial
+	}
 	return pgx.ConnectConfig(ctx, cfg)
 }
 

@@ -25,6 +25,7 @@ import (
 // SambaOptions says what a domain controller is like.
 type SambaOptions struct {
 	Config []string // further lines of the [global] section, e.g. "old password allowed period = 60"
+	Node   *Node    // the network node the server is; nil: a loopback address of this machine
 }
 
 // What every domain of the lab has.
@@ -55,7 +56,9 @@ type DomainController struct {
 func (l *Lab) SambaAD(opts SambaOptions) (*DomainController, error) {
 	d := &DomainController{opts: opts, ManagementPassword: newPassword()}
 	var err error
-	if d.Addr, err = l.address(); err != nil {
+	if opts.Node != nil {
+		d.Addr = opts.Node.Addr
+	} else if d.Addr, err = l.address(); err != nil {
 		return nil, err
 	}
 	tmpl, err := template("samba", fmt.Sprint("1 ", provision(l.ctx, ""), written), func(dir string) error {
@@ -86,7 +89,7 @@ func (l *Lab) SambaAD(opts SambaOptions) (*DomainController, error) {
 	if err := d.configure(); err != nil {
 		return nil, err
 	}
-	d.srv = newServer(l, "samba "+d.Addr, d.dir, nil)
+	d.srv = newServer(l, "samba "+d.Addr, d.dir, opts.Node)
 	if err := d.start(); err != nil {
 		return nil, err
 	}
@@ -178,10 +181,14 @@ func (d *DomainController) configure() error {
 			return err
 		}
 	}
+	mask := "/8" // one of /32 is "no network interfaces found"
+	if d.opts.Node != nil {
+		mask = "/24"
+	}
 	lines := []string{
 		"netbios name = DC1", "realm = LAB.TEST", "workgroup = LAB",
 		"server role = active directory domain controller", "server services = ldap",
-		"interfaces = " + d.Addr + "/8", "bind interfaces only = yes", // a mask of /32 is "no network interfaces found"
+		"interfaces = " + d.Addr + mask, "bind interfaces only = yes",
 		"private dir = " + d.dir + "/private", "state directory = " + d.dir + "/state",
 		"cache directory = " + d.dir + "/cache", "lock directory = " + d.dir + "/lock",
 		"pid directory = " + d.dir + "/run", "ncalrpc dir = " + d.dir + "/run/ncalrpc",
@@ -206,12 +213,20 @@ func (d *DomainController) start() error {
 func (d *DomainController) As(ctx context.Context, user, password string) (*ldap.Conn, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(d.CAPEM))
-	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: d.Addr, MinVersion: tls.VersionTLS12}}
-	raw, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(d.Addr, "636"))
+	dial := new(net.Dialer).DialContext
+	if d.opts.Node != nil {
+		dial = d.opts.Node.Dial
+	}
+	raw, err := dial(ctx, "tcp", net.JoinHostPort(d.Addr, "636"))
 	if err != nil {
 		return nil, err
 	}
-	conn := ldap.NewConn(raw, true)
+	secured := tls.Client(raw, &tls.Config{RootCAs: roots, ServerName: d.Addr, MinVersion: tls.VersionTLS12})
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	conn := ldap.NewConn(secured, true)
 	conn.SetTimeout(startLimit)
 	conn.Start()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
