@@ -285,6 +285,9 @@ type Account struct {
 	// ProvisionedAt When it was made on the target.
 	ProvisionedAt *time.Time `json:"provisioned_at,omitempty"`
 
+	// Residue What an operation that failed left behind on the target.
+	Residue *[]string `json:"residue,omitempty"`
+
 	// Role Name of the role.
 	Role string `json:"role"`
 
@@ -751,6 +754,9 @@ type Job struct {
 	// Id Its id.
 	Id string `json:"id"`
 
+	// Logins The logins it made with the account's own passwords, in order.
+	Logins *[]Login `json:"logins,omitempty"`
+
 	// NotBefore It is not given to an agent before.
 	NotBefore *time.Time `json:"not_before,omitempty"`
 
@@ -855,6 +861,18 @@ type KeyTerm struct {
 
 	// Term Its number, from 1.
 	Term int64 `json:"term"`
+}
+
+// Login defines model for Login.
+type Login struct {
+	// Slot What the password was when the job began: candidate, current or history-N.
+	Slot string `json:"slot"`
+
+	// Verdict ok, bad_credential, locked, must_change, expired, disabled, unreachable or unknown.
+	Verdict string `json:"verdict"`
+
+	// Version Its number.
+	Version int `json:"version"`
 }
 
 // ManagementAccount defines model for ManagementAccount.
@@ -1553,6 +1571,9 @@ type ProvisionAccountsParams struct {
 
 // ActOnAccountParams defines parameters for ActOnAccount.
 type ActOnAccountParams struct {
+	// PasswordVersion Of verify alone: make one login with this password, which was replaced, instead. The job's `logins` tell whether it was refused; nothing follows from it.
+	PasswordVersion *int64 `form:"password_version,omitempty" json:"password_version,omitempty"`
+
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -4389,6 +4410,33 @@ func NewActOnAccountRequest(server string, account AccountPath, action string, p
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.PasswordVersion != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "password_version", *params.PasswordVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)

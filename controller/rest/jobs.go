@@ -9,6 +9,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
+	agentv1 "github.com/reeve-pam/reeve/proto/reeve/agent/v1"
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
@@ -64,6 +65,7 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 	if res != nil {
 		out.Outcome = optional(res.GetOutcome())
 		out.Rights = showRights(res.GetRights())
+		out.Logins = showLogins(res.GetObservation())
 		if res.GetClass() != "" {
 			out.Error = &client.Failure{Class: res.GetClass(), Message: res.GetMessage(), Fix: optional(res.GetFix())}
 		}
@@ -72,6 +74,17 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 		out.Error = &client.Failure{Class: string(j.State), Message: j.Failure}
 	}
 	return out, nil
+}
+
+func showLogins(o *agentv1.Observation) *[]client.Login {
+	shown := []client.Login{}
+	for _, l := range o.GetLogins() {
+		shown = append(shown, client.Login{Slot: l.GetSlot(), Version: int(l.GetVersion()), Verdict: l.GetVerdict()})
+	}
+	if len(shown) == 0 {
+		return nil
+	}
+	return &shown
 }
 
 func showRights(rights []*connectorv1.Right) *[]client.Right {

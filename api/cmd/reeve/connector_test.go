@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/reeve-pam/reeve/internal/cmdline"
+	"github.com/reeve-pam/reeve/internal/selftest"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/toy"
@@ -248,21 +247,19 @@ func TestConnectorVerifyRunsTheKitAsABlackBox(t *testing.T) {
 	}
 }
 
-// steps are the lines of a transcript.
-func steps(t *testing.T, path string) (all []entry) {
+// steps are the entries of a transcript.
+func steps(t *testing.T, path string) []selftest.Entry {
 	t.Helper()
-	raw, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(raw)); lines.Scan(); {
-		var e entry
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			t.Fatalf("%v: %s", err, lines.Text())
-		}
-		all = append(all, e)
+	defer f.Close()
+	all, err := selftest.Read(f)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	return all.Entries
 }
 
 func TestSelftestLivesALifeAndWritesItDownWithoutSecrets(t *testing.T) {

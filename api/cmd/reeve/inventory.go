@@ -240,7 +240,7 @@ its bytes. Agents refuse every other binary.`,
 	}
 	return group("connector", "Register connectors; write, test and try them",
 		"  reeve connector list\n  reeve connector new acme\n  reeve connector run ./connector-acme describe",
-		register, list, revoke, a.connectorNewCmd(), a.connectorRunCmd(), a.connectorVerifyCmd(), a.connectorSelftestCmd())
+		register, list, revoke, a.connectorNewCmd(), a.connectorRunCmd(), a.connectorVerifyCmd(), a.connectorSelftestCmd(), a.connectorCompareCmd())
 }
 
 // sortedPairs turns a map into "k=v, k=v", sorted.
