@@ -131,6 +131,9 @@ func ChangedWord(changed bool) string {
 // Expiry is when an account that nobody removed ends by itself.
 func Expiry() time.Time { return time.Now().UTC().Add(24 * time.Hour).Truncate(time.Second) }
 
+// Person is whom the account is for, as its comment on the target says.
+const Person = "selftest"
+
 // Name is a name nobody has.
 func Name(prefix string) string { return prefix + strings.ToLower(rand.Text()[:4]) }
 

@@ -50,8 +50,9 @@ func (e *LeftError) Unwrap() error { return e.Cause }
 // Live lives it, and goes on after what differs. Whatever happens, also the end of ctx,
 // the account is removed; *LeftError if that failed.
 func (l *Life) Live(ctx context.Context) error {
+	id := string(reeve.NewAccountID())
 	l.intent = sdk.Intent{
-		Account: Name(l.Prefix), AccountID: string(reeve.NewAccountID()), Comment: "self-test of Reeve",
+		Account: Name(l.Prefix), AccountID: id, Comment: "reeve " + id + " for " + Person, // as a cluster says it
 		Role: l.Role, Params: l.Params, ExpiresAt: Expiry(),
 	}
 	if err := l.Description.NameRule.Check(l.intent.Account); err != nil {

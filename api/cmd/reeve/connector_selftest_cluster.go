@@ -18,10 +18,6 @@ import (
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
-// removeWithin is how long the removal of an account may take whose life was cut short.
-// Nothing interrupts it.
-const removeWithin = 5 * time.Minute
-
 // clusterLife is the life of an account that a cluster makes on one of its assets. The
 // command line never has a password in it.
 type clusterLife struct {
@@ -273,8 +269,8 @@ func (l *clusterLife) probe(ctx context.Context) (bool, error) {
 }
 
 func (l *clusterLife) request(dryRun bool) client.ProvisionRequest {
-	expires, why, tags := selftest.Expiry(), "self-test of Reeve", map[string]string{"reeve": "selftest"}
-	r := client.ProvisionRequest{Assets: []string{l.asset.Id}, Name: l.j.Header.Account, Role: l.role, Description: &why, ExpiresAt: &expires, Tags: &tags, DryRun: &dryRun}
+	expires, why, who := selftest.Expiry(), "self-test of Reeve", selftest.Person
+	r := client.ProvisionRequest{Assets: []string{l.asset.Id}, Name: l.j.Header.Account, Role: l.role, Description: &why, UserIdentity: &who, ExpiresAt: &expires, DryRun: &dryRun}
 	if len(l.params) > 0 {
 		r.Params = &l.params
 	}
@@ -433,10 +429,9 @@ func (l *clusterLife) remove(ctx context.Context) error {
 	if ended[l.account.State] {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, removeWithin)
+	ctx, cancel := context.WithTimeout(ctx, 2*l.timeout) // nothing else interrupts it
 	defer cancel()
-	l.timeout = removeWithin
-	l.say("removing %s@%s, which takes %s at most", l.account.Name, l.account.Asset, removeWithin)
+	l.say("removing %s@%s, which takes %s at most", l.account.Name, l.account.Asset, 2*l.timeout)
 	err := l.stop(ctx)
 	if err == nil && !ended[l.account.State] {
 		_, err = l.changeAs(ctx, selftest.StepRemoveAgain, "deprovision", "removed", nil)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/reeve-pam/reeve/internal/systemtest"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
@@ -23,6 +25,7 @@ func TestMain(m *testing.M) {
 	time.Local = time.UTC // tables show local time
 	status := m.Run()
 	_ = os.RemoveAll(toyProgram.dir)
+	systemtest.CleanUp()
 	os.Exit(status)
 }
 
