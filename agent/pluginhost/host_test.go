@@ -45,7 +45,7 @@ func install(t testing.TB, names ...string) string {
 		if built.dir, built.err = os.MkdirTemp("", "reeve-pluginhost-test-"); built.err != nil {
 			return
 		}
-		for name, pkg := range map[string]string{"toy": "../../plugins/sdk/sdktest/toy/connector-toy", "bad": "./testdata/connector-bad"} {
+		for name, pkg := range map[string]string{"toy": "../../plugins/sdk/sdktest/toy/connector-toy", "bad": "./testdata/connector-bad", "one": "./testdata/connector-one"} {
 			out, err := exec.Command("go", "build", "-o", filepath.Join(built.dir, filePrefix+name), pkg).CombinedOutput() //nolint:gosec,noctx // our own
 			if err != nil {
 				built.err = fmt.Errorf("%s: %w\n%s", name, err, out)

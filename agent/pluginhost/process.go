@@ -110,7 +110,7 @@ func (p *engine) handshake(catch *dispenser) error {
 	if _, err := proto.Dispense(sdk.PluginName); err != nil {
 		return err
 	}
-	p.conn, p.client = catch.conn, sdk.NewClient(catch.conn)
+	p.conn, p.client = catch.conn, sdk.NewClient(catch.conn, p.rpc.NegotiatedVersion())
 	return nil
 }
 

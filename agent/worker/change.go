@@ -170,7 +170,7 @@ func harmless(c reeve.Class) bool {
 // which nothing that was sent can still happen.
 func answeredNo(c reeve.Class) bool {
 	switch c {
-	case reeve.ClassNotPermitted, reeve.ClassPolicyRejected, reeve.ClassUnsupported, reeve.ClassInvalid:
+	case reeve.ClassNotPermitted, reeve.ClassNotFound, reeve.ClassPolicyRejected, reeve.ClassUnsupported, reeve.ClassInvalid:
 		return true
 	default:
 		return false
@@ -183,14 +183,17 @@ func (r *run) unproven(ctx context.Context, res *agentv1.Result, v sdk.VerdictKi
 	if context.Cause(ctx) != nil {
 		return r.interrupted(ctx, context.Cause(ctx))
 	}
-	class, how := classOfVerdict(v), string(v)
+	class, how, fix := classOfVerdict(v), said(r.verdict), r.verdict.Fix
+	if fix == "" {
+		fix = "see the job's log; the account is probed again by itself"
+	}
 	switch v {
 	case verdictNone:
 		how = "not tried"
 	case sdk.VerdictOK:
 		class, how = reeve.ClassUnknownOutcome, "it works"
 	}
-	out := unknown(class, what+": "+how, "see the job's log; the account is probed again by itself")
+	out := unknown(class, what+": "+how, fix)
 	out.Facts, out.Residue = res.Facts, res.Residue
 	return out
 }

@@ -44,9 +44,10 @@ type run struct {
 	logins  []*agentv1.LoginAttempt
 	planned []*agentv1.PlannedAction // kept before the target was touched
 
-	failed   int   // logins that failed
-	impostor error // the target showed another host key than the trusted one
-	touched  bool  // the connector was told to change the target
+	verdict  sdk.Verdict // of the last login
+	failed   int         // logins that failed
+	impostor error       // the target showed another host key than the trusted one
+	touched  bool        // the connector was told to change the target
 }
 
 // work carries out one job and reports it.

@@ -33,7 +33,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 		return verdictNone, err
 	}
 	target := r.target
-	target.Management = sdk.Credential{}
+	if r.slot("management") == nil {
+		target.Management = sdk.Credential{} // a name without a secret
+	}
 	var v sdk.Verdict
 	err := r.call(ctx, func(ctx context.Context, c Connector) error {
 		var err error
@@ -53,8 +55,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 		r.failed++
 	}
 	r.logins = append(r.logins, &agentv1.LoginAttempt{Slot: slot, Secret: o.sealed.Secret, Version: o.sealed.Version, Verdict: string(v.Kind)})
-	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s %s",
-		r.work.GetAccountUsername(), slot, o.sealed.Version, v.Kind, v.Message))
+	r.verdict = v
+	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s",
+		r.work.GetAccountUsername(), slot, o.sealed.Version, said(v)))
 	return v.Kind, r.w.at("after-verify")
 }
 
@@ -65,6 +68,14 @@ func (r *run) budget() int {
 	return defaultBudget
 }
 
+// said is a verdict in words.
+func said(v sdk.Verdict) string {
+	if v.Message == "" {
+		return string(v.Kind)
+	}
+	return string(v.Kind) + " (" + v.Message + ")"
+}
+
 // classOfVerdict is the class of a failure that a login showed.
 func classOfVerdict(v sdk.VerdictKind) reeve.Class {
 	switch v {
@@ -72,6 +83,10 @@ func classOfVerdict(v sdk.VerdictKind) reeve.Class {
 		return reeve.ClassAuthFailed
 	case sdk.VerdictLocked:
 		return reeve.ClassLocked
+	case sdk.VerdictExpired:
+		return reeve.ClassExpired
+	case sdk.VerdictDisabled:
+		return reeve.ClassDisabled
 	case sdk.VerdictMustChange:
 		return reeve.ClassMustChange
 	case sdk.VerdictUnreachable:
@@ -90,7 +105,7 @@ func (r *run) untried(which string, v sdk.VerdictKind) *agentv1.Result {
 		res.Fix = "find out why the host's key has changed; if it is right, approve the new one with: reeve asset trust"
 		return res
 	}
-	return notDone(loginClass(v), "the "+which+" secret cannot be tried: "+string(v), "")
+	return notDone(loginClass(v), "the "+which+" secret cannot be tried: "+said(r.verdict), r.verdict.Fix)
 }
 
 // undecided reports whether a verdict says nothing about the secret: only ok and

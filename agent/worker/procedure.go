@@ -113,7 +113,7 @@ func (r *run) verify(ctx context.Context) (*agentv1.Result, error) {
 	case last == sdk.VerdictUnknown:
 		return notDone(reeve.ClassProtocol, "the logins showed nothing that could be understood", "see the job's log"), nil
 	default:
-		return notDone(classOfVerdict(last), "no secret of this job logs in: "+string(last), ""), nil
+		return notDone(classOfVerdict(last), "no secret of this job logs in: "+said(r.verdict), r.verdict.Fix), nil
 	}
 }
 
@@ -215,7 +215,9 @@ func (r *run) rotate(ctx context.Context) (*agentv1.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if undecided(last) {
+	if last == sdk.VerdictMustChange {
+		r.log.Write(logship.Info, "login", "info", "the target asks for another password, which it gets")
+	} else if undecided(last) {
 		return r.untried("old", last), nil
 	}
 	if worked == "" && r.slot("current") != nil {

@@ -586,8 +586,8 @@ func TestFailedLoginsStayWithinTheBudget_R5(t *testing.T) {
 			j.Work.LoginBudget = budget
 			res := b.do(j)
 			want(t, res, reeve.NotDone, reeve.ClassAuthFailed)
-			if n := len(b.m.Requests()); n != int(budget) || len(res.Observation.Logins) != int(budget) {
-				t.Errorf("%d logins with a budget of %d: %s", n, budget, verdicts(res))
+			if n := b.m.Refused("app"); n != int(budget) || len(res.Observation.Logins) != int(budget) || b.m.Refused(toy.Management) != 0 {
+				t.Errorf("%d failed logins with a budget of %d: %s", n, budget, verdicts(res))
 			}
 		})
 	}

@@ -520,12 +520,28 @@ func TestResultThatCannotBeHandledBuriesTheJob_J3(t *testing.T) {
 	})
 }
 
+// A newer agent may know classes that this controller does not: what it says must not be lost.
+func TestAClassOfALaterVersionIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.agent("site_1").attach(8)
+		j := r.enqueue(Spec{SiteID: "site_1"})
+		got := a.takeOne()
+		if stale, err := r.broker.Report(t.Context(), a.id, j.ID, got.GetFence(),
+			&agentv1.Result{Outcome: "not_done", Class: "on_holiday", Message: "it is on holiday"}); err != nil || stale {
+			t.Fatal(stale, err)
+		}
+		if d := r.expect(j.ID, StateFailed); d.Failure != "it is on holiday" || d.Deliveries[0].Class != "on_holiday" {
+			t.Fatalf("job %+v", d)
+		}
+	})
+}
+
 func TestNonsenseIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		a := r.agent("site_1").attach(8)
 		j := r.enqueue(Spec{SiteID: "site_1"})
 		got := a.takeOne()
-		for _, res := range []*agentv1.Result{nil, {Outcome: "fine"}, {Outcome: "not_done"}, {Outcome: "unknown", Class: "oops"}} {
+		for _, res := range []*agentv1.Result{nil, {Outcome: "fine"}, {Outcome: "not_done"}, {Outcome: "unknown", Class: "Oops; <b>"}} {
 			if _, err := r.broker.Report(t.Context(), a.id, j.ID, got.GetFence(), res); reeve.CodeOf(err) != "result_invalid" {
 				t.Errorf("result %v: %v", res, err)
 			}

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"unicode/utf8"
 
@@ -17,11 +18,9 @@ import (
 // maxMessage is how much of an agent's message becomes part of the job, in bytes.
 const maxMessage = 4 << 10
 
-// classes are the failure classes an agent may report.
-var classes = []reeve.Class{reeve.ClassUnreachable, reeve.ClassHostKeyChanged, reeve.ClassHostKeyUnknown, reeve.ClassAuthFailed,
-	reeve.ClassLocked, reeve.ClassMustChange, reeve.ClassNotPermitted, reeve.ClassExists, reeve.ClassNotFound,
-	reeve.ClassPolicyRejected, reeve.ClassBusy, reeve.ClassUnsupported, reeve.ClassProtocol, reeve.ClassUnknownOutcome,
-	reeve.ClassInvalid, reeve.ClassPlanChanged, reeve.ClassInternal, reeve.ClassPluginChanged, reeve.ClassCancelled}
+// class is the shape of a failure class. One that this version does not know, from a newer agent, is
+// kept as it is and never tried again by itself: a refused report would be lost.
+var class = regexp.MustCompile(`^[a-z][a-z_]{1,39}$`)
 
 // checkResult says what a reported result comes to. A result that makes no sense is
 // refused: Invalid "result_invalid", TooLarge "result_too_large".
@@ -39,7 +38,7 @@ func checkResult(res *agentv1.Result) (ended, error) {
 	default:
 		return e, reeve.Errorf(reeve.Invalid, "result_invalid", "a result is done, not_done or unknown")
 	}
-	if !slices.Contains(classes, e.class) {
+	if !class.MatchString(string(e.class)) {
 		return e, reeve.Errorf(reeve.Invalid, "result_invalid", "a result that is not done has a class of failure")
 	}
 	if e.message == "" {

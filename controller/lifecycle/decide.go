@@ -179,7 +179,7 @@ func stopsAsset(operation string, outcome reeve.Outcome, c reeve.Class, s sight)
 	switch c {
 	case reeve.ClassHostKeyChanged, reeve.ClassHostKeyUnknown:
 		return true
-	case reeve.ClassAuthFailed, reeve.ClassLocked, reeve.ClassMustChange:
+	case reeve.ClassAuthFailed, reeve.ClassLocked, reeve.ClassExpired, reeve.ClassDisabled, reeve.ClassMustChange:
 		return operation != opVerify && outcome == reeve.NotDone && s.vague == ""
 	default:
 		return false

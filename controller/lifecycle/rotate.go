@@ -211,6 +211,12 @@ func vagueFailure(r *report) *inventory.Failure {
 	case "locked":
 		f.Class, f.Message = reeve.ClassLocked, "the target says that the account is locked"
 		f.Fix = "unlock it on the target; Reeve tries again by itself"
+	case "expired":
+		f.Class, f.Message = reeve.ClassExpired, "the target says that the account has expired"
+		f.Fix = "move its expiry date; Reeve tries again by itself"
+	case "disabled":
+		f.Class, f.Message = reeve.ClassDisabled, "the target says that somebody disabled the account"
+		f.Fix = "find out who and why, then enable it; Reeve tries again by itself"
 	case "must_change":
 		f.Class, f.Message, f.Fix = reeve.ClassMustChange, "the target asks for another password at the next login", "rotate the account"
 	default:

@@ -28,9 +28,17 @@ func (e *Engine) VerifySuperseded(tx *store.Tx, by audit.Actor, id reeve.Account
 	if err := e.superseded(tx, a, version); err != nil {
 		return nil, err
 	}
+	refs := []jobs.SecretRef{a.ref(slotHistory+"1", version)}
+	managed, err := explains(tx, asset)
+	if err != nil {
+		return nil, err
+	}
+	if managed {
+		refs = append(refs, managementRef(asset))
+	}
 	work := &agentv1.Work{Operation: opVerify, Target: target(asset), AccountUsername: a.Name, LoginBudget: 1}
 	j, err := jobs.Enqueue(tx, by, jobs.Spec{SiteID: a.SiteID, AssetID: a.AssetID, AccountID: a.ID, Connector: a.Connector, Class: classes[opVerify],
-		Work: work, Secrets: []jobs.SecretRef{a.ref(slotHistory+"1", version)}, Handler: handlerSuperseded, Owner: a.Owner})
+		Work: work, Secrets: refs, Handler: handlerSuperseded, Owner: a.Owner})
 	if err != nil {
 		return nil, err
 	}

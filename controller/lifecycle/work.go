@@ -124,7 +124,14 @@ func (e *Engine) dispatch(tx *store.Tx, by audit.Actor, a *Account, asset *inven
 			return e.dispatch(tx, by, a, asset, opPlan)
 		}
 	}
-	if operation != opVerify {
+	managed := operation != opVerify
+	if !managed {
+		var err error
+		if managed, err = explains(tx, asset); err != nil {
+			return nil, err
+		}
+	}
+	if managed {
 		refs = append(refs, managementRef(asset))
 	}
 	own, err := e.ownRefs(tx, a, operation)
@@ -140,6 +147,16 @@ func (e *Engine) dispatch(tx *store.Tx, by audit.Actor, a *Account, asset *inven
 	}
 	a.Job = j.ID
 	return j, nil
+}
+
+// explains reports whether a login as the account itself gets the management account, to
+// find out why it was refused. Connectors of protocol 1 cannot do that.
+func explains(tx *store.Tx, asset *inventory.Asset) (bool, error) {
+	if !asset.Management.Verified() {
+		return false, nil
+	}
+	c, err := inventory.GetConnector(tx, asset.Connector)
+	return err == nil && c.Description.M.GetProtocol() >= 2, err
 }
 
 // ownRefs are the versions of the account's own secret that an operation needs.

@@ -22,8 +22,10 @@ const (
 	ClassHostKeyChanged Class = "host_key_changed"     // the host key or certificate is not the trusted one
 	ClassHostKeyUnknown Class = "host_key_unknown"     // first contact; an operator must approve the key
 	ClassAuthFailed     Class = "auth_failed"          // the credential is wrong
-	ClassLocked         Class = "locked"               // the account is locked or disabled
-	ClassMustChange     Class = "must_change_password" // login works only to change the password
+	ClassLocked         Class = "locked"               // the account is locked, after wrong passwords or by an administrator
+	ClassExpired        Class = "expired"              // the account's expiry date has passed
+	ClassDisabled       Class = "disabled"             // somebody disabled the account
+	ClassMustChange     Class = "must_change_password" // the password has expired, or must be changed first
 	ClassNotPermitted   Class = "not_permitted"        // the management account lacks rights
 	ClassExists         Class = "exists"               // somebody else's account has this name
 	ClassNotFound       Class = "not_found"            // the account is not on the target

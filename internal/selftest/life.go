@@ -188,10 +188,8 @@ func (l *Life) login(ctx context.Context, step string, password sdk.Secret, want
 	}
 	ctx, cancel := l.limited(ctx)
 	defer cancel()
-	t := l.Target
-	t.Management = sdk.Credential{}
 	e := Entry{Step: step, Want: want, Began: time.Now()}
-	v, err := l.Client.Verify(ctx, t, sdk.Credential{Username: l.intent.Account, Password: password})
+	v, err := l.Client.Verify(ctx, l.Target, sdk.Credential{Username: l.intent.Account, Password: password})
 	e.Verdict, e.Says = string(v.Kind), v.Message
 	e.ended(VerdictWord(want, e.Verdict), err)
 	return l.Note(e)

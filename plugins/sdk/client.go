@@ -22,11 +22,15 @@ const answerGrace = 2500 * time.Millisecond
 // errors are *Error. The deadline of a context is the deadline the connector works
 // with; a context without one gives two minutes. When a context is cancelled the
 // connector is told and has 2.5 s to answer. Safe for concurrent use.
-type Client struct{ rpc connectorv1.ConnectorClient }
+type Client struct {
+	rpc      connectorv1.ConnectorClient
+	protocol protocol
+}
 
-// NewClient returns a Client that speaks over conn.
-func NewClient(conn grpc.ClientConnInterface) *Client {
-	return &Client{rpc: connectorv1.NewConnectorClient(conn)}
+// NewClient returns a Client that speaks the version of the protocol agreed on over conn;
+// 0 is the current one.
+func NewClient(conn grpc.ClientConnInterface, version int) *Client {
+	return &Client{rpc: connectorv1.NewConnectorClient(conn), protocol: agreed(version)}
 }
 
 var (
@@ -113,24 +117,25 @@ func (c *Client) Apply(ctx context.Context, t Target, ch Change, progress Progre
 	}
 }
 
-// Verify implements Verifier.
+// Verify implements Verifier. A connector that speaks version 1 does not get the management
+// account.
 func (c *Client) Verify(ctx context.Context, t Target, cred Credential) (Verdict, error) {
 	ctx, timeout, done := c.begin(ctx)
 	defer done()
 	res, err := c.rpc.Verify(ctx, &connectorv1.VerifyRequest{
-		Target: TargetToProto(t), Credential: CredentialToProto(cred), Timeout: DurationToProto(timeout),
+		Target: TargetToProto(c.protocol.verifyTarget(t)), Credential: CredentialToProto(cred), Timeout: DurationToProto(timeout),
 	})
 	if err != nil {
 		return Verdict{}, ErrorFromStatus(err)
 	}
-	return Verdict{Kind: verdictKind(res.GetVerdict()), Message: res.GetMessage(), Identity: res.GetIdentity()}, nil
+	return Verdict{Kind: verdictKind(res.GetVerdict()), Message: res.GetMessage(), Fix: res.GetFix(), Identity: res.GetIdentity()}, nil
 }
 
 // verdictKind maps kinds this version does not know to VerdictUnknown, which decides
 // nothing.
 func verdictKind(s string) VerdictKind {
 	switch k := VerdictKind(s); k {
-	case VerdictOK, VerdictBadCredential, VerdictLocked, VerdictMustChange, VerdictUnreachable:
+	case VerdictOK, VerdictBadCredential, VerdictLocked, VerdictExpired, VerdictDisabled, VerdictMustChange, VerdictUnreachable:
 		return k
 	default:
 		return VerdictUnknown

@@ -37,6 +37,8 @@ const (
 	ClassHostKeyUnknown = reeve.ClassHostKeyUnknown
 	ClassAuthFailed     = reeve.ClassAuthFailed
 	ClassLocked         = reeve.ClassLocked
+	ClassExpired        = reeve.ClassExpired
+	ClassDisabled       = reeve.ClassDisabled
 	ClassMustChange     = reeve.ClassMustChange
 	ClassNotPermitted   = reeve.ClassNotPermitted
 	ClassExists         = reeve.ClassExists
@@ -81,7 +83,10 @@ type Provisioner interface {
 // Verifier proves a credential by one fresh login. It never retries: a wrong
 // password may count against a lockout.
 type Verifier interface {
-	// Verify returns an error only when it could not try at all.
+	// Verify returns an error only when it could not try at all. Target.Management, when
+	// it is there, serves to find out why a login was refused and nothing else: it is not
+	// used before the login, nor when that worked, and what goes wrong with it leaves the
+	// verdict as it would be without it.
 	Verify(ctx context.Context, t Target, c Credential) (Verdict, error)
 }
 
@@ -147,6 +152,7 @@ type Description struct {
 	NameRule     NameRule
 	PasswordRule PasswordRule
 	Powers       []Power // set by the SDK from the interfaces implemented
+	Protocol     int     // set by the SDK: the newest version the connector speaks
 	// Dialect is the language of role commands, the name of one in package template. "" is a
 	// language of the connector's own: placeholders stand for whole words in it.
 	Dialect string
@@ -233,8 +239,7 @@ type RoleParam struct {
 	Required            bool
 }
 
-// Target is where to work and as whom. The zero Management means "no login as
-// management account is needed", as for Verify.
+// Target is where to work and as whom. Verify may come without Management, see there.
 type Target struct {
 	Address     string // host name or IP
 	Port        int    // 0: the default port
@@ -347,18 +352,21 @@ const (
 type Verdict struct {
 	Kind     VerdictKind
 	Message  string
+	Fix      string // what to do, unless the login worked
 	Identity string // who the target says we are
 }
 
-// VerdictKind is one of six distinct answers.
+// VerdictKind is one of eight distinct answers.
 type VerdictKind string
 
 // The verdicts.
 const (
 	VerdictOK            VerdictKind = "ok"
 	VerdictBadCredential VerdictKind = "bad_credential" //nolint:gosec // a word, not a credential
-	VerdictLocked        VerdictKind = "locked"
-	VerdictMustChange    VerdictKind = "must_change"
+	VerdictLocked        VerdictKind = "locked"         // after wrong passwords, or by an administrator where the target has no other word
+	VerdictExpired       VerdictKind = "expired"        // the account's expiry date has passed
+	VerdictDisabled      VerdictKind = "disabled"       // somebody disabled the account
+	VerdictMustChange    VerdictKind = "must_change"    // the password has expired, or must be changed first
 	VerdictUnreachable   VerdictKind = "unreachable"
 	VerdictUnknown       VerdictKind = "unknown"
 )

@@ -224,7 +224,7 @@ func DescriptionToProto(d Description) *connectorv1.Description {
 			MinLength: uint32(d.PasswordRule.MinLength), MaxLength: uint32(d.PasswordRule.MaxLength), //nolint:gosec // validated
 			Excluded: d.PasswordRule.Excluded, AsciiOnly: d.PasswordRule.ASCIIOnly,
 		},
-		Protocol: ProtocolVersion,
+		Protocol: uint32(agreed(d.Protocol)), //nolint:gosec // small
 		Dialect:  d.Dialect,
 	}
 	for _, p := range d.Phases {
@@ -259,7 +259,7 @@ func DescriptionFromProto(m *connectorv1.Description) Description {
 			MinLength: int(m.GetPasswordRule().GetMinLength()), MaxLength: int(m.GetPasswordRule().GetMaxLength()),
 			Excluded: m.GetPasswordRule().GetExcluded(), ASCIIOnly: m.GetPasswordRule().GetAsciiOnly(),
 		},
-		Dialect:     m.GetDialect(),
+		Protocol: int(m.GetProtocol()), Dialect: m.GetDialect(),
 		CommandRule: CommandRule{Pattern: m.GetCommandRule().GetPattern(), Help: m.GetCommandRule().GetHelp()},
 	}
 	for _, p := range m.GetPhases() {

@@ -83,7 +83,6 @@ func TestConversionsKeepEveryField(t *testing.T) {
 			m.Phases[0].Phase = "grant"
 		case *connectorv1.Description:
 			m.Roles[0].Phases[0].Phase = "grant"
-			m.Protocol = sdk.ProtocolVersion
 		}
 		if got := c.back(c.message); !proto.Equal(got, c.message) {
 			t.Errorf("%T lost something:\n got %v\nwant %v", c.message, got, c.message)

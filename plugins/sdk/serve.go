@@ -18,14 +18,6 @@ import (
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
-// Versions of the contract in proto/reeve/connector/v1. ProtocolVersion is the current
-// one; hosts and connectors also speak those before it, down to OldestProtocol, which
-// is the one before the current at the latest. They agree on the newest both know.
-const (
-	ProtocolVersion = 1
-	OldestProtocol  = 1 // there is none before it yet
-)
-
 // PluginName is the name under which a connector serves its one plugin.
 const PluginName = "connector"
 
@@ -45,12 +37,11 @@ func Handshake() plugin.HandshakeConfig {
 // Plugins returns the plugin sets by protocol version, for a host's ClientConfig.
 func Plugins() map[int]plugin.PluginSet { return plugins(nil) }
 
-// plugins serves c in every version. Fields and calls are only ever added to the
-// contract, so that what a version lacks is what the other side does not send.
+// plugins serves c in every version.
 func plugins(c Connector) map[int]plugin.PluginSet {
 	all := map[int]plugin.PluginSet{}
 	for v := OldestProtocol; v <= ProtocolVersion; v++ {
-		all[v] = plugin.PluginSet{PluginName: &Plugin{Connector: c}}
+		all[v] = plugin.PluginSet{PluginName: &Plugin{Connector: c, Protocol: v}}
 	}
 	return all
 }
@@ -60,11 +51,12 @@ func plugins(c Connector) map[int]plugin.PluginSet {
 type Plugin struct {
 	plugin.NetRPCUnsupportedPlugin
 	Connector Connector
+	Protocol  int // the version of the plugin set it is in; 0: the current one
 }
 
 // GRPCServer implements plugin.GRPCPlugin.
 func (p *Plugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
-	server := newServer(p.Connector)
+	server := newServer(p.Connector, agreed(p.Protocol))
 	server.idle.rest = debug.FreeOSMemory
 	connectorv1.RegisterConnectorServer(s, server)
 	return nil
@@ -72,7 +64,7 @@ func (p *Plugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
 
 // GRPCClient implements plugin.GRPCPlugin; what it returns is a *Client.
 func (p *Plugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	return NewClient(conn), nil
+	return NewClient(conn, p.Protocol), nil
 }
 
 // Serve is the whole main function of a connector. It answers its host until the host

@@ -130,7 +130,7 @@ func TestStartedByHandItExplainsItself(t *testing.T) {
 		text   string
 	}{
 		"":          {2, "An agent starts it"},
-		"--version": {0, "connector-test 1.2.3 (connector protocol 1)"},
+		"--version": {0, "connector-test 1.2.3 (connector protocol 2)"},
 	} {
 		cmd := exec.CommandContext(t.Context(), self, strings.Fields(args)...) //nolint:gosec // this program
 		cmd.Env = []string{asConnector + "=1"}

@@ -23,12 +23,12 @@ const defaultTimeout = 2 * time.Minute
 // refuses names, passwords, parameters and plans that break the rules c declared, so
 // no connector has to check those; it bounds every call by the request's timeout, and
 // turns panics into ClassInternal.
-func NewServer(c Connector) connectorv1.ConnectorServer { return newServer(c) }
+func NewServer(c Connector) connectorv1.ConnectorServer { return newServer(c, ProtocolVersion) }
 
-func newServer(c Connector) *server {
+func newServer(c Connector, p protocol) *server {
 	d := c.Describe()
-	d.Powers = powersOf(c)
-	return &server{connector: c, description: d}
+	d.Powers, d.Protocol = powersOf(c), ProtocolVersion
+	return &server{connector: c, description: d, protocol: p}
 }
 
 func powersOf(c Connector) []Power {
@@ -59,6 +59,7 @@ type server struct {
 	connectorv1.UnimplementedConnectorServer
 	connector   Connector
 	description Description
+	protocol    protocol
 	calls       sync.Map // name of a call at work: context.CancelFunc
 	idle        idle
 }
@@ -174,14 +175,14 @@ func (s *server) Verify(ctx context.Context, req *connectorv1.VerifyRequest) (*c
 		if err := checkAccount(c.Username); err != nil {
 			return err
 		}
-		v, err = p.Verify(ctx, t, c)
+		v, err = p.Verify(ctx, s.protocol.verifyTarget(t), c)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &connectorv1.VerifyResponse{
-		Verdict: string(v.Kind), Message: valid(v.Message), Identity: valid(v.Identity),
+		Verdict: string(s.protocol.verdict(v.Kind)), Message: valid(v.Message), Fix: valid(v.Fix), Identity: valid(v.Identity),
 	}, nil
 }
 
@@ -327,7 +328,7 @@ func (s *server) call(
 			slog.Error("connector returned an unclassified error", "operation", operation, "type", fmt.Sprintf("%T", err))
 		}
 	}
-	return statusOf(err)
+	return statusOf(s.protocol.failure(err))
 }
 
 func (s *server) unsupported(p Power) error {

@@ -69,7 +69,7 @@ func serve(t *testing.T, c sdk.Connector) (client *sdk.Client, rpc connectorv1.C
 	}
 	stop = func() { server.Stop(); wg.Wait() }
 	t.Cleanup(func() { _ = conn.Close(); stop() })
-	return sdk.NewClient(conn), connectorv1.NewConnectorClient(conn), stop
+	return sdk.NewClient(conn, 0), connectorv1.NewConnectorClient(conn), stop
 }
 
 var target = sdk.Target{Address: "host.example"}
@@ -366,7 +366,7 @@ func TestAHangingHostIsLeftAfterItsDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		began := time.Now()
-		_, err = sdk.NewClient(conn).Probe(ctx, target)
+		_, err = sdk.NewClient(conn, 0).Probe(ctx, target)
 		if took := time.Since(began); err == nil || took > 13*time.Second {
 			t.Errorf("a connector that never answers: %v after %s", err, took)
 		}

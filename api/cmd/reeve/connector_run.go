@@ -190,12 +190,11 @@ func (f *runFlags) do(ctx context.Context, binary, operation string) error {
 			f.pairs(append(kv, "missing rights", strings.Join(fp.MissingRights, "\n"))...)
 		})
 	case "verify":
-		t.Management = sdk.Credential{}
 		v, err := c.Verify(ctx, t, sdk.Credential{Username: f.account, Password: password})
 		if err != nil {
 			return asReeveError(err)
 		}
-		return f.show(selftest.JSON(&connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message}), func() { f.pairs("verdict", string(v.Kind), "identity", v.Identity, "message", v.Message) })
+		return f.show(selftest.JSON(&connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message, Fix: v.Fix}), func() { f.pairs("verdict", string(v.Kind), "identity", v.Identity, "message", v.Message, "fix", v.Fix) })
 	case "inspect":
 		facts, err := c.Inspect(ctx, t, f.account)
 		if err != nil {

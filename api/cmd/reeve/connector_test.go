@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/reeve-pam/reeve/internal/cmdline"
 	"github.com/reeve-pam/reeve/internal/selftest"
@@ -72,9 +75,42 @@ func hook(what, name string) int {
 		slices.Sort(all)
 		_, _ = fmt.Fprint(os.Stdout, all) //nolint:forbidigo // what a hook answers
 		return status[err == nil]
+	case "lock":
+		_, err := askMachine(t, map[string]any{"op": "lock", "name": name})
+		return status[err == nil]
+	case "expire":
+		_, err := askMachine(t, map[string]any{"op": "expire", "name": name, "account": map[string]any{"expires": time.Now().Add(-time.Hour)}})
+		return status[err == nil]
+	case "failures":
+		a, err := askMachine(t, map[string]any{"op": "get", "name": name})
+		_, _ = fmt.Fprintln(os.Stdout, a.Refused) //nolint:forbidigo // what a hook answers
+		return status[err == nil]
 	default:
 		return 3
 	}
+}
+
+// askMachine makes one request of a toy machine, in its own protocol.
+func askMachine(t sdk.Target, request map[string]any) (toy.Account, error) {
+	conn, err := net.Dial("tcp", net.JoinHostPort(t.Address, fmt.Sprint(t.Port))) //nolint:noctx // short-lived
+	if err != nil {
+		return toy.Account{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	var answer struct {
+		Error   string
+		Account toy.Account
+	}
+	lines, out := json.NewDecoder(conn), json.NewEncoder(conn)
+	err = lines.Decode(&answer) // its key
+	login := map[string]any{"op": "login", "name": t.Management.Username, "text": t.Management.Password.Reveal()}
+	for _, r := range []map[string]any{login, request} {
+		err = errors.Join(err, out.Encode(r), lines.Decode(&answer))
+		if answer.Error != "" {
+			return toy.Account{}, errors.New(answer.Error)
+		}
+	}
+	return answer.Account, err
 }
 
 // toyConnector builds the toy connector once for all tests.
@@ -118,9 +154,14 @@ management: {username: %s, password_file: password}
 kit:
   wrong_trust: {host_keys: [toy of another machine]}
   name_prefix: kit
-  hooks: {exists: %s, login: %s, create: %s, snapshot: %s}
+  hooks: {exists: %s, login: %s, create: %s, snapshot: %s, failed_logins: %s}
+  states: {expired: {set: %s}, locked: {set: %s}, disabled: {none: the machine of these hooks disables nobody}}
+  refused_role: toy-group
+  refused_params: {Group: nogroup}
+  in_the_clear: the machine encrypts nothing
   commands: {speak: "say hello; exit 3", stdout: hello, status: 3, pause: "say x; wait", large: "many 20000", large_end: "line 20000"}
-`, target.Address, target.Port, target.Management.Username, hook("exists"), hook("login"), hook("create"), hook("snapshot")),
+`, target.Address, target.Port, target.Management.Username, hook("exists"), hook("login"), hook("create"), hook("snapshot"),
+			hook("failures"), hook("expire"), hook("lock")),
 		"key.pub":  "# of the machine\n" + target.Trust.HostKeys[0] + "\n",
 		"password": target.Management.Password.Reveal() + "\n",
 	} {
@@ -235,6 +276,12 @@ func TestConnectorVerifyRunsTheKitAsABlackBox(t *testing.T) {
 	}
 	if err != nil || len(r.Outcomes) != 9 {
 		t.Errorf("the report has %d outcomes, %v", len(r.Outcomes), err)
+	}
+	got = invoke(t.Context(), "", "connector", "verify", program, "--target", target, "--report", report,
+		"--check", "SDK99,SDK100,SDK101,SDK102,SDK103,SDK104,SDK108,SDK109,SDK110")
+	if got.status != 0 || !strings.Contains(got.out, "6 passed, 0 failed, 3 not applicable") ||
+		!strings.Contains(got.out, "disables nobody") || !strings.Contains(got.out, "no hook that makes an account must_change") {
+		t.Errorf("states of the target file: status %d\n%s%s", got.status, got.out, got.err)
 	}
 	m.Set(toy.Faults{Refuse: "lock"})
 	got = invoke(t.Context(), "", "connector", "verify", program, "--target", target, "--check", "SDK14", "-o", "json")

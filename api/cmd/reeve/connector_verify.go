@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,15 @@ Ends with status 1 if a check failed.
       create: [./create]                      # makes an account Reeve knows nothing of
       snapshot: [./snapshot]                  # prints all that a connector could change
       session: [./session]                    # logs in, prints a line and stays; optional
+      failed_logins: [./failures]             # prints how many failed logins the target counts; optional
+    states:                                   # in which an account refuses its right password; each optional
+      expired: {set: [./expire]}              # brings $REEVE_ACCOUNT there
+      locked: {none: the server locks nobody} # why there is no such state
+      disabled: {set: [./disable], hidden: a login is told that the password is wrong}
+      must_change: {set: [./age]}
+    refused_role: acme-group                  # a grant of it the target refuses, after it made the account; optional
+    refused_params: {Group: nogroup}
+    in_the_clear: why the protocol encrypts nothing; left out where it does
     commands:                                 # for connectors that run commands; optional
       {speak: 'echo hello; exit 3', stdout: hello, status: 3, pause: 'echo x; sleep 30', large: 'seq 40000', large_end: '40000'}`,
 		Example: `  reeve connector verify ./connector-acme --target acme.yaml
@@ -153,6 +163,36 @@ func (h *byHand) kitConfig(ctx context.Context, binary string) (sdktest.Config, 
 	cfg.Snapshot = func(ctx context.Context) (string, error) {
 		out, err := f.hook(ctx, hooks.Snapshot, "", "").Output()
 		return string(out), hookError(hooks.Snapshot, err)
+	}
+	for state, h := range f.Kit.States {
+		hook := sdktest.StateHook{None: h.None, Hidden: h.Hidden}
+		if len(h.Set) > 0 {
+			hook.Set = func(ctx context.Context, name string) error {
+				_, err := f.hook(ctx, h.Set, name, "").Output()
+				return hookError(h.Set, err)
+			}
+		}
+		if cfg.States == nil {
+			cfg.States = map[sdktest.State]sdktest.StateHook{}
+		}
+		cfg.States[state] = hook
+	}
+	if len(hooks.FailedLogins) > 0 {
+		cfg.FailedLogins = func(ctx context.Context, name string) (int, error) {
+			out, err := f.hook(ctx, hooks.FailedLogins, name, "").Output()
+			if err != nil {
+				return 0, hookError(hooks.FailedLogins, err)
+			}
+			n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+			if err != nil {
+				return 0, fmt.Errorf("hook %s printed no number", hooks.FailedLogins[0])
+			}
+			return n, nil
+		}
+	}
+	cfg.RefusedParams, cfg.InTheClear = f.Kit.RefusedParams, f.Kit.InTheClear
+	if cfg.RefusedRole, err = roleOf(d, f.Kit.RefusedRole); err != nil {
+		return cfg, err
 	}
 	if len(hooks.Session) > 0 {
 		cfg.Session = f.session

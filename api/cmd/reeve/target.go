@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
 )
 
 // targetFile describes a target for work without a cluster, in YAML or JSON. Paths are
@@ -55,8 +56,14 @@ type kitFile struct {
 		Create   []string `yaml:"create"`
 		Snapshot []string `yaml:"snapshot"`
 		Session  []string `yaml:"session"`
+
+		FailedLogins []string `yaml:"failed_logins"`
 	} `yaml:"hooks"`
-	Commands *struct {
+	States        map[sdktest.State]stateFile `yaml:"states"`
+	RefusedRole   string                      `yaml:"refused_role"`
+	RefusedParams map[string]string           `yaml:"refused_params"`
+	InTheClear    string                      `yaml:"in_the_clear"`
+	Commands      *struct {
 		Speak    string `yaml:"speak"`
 		Stdout   string `yaml:"stdout"`
 		Stderr   string `yaml:"stderr"`
@@ -65,6 +72,13 @@ type kitFile struct {
 		Large    string `yaml:"large"`
 		LargeEnd string `yaml:"large_end"`
 	} `yaml:"commands"`
+}
+
+// stateFile is how the target gets an account into a state, or why it has none.
+type stateFile struct {
+	Set    []string `yaml:"set"`
+	None   string   `yaml:"none"`
+	Hidden string   `yaml:"hidden"`
 }
 
 func readTargetFile(path string) (*targetFile, error) {

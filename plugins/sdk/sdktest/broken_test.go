@@ -141,6 +141,9 @@ func TestEveryCheckCanFail(t *testing.T) {
 				if f.wrap != nil {
 					cfg.Wrap(f.wrap)
 				}
+				if f.claim != nil {
+					f.claim(&cfg)
+				}
 				report, err := sdktest.Examine(t.Context(), cfg, check.ID)
 				if err != nil {
 					t.Fatal(err)
@@ -159,12 +162,13 @@ type flaw struct {
 	bare    sdk.Connector // instead of broken, with fewer powers
 	program string        // instead of both: a program of brokenPrograms
 	wrap    func(connectorv1.ConnectorServer) connectorv1.ConnectorServer
+	claim   func(*sdktest.Config) // what is claimed of the target
 }
 
 // flaws are broken connectors by the check that must notice.
 func flaws() map[string]map[string]func(*toy.Machine) flaw {
 	all := map[string]map[string]func(*toy.Machine) flaw{}
-	for _, some := range []map[string]map[string]func(*toy.Machine) broken{firstFlaws(), repeatFlaws(), timeFlaws(), targetFlaws(), factFlaws(), describeFlaws()} {
+	for _, some := range []map[string]map[string]func(*toy.Machine) broken{firstFlaws(), repeatFlaws(), timeFlaws(), targetFlaws(), factFlaws(), describeFlaws(), stateFlaws()} {
 		for id, flaws := range some {
 			for name, make := range flaws {
 				add(all, id, name, func(m *toy.Machine) flaw { return flaw{broken: make(m)} })
@@ -174,6 +178,7 @@ func flaws() map[string]map[string]func(*toy.Machine) flaw {
 	for id, program := range programFlaws {
 		add(all, id, program, func(*toy.Machine) flaw { return flaw{program: program} })
 	}
+	add(all, "SDK109", "encrypts nothing", func(*toy.Machine) flaw { return flaw{claim: func(c *sdktest.Config) { c.InTheClear = "" }} })
 	for id, server := range serverFlaws() {
 		add(all, id, "another server", func(*toy.Machine) flaw { return server })
 	}

@@ -123,4 +123,17 @@ var checks = []Check{
 	{"SDK96", "run gives large output whole", runLarge, runs},
 	{"SDK97", "run over a connection that is cut is an unknown outcome", runCut, runs},
 	{"SDK98", "run obeys when the target falls silent at any point", stallAt(running), runs},
+
+	{"SDK99", "verify of an expired account says so, with a fix", verifyIn(StateExpired), verifies},
+	{"SDK100", "verify of a locked account says so, with a fix", verifyIn(StateLocked), verifies},
+	{"SDK101", "verify of a disabled account says so, with a fix", verifyIn(StateDisabled), verifies},
+	{"SDK102", "verify of an account whose password must be changed says so, with a fix", verifyIn(StateMustChange), verifies},
+	{"SDK103", "a management account that has expired is told, with a fix", managementIn(StateExpired), probesToo},
+	{"SDK104", "a management account that is locked is told, with a fix", managementIn(StateLocked), probesToo},
+	{"SDK105", "a management account that somebody disabled is told, with a fix", managementIn(StateDisabled), probesToo},
+	{"SDK106", "a management account whose password must be changed is told, with a fix", managementIn(StateMustChange), probesToo},
+	{"SDK107", "verify takes the management account for nothing but an explanation", onlyExplains, verifies},
+	{"SDK108", "verify of a wrong password costs one failed login, with the management account or without", costsOneLogin, verifies},
+	{"SDK109", "no password is in the clear on the wire", onTheWire, provisions},
+	{"SDK110", "a grant that fails is undone", failedGrant, provisions},
 }

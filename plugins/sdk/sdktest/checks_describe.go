@@ -368,7 +368,7 @@ func versions(ctx context.Context, s *suite) error {
 	set := func(versions ...int) map[int]plugin.PluginSet {
 		all := map[int]plugin.PluginSet{}
 		for _, v := range versions {
-			all[v] = plugin.PluginSet{sdk.PluginName: &sdk.Plugin{}}
+			all[v] = plugin.PluginSet{sdk.PluginName: &sdk.Plugin{Protocol: v}}
 		}
 		return all
 	}

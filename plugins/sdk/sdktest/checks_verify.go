@@ -8,14 +8,9 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// verdict verifies and looks for secrets in what is said.
+// verdict verifies without the management account.
 func (s *suite) verdict(ctx context.Context, name string, password sdk.Secret) (sdk.Verdict, error) {
-	t := s.cfg.Target
-	t.Management = sdk.Credential{}
-	v, err := s.client.Verify(ctx, t, sdk.Credential{Username: name, Password: password})
-	s.tell("a verdict", v.Message+v.Identity)
-	s.tellError("an error of Verify", err)
-	return v, err
+	return s.verifyAs(ctx, sdk.Credential{}, name, password)
 }
 
 // verifyEmpty tries a login without a password: with LDAP that is a login as nobody,
@@ -171,7 +166,8 @@ func lockedManagement(ctx context.Context, s *suite) error {
 	t.Management = sdk.Credential{Username: a.name, Password: a.password}
 	_, err = s.client.Probe(ctx, t)
 	s.tellError("an error of Probe", err)
-	return withFix("probe with a management account that is disabled", err, sdk.ClassLocked, sdk.ClassAuthFailed, sdk.ClassNotPermitted)
+	return withFix("probe with a management account that is disabled", err, sdk.ClassLocked, sdk.ClassDisabled, sdk.ClassExpired,
+		sdk.ClassAuthFailed, sdk.ClassNotPermitted)
 }
 
 // withFix is wantClass for errors that also say what to do.

@@ -103,7 +103,7 @@ func (s *suite) inProcess() (*program, error) {
 		server.Stop()
 		return nil, err
 	}
-	return &program{client: sdk.NewClient(conn), rpc: connectorv1.NewConnectorClient(conn), stop: func() {
+	return &program{client: sdk.NewClient(conn, 0), rpc: connectorv1.NewConnectorClient(conn), stop: func() {
 		_ = conn.Close()
 		server.Stop()
 		serving.Wait()

@@ -1,6 +1,7 @@
 package sdktest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -40,7 +41,48 @@ type proxy struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	done   bool
+
+	streams []*bytes.Buffer // what passed, by connection and direction; guarded by mu
+	keeping bool
 }
+
+// record keeps what passes from now on.
+func (p *proxy) record() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keeping = true
+}
+
+// recorded returns what passed, by connection and direction.
+func (p *proxy) recorded() [][]byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all [][]byte
+	for _, b := range p.streams {
+		all = append(all, bytes.Clone(b.Bytes()))
+	}
+	return all
+}
+
+// copyOf keeps what is read from a connection, if that is asked for.
+func (p *proxy) copyOf(from io.Reader) io.Reader {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.keeping {
+		return from
+	}
+	b := &bytes.Buffer{}
+	p.streams = append(p.streams, b)
+	return io.TeeReader(from, writerFunc(func(data []byte) (int, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return b.Write(data)
+	}))
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // newProxy starts a proxy before t and returns t as reached through it. limit is how
 // many bytes pass before the network fails.
@@ -180,6 +222,7 @@ var errSpent = errors.New("the bytes allowed have passed")
 // allowed have passed.
 func (p *proxy) pass(to io.Writer, from io.Reader, count *atomic.Int64, limited bool) error {
 	buf := make([]byte, 16<<10)
+	from = p.copyOf(from)
 	for {
 		if limited && p.left.Load() <= 0 {
 			p.failed.Do(func() { close(p.spent) })

@@ -72,6 +72,18 @@ type Config struct {
 	// Commands are commands of the target, for connectors that run commands. Optional.
 	Commands *Commands
 
+	// States are how accounts get into states in which they refuse the right password. Optional:
+	// nothing is known about a state that is not there.
+	States map[State]StateHook
+	// FailedLogins returns how many failed logins the target counts for an account. Optional.
+	FailedLogins func(ctx context.Context, name string) (int, error)
+	// RefusedRole has a grant that the target refuses, after the account was made. Optional.
+	RefusedRole   sdk.Role
+	RefusedParams map[string]string
+	// InTheClear says why the protocol encrypts nothing, as Telnet. Optional: without it no
+	// password may be seen on the wire.
+	InTheClear string
+
 	// Report is a file the report is written to as JSON. Optional.
 	Report string
 	// Each is told by Examine of every outcome as it comes. Optional.
@@ -315,7 +327,14 @@ func (c Config) validate() error {
 		return missing("CreateForeign")
 	case c.Snapshot == nil:
 		return missing("Snapshot")
-	default:
-		return nil
 	}
+	for state, hook := range c.States {
+		if _, known := answers[state]; !known {
+			return fmt.Errorf("sdktest: there is no state %q", state)
+		}
+		if (hook.Set == nil) == (hook.None == "") {
+			return fmt.Errorf("sdktest: set exactly one of Set and None for the state %q", state)
+		}
+	}
+	return nil
 }

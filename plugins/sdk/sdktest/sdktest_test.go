@@ -3,12 +3,15 @@ package sdktest_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
@@ -42,7 +45,36 @@ func config(m *toy.Machine) sdktest.Config {
 			Speak: "say hello; warn careful; exit 3", Stdout: "hello", Stderr: "careful", Status: 3,
 			Pause: "say first; wait; say second", Large: "many 20000", LargeEnd: "line 20000",
 		},
+		States: map[sdktest.State]sdktest.StateHook{
+			sdktest.StateExpired:    {Set: put(m, func(a *toy.Account) { a.Expires = time.Now().Add(-time.Hour) })},
+			sdktest.StateLocked:     {Set: put(m, func(a *toy.Account) { a.Locked = true })},
+			sdktest.StateDisabled:   {Set: put(m, func(a *toy.Account) { a.Disabled = true }), Hidden: "the machine calls the password wrong"},
+			sdktest.StateMustChange: {Set: put(m, func(a *toy.Account) { a.Change = true })},
+		},
+		FailedLogins:  func(_ context.Context, name string) (int, error) { return m.Refused(name), nil },
+		RefusedRole:   role("toy-group"),
+		RefusedParams: map[string]string{"Group": toy.NoGroup},
+		InTheClear:    "the machine's protocol encrypts nothing",
 	}
+}
+
+// put changes an account behind everybody's back.
+func put(m *toy.Machine, change func(*toy.Account)) func(context.Context, string) error {
+	return func(_ context.Context, name string) error {
+		a, ok := m.Account(name)
+		if !ok {
+			return errors.New("no such account")
+		}
+		change(&a)
+		m.Put(name, a)
+		return nil
+	}
+}
+
+// role is one of the toy connector's.
+func role(name string) sdk.Role {
+	roles := toy.Connector{}.Describe().Roles
+	return roles[slices.IndexFunc(roles, func(r sdk.Role) bool { return r.Name == name })]
 }
 
 func TestToyConnectorConforms(t *testing.T) {

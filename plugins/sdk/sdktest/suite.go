@@ -121,10 +121,7 @@ func (s *suite) secret(value sdk.Secret) {
 		return
 	}
 	text := value.Reveal()
-	var wide []byte
-	for _, u := range utf16.Encode([]rune(text)) {
-		wide = append(wide, byte(u), byte(u>>8))
-	}
+	wide := utf16Of(text)
 	quoted, _ := json.Marshal(text) // a string always marshals
 	forms := []string{
 		text, strings.Trim(string(quoted), `"`), url.QueryEscape(text), hex.EncodeToString([]byte(text)),
@@ -134,6 +131,13 @@ func (s *suite) secret(value sdk.Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets = append(s.secrets, slices.Compact(forms)...)
+}
+
+func utf16Of(text string) (wide []byte) {
+	for _, u := range utf16.Encode([]rune(text)) {
+		wide = append(wide, byte(u), byte(u>>8))
+	}
+	return wide
 }
 
 // tell looks for secrets in something the connector said.

@@ -158,10 +158,11 @@ func (c Connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 		done, err := s.step(step.ID, before, ch)
 		if err != nil {
 			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
-			if before == nil && sdk.ClassOf(err) == sdk.ClassNotPermitted { // undo what was begun
+			class := sdk.ClassOf(err)
+			if before == nil && in.Action == sdk.Provision && (class == sdk.ClassNotPermitted || class == sdk.ClassNotFound) { // undo what was begun
 				if e := s.change(request{Op: "remove", Name: in.Account}); e != nil {
-					err = &sdk.Error{Class: sdk.ClassNotPermitted, Message: "a step was refused, and what was begun was not undone",
-						Details: map[string]string{"residue": "account " + in.Account}, Err: err}
+					err = &sdk.Error{Class: class, Message: "a step was refused, and what was begun was not undone",
+						Fix: "remove the account by hand", Details: map[string]string{"residue": "account " + in.Account}, Err: err}
 				}
 			}
 			return sdk.Result{}, err
@@ -233,19 +234,45 @@ func (s *session) step(id string, before *Account, ch sdk.Change) (bool, error) 
 // Verify implements sdk.Verifier.
 func (Connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
 	s, err := dial(ctx, t, c)
-	switch sdk.ClassOf(err) {
-	case "":
+	if err == nil {
 		s.close()
 		return sdk.Verdict{Kind: sdk.VerdictOK, Identity: c.Username}, nil
+	}
+	e, _ := errors.AsType[*sdk.Error](err)
+	v := sdk.Verdict{Message: e.Message, Fix: e.Fix}
+	switch e.Class {
 	case sdk.ClassAuthFailed:
-		return sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the password is wrong"}, nil
+		return explain(ctx, t, c.Username), nil
 	case sdk.ClassLocked:
-		return sdk.Verdict{Kind: sdk.VerdictLocked, Message: "the account is locked"}, nil
+		v.Kind = sdk.VerdictLocked
+	case sdk.ClassExpired:
+		v.Kind = sdk.VerdictExpired
+	case sdk.ClassMustChange:
+		v.Kind = sdk.VerdictMustChange
 	case sdk.ClassUnreachable:
-		return sdk.Verdict{Kind: sdk.VerdictUnreachable, Message: "no connection"}, nil
+		v.Kind = sdk.VerdictUnreachable
 	default:
 		return sdk.Verdict{}, err
 	}
+	return v, nil
+}
+
+// explain finds out why a login was refused: the machine does not say that an account is
+// disabled, and the management account may look.
+func explain(ctx context.Context, t sdk.Target, account string) sdk.Verdict {
+	wrong := sdk.Verdict{Kind: sdk.VerdictBadCredential, Message: "the password of " + account + " is wrong", Fix: "set another one"}
+	if t.Management.Username == "" {
+		return wrong
+	}
+	s, err := dial(ctx, t, t.Management)
+	if err != nil {
+		return wrong
+	}
+	defer s.close()
+	if a, err := s.get(account); err == nil && a != nil && a.Disabled {
+		return sdk.Verdict{Kind: sdk.VerdictDisabled, Message: "account " + account + " is disabled", Fix: "enable it on the machine"}
+	}
+	return wrong
 }
 
 // Inspect implements sdk.Inspector.
@@ -315,7 +342,7 @@ func facts(name string, a *Account) sdk.Facts {
 	if a == nil {
 		return f
 	}
-	f.Exists, f.Identity, f.Locked, f.HasPassword = true, a.ID, a.Locked, a.Password != ""
+	f.Exists, f.Identity, f.Locked, f.HasPassword = true, a.ID, a.Locked || a.Disabled, a.Password != ""
 	f.ExpiresAt, f.PasswordChangedAt, f.Sessions = a.Expires, a.Changed, a.Sessions
 	f.Groups = slices.Sorted(slices.Values(a.Groups))
 	f.Attributes = map[string]string{"comment": a.Comment, "owner": a.Owner}
@@ -400,11 +427,13 @@ var classes = map[string]struct {
 	class sdk.Class
 	fix   string
 }{
-	"bad_credential": {sdk.ClassAuthFailed, "check user name and password"},
+	"bad_credential": {sdk.ClassAuthFailed, "check user name and password, and that nobody disabled the account"},
 	"locked":         {sdk.ClassLocked, "unlock the account"},
+	"expired":        {sdk.ClassExpired, "move its expiry date"},
+	"must_change":    {sdk.ClassMustChange, "log in by hand and change the password"},
 	"not_permitted":  {sdk.ClassNotPermitted, "use a management account that may do it"},
 	"exists":         {sdk.ClassExists, "choose another name"},
-	"not_found":      {sdk.ClassNotFound, "provision the account again"},
+	"not_found":      {sdk.ClassNotFound, "provision the account again, or make the group"},
 }
 
 func (s *session) failure(op, name, answer string) error {

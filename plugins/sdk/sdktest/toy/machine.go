@@ -26,6 +26,9 @@ import (
 // Management is the user name of every machine's management account.
 const Management = "root"
 
+// NoGroup is a group that no machine has.
+const NoGroup = "nogroup"
+
 // Machine is a target. Its methods are safe for concurrent use.
 type Machine struct {
 	listener net.Listener
@@ -39,6 +42,7 @@ type Machine struct {
 	open     map[net.Conn]string // who is logged in
 	faults   Faults
 	requests []string
+	refused  map[string]int // logins, by name
 }
 
 // Faults is what a Machine does wrong, until set otherwise. Names are those of
@@ -65,6 +69,7 @@ func NewMachine(t testing.TB) *Machine {
 		accounts: map[string]Account{},
 		nextID:   1000,
 		open:     map[net.Conn]string{},
+		refused:  map[string]int{},
 	}
 	m.conns.Go(m.accept)
 	t.Cleanup(func() {
@@ -137,6 +142,13 @@ func (m *Machine) Requests() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.requests)
+}
+
+// Refused returns how many logins as name were refused so far.
+func (m *Machine) Refused(name string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refused[name]
 }
 
 func (m *Machine) newID() string {
@@ -248,6 +260,7 @@ func (m *Machine) do(user *string, req request) response {
 	defer m.mu.Unlock()
 	if req.Op == "login" {
 		if why := m.login(req.Name, req.Text); why != "" {
+			m.refused[req.Name]++
 			return response{Error: why}
 		}
 		*user = req.Name
@@ -269,6 +282,7 @@ func (m *Machine) do(user *string, req request) response {
 			return response{}
 		}
 		a = a.public()
+		a.Refused = m.refused[req.Name]
 		for _, user := range m.open {
 			if user == req.Name {
 				a.Sessions++
@@ -283,7 +297,7 @@ func (m *Machine) do(user *string, req request) response {
 	case "create":
 		a = Account{ID: m.newID(), Owner: req.Account.Owner, Comment: req.Account.Comment, Expires: req.Account.Expires, Locked: true}
 	case "password":
-		a.Password, a.Changed = req.Text, time.Now().UTC()
+		a.Password, a.Changed, a.Change = req.Text, time.Now().UTC(), false
 	case "expire":
 		a.Expires = req.Account.Expires
 	case "lock":
@@ -292,6 +306,9 @@ func (m *Machine) do(user *string, req request) response {
 	case "unlock":
 		a.Locked = false
 	case "group":
+		if req.Text == NoGroup {
+			return response{Error: "not_found"}
+		}
 		if !slices.Contains(a.Groups, req.Text) {
 			a.Groups = append(slices.Clone(a.Groups), req.Text)
 		}
@@ -339,6 +356,8 @@ func (a Account) public() Account {
 	return a
 }
 
+func (a Account) expired() bool { return !a.Expires.IsZero() && time.Now().After(a.Expires) }
+
 // login returns why name cannot log in, or "".
 func (m *Machine) login(name, password string) string {
 	if name == Management {
@@ -351,8 +370,14 @@ func (m *Machine) login(name, password string) string {
 	switch {
 	case !ok || a.Password == "" || a.Password != password:
 		return "bad_credential"
-	case a.Locked || !a.Expires.IsZero() && time.Now().After(a.Expires):
+	case a.Disabled:
+		return "bad_credential"
+	case a.Locked:
 		return "locked"
+	case a.expired():
+		return "expired"
+	case a.Change:
+		return "must_change"
 	default:
 		return ""
 	}

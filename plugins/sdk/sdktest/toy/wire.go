@@ -9,10 +9,13 @@ type Account struct {
 	Comment  string    `json:"comment"`
 	Password string    `json:"password"`
 	Locked   bool      `json:"locked"`
+	Disabled bool      `json:"disabled"` // which a login does not show
+	Change   bool      `json:"change"`   // the password, before anything else
 	Expires  time.Time `json:"expires"`
 	Changed  time.Time `json:"changed"`
 	Groups   []string  `json:"groups"`
 	Sessions int       `json:"sessions,omitempty"` // only in answers
+	Refused  int       `json:"refused,omitempty"`  // logins; likewise
 }
 
 // request and response are the lines of the machine's protocol: one JSON object each.

@@ -466,7 +466,7 @@ type Description struct {
 	Powers       []string               `protobuf:"bytes,8,rep,name=powers,proto3" json:"powers,omitempty"` // probe, provision, verify, inspect, discover, run, rights
 	NameRule     *NameRule              `protobuf:"bytes,9,opt,name=name_rule,json=nameRule,proto3" json:"name_rule,omitempty"`
 	PasswordRule *PasswordRule          `protobuf:"bytes,10,opt,name=password_rule,json=passwordRule,proto3" json:"password_rule,omitempty"`
-	Protocol     uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // version of this contract
+	Protocol     uint32                 `protobuf:"varint,11,opt,name=protocol,proto3" json:"protocol,omitempty"` // newest version of this contract the connector speaks
 	// The language of role commands: tsql, plsql, mysql, postgresql, shell, powershell, ldap-name,
 	// ldap-filter. Empty: one of the connector's own, in which placeholders are whole words.
 	Dialect string `protobuf:"bytes,12,opt,name=dialect,proto3" json:"dialect,omitempty"`
@@ -1819,7 +1819,7 @@ func (x *ApplyResult) GetChanged() bool {
 
 type VerifyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"` // management is absent; verify needs no management account
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"` // since version 2 management may be there, to find out why a login was refused
 	Credential    *Credential            `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1879,9 +1879,10 @@ func (x *VerifyRequest) GetTimeout() *durationpb.Duration {
 
 type VerifyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Verdict       string                 `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"` // ok, bad_credential, locked, must_change, unreachable, unknown
+	Verdict       string                 `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"` // ok, bad_credential, locked, must_change, unreachable, unknown; since version 2 expired, disabled
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	Identity      string                 `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"` // who the target says we are
+	Fix           string                 `protobuf:"bytes,4,opt,name=fix,proto3" json:"fix,omitempty"`           // what to do; since version 2
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1933,6 +1934,13 @@ func (x *VerifyResponse) GetMessage() string {
 func (x *VerifyResponse) GetIdentity() string {
 	if x != nil {
 		return x.Identity
+	}
+	return ""
+}
+
+func (x *VerifyResponse) GetFix() string {
+	if x != nil {
+		return x.Fix
 	}
 	return ""
 }
@@ -2852,11 +2860,12 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\n" +
 	"credential\x18\x02 \x01(\v2\x1e.reeve.connector.v1.CredentialR\n" +
 	"credential\x123\n" +
-	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"`\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"r\n" +
 	"\x0eVerifyResponse\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1a\n" +
-	"\bidentity\x18\x03 \x01(\tR\bidentity\"\x93\x01\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity\x12\x10\n" +
+	"\x03fix\x18\x04 \x01(\tR\x03fix\"\x93\x01\n" +
 	"\x0eInspectRequest\x122\n" +
 	"\x06target\x18\x01 \x01(\v2\x1a.reeve.connector.v1.TargetR\x06target\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x123\n" +
