@@ -68,12 +68,21 @@ func (l *Life) Live(ctx context.Context) error {
 
 func (l *Life) steps(ctx context.Context) error {
 	first, second, wrong := l.password(), l.password(), l.password()
-	if there, err := l.inspect(ctx, stepFree, false); err != nil || there {
+	if there, err := l.inspect(ctx, stepFree, false); err != nil || there || l.failed() {
 		return err
 	}
-	for _, step := range []func() error{
+	for _, begin := range []func() error{
 		func() error { return l.probe(ctx) },
 		func() error { return l.apply(ctx, "", sdk.Provision, first, Changed) },
+	} {
+		if err := begin(); err != nil || l.failed() { // then there is nothing to look at
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	for _, step := range []func() error{
 		func() error { return l.apply(ctx, "provision again", sdk.Provision, first, WasSo) },
 		func() error { _, err := l.inspect(ctx, StepInspect, true); return err },
 		func() error { return l.login(ctx, StepLogin, first, "ok") },
@@ -125,6 +134,11 @@ func (l *Life) password() sdk.Secret {
 	l.secrets = append(l.secrets, p)
 	l.Redactor = redact.New(append(slices.Clone(l.secrets), l.Target.Management.Password, l.Target.Management.PrivateKey)...)
 	return p
+}
+
+// failed reports whether the last step was an error.
+func (l *Life) failed() bool {
+	return len(l.Entries) > 0 && l.Entries[len(l.Entries)-1].Error != nil
 }
 
 func (l *Life) has(p sdk.Power) bool { return slices.Contains(l.Description.Powers, p) }
@@ -236,5 +250,8 @@ func (l *Life) apply(ctx context.Context, step string, action sdk.Action, passwo
 	}
 	e.Residue = r.Residue
 	e.ended(ChangedWord(r.Changed), err)
+	if step == StepRemoveAgain && err == nil {
+		e.Want = e.Got // there may have been nothing to remove
+	}
 	return l.Note(e)
 }

@@ -54,16 +54,23 @@ func (h *byHand) open(ctx context.Context, binary string, needTarget bool) (*sdk
 	if needTarget && h.targetPath == "" {
 		return nil, nil, d, t, usagef("--target is required: a file that describes the target")
 	}
+	if err := asProgram(binary); err != nil {
+		return nil, nil, d, t, err
+	}
+	var f *targetFile
+	if h.targetPath != "" {
+		var err error
+		if f, err = readTargetFile(h.targetPath); err != nil {
+			return nil, nil, d, t, err
+		}
+	}
 	log := slog.New(slog.NewTextHandler(h.err, nil))
 	c, stop, err := pluginhost.Open(ctx, binary, log)
 	if err != nil {
 		return nil, nil, d, t, asReeveError(err)
 	}
-	if d, err = c.Describe(ctx); err == nil && h.targetPath != "" {
-		var f *targetFile
-		if f, err = readTargetFile(h.targetPath); err == nil {
-			t, err = f.target(h.app, d)
-		}
+	if d, err = c.Describe(ctx); err == nil && f != nil {
+		t, err = f.target(h.app, d)
 	}
 	if err != nil {
 		stop()

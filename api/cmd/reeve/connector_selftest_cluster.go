@@ -356,6 +356,9 @@ func (l *clusterLife) changeAs(ctx context.Context, step, action, state string, 
 			}
 		}
 	}
+	if step == selftest.StepRemoveAgain && l.account.State == state {
+		e.Want = e.Got // there may have been nothing to remove
+	}
 	return j, l.j.Note(e)
 }
 
@@ -439,7 +442,7 @@ func (l *clusterLife) remove(ctx context.Context) error {
 	if ended[l.account.State] {
 		return err
 	}
-	l.sayLeft(err)
+	l.sayLeft(ctx, err)
 	return errors.Join(err, fmt.Errorf("the account %s may still be on %s", l.account.Name, l.account.Asset))
 }
 
@@ -460,7 +463,7 @@ func (l *clusterLife) stop(ctx context.Context) error {
 }
 
 // sayLeft says what is left on the target and how to remove it.
-func (l *clusterLife) sayLeft(err error) {
+func (l *clusterLife) sayLeft(ctx context.Context, err error) {
 	acc := l.account
 	l.say("%s@%s (%s) is %s and may still be on its target", acc.Name, acc.Asset, acc.Id, acc.State)
 	if err == nil && acc.LastError != nil {
@@ -474,7 +477,15 @@ func (l *clusterLife) sayLeft(err error) {
 	if acc.ExpiresAt != nil {
 		l.say("  Reeve disables it at %s", when(acc.ExpiresAt))
 	}
-	l.say("  remove it with: reeve account deprovision %s --watch", acc.Id)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	j, asked := call[client.Job](l.api.GetJob(ctx, str(acc.Job)))
+	if asked == nil && (j.State == client.JobStateQueued || j.State == client.JobStateLeased) {
+		l.say("  Reeve goes on trying; follow it with: reeve job logs -f %s", j.Id)
+		l.say("  if that fails, remove it with: reeve account deprovision %s --watch", acc.Id)
+	} else {
+		l.say("  remove it with: reeve account deprovision %s --watch", acc.Id)
+	}
 	for i, s := range l.planned("deprovision") {
 		if i == 0 {
 			l.say("  or do by hand on %s what the plan says:", acc.Asset)

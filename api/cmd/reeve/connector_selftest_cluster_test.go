@@ -200,8 +200,8 @@ func TestSelftestOnAssetsOfARealCluster(t *testing.T) {
 		if status != cmdline.Failed || !strings.Contains(seen, "DIFFERS deprovision") {
 			t.Errorf("status %d\n%s%s", status, out.String(), seen)
 		}
-		_, how, ok := strings.Cut(seen, "remove it with: reeve ")
-		if !ok || !strings.Contains(seen, "may still be on") {
+		_, how, ok := strings.Cut(seen, "follow it with: reeve ")
+		if !ok || !strings.Contains(seen, "remove it with: reeve account deprovision acct_") || !strings.Contains(seen, "may still be on") {
 			t.Fatalf("it is not said what is left:\n%s", seen)
 		}
 		if err := host.Restart(); err != nil {

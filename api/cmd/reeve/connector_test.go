@@ -234,7 +234,7 @@ func TestConnectorRunTellsRefusalsApart(t *testing.T) {
 	}{
 		"dance --target " + target:   {cmdline.Usage, "no operation"},
 		"probe":                      {cmdline.Usage, "--target is required"},
-		"probe --target " + missing:  {cmdline.Usage, "no such file"},
+		"probe --target " + missing:  {cmdline.Usage, "there is no file"},
 		"inspect --target " + target: {cmdline.Usage, "--account"},
 		"run --target " + target:     {cmdline.Usage, "--command"},
 		"plan --target " + target + " --account alice --role none":            {cmdline.Usage, "toy-admin"},

@@ -171,6 +171,9 @@ its bytes. Agents refuse every other binary.`,
 				if _, err := os.Stat(path); err != nil {
 					return usagef("%w", err)
 				}
+				if err := asProgram(path); err != nil {
+					return err
+				}
 				desc, digest, err := pluginhost.Describe(cmd.Context(), path)
 				if err != nil {
 					return err
