@@ -596,6 +596,9 @@ type Connector struct {
 	// Name Its name.
 	Name string `json:"name"`
 
+	// NamePattern The same as a regular expression of RE2, anchored.
+	NamePattern *string `json:"name_pattern,omitempty"`
+
 	// NameRule Which account names it takes, in words.
 	NameRule *string `json:"name_rule,omitempty"`
 

@@ -134,8 +134,14 @@ func Expiry() time.Time { return time.Now().UTC().Add(24 * time.Hour).Truncate(t
 // Person is whom the account is for, as its comment on the target says.
 const Person = "selftest"
 
-// Name is a name nobody has.
-func Name(prefix string) string { return prefix + strings.ToLower(rand.Text()[:4]) }
+// Name is a name nobody has, in upper case where lower case is not allowed.
+func Name(prefix string, allowed func(string) error) string {
+	name := prefix + strings.ToLower(rand.Text()[:4])
+	if upper := strings.ToUpper(name); allowed(name) != nil && allowed(upper) == nil {
+		return upper
+	}
+	return name
+}
 
 // Journal keeps the transcript. Redactor may be nil where no secret is known.
 type Journal struct {

@@ -52,7 +52,7 @@ func (e *LeftError) Unwrap() error { return e.Cause }
 func (l *Life) Live(ctx context.Context) error {
 	id := string(reeve.NewAccountID())
 	l.intent = sdk.Intent{
-		Account: Name(l.Prefix), AccountID: id, Comment: "reeve " + id + " for " + Person, // as a cluster says it
+		Account: Name(l.Prefix, l.Description.NameRule.Check), AccountID: id, Comment: "reeve " + id + " for " + Person, // as a cluster says it
 		Role: l.Role, Params: l.Params, ExpiresAt: Expiry(),
 	}
 	if err := l.Description.NameRule.Check(l.intent.Account); err != nil {

@@ -57,6 +57,9 @@ to remove it. It expires after a day. Ends with status 1 if something differs.
 			if err != nil {
 				return err
 			}
+			if f.role == "" && expected != nil {
+				f.role = expected.Header.Role
+			}
 			j, end, err := f.journal()
 			if err != nil {
 				return err
@@ -77,7 +80,7 @@ to remove it. It expires after a day. Ends with status 1 if something differs.
 	fl := cmd.Flags()
 	fl.StringVar(&f.asset, "asset", "", "asset of the cluster, instead of BINARY and --target")
 	fl.StringVar(&f.prefix, "prefix", "reevetest", "beginning of the account's name")
-	fl.StringVar(&f.role, "role", "", "role of the account (the first that needs no parameter and carries no warning)")
+	fl.StringVar(&f.role, "role", "", "role of the account (that of --compare, or the first that needs no parameter and carries no warning)")
 	fl.StringToStringVar(&f.params, "param", nil, "parameter of the role, NAME=VALUE; may be repeated")
 	fl.StringVar(&f.transcript, "transcript", "", "new file for the transcript")
 	fl.StringVar(&f.compare, "compare", "", "transcript to compare with")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -46,11 +47,22 @@ func (f *selftestFlags) throughCluster(ctx context.Context, j *selftest.Journal)
 		return err
 	}
 	j.Header = selftest.Header{Connector: connector.Name, ConnectorVersion: connector.Version, Through: selftest.Cluster,
-		Account: selftest.Name(f.prefix), Role: f.role, Params: f.params}
+		Account: selftest.Name(f.prefix, allowedBy(str(connector.NamePattern))), Role: f.role, Params: f.params}
 	if err := j.Begin(); err != nil {
 		return err
 	}
 	return errors.Join(l.steps(ctx), l.remove(context.WithoutCancel(ctx)))
+}
+
+// allowedBy tells the names a pattern of a connector allows; all if there is none.
+func allowedBy(pattern string) func(string) error {
+	return func(name string) error {
+		re, err := regexp.Compile("^(?:" + pattern + ")$")
+		if pattern != "" && err == nil && !re.MatchString(name) {
+			return errors.New("it does not match")
+		}
+		return nil
+	}
 }
 
 // pickRole takes the role that needs nothing where none was named.
