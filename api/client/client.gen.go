@@ -261,6 +261,9 @@ type Account struct {
 	Job       *string  `json:"job,omitempty"`
 	LastError *Failure `json:"last_error,omitempty"`
 
+	// Legacy Whether its asset is: it may be reached without TLS, or over a protocol that protects nothing.
+	Legacy bool `json:"legacy"`
+
 	// Name As it is on the target.
 	Name string `json:"name"`
 
@@ -756,6 +759,9 @@ type Job struct {
 
 	// Id Its id.
 	Id string `json:"id"`
+
+	// Legacy Whether its asset is: it may be reached without TLS, or over a protocol that protects nothing.
+	Legacy bool `json:"legacy"`
 
 	// Logins The logins it made with the account's own passwords, in order.
 	Logins *[]Login `json:"logins,omitempty"`

@@ -15,7 +15,7 @@ import (
 )
 
 func (s *Server) showAccount(tx *store.Tx, a *lifecycle.Account) (client.Account, error) {
-	out := client.Account{Id: string(a.ID), Name: a.Name, Prefix: optional(a.Prefix), Asset: a.AssetName, AssetId: string(a.AssetID),
+	out := client.Account{Id: string(a.ID), Name: a.Name, Prefix: optional(a.Prefix), Asset: a.AssetName, AssetId: string(a.AssetID), Legacy: names{tx}.legacy(a.AssetID),
 		Site: names{tx}.site(a.SiteID), Batch: optional(string(a.Batch)), Role: a.Role.Name, RoleVersion: int(a.Role.Version), Params: mapped(a.Params),
 		Description: optional(a.Description), Owner: optional(a.Owner), Custodian: optional(a.Custodian), UserIdentity: optional(a.UserIdentity),
 		Tags: mapped(a.Tags), State: string(a.State), Sync: string(a.Sync), PasswordMode: client.AccountPasswordMode(a.PasswordMode),

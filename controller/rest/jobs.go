@@ -57,7 +57,7 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 	out := client.Job{Id: string(j.ID), Site: n.site(j.SiteID), Connector: j.Connector, Operation: j.Operation, Class: j.Class.String(),
 		State: client.JobState(j.State), Attempt: int(j.Attempt), Owner: optional(j.Owner), CancelRequested: optional(j.CancelRequested),
 		CreatedAt: j.CreatedAt, NotBefore: instant(j.NotBefore), Deadline: instant(j.Deadline), FinishedAt: instant(j.FinishedAt),
-		Asset: optional(n.asset(j.AssetID)), Account: optional(n.account(j.AccountID)), Agent: optional(n.agent(j.Lease.Agent))}
+		Asset: optional(n.asset(j.AssetID)), Legacy: n.legacy(j.AssetID), Account: optional(n.account(j.AccountID)), Agent: optional(n.agent(j.Lease.Agent))}
 	res, err := j.DecodeResult()
 	if err != nil {
 		return out, err

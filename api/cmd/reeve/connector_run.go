@@ -194,6 +194,7 @@ func (f *runFlags) do(ctx context.Context, binary, operation string) error {
 			for _, k := range slices.Sorted(maps.Keys(fp.Attributes)) {
 				kv = append(kv, k, fp.Attributes[k])
 			}
+			kv = append(kv, "protection", legacyMark(t.Options["legacy"] == "yes"))
 			f.pairs(append(kv, "missing rights", strings.Join(fp.MissingRights, "\n"))...)
 		})
 	case "verify":
