@@ -384,7 +384,10 @@ func TestNewConnectorCompiles(t *testing.T) {
 	if described.status != 0 || !strings.Contains(described.out, "acme-admin") || strings.Contains(described.out, "toy") {
 		t.Errorf("it describes itself: %d\n%s%s", described.status, described.out, described.err)
 	}
-	for _, args := range [][]string{{"acme", "--dir", dir}, {"Acme"}, {"../x"}, {"acme", "--module", "a b"}, {"acme", "--dir", dir + "2", "--reeve", dir + "3"}} {
+	if got := invoke(t.Context(), "", "connector", "new", "other", "--dir", dir+"3"); got.status != cmdline.Usage || !strings.Contains(got.err, "--reeve") {
+		t.Errorf("a build that is no release makes a module nobody can build: status %d, %s", got.status, got.err)
+	}
+	for _, args := range [][]string{{"acme", "--dir", dir, "--reeve", root}, {"acme", "--dir", dir + "4", "--reeve", dir}, {"Acme"}, {"../x"}, {"acme", "--module", "a b"}, {"acme", "--dir", dir + "2", "--reeve", dir + "3"}} {
 		if got := invoke(t.Context(), "", append([]string{"connector", "new"}, args...)...); got.status != cmdline.Usage {
 			t.Errorf("connector new %q: status %d\n%s", args, got.status, got.err)
 		}
