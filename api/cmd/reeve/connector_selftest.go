@@ -176,15 +176,15 @@ func differs(from string, differences []selftest.Difference) error {
 }
 
 // showDifferences prints what only the expected life has (-), and what only this one (+).
-func (f *app) showDifferences(path string, expected *selftest.Transcript, differences []selftest.Difference) {
+func (a *app) showDifferences(path string, expected *selftest.Transcript, differences []selftest.Difference) {
 	if len(differences) == 0 {
-		_, _ = fmt.Fprintf(f.out, "as in %s\n", path)
+		_, _ = fmt.Fprintf(a.out, "as in %s\n", path)
 		return
 	}
-	_, _ = fmt.Fprintf(f.out, "\n- %s, of %s with connector %s %s\n+ this one\n", path, expected.Header.Began.Format(time.DateOnly),
+	_, _ = fmt.Fprintf(a.out, "\n- %s, of %s with connector %s %s\n+ this one\n", path, expected.Header.Began.Format(time.DateOnly),
 		expected.Header.Connector, expected.Header.ConnectorVersion)
 	for _, d := range differences {
-		_, _ = fmt.Fprintln(f.out, d)
+		_, _ = fmt.Fprintln(a.out, d)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -16,7 +17,7 @@ import (
 // machines are what programs are built for, as Go calls it.
 var machines = map[elf.Machine]string{
 	elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64", elf.EM_386: "386", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
-	elf.EM_PPC64: "ppc64", elf.EM_S390: "s390x", elf.EM_MIPS: "mips", elf.EM_LOONGARCH: "loong64",
+	elf.EM_PPC64: "ppc64", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64",
 }
 
 // asProgram refuses a file that cannot be run here as a connector, with the reason: what
@@ -62,7 +63,7 @@ func asProgram(path string) error {
 	if order == elf.ELFDATA2MSB {
 		machine = elf.Machine(uint16(head[18])<<8 | uint16(head[19]))
 	}
-	if is := machines[machine]; is != runtime.GOARCH && !(runtime.GOARCH == "ppc64le" && is == "ppc64") {
+	if is := machines[machine]; is != strings.TrimSuffix(runtime.GOARCH, "le") {
 		if is == "" {
 			is = machine.String()
 		}
