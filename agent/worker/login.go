@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/reeve-pam/reeve/agent/logship"
@@ -44,6 +45,9 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 	})
 	if err != nil {
 		v = sdk.Verdict{Kind: sdk.VerdictUnknown, Message: err.Error()}
+		if e, ok := errors.AsType[*sdk.Error](err); ok {
+			v.Message, v.Fix = e.Message, e.Fix
+		}
 		switch sdk.ClassOf(err) {
 		case sdk.ClassUnreachable:
 			v.Kind = sdk.VerdictUnreachable
@@ -56,8 +60,8 @@ func (r *run) login(ctx context.Context, slot string) (sdk.VerdictKind, error) {
 	}
 	r.logins = append(r.logins, &agentv1.LoginAttempt{Slot: slot, Secret: o.sealed.Secret, Version: o.sealed.Version, Verdict: string(v.Kind)})
 	r.verdict = v
-	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s",
-		r.work.GetAccountUsername(), slot, o.sealed.Version, said(v)))
+	r.log.Write(logship.Info, "login", string(v.Kind), fmt.Sprintf("login as %s with the %s secret, version %d: %s %s",
+		r.work.GetAccountUsername(), slot, o.sealed.Version, v.Kind, v.Message))
 	return v.Kind, r.w.at("after-verify")
 }
 

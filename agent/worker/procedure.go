@@ -111,7 +111,11 @@ func (r *run) verify(ctx context.Context) (*agentv1.Result, error) {
 	case last == verdictNone:
 		return notDone(reeve.ClassInvalid, "the job has no secret to log in with", ""), nil
 	case last == sdk.VerdictUnknown:
-		return notDone(reeve.ClassProtocol, "the logins showed nothing that could be understood", "see the job's log"), nil
+		fix := r.verdict.Fix
+		if fix == "" {
+			fix = "see the job's log"
+		}
+		return notDone(reeve.ClassProtocol, "the logins showed nothing that could be understood: "+said(r.verdict), fix), nil
 	default:
 		return notDone(classOfVerdict(last), "no secret of this job logs in: "+said(r.verdict), r.verdict.Fix), nil
 	}

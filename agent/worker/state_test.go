@@ -48,6 +48,20 @@ func TestWhyALoginIsRefusedIsReported(t *testing.T) {
 	}
 }
 
+// A login that could not even be tried says so, in the connector's words.
+func TestALoginThatShowsNothingSaysWhatTheConnectorSays(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.m.Put("app", toy.Account{Owner: "acct_1", Password: first})
+	b.m.Set(toy.Faults{Refuse: "login"})
+	b.start(nil)
+	res := b.do(b.job("verify", secret{"current", first, 1}))
+	want(t, res, reeve.NotDone, reeve.ClassProtocol)
+	if !strings.Contains(res.Message, "not_permitted") || res.Fix != "use a management account that may do it" {
+		t.Errorf("it says %q, to do: %q", res.Message, res.Fix)
+	}
+}
+
 func TestRotationCuresAPasswordThatMustBeChanged(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

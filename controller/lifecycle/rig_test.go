@@ -289,6 +289,7 @@ type lateChange struct {
 type login struct {
 	password, owner, uid string
 	locked               bool
+	refuses              string // the verdict for the right password, if it is not ok
 }
 
 func (m *machine) password(name string) string {
@@ -332,6 +333,8 @@ func (m *machine) verify(name, password string) string {
 		return "bad_credential"
 	case l.locked:
 		return "bad_credential" // sshd and MariaDB do not tell a locked account from a wrong password
+	case l.refuses != "":
+		return l.refuses
 	}
 	delete(m.bad, name)
 	return "ok"
@@ -549,8 +552,8 @@ func (h *hand) operate(w *agentv1.Work) {
 		if h.try("candidate") == "ok" {
 			return // a crash came between the change and the report
 		}
-		if v := h.try("current"); v == "locked" {
-			h.fail(reeve.NotDone, reeve.ClassLocked, "the old secret cannot be tried: locked")
+		if v := h.try("current"); v == "locked" || v == "expired" || v == "disabled" {
+			h.fail(reeve.NotDone, classOf(v), "the old secret cannot be tried: "+v)
 			return
 		}
 	}
@@ -582,6 +585,12 @@ func classOf(verdict string) reeve.Class {
 		return reeve.ClassAuthFailed
 	case "locked":
 		return reeve.ClassLocked
+	case "expired":
+		return reeve.ClassExpired
+	case "disabled":
+		return reeve.ClassDisabled
+	case "must_change":
+		return reeve.ClassMustChange
 	default:
 		return reeve.ClassUnreachable
 	}
@@ -635,6 +644,9 @@ func (h *hand) apply(in *connectorv1.Intent) bool {
 		case opRotate:
 			if l != nil {
 				l.password = password
+				if l.refuses == "must_change" {
+					l.refuses = ""
+				}
 			}
 		case opDisable:
 			l.locked = true

@@ -170,8 +170,14 @@ func (e *Engine) verified(tx *store.Tx, a *Account, r *report, before *inventory
 	case adopt:
 		return e.found(tx, a, r)
 	case askLater:
-		if a.LastError == nil {
-			a.LastError = vagueFailure(r)
+		switch why := vagueFailure(r); {
+		case a.LastError == nil:
+			a.LastError = why
+		case a.LastError.Fix == "":
+			a.LastError.Fix = why.Fix
+		}
+		if r.sight.vague == "must_change" && a.RotationEnabled { // better than what the connector can know
+			a.LastError.Fix = "run: reeve account rotate " + a.Name + "@" + a.AssetName
 		}
 		return e.probeLater(tx, a)
 	case tryOlder:
@@ -218,7 +224,8 @@ func vagueFailure(r *report) *inventory.Failure {
 		f.Class, f.Message = reeve.ClassDisabled, "the target says that somebody disabled the account"
 		f.Fix = "find out who and why, then enable it; Reeve tries again by itself"
 	case "must_change":
-		f.Class, f.Message, f.Fix = reeve.ClassMustChange, "the target asks for another password at the next login", "rotate the account"
+		f.Class, f.Message, f.Fix = reeve.ClassMustChange, "the target asks for another password at the next login",
+			"change it by hand on the target, or enable password change and rotate the account"
 	default:
 		f.Message, f.Fix = "the login was neither accepted nor refused", "see the job's log"
 	}

@@ -376,7 +376,7 @@ type Facts struct {
 	Exists            bool
 	Account           string
 	Identity          string // uid, SID, …
-	Locked            bool
+	Locked            bool   // somebody shut it: locked or disabled
 	HasPassword       bool
 	ExpiresAt         time.Time
 	PasswordChangedAt time.Time

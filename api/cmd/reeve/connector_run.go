@@ -330,7 +330,7 @@ func (a *app) showDescription(d sdk.Description) {
 	for _, r := range d.Roles {
 		roles = append(roles, r.Name+"  "+r.Title)
 	}
-	kv = append(kv, "powers", strings.Join(powers, ", "), "names", d.NameRule.Help,
+	kv = append(kv, "powers", strings.Join(powers, ", "), "protocol", strconv.Itoa(d.Protocol), "names", d.NameRule.Help,
 		"passwords", fmt.Sprintf("%d to %d characters", d.PasswordRule.MinLength, d.PasswordRule.MaxLength), "not allowed", d.PasswordRule.Excluded)
 	for _, o := range d.Options {
 		kv = append(kv, "option "+o.Name, o.Help)
