@@ -109,11 +109,7 @@ func parseTargetFile(raw []byte, dir string) (*targetFile, error) {
 	f := &targetFile{dir: dir}
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	dec.KnownFields(true)
-	err := dec.Decode(f)
-	if errors.Is(err, io.EOF) {
-		return nil, usagef("--target: the file is empty; see reeve connector run --help")
-	}
-	if err != nil {
+	if err := dec.Decode(f); err != nil {
 		return nil, usagef("--target: %s\n  to do: see reeve connector run --help", yamlFault(err))
 	}
 	if f.Address == "" {
@@ -131,6 +127,9 @@ var (
 // yamlFault says what is wrong with a file, in its own words and not in those of our
 // types; values are not quoted, since one may be a secret in the wrong place.
 func yamlFault(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "the file is empty"
+	}
 	faults := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
 	if e, ok := errors.AsType[*yaml.TypeError](err); ok {
 		faults = e.Errors
