@@ -68,7 +68,7 @@ func TestAWrongTargetFileIsToldInPlainWords(t *testing.T) {
 	kit := "\nkit: {hooks: {exists: [x], login: [x], create: [x], snapshot: [x]}}\n"
 	for text, says := range map[string]string{
 		"":                       "--target: the file is empty",
-		"address: a\naddres_: b": `--target: line 2: there is no field "addres_"`,
+		"address: a\ncolour: b": `--target: line 2: there is no field "colour"`,
 		"address: a\nmanagement: {username: u, password: " + secret + "}": `--target: line 2: there is no field "password"`,
 		"address: a\nport: " + secret:                                     "--target: line 2: here belongs a number",
 		"address: a\ntrust: [" + secret + "]":                             "--target: line 2: here belongs fields with values",
