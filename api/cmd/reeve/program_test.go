@@ -67,7 +67,7 @@ func TestAWrongTargetFileIsToldInPlainWords(t *testing.T) {
 	const secret = "canary-in-the-wrong-place"
 	kit := "\nkit: {hooks: {exists: [x], login: [x], create: [x], snapshot: [x]}}\n"
 	for text, says := range map[string]string{
-		"":                       "--target: the file is empty",
+		"":                      "--target: the file is empty",
 		"address: a\ncolour: b": `--target: line 2: there is no field "colour"`,
 		"address: a\nmanagement: {username: u, password: " + secret + "}": `--target: line 2: there is no field "password"`,
 		"address: a\nport: " + secret:                                     "--target: line 2: here belongs a number",
