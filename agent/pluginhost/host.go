@@ -306,7 +306,7 @@ func Describe(ctx context.Context, path string) (sdk.Description, string, error)
 		return sdk.Description{}, "", err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	p, err := start(ctx, "describe", img, dir, slog.New(slog.DiscardHandler))
+	p, err := start(ctx, nameOf(path), img, dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return sdk.Description{}, "", err
 	}

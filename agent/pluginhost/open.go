@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -21,7 +23,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*sdk.Client, func
 		img.close()
 		return nil, nil, err
 	}
-	p, err := start(ctx, "connector", img, dir, log)
+	p, err := start(ctx, nameOf(path), img, dir, log)
 	if err != nil {
 		img.close()
 		_ = os.RemoveAll(dir)
@@ -33,3 +35,6 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*sdk.Client, func
 		_ = os.RemoveAll(dir)
 	}, nil
 }
+
+// nameOf is what the file of a connector says that it is.
+func nameOf(path string) string { return strings.TrimPrefix(filepath.Base(path), filePrefix) }

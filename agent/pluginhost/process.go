@@ -3,10 +3,14 @@ package pluginhost
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os/exec"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -96,10 +100,33 @@ func start(ctx context.Context, name string, img *image, socketDir string, log *
 	}
 	if err != nil {
 		p.kill()
-		return nil, sdk.Errorf(sdk.ClassInternal, "the connector %s does not start: %v", name, err).
-			WithFix("run the connector by hand: it says what it is, or what is missing").Wrap(err)
+		return nil, p.stillborn(err)
 	}
 	return p, nil
+}
+
+// stillborn says why there was no handshake.
+func (p *engine) stillborn(err error) error {
+	why, fix := err.Error(), "run the connector by hand: it says what it is, or what is missing"
+	_, unrunnable := errors.AsType[*fs.PathError](err)
+	switch {
+	case unrunnable || p.run == nil:
+		why, fix = "the system cannot run it: "+errnoOf(err), "build it for "+runtime.GOOS+"/"+runtime.GOARCH
+	case p.run.ended != "":
+		why = "it ended at once (" + p.run.ended + ") and did not say that it is a connector"
+		fix = "if it is one, its log says why it ended; a connector is built with plugins/sdk and calls sdk.Serve"
+	case strings.Contains(why, "Unrecognized remote plugin message"):
+		why, fix = "it does not say that it is a connector", "a connector is built with plugins/sdk and calls sdk.Serve"
+	}
+	return sdk.Errorf(sdk.ClassInternal, "the connector %s does not start: %s", p.name, why).WithFix("%s", fix).Wrap(err)
+}
+
+// errnoOf is the system's own word of an error, where there is one.
+func errnoOf(err error) string {
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
+		return e.Error()
+	}
+	return err.Error()
 }
 
 func (p *engine) handshake(catch *dispenser) error {

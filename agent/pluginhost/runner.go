@@ -29,6 +29,7 @@ type runner struct {
 	outW, errW     *os.File
 	exited         chan struct{} // closed when the process is reaped
 	exitErr        error         // valid once exited is closed
+	ended          string        // likewise: how it ended, if by itself
 
 	mu      sync.Mutex
 	running bool // started, reaped or not
@@ -87,6 +88,9 @@ func (r *runner) supervise(started chan<- error) {
 	}
 	_ = unix.Kill(-pid, unix.SIGKILL) // what it left behind in its group
 	state, err := r.cmd.Process.Wait()
+	if err == nil && state.Exited() {
+		r.ended = state.String()
+	}
 	if err == nil && !state.Success() {
 		err = errors.New(state.String())
 	}

@@ -261,6 +261,9 @@ type Account struct {
 	Job       *string  `json:"job,omitempty"`
 	LastError *Failure `json:"last_error,omitempty"`
 
+	// Legacy Whether its asset is: it may be reached without TLS, or over a protocol that protects nothing.
+	Legacy bool `json:"legacy"`
+
 	// Name As it is on the target.
 	Name string `json:"name"`
 
@@ -284,6 +287,9 @@ type Account struct {
 
 	// ProvisionedAt When it was made on the target.
 	ProvisionedAt *time.Time `json:"provisioned_at,omitempty"`
+
+	// Residue What an operation that failed left behind on the target.
+	Residue *[]string `json:"residue,omitempty"`
 
 	// Role Name of the role.
 	Role string `json:"role"`
@@ -593,6 +599,9 @@ type Connector struct {
 	// Name Its name.
 	Name string `json:"name"`
 
+	// NamePattern The same as a regular expression of RE2, anchored.
+	NamePattern *string `json:"name_pattern,omitempty"`
+
 	// NameRule Which account names it takes, in words.
 	NameRule *string `json:"name_rule,omitempty"`
 
@@ -751,6 +760,12 @@ type Job struct {
 	// Id Its id.
 	Id string `json:"id"`
 
+	// Legacy Whether its asset is: it may be reached without TLS, or over a protocol that protects nothing.
+	Legacy bool `json:"legacy"`
+
+	// Logins The logins it made with the account's own passwords, in order.
+	Logins *[]Login `json:"logins,omitempty"`
+
 	// NotBefore It is not given to an agent before.
 	NotBefore *time.Time `json:"not_before,omitempty"`
 
@@ -855,6 +870,18 @@ type KeyTerm struct {
 
 	// Term Its number, from 1.
 	Term int64 `json:"term"`
+}
+
+// Login defines model for Login.
+type Login struct {
+	// Slot What the password was when the job began: candidate, current or history-N.
+	Slot string `json:"slot"`
+
+	// Verdict ok, bad_credential, locked, must_change, expired, disabled, unreachable or unknown.
+	Verdict string `json:"verdict"`
+
+	// Version Its number.
+	Version int `json:"version"`
 }
 
 // ManagementAccount defines model for ManagementAccount.
@@ -1553,6 +1580,9 @@ type ProvisionAccountsParams struct {
 
 // ActOnAccountParams defines parameters for ActOnAccount.
 type ActOnAccountParams struct {
+	// PasswordVersion Of verify alone: make one login with this password, which was replaced, instead. The job's `logins` tell whether it was refused; nothing follows from it.
+	PasswordVersion *int64 `form:"password_version,omitempty" json:"password_version,omitempty"`
+
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -4389,6 +4419,33 @@ func NewActOnAccountRequest(server string, account AccountPath, action string, p
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.PasswordVersion != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "password_version", *params.PasswordVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)

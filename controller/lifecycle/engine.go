@@ -33,14 +33,16 @@ func New(c Config) *Engine { return &Engine{c} }
 
 // The names under which the engine takes results.
 const (
-	handlerAccount = "lifecycle.account"
-	handlerAsset   = "lifecycle.asset"
-	handlerRights  = "lifecycle.rights"
+	handlerAccount    = "lifecycle.account"
+	handlerAsset      = "lifecycle.asset"
+	handlerRights     = "lifecycle.rights"
+	handlerSuperseded = "lifecycle.superseded"
 )
 
 // Handlers take the results of the jobs the engine makes.
 func (e *Engine) Handlers() jobs.Handlers {
-	return jobs.Handlers{handlerAccount: e.accountResult, handlerAsset: e.assetResult, handlerRights: e.rightsResult}
+	return jobs.Handlers{handlerAccount: e.accountResult, handlerAsset: e.assetResult, handlerRights: e.rightsResult,
+		handlerSuperseded: e.supersededResult}
 }
 
 // system is who does what the engine decides by itself.

@@ -98,7 +98,7 @@ func inBubble(t *testing.T, fn func(t *testing.T, r *rig)) {
 }
 
 func describe(name string) *connectorv1.Description {
-	return &connectorv1.Description{Name: name, Version: "1.0.0", Category: "operating_system", DefaultPort: 22,
+	return &connectorv1.Description{Name: name, Version: "1.0.0", Powers: []string{opRights}, Category: "operating_system", DefaultPort: 22,
 		NameRule: &connectorv1.NameRule{Pattern: `[a-z_][a-z0-9_-]*`, MaxBytes: 32, Help: "1 to 32 of a-z, 0-9, _ and -"},
 		Roles:    []*connectorv1.Role{{Name: name + "-standard", Version: 1}}}
 }

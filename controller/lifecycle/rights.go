@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"slices"
+
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
@@ -23,6 +25,14 @@ func (e *Engine) CheckRights(tx *store.Tx, by audit.Actor, id reeve.AssetID, rol
 	}
 	if err := e.workable(tx, asset, false); err != nil { // what is behind that refusal
 		return nil, err
+	}
+	connector, err := inventory.GetConnector(tx, asset.Connector)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(connector.Description.M.GetPowers(), opRights) {
+		return nil, reeve.Errorf(reeve.Precondition, "rights_unsupported", "connector %s %s cannot tell which rights a role needs", connector.Name, connector.Description.M.GetVersion()).
+			WithFix("see the connector's page for them, and what of them is missing with: reeve asset verify %s; a later version of the connector may know more", asset.Name)
 	}
 	r, err := inventory.CurrentRole(tx, asset.Connector, role)
 	if err != nil {

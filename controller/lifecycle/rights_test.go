@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -75,6 +76,26 @@ func TestRightsAreCheckedAlsoWhereSomeAreMissing(t *testing.T) {
 		}
 		if _, err := check("ssh-standard", nil); reeve.CodeOf(err) != "host_key_changed" {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAConnectorThatCannotTellRightsIsNotAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		asset, _ := r.asset("web1")
+		r.do(func(tx *store.Tx) error {
+			d := describe("ssh")
+			d.Powers = nil
+			_, err := inventory.RegisterConnector(tx, alice, d, strings.Repeat("b", 64))
+			return err
+		})
+		before := r.queued()
+		r.wantCode("rights_unsupported", func(tx *store.Tx) error {
+			_, err := r.CheckRights(tx, alice, asset.ID, "ssh-standard", nil)
+			return err
+		})
+		if r.queued() != before {
+			t.Error("a job was queued")
 		}
 	})
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func (s *Server) showAccount(tx *store.Tx, a *lifecycle.Account) (client.Account, error) {
-	out := client.Account{Id: string(a.ID), Name: a.Name, Prefix: optional(a.Prefix), Asset: a.AssetName, AssetId: string(a.AssetID),
+	out := client.Account{Id: string(a.ID), Name: a.Name, Prefix: optional(a.Prefix), Asset: a.AssetName, AssetId: string(a.AssetID), Legacy: names{tx}.legacy(a.AssetID),
 		Site: names{tx}.site(a.SiteID), Batch: optional(string(a.Batch)), Role: a.Role.Name, RoleVersion: int(a.Role.Version), Params: mapped(a.Params),
 		Description: optional(a.Description), Owner: optional(a.Owner), Custodian: optional(a.Custodian), UserIdentity: optional(a.UserIdentity),
 		Tags: mapped(a.Tags), State: string(a.State), Sync: string(a.Sync), PasswordMode: client.AccountPasswordMode(a.PasswordMode),
@@ -33,6 +33,9 @@ func (s *Server) showAccount(tx *store.Tx, a *lifecycle.Account) (client.Account
 		if err == nil {
 			out.PasswordVersion = optional(int(info.Current))
 		}
+	}
+	if len(a.Residue) > 0 {
+		out.Residue = &a.Residue
 	}
 	if a.Facts != nil {
 		out.Facts = showFacts(a.Facts.Facts.M)
@@ -162,7 +165,16 @@ func (s *Server) ActOnAccount(ctx context.Context, r ActOnAccountRequestObject) 
 		"verify": s.Lifecycle.Verify, "inspect": s.Lifecycle.Inspect, "rotate": s.Lifecycle.Rotate, "reconcile": s.Lifecycle.Reconcile,
 		"disable": s.Lifecycle.Disable, "enable": s.Lifecycle.Enable, "deprovision": s.Lifecycle.Deprovision,
 	}[r.Action] // the contract allows no others
-	out, err := update(ctx, s, r.Params.IdempotencyKey, nil, func(tx *store.Tx, by audit.Actor) (client.JobRef, error) {
+	if v := r.Params.PasswordVersion; v != nil {
+		if r.Action != "verify" {
+			return nil, reeve.Errorf(reeve.Invalid, "password_version_misplaced", "%s takes no version of the password", r.Action).
+				WithFix("leave password_version out").WithField("/password_version")
+		}
+		act = func(tx *store.Tx, by audit.Actor, id reeve.AccountID) (*jobs.Job, error) {
+			return s.Lifecycle.VerifySuperseded(tx, by, id, uint32(*v)) //nolint:gosec // bounded by the contract
+		}
+	}
+	out, err := update(ctx, s, r.Params.IdempotencyKey, r.Params.PasswordVersion, func(tx *store.Tx, by audit.Actor) (client.JobRef, error) {
 		a, err := lifecycle.Get(tx, r.Account)
 		if err != nil {
 			return client.JobRef{}, err

@@ -16,7 +16,7 @@ import (
 func showConnector(c *inventory.Connector) (client.Connector, error) {
 	d := c.Description.M
 	out := client.Connector{Name: c.Name, Title: d.GetTitle(), Version: d.GetVersion(), Category: d.GetCategory(), DefaultPort: int(d.GetDefaultPort()),
-		NameRule: optional(d.GetNameRule().GetHelp()), Dialect: optional(d.GetDialect()), Phases: c.Phases(), Options: []client.ConnectorOption{}, Digests: []client.ConnectorDigest{}}
+		NameRule: optional(d.GetNameRule().GetHelp()), NamePattern: optional(d.GetNameRule().GetPattern()), Dialect: optional(d.GetDialect()), Phases: c.Phases(), Options: []client.ConnectorOption{}, Digests: []client.ConnectorDigest{}}
 	for _, o := range d.GetOptions() {
 		shown := client.ConnectorOption{Name: o.GetName(), Help: o.GetHelp(), Default: optional(o.GetDefaultValue()), Required: optional(o.GetRequired())}
 		if len(o.GetAllowed()) > 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
+	agentv1 "github.com/reeve-pam/reeve/proto/reeve/agent/v1"
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
 
@@ -56,7 +57,7 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 	out := client.Job{Id: string(j.ID), Site: n.site(j.SiteID), Connector: j.Connector, Operation: j.Operation, Class: j.Class.String(),
 		State: client.JobState(j.State), Attempt: int(j.Attempt), Owner: optional(j.Owner), CancelRequested: optional(j.CancelRequested),
 		CreatedAt: j.CreatedAt, NotBefore: instant(j.NotBefore), Deadline: instant(j.Deadline), FinishedAt: instant(j.FinishedAt),
-		Asset: optional(n.asset(j.AssetID)), Account: optional(n.account(j.AccountID)), Agent: optional(n.agent(j.Lease.Agent))}
+		Asset: optional(n.asset(j.AssetID)), Legacy: n.legacy(j.AssetID), Account: optional(n.account(j.AccountID)), Agent: optional(n.agent(j.Lease.Agent))}
 	res, err := j.DecodeResult()
 	if err != nil {
 		return out, err
@@ -64,6 +65,7 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 	if res != nil {
 		out.Outcome = optional(res.GetOutcome())
 		out.Rights = showRights(res.GetRights())
+		out.Logins = showLogins(res.GetObservation())
 		if res.GetClass() != "" {
 			out.Error = &client.Failure{Class: res.GetClass(), Message: res.GetMessage(), Fix: optional(res.GetFix())}
 		}
@@ -72,6 +74,17 @@ func showJob(tx *store.Tx, j *jobs.Job) (client.Job, error) {
 		out.Error = &client.Failure{Class: string(j.State), Message: j.Failure}
 	}
 	return out, nil
+}
+
+func showLogins(o *agentv1.Observation) *[]client.Login {
+	shown := []client.Login{}
+	for _, l := range o.GetLogins() {
+		shown = append(shown, client.Login{Slot: l.GetSlot(), Version: int(l.GetVersion()), Verdict: l.GetVerdict()})
+	}
+	if len(shown) == 0 {
+		return nil
+	}
+	return &shown
 }
 
 func showRights(rights []*connectorv1.Right) *[]client.Right {

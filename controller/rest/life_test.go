@@ -249,6 +249,7 @@ func (s *story) accounts(host *testlab.Host, pass string) {
 	}
 	job := must[client.JobRef](s)(api.ActOnAccount(ctx, "alice@web1", "verify", nil))
 	s.logs(job)
+	s.superseded(account.Id)
 	must[client.Account](s)(api.GetAccount(ctx, account.Id))
 	must[client.AccountPage](s)(api.ListAccounts(ctx, nil))
 	must[client.Job](s)(api.GetJob(ctx, job.Job))
@@ -282,6 +283,31 @@ func (s *story) accounts(host *testlab.Host, pass string) {
 		}
 	}
 	nothingShown(t, c, revealed.Password)
+}
+
+// superseded: whether a password that was replaced still works is answered with the job.
+func (s *story) superseded(account string) {
+	t, c, api := s.t, s.c, s.api
+	t.Helper()
+	ask := func(action string, version int64) (client.JobRef, error) {
+		return fleet.Answer[client.JobRef](api.ActOnAccount(t.Context(), account, action, &client.ActOnAccountParams{PasswordVersion: &version}))
+	}
+	for action, code := range map[string]string{"verify": "password_version_in_use", "inspect": "password_version_misplaced"} {
+		if _, err := ask(action, 1); err == nil || !strings.Contains(err.Error(), code) {
+			t.Errorf("%s: %v", action, err)
+		}
+	}
+	c.Act(account, "rotate", "once")
+	c.AwaitSync(account)
+	ref, err := ask("verify", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.AwaitJob(ref.Job, "has ended", systemtest.Final)
+	job := must[client.Job](s)(api.GetJob(t.Context(), ref.Job))
+	if job.Logins == nil || len(*job.Logins) != 1 || (*job.Logins)[0] != (client.Login{Slot: "history-1", Version: 1, Verdict: "bad_credential"}) {
+		t.Errorf("%+v", job.Logins)
+	}
 }
 
 // refusedReveal: what is refused is on record, and so is what is shown.

@@ -28,6 +28,15 @@ func (n names) asset(id reeve.AssetID) string {
 	return string(id)
 }
 
+// legacy reports whether an asset is marked so.
+func (n names) legacy(id reeve.AssetID) bool {
+	if id == "" {
+		return false
+	}
+	a, err := inventory.GetAsset(n.tx, string(id))
+	return err == nil && a.Legacy()
+}
+
 func (n names) account(id reeve.AccountID) string {
 	if id == "" {
 		return ""

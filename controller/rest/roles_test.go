@@ -118,6 +118,14 @@ func (s *story) legacy() {
 			marked = append(marked, a.Name)
 		}
 	}
+	// Its jobs and accounts say so too.
+	password := "canary-never-used-1"
+	must[client.Asset](s)(api.SetManagementAccount(ctx, "old", nil, client.ManagementAccountRequest{Username: "sa", Password: &password}))
+	for _, j := range must[client.JobPage](s)(api.ListJobs(ctx, nil)).Items {
+		if j.Legacy != (j.Asset != nil && *j.Asset == "old") {
+			t.Errorf("job %+v is shown as legacy %t", j, j.Legacy)
+		}
+	}
 	if !slices.Equal(marked, []string{"old"}) {
 		t.Errorf("listed as legacy: %v", marked)
 	}

@@ -106,17 +106,17 @@ func explain(ctx context.Context, err error) string {
 	} else if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // `Get "https://reeve/v1/…":` says nothing to people
 	}
-	if u, ok := err.(*usageError); ok { //nolint:errorlint // only the outermost
-		if inner := errors.Unwrap(u.err); inner != nil && inner.Error() == u.err.Error() {
-			err = inner
-		}
-	}
 	for { // what was joined with nothing is itself
 		j, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only the outermost
 		if !ok || len(j.Unwrap()) != 1 {
 			break
 		}
 		err = j.Unwrap()[0]
+	}
+	if u, ok := err.(*usageError); ok { //nolint:errorlint // only the outermost
+		if inner := errors.Unwrap(u.err); inner != nil && inner.Error() == u.err.Error() {
+			err = inner
+		}
 	}
 	e, ok := err.(*reeve.Error) //nolint:errorlint // one that was wrapped has more to say than this
 	if !ok {

@@ -148,9 +148,9 @@ func (a *app) accountListCmd() *cobra.Command {
 			return a.show(items, func() {
 				var rows [][]any
 				for _, acc := range items {
-					rows = append(rows, []any{acc.Name + "@" + acc.Asset, acc.State, syncOf(acc), acc.Role, str(acc.Owner), when(acc.VerifiedAt), when(acc.ExpiresAt), acc.Id})
+					rows = append(rows, []any{acc.Name + "@" + acc.Asset, acc.State, syncOf(acc), legacyMark(acc.Legacy), acc.Role, str(acc.Owner), when(acc.VerifiedAt), when(acc.ExpiresAt), acc.Id})
 				}
-				a.table([]any{"account", "state", "sync", "role", "owner", "verified", "expires", "id"}, rows)
+				a.table([]any{"account", "state", "sync", "protection", "role", "owner", "verified", "expires", "id"}, rows)
 			})
 		},
 	}
@@ -180,7 +180,7 @@ func (a *app) accountShowCmd() *cobra.Command {
 }
 
 func (a *app) describeAccount(acc client.Account, plans bool) {
-	kv := []string{"account", acc.Name + "@" + acc.Asset, "id", acc.Id, "state", acc.State, "sync", acc.Sync,
+	kv := []string{"account", acc.Name + "@" + acc.Asset, "id", acc.Id, "state", acc.State, "sync", acc.Sync, "protection", legacyMark(acc.Legacy),
 		"role", fmt.Sprintf("%s (version %d)", acc.Role, acc.RoleVersion), "params", sortedPairs(acc.Params), "description", str(acc.Description),
 		"owner", str(acc.Owner), "custodian", str(acc.Custodian), "user identity", str(acc.UserIdentity), "tags", sortedPairs(acc.Tags),
 		"password", fmt.Sprintf("%s, version %d", acc.PasswordMode, intOf(acc.PasswordVersion)), "rotation", yes(&acc.RotationEnabled), "identity on target", str(acc.Identity),
@@ -189,6 +189,7 @@ func (a *app) describeAccount(acc client.Account, plans bool) {
 	if e := acc.LastError; e != nil {
 		kv = append(kv, "last error", e.Message+" ["+e.Class+"]", "to do", str(e.Fix))
 	}
+	kv = append(kv, "left behind", joined(acc.Residue, "\n"))
 	if f := acc.Facts; f != nil {
 		kv = append(kv, "read back", when(&f.ReadAt), "on target", yes(&f.Exists), "locked", yes(f.Locked), "password set", yes(f.HasPassword),
 			"groups", joined(f.Groups, ", "), "grants", joined(f.Grants, "\n"), "attributes", sortedPairs(f.Attributes))

@@ -63,7 +63,11 @@ func (a *app) assetAddCmd() *cobra.Command {
 		Long: `Adds an asset. With a management account, an agent of the site logs in at once and checks its rights.
 
 An SSH host key that was not imported with --host-key-file is shown at first contact and must be approved
-with "reeve asset trust". Certificates of databases are checked against --ca-file.`,
+with "reeve asset trust". Certificates are checked against --asset-ca-file.
+
+Connectors for SQL Server, Oracle, Windows and Telnet refuse to work without TLS unless the asset has
+--option legacy=yes. Then everything, new passwords included, may cross the network in the clear, and the
+asset, its accounts and its jobs are marked "⚠ legacy" wherever they are listed.`,
 		Example: `  reeve asset add web01 --site dmz --connector ssh --address 192.0.2.10 --username root --password-file - --watch
   reeve asset add web02 --site dmz --connector ssh --address 192.0.2.11 --host-key-file web02.pub --username ops --key-file ops.pem
   reeve asset add shop --site lan --connector mysql --address db.example.org --asset-ca-file db-ca.pem --username reeve --password-file pw`,
@@ -108,7 +112,12 @@ with "reeve asset trust". Certificates of databases are checked against --ca-fil
 				a.say("asset %s is there; its management account is being verified", as.Name)
 				return a.verifyAsset(cmd.Context(), c, as.Name)
 			}
-			return a.show(as, func() { a.say("asset %s is there (%s)", as.Name, as.Id) })
+			return a.show(as, func() {
+				a.say("asset %s is there (%s)", as.Name, as.Id)
+				if as.Legacy {
+					a.say("⚠ legacy: what is sent to it, new passwords included, may be read on the way")
+				}
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -173,7 +182,7 @@ func (a *app) assetListCmd() *cobra.Command {
 				var rows [][]any
 				for _, as := range items {
 					rows = append(rows, []any{as.Name, as.Site, as.Connector, fmt.Sprintf("%s:%d", as.Address, as.Port),
-						strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)), legacyMark(as), managementState(as)})
+						strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)), legacyMark(as.Legacy), managementState(as)})
 				}
 				a.table([]any{"name", "site", "connector", "address", "product", "protection", "management account"}, rows)
 			})
@@ -184,8 +193,8 @@ func (a *app) assetListCmd() *cobra.Command {
 }
 
 // legacyMark warns of an asset that may be reached without the protection others have.
-func legacyMark(as client.Asset) string {
-	if as.Legacy {
+func legacyMark(legacy bool) string {
+	if legacy {
 		return "⚠ legacy"
 	}
 	return ""
@@ -239,7 +248,7 @@ func (a *app) showAsset(as client.Asset) error {
 	return a.show(as, func() {
 		kv := []string{"asset", as.Name, "id", as.Id, "site", as.Site, "connector", as.Connector, "address", fmt.Sprintf("%s:%d", as.Address, as.Port),
 			"description", str(as.Description), "options", sortedPairs(as.Options), "product", strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)),
-			"status", as.Status, "protection", legacyMark(as), "alert", str(as.Alert), "host key to approve", str(as.PendingFingerprint), "management account", managementState(as)}
+			"status", as.Status, "protection", legacyMark(as.Legacy), "alert", str(as.Alert), "host key to approve", str(as.PendingFingerprint), "management account", managementState(as)}
 		if as.Trusted != nil {
 			kv = append(kv, "trusted", strings.Join(*as.Trusted, "\n"))
 		}

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -203,5 +205,28 @@ func TestWordsSplitsAsAShellDoes(t *testing.T) {
 	want := [][]string{{"reeve", "a", "--reason", "host was stolen"}, {"reeve", "b", "x"}, {"reeved", "c"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAWrongRoleFileIsToldInPlainWords(t *testing.T) {
+	t.Parallel()
+	context := face(t)
+	file := filepath.Join(t.TempDir(), "role.yaml")
+	for text, says := range map[string]string{
+		"":                     "--file " + file + ": the file is empty",
+		"nam: x":               `--file ` + file + `: line 1: there is no field "nam"`,
+		"name: x\nparams: y":   "--file " + file + ": line 2: here belongs",
+		"name: x\nphases: [a]": "--file " + file + ": line 2: here belongs",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := invoke(t.Context(), "", "--context", context, "role", "add", "--file", file)
+		if got.status != cmdline.Usage || !strings.HasPrefix(got.err, "reeve: "+says) || strings.Contains(got.err, "main.") {
+			t.Errorf("%q: status %d, %q; want %q", text, got.status, got.err, says)
+		}
+	}
+	if got := invoke(t.Context(), "", "--context", context, "role", "add", "--file", file+"x"); got.status != cmdline.Usage || got.err != "reeve: --file: there is no file "+file+"x\n" {
+		t.Errorf("status %d, %q", got.status, got.err)
 	}
 }

@@ -218,6 +218,8 @@ type none struct{}
 type refusal struct {
 	status int // of HTTP
 	text   string
+	// Of the problem document; empty without one.
+	code, detail, fix string
 }
 
 func (r *refusal) Error() string { return r.text }
@@ -230,7 +232,7 @@ func problem(resp *http.Response) error {
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var p client.Problem
 	if err := json.Unmarshal(raw, &p); err != nil || p.Code == "" {
-		return &refusal{resp.StatusCode, "the controller answered " + resp.Status}
+		return &refusal{status: resp.StatusCode, text: "the controller answered " + resp.Status}
 	}
 	msg := fmt.Sprintf("%s [%s]", p.Detail, p.Code)
 	if p.Fix != nil {
@@ -239,7 +241,7 @@ func problem(resp *http.Response) error {
 	if p.RequestId != nil && p.Status >= 500 {
 		msg += "\n  request: " + *p.RequestId
 	}
-	return &refusal{resp.StatusCode, msg}
+	return &refusal{resp.StatusCode, msg, p.Code, p.Detail, str(p.Fix)}
 }
 
 // newKey makes an idempotency key for one call and its repetitions.

@@ -36,7 +36,7 @@ func (a *app) connectorNewCmd() *cobra.Command {
 		Long: `Writes a Go module with a complete connector for an imaginary kind of machine, and a test that runs the
 conformance kit on it against such a machine. Replace the machine by your kind of target, piece by piece, and keep
 the kit passing.`,
-		Example: `  reeve connector new acme
+		Example: `  reeve connector new acme --reeve ~/src/reeve
   reeve connector new acme --module example.org/connector-acme --reeve ~/src/reeve`,
 		Args: exactArgs("NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -52,6 +52,9 @@ the kit passing.`,
 			}
 			if dir == "" {
 				dir = "connector-" + name
+			}
+			if sdkDir == "" && !released() {
+				return usagef("this reeve (%s) is no release that a module could be built against; give --reeve with the directory of Reeve's source", reeve.Version)
 			}
 			files, err := newModule(name, module, sdkDir)
 			if err != nil {
@@ -80,6 +83,9 @@ the kit passing.`,
 	return cmd
 }
 
+// released reports whether this program is a release, which others can build against.
+func released() bool { return strings.HasPrefix(reeve.Version, "v") }
+
 // newModule is the files of a new connector's module.
 func newModule(name, module, sdkDir string) (map[string]string, error) {
 	files := map[string]string{}
@@ -95,19 +101,19 @@ func newModule(name, module, sdkDir string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	version := reeve.Version
-	if !strings.HasPrefix(version, "v") {
-		version = "v0.0.0" // a build that is no release
-	}
-	gomod := "module " + module + "\n\ngo 1.26\n\nrequire " + modulePath + " " + version + "\n"
+	gomod := "module " + module + "\n\ngo 1.26\n\nrequire " + modulePath + " " + reeve.Version + "\n"
 	if sdkDir != "" {
 		abs, err := filepath.Abs(sdkDir)
 		if err != nil {
 			return nil, err
 		}
-		sums, err := os.ReadFile(filepath.Join(abs, "go.sum"))
+		theirs, err := os.ReadFile(filepath.Join(abs, "go.mod")) //nolint:gosec // what the user named
+		if err != nil || !strings.HasPrefix(string(theirs), "module "+modulePath+"\n") {
+			return nil, usagef("--reeve: %s is not the source of Reeve; its go.mod would begin with: module %s", sdkDir, modulePath)
+		}
+		sums, err := readNamed("--reeve", filepath.Join(abs, "go.sum"))
 		if err != nil {
-			return nil, usagef("--reeve: %w", err)
+			return nil, err
 		}
 		gomod = "module " + module + "\n\ngo 1.26\n\nrequire " + modulePath + " v0.0.0\n\nreplace " + modulePath + " => " + abs + "\n"
 		files["go.sum"] = string(sums)

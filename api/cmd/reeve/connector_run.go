@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,11 +13,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/reeve-pam/reeve/agent/pluginhost"
 	"github.com/reeve-pam/reeve/internal/reeve"
+	"github.com/reeve-pam/reeve/internal/selftest"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
 )
@@ -56,16 +54,23 @@ func (h *byHand) open(ctx context.Context, binary string, needTarget bool) (*sdk
 	if needTarget && h.targetPath == "" {
 		return nil, nil, d, t, usagef("--target is required: a file that describes the target")
 	}
+	if err := asProgram(binary); err != nil {
+		return nil, nil, d, t, err
+	}
+	var f *targetFile
+	if h.targetPath != "" {
+		var err error
+		if f, err = readTargetFile(h.targetPath); err != nil {
+			return nil, nil, d, t, err
+		}
+	}
 	log := slog.New(slog.NewTextHandler(h.err, nil))
 	c, stop, err := pluginhost.Open(ctx, binary, log)
 	if err != nil {
 		return nil, nil, d, t, asReeveError(err)
 	}
-	if d, err = c.Describe(ctx); err == nil && h.targetPath != "" {
-		var f *targetFile
-		if f, err = readTargetFile(h.targetPath); err == nil {
-			t, err = f.target(h.app, d)
-		}
+	if d, err = c.Describe(ctx); err == nil && f != nil {
+		t, err = f.target(h.app, d)
 	}
 	if err != nil {
 		stop()
@@ -89,15 +94,6 @@ func asReeveError(err error) error {
 		out = out.WithFix("%s", e.Fix)
 	}
 	return out
-}
-
-// protoJSON is a message as JSON, with the names of the contract.
-func protoJSON(m proto.Message) json.RawMessage {
-	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
-	if err != nil { // text that is not UTF-8, which the SDK lets nobody send
-		return json.RawMessage("null")
-	}
-	return raw
 }
 
 // operations are those of "connector run", and whether each needs an account and takes a
@@ -187,17 +183,18 @@ func (f *runFlags) do(ctx context.Context, binary, operation string) error {
 	defer cancel()
 	switch operation {
 	case "describe":
-		return f.show(protoJSON(sdk.DescriptionToProto(d)), func() { f.showDescription(d) })
+		return f.show(selftest.JSON(sdk.DescriptionToProto(d)), func() { f.showDescription(d) })
 	case "probe":
 		fp, err := c.Probe(ctx, t)
 		if err != nil {
 			return asReeveError(err)
 		}
-		return f.show(protoJSON(sdk.FingerprintToProto(fp)), func() {
+		return f.show(selftest.JSON(sdk.FingerprintToProto(fp)), func() {
 			kv := []string{"product", fp.Product, "version", fp.Version}
 			for _, k := range slices.Sorted(maps.Keys(fp.Attributes)) {
 				kv = append(kv, k, fp.Attributes[k])
 			}
+			kv = append(kv, "protection", legacyMark(t.Options["legacy"] == "yes"))
 			f.pairs(append(kv, "missing rights", strings.Join(fp.MissingRights, "\n"))...)
 		})
 	case "verify":
@@ -205,7 +202,7 @@ func (f *runFlags) do(ctx context.Context, binary, operation string) error {
 		if err != nil {
 			return asReeveError(err)
 		}
-		return f.show(protoJSON(&connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message, Fix: v.Fix}), func() { f.pairs("verdict", string(v.Kind), "identity", v.Identity, "message", v.Message, "fix", v.Fix) })
+		return f.show(selftest.JSON(&connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message, Fix: v.Fix}), func() { f.pairs("verdict", string(v.Kind), "identity", v.Identity, "message", v.Message, "fix", v.Fix) })
 	case "inspect":
 		facts, err := c.Inspect(ctx, t, f.account)
 		if err != nil {
@@ -276,7 +273,7 @@ func (f *runFlags) change(ctx context.Context, c *sdk.Client, d sdk.Description,
 		f.say("left behind: %s", left)
 	}
 	if f.output == "json" {
-		return f.show(protoJSON(&connectorv1.ApplyResult{Facts: sdk.FactsToProto(r.Facts), Residue: r.Residue, Changed: r.Changed}), nil)
+		return f.show(selftest.JSON(&connectorv1.ApplyResult{Facts: sdk.FactsToProto(r.Facts), Residue: r.Residue, Changed: r.Changed}), nil)
 	}
 	f.pairs("changed", strconv.FormatBool(r.Changed))
 	return f.showFacts(r.Facts)
@@ -285,7 +282,7 @@ func (f *runFlags) change(ctx context.Context, c *sdk.Client, d sdk.Description,
 func (f *runFlags) discover(ctx context.Context, c *sdk.Client, t sdk.Target) error {
 	all, raw := []sdk.Facts{}, []any{}
 	err := c.Discover(ctx, t, func(facts sdk.Facts) bool {
-		all, raw = append(all, facts), append(raw, protoJSON(sdk.FactsToProto(facts)))
+		all, raw = append(all, facts), append(raw, selftest.JSON(sdk.FactsToProto(facts)))
 		return true
 	})
 	if err != nil {
@@ -301,7 +298,7 @@ func (f *runFlags) discover(ctx context.Context, c *sdk.Client, t sdk.Target) er
 }
 
 func (a *app) showFacts(x sdk.Facts) error {
-	return a.show(protoJSON(sdk.FactsToProto(x)), func() {
+	return a.show(selftest.JSON(sdk.FactsToProto(x)), func() {
 		kv := []string{"account", x.Account, "exists", yes(&x.Exists)}
 		if x.Exists {
 			kv = append(kv, "identity", x.Identity, "locked", yes(&x.Locked), "password", yes(&x.HasPassword),

@@ -2,265 +2,236 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/reeve-pam/reeve/internal/redact"
-	"github.com/reeve-pam/reeve/internal/reeve"
-	"github.com/reeve-pam/reeve/plugins/sdk"
-	connectorv1 "github.com/reeve-pam/reeve/proto/reeve/connector/v1"
+	"github.com/reeve-pam/reeve/internal/selftest"
 )
 
+// selftestFlags are the flags of "connector selftest".
+type selftestFlags struct {
+	byHand
+	asset, prefix, role, transcript, compare string
+	params                                   map[string]string
+}
+
 func (a *app) connectorSelftestCmd() *cobra.Command {
-	s := &selftest{byHand: byHand{app: a}}
-	var transcript string
+	f := &selftestFlags{byHand: byHand{app: a}}
 	cmd := &cobra.Command{
-		Use: "selftest BINARY", Short: "Live the life of a throw-away account on a real target, and write it down",
+		Use: "selftest [BINARY]", Short: "Live the life of a throw-away account on a real target, and write it down",
 		Long: `Makes an account with a name nobody has, changes, disables, enables and removes it, logs in as it between the steps,
-and compares what the target does with what the connector promises. What was planned, done and answered is written
-to a transcript without secrets, one JSON object a line, for whoever maintains the connector: it shows how your
-target differs from those the connector was proven on. Ends with status 1 if something differs.
+and compares what the target does with what the connector promises. With --asset a cluster does it on one of its
+assets, by ordinary jobs that are in the audit trail like any other; with BINARY and --target it is done from here.
+
+What was planned, done and answered is written to a transcript without secrets, one JSON object a line, for whoever
+maintains the connector: it shows how your target differs from those the connector was proven on. --compare prints
+how it differs from another transcript, such as the one that comes with the connector.
+
+The account is removed also after a step that failed and after Ctrl-C; if it cannot be, what is left is said, and how
+to remove it. It expires after a day. Ends with status 1 if something differs.
 
 ` + targetHelp,
-		Example: `  reeve connector selftest bin/connectors/connector-ssh --target web01.yaml --transcript web01.jsonl
-  reeve connector selftest bin/connectors/connector-mysql --target shop.yaml --role mysql-db-ro --param Database=shop --transcript shop.jsonl`,
-		Args: exactArgs("BINARY"),
+		Example: `  reeve connector selftest --asset web01 --transcript web01.jsonl
+  reeve connector selftest --asset shop --role mysql-db-ro --param Database=shop --compare docs/connectors/selftest/mysql.jsonl
+  reeve connector selftest bin/connectors/connector-ssh --target web01.yaml --transcript web01.jsonl`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 1:
+				return usagef("%s takes one BINARY at most, but %d argument(s) are given; see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath())
+			case f.asset != "" && (len(args) > 0 || f.targetPath != ""):
+				return usagef("--asset is for a cluster, BINARY and --target are for work without one; give one or the other")
+			case f.asset == "" && len(args) == 0:
+				return usagef("give --asset with the name of an asset of the cluster, or BINARY and --target; see %s --help", cmd.CommandPath())
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			c, stop, d, t, err := s.open(cmd.Context(), args[0], true)
+			expected, err := readTranscript("--compare", f.compare)
 			if err != nil {
 				return err
 			}
-			defer stop()
-			if s.role, err = roleOf(d, s.roleName); err != nil {
+			if f.role == "" && expected != nil {
+				f.role = expected.Header.Role
+			}
+			j, end, err := f.journal()
+			if err != nil {
 				return err
 			}
-			f, err := os.OpenFile(filepath.Clean(transcript), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-			if err != nil {
-				return usagef("--transcript: %w", err)
+			defer func() { err = errors.Join(err, end()) }()
+			if f.asset != "" {
+				err = f.throughCluster(cmd.Context(), j)
+			} else {
+				err = f.byConnector(cmd.Context(), j, args[0])
 			}
-			defer func() { err = errors.Join(err, f.Close()) }()
-			s.client, s.description, s.target, s.file = c, d, t, f
-			s.redactor = redact.New(t.Management.Password, t.Management.PrivateKey)
-			return s.live(cmd.Context())
+			if len(j.Entries) == 0 {
+				return err
+			}
+			return f.verdict(j, expected, err)
 		},
 	}
-	s.flags(cmd)
-	cmd.Flags().StringVar(&s.prefix, "prefix", "reevetest", "beginning of the account's name")
-	cmd.Flags().StringVar(&s.roleName, "role", "", "role of the account; none if left out")
-	cmd.Flags().StringToStringVar(&s.params, "param", nil, "parameter of the role, NAME=VALUE; may be repeated")
-	cmd.Flags().StringVar(&transcript, "transcript", "", "new file for the transcript")
-	_ = cmd.MarkFlagRequired("target")
-	_ = cmd.MarkFlagRequired("transcript")
+	f.flags(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.asset, "asset", "", "asset of the cluster, instead of BINARY and --target")
+	fl.StringVar(&f.prefix, "prefix", "reevetest", "beginning of the account's name")
+	fl.StringVar(&f.role, "role", "", "role of the account (that of --compare, or the first that needs no parameter and carries no warning)")
+	fl.StringToStringVar(&f.params, "param", nil, "parameter of the role, NAME=VALUE; may be repeated")
+	fl.StringVar(&f.transcript, "transcript", "", "new file for the transcript")
+	fl.StringVar(&f.compare, "compare", "", "transcript to compare with")
 	return cmd
 }
 
-// selftest is the life of one account.
-type selftest struct {
-	byHand
-	prefix, roleName string
-	params           map[string]string
-	role             sdk.Role
-	client           *sdk.Client
-	description      sdk.Description
-	target           sdk.Target
-	file             *os.File
-
-	redactor *redact.Redactor
-	secrets  []sdk.Secret
-	intent   sdk.Intent
-	entries  []entry
-	failed   int
+// journal opens the transcript's file, which must be new, and shows the steps as they come.
+func (f *selftestFlags) journal() (*selftest.Journal, func() error, error) {
+	j := &selftest.Journal{Said: func(e selftest.Entry) {
+		if f.output == "table" {
+			f.say("%-7s %s: %s", map[bool]string{true: "ok", false: "DIFFERS"}[e.OK], e.Step, e.Got)
+			if e.Error != nil {
+				f.say("        %s", strings.ReplaceAll(e.Error.Message, "\n", "\n        "))
+				if e.Error.Fix != "" {
+					f.say("        to do: %s", e.Error.Fix)
+				}
+			}
+		}
+	}}
+	if f.transcript == "" {
+		return j, func() error { return nil }, nil
+	}
+	file, err := os.OpenFile(filepath.Clean(f.transcript), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, nil, usagef("--transcript: %s is there already; name a new file", f.transcript)
+	}
+	if err != nil {
+		return nil, nil, usagef("--transcript: %w", err)
+	}
+	j.To = file
+	return j, func() error {
+		err := file.Close()
+		if len(j.Entries) == 0 { // nothing was tried, so there is nothing to keep
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+		return err
+	}, nil
 }
 
-// entry is a line of the transcript.
-type entry struct {
-	Step   string          `json:"step"`
-	Want   string          `json:"want"`
-	Got    string          `json:"got"`
-	OK     bool            `json:"ok"`
-	Plan   *sdk.Plan       `json:"plan,omitempty"`
-	Events []string        `json:"events,omitempty"`
-	Answer json.RawMessage `json:"answer,omitempty"`
-	Error  *struct {
-		Class, Message, Fix string
-	} `json:"error,omitempty"`
-}
-
-// password makes a password within the connector's rule.
-func (s *selftest) password() sdk.Secret {
-	text := "Aa1." + rand.Text()
-	if most := s.description.PasswordRule.MaxLength; most > 0 && most < len(text) {
-		text = text[:most]
-	}
-	p := sdk.NewSecret([]byte(text))
-	s.secrets = append(s.secrets, p)
-	s.redactor = redact.New(append(slices.Clone(s.secrets), s.target.Management.Password, s.target.Management.PrivateKey)...)
-	return p
-}
-
-// note adds a line to the transcript, redacted as a whole.
-func (s *selftest) note(e entry, err error) error {
-	if x, ok := errors.AsType[*sdk.Error](err); ok {
-		e.Error = &struct{ Class, Message, Fix string }{string(x.Class), x.Message, x.Fix}
-	}
-	e.OK = e.Got == e.Want
-	if !e.OK {
-		s.failed++
-	}
-	s.entries = append(s.entries, e)
-	raw, err := json.Marshal(e)
+// byConnector lives the life with a connector, without a cluster.
+func (f *selftestFlags) byConnector(ctx context.Context, j *selftest.Journal, binary string) error {
+	c, stop, d, t, err := f.open(ctx, binary, true)
 	if err != nil {
 		return err
 	}
-	if s.output == "table" {
-		s.say("%-6s %s: %s", map[bool]string{true: "ok", false: "DIFFERS"}[e.OK], e.Step, s.redactor.Redact(e.Got))
+	defer stop()
+	if f.role == "" {
+		f.role = selftest.DefaultRole(d.Roles)
 	}
-	_, err = fmt.Fprintln(s.file, s.redactor.Redact(string(raw)))
+	role, err := roleOf(d, f.role)
+	if err != nil {
+		return err
+	}
+	life := &selftest.Life{Journal: j, Client: c, Description: d, Target: t, Role: role, Params: f.params, Prefix: f.prefix, Timeout: f.timeout}
+	err = asReeveError(life.Live(ctx))
+	if left, ok := errors.AsType[*selftest.LeftError](err); ok {
+		f.say("what is left can be removed with:\n  reeve connector run %s deprovision --target %s --account %s --account-id %s",
+			binary, f.targetPath, left.Account, left.AccountID)
+	}
 	return err
 }
 
-// live is the life. It goes on after what differs, so that the account is removed.
-func (s *selftest) live(ctx context.Context) error {
-	s.intent = sdk.Intent{
-		Account: s.prefix + strings.ToLower(rand.Text()[:4]), AccountID: string(reeve.NewAccountID()), Comment: "self-test of Reeve",
-		Role: s.role, Params: s.params, ExpiresAt: time.Now().UTC().Add(24 * time.Hour).Truncate(time.Second),
+// verdict sums a life up, and compares it with the one that was expected, if there is one.
+func (f *selftestFlags) verdict(j *selftest.Journal, expected *selftest.Transcript, failed error) error {
+	var differences []selftest.Difference
+	if expected != nil {
+		differences = selftest.Compare(expected, j.Transcript())
 	}
-	if err := s.description.NameRule.Check(s.intent.Account); err != nil {
-		return asReeveError(err)
+	shown := struct {
+		selftest.Header
+		Steps       []selftest.Entry      `json:"steps"`
+		Differ      int                   `json:"differ"`
+		Differences []selftest.Difference `json:"differences,omitempty"`
+	}{j.Header, j.Entries, j.Differ, differences}
+	err := f.show(shown, func() {
+		_, _ = fmt.Fprintf(f.out, "connector %s %s: %d steps, %d differ; account %s\n",
+			j.Header.Connector, j.Header.ConnectorVersion, len(j.Entries), j.Differ, j.Header.Account)
+		if expected != nil {
+			f.showDifferences(f.compare, expected, differences)
+		}
+	})
+	if j.Differ > 0 {
+		err = errors.Join(err, fmt.Errorf("%d steps differ from what the connector promises%s", j.Differ, map[bool]string{true: "; the transcript says how"}[f.transcript != ""]))
 	}
-	first, second, wrong := s.password(), s.password(), s.password()
-	if there, err := s.inspect(ctx, "look whether the name is free", false); err != nil || there {
-		return errors.Join(err, s.verdict())
+	if len(differences) > 0 {
+		err = errors.Join(err, differs(f.compare, differences))
 	}
-	steps := []func() error{
-		func() error { return s.probe(ctx) },
-		func() error { return s.apply(ctx, sdk.Provision, first, "changed") },
-		func() error { return s.apply(ctx, sdk.Provision, first, "was so") },
-		func() error { _, err := s.inspect(ctx, "inspect", true); return err },
-		func() error { return s.login(ctx, "login with the password", first, "ok") },
-		func() error { return s.login(ctx, "login with another password", wrong, "bad_credential") },
-		func() error { return s.apply(ctx, sdk.Rotate, second, "changed") },
-		func() error { return s.login(ctx, "login with the new password", second, "ok") },
-		func() error { return s.login(ctx, "login with the old password", first, "bad_credential") },
-		func() error { return s.apply(ctx, sdk.Disable, sdk.Secret{}, "changed") },
-		func() error { return s.login(ctx, "login to the disabled account", second, "not ok") },
-		func() error { return s.apply(ctx, sdk.Enable, sdk.Secret{}, "changed") },
-		func() error { return s.login(ctx, "login to the enabled account", second, "ok") },
-		func() error { return s.apply(ctx, sdk.Deprovision, sdk.Secret{}, "changed") },
-		func() error { return s.apply(ctx, sdk.Deprovision, sdk.Secret{}, "was so") },
-		func() error { _, err := s.inspect(ctx, "inspect after the removal", false); return err },
-		func() error { return s.login(ctx, "login after the removal", second, "not ok") },
+	return errors.Join(failed, err)
+}
+
+func differs(from string, differences []selftest.Difference) error {
+	return fmt.Errorf("it differs from %s in %d things", from, len(differences))
+}
+
+// showDifferences prints what only the expected life has (-), and what only this one (+).
+func (a *app) showDifferences(path string, expected *selftest.Transcript, differences []selftest.Difference) {
+	if len(differences) == 0 {
+		_, _ = fmt.Fprintf(a.out, "as in %s\n", path)
+		return
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
+	_, _ = fmt.Fprintf(a.out, "\n- %s, of %s with connector %s %s\n+ this one\n", path, expected.Header.Began.Format(time.DateOnly),
+		expected.Header.Connector, expected.Header.ConnectorVersion)
+	for _, d := range differences {
+		_, _ = fmt.Fprintln(a.out, d)
+	}
+}
+
+// readTranscript reads a transcript that a flag or an argument names; none for "".
+func readTranscript(what, path string) (*selftest.Transcript, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := os.Open(filepath.Clean(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("%s: there is no file %s", what, path)
+	}
+	if err != nil {
+		return nil, usagef("%s: %w", what, err)
+	}
+	defer func() { _ = file.Close() }()
+	t, err := selftest.Read(file)
+	if err != nil {
+		return nil, usagef("%s: %s is no transcript of a self-test: %w", what, path, err)
+	}
+	return t, nil
+}
+
+func (a *app) connectorCompareCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "compare EXPECTED TRANSCRIPT", Short: "Compare two transcripts of self-tests",
+		Long: `Prints in what the second life differs from the first: results, error classes, plans, what was done of them, verdicts
+and facts. Names, ids, times, addresses, versions and numbers are no difference. Ends with status 1 if there is one.`,
+		Example: "  reeve connector compare docs/connectors/selftest/mssql.jsonl theirs.jsonl", Args: exactArgs("EXPECTED", "TRANSCRIPT"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			expected, err := readTranscript("EXPECTED", args[0])
+			if err != nil {
+				return err
+			}
+			got, err := readTranscript("TRANSCRIPT", args[1])
+			if err != nil {
+				return err
+			}
+			differences := selftest.Compare(expected, got)
+			if differences == nil {
+				differences = []selftest.Difference{}
+			}
+			err = a.show(differences, func() { a.showDifferences(args[0], expected, differences) })
+			if len(differences) > 0 {
+				err = errors.Join(err, differs(args[0], differences))
+			}
 			return err
-		}
-		if ctx.Err() != nil { // it is removed all the same
-			ctx = context.WithoutCancel(ctx)
-			return errors.Join(s.apply(ctx, sdk.Deprovision, sdk.Secret{}, "changed"), context.Canceled)
-		}
+		},
 	}
-	return s.verdict()
-}
-
-func (s *selftest) verdict() error {
-	err := s.show(s.entries, func() {
-		_, _ = fmt.Fprintf(s.out, "connector %s %s: %d steps, %d differ; account %s\n",
-			s.description.Name, s.description.Version, len(s.entries), s.failed, s.intent.Account)
-	})
-	if s.failed > 0 && err == nil {
-		err = fmt.Errorf("%d steps differ from what the connector promises; the transcript says how", s.failed)
-	}
-	return err
-}
-
-func (s *selftest) has(p sdk.Power) bool { return slices.Contains(s.description.Powers, p) }
-
-// got is what an operation came to, in a word.
-func got(word string, err error) string {
-	if err != nil {
-		return "error " + string(sdk.ClassOf(err))
-	}
-	return word
-}
-
-func (s *selftest) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.timeout)
-}
-
-func (s *selftest) probe(ctx context.Context) error {
-	ctx, cancel := s.limited(ctx)
-	defer cancel()
-	fp, err := s.client.Probe(ctx, s.target)
-	word := "no right is missing"
-	if len(fp.MissingRights) > 0 {
-		word = "missing: " + strings.Join(fp.MissingRights, "; ")
-	}
-	if err == nil {
-		s.target.Fingerprint = fp
-	}
-	return s.note(entry{Step: "probe", Want: "no right is missing", Got: got(word, err), Answer: protoJSON(sdk.FingerprintToProto(fp))}, err)
-}
-
-func (s *selftest) inspect(ctx context.Context, step string, want bool) (bool, error) {
-	if !s.has(sdk.PowerInspect) {
-		return want, nil
-	}
-	ctx, cancel := s.limited(ctx)
-	defer cancel()
-	f, err := s.client.Inspect(ctx, s.target, s.intent.Account)
-	word := map[bool]string{true: "it exists", false: "it does not exist"}
-	return f.Exists, s.note(entry{Step: step, Want: word[want], Got: got(word[f.Exists], err), Answer: protoJSON(sdk.FactsToProto(f))}, err)
-}
-
-func (s *selftest) login(ctx context.Context, step string, password sdk.Secret, want string) error {
-	if !s.has(sdk.PowerVerify) {
-		return nil
-	}
-	ctx, cancel := s.limited(ctx)
-	defer cancel()
-	v, err := s.client.Verify(ctx, s.target, sdk.Credential{Username: s.intent.Account, Password: password})
-	word := string(v.Kind)
-	if want == "not ok" && v.Kind != sdk.VerdictOK {
-		word = want
-	}
-	answer := &connectorv1.VerifyResponse{Verdict: string(v.Kind), Identity: v.Identity, Message: v.Message, Fix: v.Fix}
-	return s.note(entry{Step: step, Want: want, Got: got(word, err), Answer: protoJSON(answer)}, err)
-}
-
-func (s *selftest) apply(ctx context.Context, action sdk.Action, password sdk.Secret, want string) error {
-	ctx, cancel := s.limited(ctx)
-	defer cancel()
-	in := s.intent
-	in.Action = action
-	e := entry{Step: string(action), Want: want}
-	plan, err := s.client.Plan(ctx, s.target, in)
-	if err != nil {
-		e.Got = got("", err)
-		return s.note(e, err)
-	}
-	e.Plan = &plan
-	var mu sync.Mutex
-	r, err := s.client.Apply(ctx, s.target, sdk.Change{Intent: in, Plan: plan, Password: password}, func(ev sdk.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		e.Events = append(e.Events, fmt.Sprintf("%s %s %s", ev.Step, ev.State, ev.Message))
-	})
-	word := "was so"
-	if r.Changed {
-		word = "changed"
-	}
-	e.Got = got(word, err)
-	e.Answer = protoJSON(&connectorv1.ApplyResult{Facts: sdk.FactsToProto(r.Facts), Residue: r.Residue, Changed: r.Changed})
-	return s.note(e, err)
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +17,7 @@ import (
 	"time"
 
 	"github.com/reeve-pam/reeve/internal/cmdline"
+	"github.com/reeve-pam/reeve/internal/selftest"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/toy"
@@ -235,7 +234,7 @@ func TestConnectorRunTellsRefusalsApart(t *testing.T) {
 	}{
 		"dance --target " + target:   {cmdline.Usage, "no operation"},
 		"probe":                      {cmdline.Usage, "--target is required"},
-		"probe --target " + missing:  {cmdline.Usage, "no such file"},
+		"probe --target " + missing:  {cmdline.Usage, "there is no file"},
 		"inspect --target " + target: {cmdline.Usage, "--account"},
 		"run --target " + target:     {cmdline.Usage, "--command"},
 		"plan --target " + target + " --account alice --role none":            {cmdline.Usage, "toy-admin"},
@@ -295,21 +294,19 @@ func TestConnectorVerifyRunsTheKitAsABlackBox(t *testing.T) {
 	}
 }
 
-// steps are the lines of a transcript.
-func steps(t *testing.T, path string) (all []entry) {
+// steps are the entries of a transcript.
+func steps(t *testing.T, path string) []selftest.Entry {
 	t.Helper()
-	raw, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(raw)); lines.Scan(); {
-		var e entry
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			t.Fatalf("%v: %s", err, lines.Text())
-		}
-		all = append(all, e)
+	defer f.Close()
+	all, err := selftest.Read(f)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	return all.Entries
 }
 
 func TestSelftestLivesALifeAndWritesItDownWithoutSecrets(t *testing.T) {
@@ -387,7 +384,10 @@ func TestNewConnectorCompiles(t *testing.T) {
 	if described.status != 0 || !strings.Contains(described.out, "acme-admin") || strings.Contains(described.out, "toy") {
 		t.Errorf("it describes itself: %d\n%s%s", described.status, described.out, described.err)
 	}
-	for _, args := range [][]string{{"acme", "--dir", dir}, {"Acme"}, {"../x"}, {"acme", "--module", "a b"}, {"acme", "--dir", dir + "2", "--reeve", dir + "3"}} {
+	if got := invoke(t.Context(), "", "connector", "new", "other", "--dir", dir+"3"); got.status != cmdline.Usage || !strings.Contains(got.err, "--reeve") {
+		t.Errorf("a build that is no release makes a module nobody can build: status %d, %s", got.status, got.err)
+	}
+	for _, args := range [][]string{{"acme", "--dir", dir, "--reeve", root}, {"acme", "--dir", dir + "4", "--reeve", dir}, {"Acme"}, {"../x"}, {"acme", "--module", "a b"}, {"acme", "--dir", dir + "2", "--reeve", dir + "3"}} {
 		if got := invoke(t.Context(), "", append([]string{"connector", "new"}, args...)...); got.status != cmdline.Usage {
 			t.Errorf("connector new %q: status %d\n%s", args, got.status, got.err)
 		}

@@ -120,8 +120,8 @@ func (a *app) showReport(r sdktest.Report) {
 
 // kitConfig is what the kit is told, of a target file.
 func (h *byHand) kitConfig(ctx context.Context, binary string) (sdktest.Config, error) {
-	if _, err := os.Stat(binary); err != nil {
-		return sdktest.Config{}, usagef("%w", err)
+	if err := asProgram(binary); err != nil {
+		return sdktest.Config{}, err
 	}
 	f, err := readTargetFile(h.targetPath)
 	if err != nil {

@@ -171,6 +171,9 @@ its bytes. Agents refuse every other binary.`,
 				if _, err := os.Stat(path); err != nil {
 					return usagef("%w", err)
 				}
+				if err := asProgram(path); err != nil {
+					return err
+				}
 				desc, digest, err := pluginhost.Describe(cmd.Context(), path)
 				if err != nil {
 					return err
@@ -240,7 +243,7 @@ its bytes. Agents refuse every other binary.`,
 	}
 	return group("connector", "Register connectors; write, test and try them",
 		"  reeve connector list\n  reeve connector new acme\n  reeve connector run ./connector-acme describe",
-		register, list, revoke, a.connectorNewCmd(), a.connectorRunCmd(), a.connectorVerifyCmd(), a.connectorSelftestCmd())
+		register, list, revoke, a.connectorNewCmd(), a.connectorRunCmd(), a.connectorVerifyCmd(), a.connectorSelftestCmd(), a.connectorCompareCmd())
 }
 
 // sortedPairs turns a map into "k=v, k=v", sorted.

@@ -46,9 +46,9 @@ func (a *app) jobCmd() *cobra.Command {
 					if j.Error != nil {
 						what = j.Error.Class
 					}
-					rows = append(rows, []any{j.Id, j.Operation, string(j.State), str(j.Account), str(j.Asset), j.Attempt, what, when(&j.CreatedAt)})
+					rows = append(rows, []any{j.Id, j.Operation, string(j.State), str(j.Account), str(j.Asset), legacyMark(j.Legacy), j.Attempt, what, when(&j.CreatedAt)})
 				}
-				a.table([]any{"id", "operation", "state", "account", "asset", "attempt", "error", "created"}, rows)
+				a.table([]any{"id", "operation", "state", "account", "asset", "protection", "attempt", "error", "created"}, rows)
 			})
 		},
 	}
@@ -105,7 +105,7 @@ func (a *app) jobCmd() *cobra.Command {
 
 func (a *app) describeJob(j client.Job) {
 	kv := []string{"job", j.Id, "operation", j.Operation, "state", string(j.State), "outcome", str(j.Outcome), "account", str(j.Account), "asset", str(j.Asset),
-		"site", j.Site, "connector", j.Connector, "class", j.Class, "attempt", fmt.Sprint(j.Attempt), "agent", str(j.Agent), "owner", str(j.Owner),
+		"protection", legacyMark(j.Legacy), "site", j.Site, "connector", j.Connector, "class", j.Class, "attempt", fmt.Sprint(j.Attempt), "agent", str(j.Agent), "owner", str(j.Owner),
 		"created", when(&j.CreatedAt), "not before", when(j.NotBefore), "deadline", when(j.Deadline), "finished", when(j.FinishedAt)}
 	if e := j.Error; e != nil {
 		kv = append(kv, "error", e.Message+" ["+e.Class+"]", "to do", str(e.Fix))

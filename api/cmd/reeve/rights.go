@@ -37,6 +37,9 @@ It fails if a right is missing.`,
 			if err != nil {
 				return err
 			}
+			if j.Legacy && a.output == "table" {
+				a.say("%s %s: a right that is given here is given over a network that may be read", legacyMark(true), args[0])
+			}
 			rights := []client.Right{}
 			if j.Rights != nil {
 				rights = *j.Rights

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -62,17 +61,19 @@ func (a *app) readRole(path string) (roleFile, error) {
 	var raw []byte
 	var err error
 	if path == "-" {
-		raw, err = io.ReadAll(io.LimitReader(a.in, 1<<20))
+		if raw, err = io.ReadAll(io.LimitReader(a.in, 1<<20)); err != nil {
+			err = usagef("--file: standard input cannot be read: %w", err)
+		}
 	} else {
-		raw, err = os.ReadFile(path)
+		raw, err = readNamed("--file", path)
 	}
 	if err != nil {
-		return f, usagef("--file: %w", err)
+		return f, err
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	dec.KnownFields(true)
 	if err := dec.Decode(&f); err != nil {
-		return f, usagef("--file %s: %w", path, err)
+		return f, usagef("--file %s: %s\n  to do: see reeve role add --help, or begin with: reeve role show ROLE --export", path, yamlFault(err))
 	}
 	return f, nil
 }

@@ -3,8 +3,12 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -82,11 +86,23 @@ type stateFile struct {
 }
 
 func readTargetFile(path string) (*targetFile, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readNamed("--target", path)
 	if err != nil {
-		return nil, usagef("--target: %w", err)
+		return nil, err
 	}
 	return parseTargetFile(raw, filepath.Dir(path))
+}
+
+// readNamed reads a file that a flag, or a field of a target file, names.
+func readNamed(what, path string) ([]byte, error) {
+	raw, err := os.ReadFile(filepath.Clean(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("%s: there is no file %s", what, path)
+	}
+	if err != nil {
+		return nil, usagef("%s: %s cannot be read: %w", what, path, bare(err))
+	}
+	return raw, nil
 }
 
 func parseTargetFile(raw []byte, dir string) (*targetFile, error) {
@@ -94,12 +110,41 @@ func parseTargetFile(raw []byte, dir string) (*targetFile, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	dec.KnownFields(true)
 	if err := dec.Decode(f); err != nil {
-		return nil, usagef("--target: %w; see reeve connector run --help", err)
+		return nil, usagef("--target: %s\n  to do: see reeve connector run --help", yamlFault(err))
 	}
 	if f.Address == "" {
 		return nil, usagef("--target: the file names no address")
 	}
 	return f, nil
+}
+
+var (
+	unknownField = regexp.MustCompile(`field (\S+) not found in type .*`)
+	wrongKind    = regexp.MustCompile("cannot unmarshal !!(\\S+)( `.*`)? into (.*)")
+	kinds        = map[string]string{"int": "a number", "bool": "true or false", "string": "text", "[]string": "a list", "map[string]string": "names with values"}
+)
+
+// yamlFault says what is wrong with a file, in its own words and not in those of our
+// types; values are not quoted, since one may be a secret in the wrong place.
+func yamlFault(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "the file is empty"
+	}
+	faults := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	if e, ok := errors.AsType[*yaml.TypeError](err); ok {
+		faults = e.Errors
+	}
+	for i, fault := range faults {
+		fault = unknownField.ReplaceAllString(fault, `there is no field "$1"`)
+		faults[i] = wrongKind.ReplaceAllStringFunc(fault, func(s string) string {
+			want := kinds[wrongKind.FindStringSubmatch(s)[3]]
+			if want == "" {
+				want = "fields with values"
+			}
+			return "here belongs " + want
+		})
+	}
+	return strings.Join(faults, "; ")
 }
 
 func (f *targetFile) path(p string) string {
@@ -115,6 +160,9 @@ func (f *targetFile) target(a *app, d sdk.Description) (sdk.Target, error) {
 	t.Fingerprint = sdk.Fingerprint{Product: f.Fingerprint.Product, Version: f.Fingerprint.Version}
 	if t.Port == 0 {
 		t.Port = d.DefaultPort
+	}
+	if err := checkOptions(d, f.Options); err != nil {
+		return t, err
 	}
 	var err error
 	if t.Trust, err = f.trust(f.Trust); err != nil {
@@ -135,7 +183,7 @@ func (f *targetFile) trust(from trustFile) (sdk.Trust, error) {
 	t := sdk.Trust{HostKeys: slices.Clone(from.HostKeys), ServerName: from.ServerName}
 	var problems []error
 	if from.HostKeyFile != "" {
-		raw, err := os.ReadFile(f.path(from.HostKeyFile))
+		raw, err := readNamed("host_key_file", f.path(from.HostKeyFile))
 		problems = append(problems, err)
 		for line := range strings.Lines(string(raw)) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
@@ -144,14 +192,42 @@ func (f *targetFile) trust(from trustFile) (sdk.Trust, error) {
 		}
 	}
 	if from.CAFile != "" {
-		raw, err := os.ReadFile(f.path(from.CAFile))
+		raw, err := readNamed("ca_file", f.path(from.CAFile))
 		problems = append(problems, err)
 		t.CAPEM = string(raw)
 	}
 	if err := errors.Join(problems...); err != nil {
-		return t, usagef("trust: %w", err)
+		return t, usagef("--target: %w", err)
 	}
 	return t, nil
+}
+
+// checkOptions refuses options the connector does not have, before it is asked.
+func checkOptions(d sdk.Description, options map[string]string) error {
+	var known []string
+	for _, o := range d.Options {
+		known = append(known, o.Name)
+		value, given := options[o.Name]
+		switch {
+		case given && len(o.Allowed) > 0 && !slices.Contains(o.Allowed, value):
+			return usagef("--target: option %s of connector %s takes %s", o.Name, d.Name, strings.Join(o.Allowed, ", "))
+		case o.Required && value == "" && o.Default == "":
+			return usagef("--target: connector %s needs the option %s: %s", d.Name, o.Name, o.Help)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		if !slices.Contains(known, name) {
+			return usagef("--target: connector %s has no option %q; it has %s", d.Name, name, orNone(known))
+		}
+	}
+	return nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 // roleOf finds a role of the catalogue; "" is no role.
@@ -166,5 +242,5 @@ func roleOf(d sdk.Description, name string) (sdk.Role, error) {
 		}
 		known = append(known, r.Name)
 	}
-	return sdk.Role{}, usagef("connector %s has no role %q; it has %s", d.Name, name, strings.Join(known, ", "))
+	return sdk.Role{}, usagef("connector %s has no role %q; it has %s", d.Name, name, orNone(known))
 }

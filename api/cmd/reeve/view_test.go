@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/reeve-pam/reeve/internal/systemtest"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
@@ -23,6 +25,7 @@ func TestMain(m *testing.M) {
 	time.Local = time.UTC // tables show local time
 	status := m.Run()
 	_ = os.RemoveAll(toyProgram.dir)
+	systemtest.CleanUp()
 	os.Exit(status)
 }
 
@@ -47,7 +50,7 @@ var answers = map[string]string{
 	"/v1/assets":                      `{"items":[` + web01 + `,` + web02 + `,` + web03 + `,` + web04 + `]}`,
 	"/v1/assets/web01":                web01,
 	"/v1/assets/web03":                web03,
-	"/v1/accounts": `{"items":[` + alice + `,{"id":"acct_2","name":"carol","asset":"web01","connector":"ssh","state":"removed","sync":"unproven","role":"linux-standard","role_version":1,
+	"/v1/accounts": `{"items":[` + alice + `,{"id":"acct_2","name":"carol","asset":"web01","legacy":true,"connector":"ssh","state":"removed","sync":"unproven","role":"linux-standard","role_version":1,
 		"password_mode":"generated","rotation_enabled":true}]}`,
 	"/v1/accounts/pam_alice@web01": alice,
 	"/v1/jobs":                     `{"items":[` + rotate + `]}`,
@@ -75,7 +78,7 @@ const (
 		"last_error":{"class":"auth_failed","message":"refused","fix":"set another","at":"2026-11-22T15:00:00Z"},
 		"facts":{"exists":true,"locked":false,"has_password":true,"groups":["pam_alice","sudo"],"read_at":"2026-11-22T15:00:00Z","attributes":{"shell":"/bin/bash","home":"/home/pam_alice"}},
 		"plans":[{"action":"rotate","hash":"abc","steps":[{"id":"password","title":"Set the password","command":"chpasswd","changes":true}]}]}`
-	rotate = `{"id":"job_1","site":"dmz","connector":"ssh","operation":"rotate","class":"rotation","state":"dead","account":"pam_alice@web01","asset":"web01","attempt":5,
+	rotate = `{"id":"job_1","site":"dmz","legacy":true,"connector":"ssh","operation":"rotate","class":"rotation","state":"dead","account":"pam_alice@web01","asset":"web01","attempt":5,
 		"created_at":"2026-11-22T15:00:00Z","error":{"class":"unreachable","message":"no route","fix":"look at the network","at":"2026-11-22T15:00:00Z"}}`
 )
 

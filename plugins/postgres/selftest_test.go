@@ -1,0 +1,22 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/reeve-pam/reeve/internal/selftest/recorded"
+	"github.com/reeve-pam/reeve/internal/testlab"
+)
+
+// What the connector's self-test does here is shipped, for owners of real targets to compare theirs with.
+func TestTheSelfTestIsTheRecordedOne(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "connector-postgres")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	tgt := target(testlab.Postgres(t, testlab.PostgresOptions{}))
+	tgt.Options = nil // the defaults
+	recorded.Check(t, program, tgt, "pg-db-rw", map[string]string{paramDatabase: "app", "Schema": "public", "Owner": "app_owner"})
+}
