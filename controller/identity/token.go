@@ -7,7 +7,10 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -36,6 +39,17 @@ type Token struct {
 	Created     time.Time         `cbor:"5,keyasint,omitempty"`
 	Expires     time.Time         `cbor:"6,keyasint,omitempty"` // zero: never
 	LastUsed    time.Time         `cbor:"7,keyasint,omitempty"` // to the hour; zero: never
+	Limited     bool              `cbor:"8,keyasint,omitempty"`
+	Privileges  []Privilege       `cbor:"9,keyasint,omitempty"`  // if Limited: all that it can be used for
+	Networks    []netip.Prefix    `cbor:"10,keyasint,omitempty"` // none: usable from anywhere
+}
+
+// byToken are privileges that no token carries: who holds them must have signed in.
+var byToken = []Privilege{WorkflowApprove}
+
+// allows reports whether the token carries the privilege.
+func (t *Token) allows(p Privilege) bool {
+	return !slices.Contains(byToken, p) && (!t.Limited || slices.Contains(t.Privileges, p))
 }
 
 var tokens = store.NewTable("token",
@@ -51,6 +65,9 @@ type NewToken struct {
 	Principal   reeve.PrincipalID
 	Description string    // what it is for; up to 200 bytes
 	Expires     time.Time // zero: never
+	Limited     bool      // to Privileges
+	Privileges  []Privilege
+	Networks    []netip.Prefix // none: from anywhere
 }
 
 // CreateToken makes a token for a principal. The secret is returned this once and
@@ -66,16 +83,31 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 	if !in.Expires.IsZero() && !in.Expires.After(tx.Now()) {
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Invalid, "expiry_past", "the token would have expired already").WithField("/expires_at")
 	}
+	if !p.Active() {
+		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "principal_disabled", "%s is %s", p.Name, p.Status())
+	}
+	for _, name := range in.Privileges {
+		if err := CheckPrivilege(name); err != nil {
+			return nil, reeve.Secret{}, err
+		}
+	}
 	raw := make([]byte, tokenBytes)
 	_, _ = rand.Read(raw) // never fails
 	defer clear(raw)
-	t := &Token{ID: reeve.NewTokenID(), Principal: p.ID, Hash: tokenHash(raw), Description: in.Description, Created: tx.Now(), Expires: in.Expires.UTC()}
+	t := &Token{ID: reeve.NewTokenID(), Principal: p.ID, Hash: tokenHash(raw), Description: in.Description, Created: tx.Now(), Expires: in.Expires.UTC(),
+		Limited: in.Limited, Privileges: in.Privileges, Networks: in.Networks}
 	if err := tokens.Insert(tx, t); err != nil {
 		return nil, reeve.Secret{}, err
 	}
 	details := map[string]string{"principal": string(p.ID), "name": p.Name, "description": in.Description}
 	if !t.Expires.IsZero() {
 		details["expires"] = t.Expires.Format(time.RFC3339)
+	}
+	if t.Limited {
+		details["privileges"] = fmt.Sprint(t.Privileges)
+	}
+	if len(t.Networks) > 0 {
+		details["networks"] = fmt.Sprint(t.Networks)
 	}
 	if err := audit.Record(tx, audit.Event{By: by, Action: "token.create", Object: string(t.ID), Details: details}); err != nil {
 		return nil, reeve.Secret{}, err
@@ -85,17 +117,26 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 
 // Authenticate returns the principal that a bearer token belongs to. All failures
 // have kind Unauthenticated: token_malformed for what cannot be a token (a typing
-// error), token_unknown for one that was revoked or never made, token_expired.
-func Authenticate(tx *store.Tx, secret reeve.Secret) (Principal, error) {
+// error), token_unknown for one that was revoked or never made, token_expired,
+// principal_disabled, token_elsewhere for one that is not good from the address. What the
+// principal may do with the token is part of the Caller.
+func Authenticate(tx *store.Tx, secret reeve.Secret, from netip.Addr) (Caller, error) {
 	t, err := find(tx, secret)
 	if err != nil {
-		return Principal{}, err
+		return Caller{}, err
+	}
+	if len(t.Networks) > 0 && !slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Contains(from) }) {
+		return Caller{}, reeve.Errorf(reeve.Unauthenticated, "token_elsewhere", "this token may not be used from here").
+			WithFix("use it from the networks it was made for")
 	}
 	p, err := GetPrincipal(tx, t.Principal)
 	if err != nil {
-		return Principal{}, err
+		return Caller{}, err
 	}
-	return *p, nil
+	if !p.Active() {
+		return Caller{}, reeve.Errorf(reeve.Unauthenticated, "principal_disabled", "%s is %s", p.Name, p.Status()).WithFix("ask an administrator")
+	}
+	return Caller{*p, t}, nil
 }
 
 // UseIsStale reports whether NoteUse would write anything for the token.
@@ -212,4 +253,25 @@ func decodeToken(secret reeve.Secret) ([]byte, error) {
 func malformedToken() *reeve.Error {
 	return reeve.Errorf(reeve.Unauthenticated, "token_malformed", "this is not a token: it is incomplete or mistyped").
 		WithFix("send the token exactly as it was printed, with its prefix %s", TokenPrefix)
+}
+
+// IssueToken is CreateToken for a caller: for itself, or for a service account of which it
+// holds everything (code grant_exceeds). Nobody makes a token for another person: code
+// token_for_person. A token that is limited makes none: code token_limited.
+func IssueToken(tx *store.Tx, by audit.Actor, grantor Caller, in NewToken) (*Token, reeve.Secret, error) {
+	if t := grantor.Token; t != nil && (t.Limited || len(t.Networks) > 0) {
+		return nil, reeve.Secret{}, reeve.Errorf(reeve.Denied, "token_limited", "a token that is limited makes no other tokens").
+			WithFix("use one that is not limited")
+	}
+	p, err := GetPrincipal(tx, in.Principal)
+	if err == nil && p.ID != grantor.ID && p.Kind != Service {
+		err = reeve.Errorf(reeve.Denied, "token_for_person", "nobody makes a token for another person").WithFix("let them make it themselves, or use a service account")
+	}
+	if err == nil {
+		err = MayActFor(tx, grantor, in.Principal)
+	}
+	if err != nil {
+		return nil, reeve.Secret{}, err
+	}
+	return CreateToken(tx, by, in)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ func principal(t testing.TB, st *store.Store, name string) *Principal {
 	t.Helper()
 	var p *Principal
 	update(t, st, func(tx *store.Tx) (err error) {
-		p, err = CreatePrincipal(tx, by, name, User)
+		p, err = CreatePrincipal(tx, by, name, User, Profile{})
 		return err
 	})
 	return p
@@ -50,9 +51,9 @@ func token(t testing.TB, st *store.Store, in NewToken) (*Token, reeve.Secret) {
 	return tok, secret
 }
 
-func authenticate(st *store.Store, s reeve.Secret) (p Principal, err error) {
+func authenticate(st *store.Store, s reeve.Secret) (p Caller, err error) {
 	err = st.View(context.Background(), func(tx *store.Tx) error {
-		p, err = Authenticate(tx, s)
+		p, err = Authenticate(tx, s, netip.Addr{})
 		return err
 	})
 	return p, err
@@ -65,7 +66,7 @@ func TestATokenIsItsPrincipalUntilItExpiresOrIsRevoked(t *testing.T) {
 	ada, bob := principal(t, st, "ada"), principal(t, st, "bob")
 	_, adas := token(t, st, NewToken{Principal: ada.ID, Description: "laptop", Expires: clock.Now().Add(time.Hour)})
 	bobs, bobSecret := token(t, st, NewToken{Principal: bob.ID})
-	if got, err := authenticate(st, adas); err != nil || !cmp.Equal(got, *ada) {
+	if got, err := authenticate(st, adas); err != nil || !cmp.Equal(got.Principal, *ada) {
 		t.Fatalf("%+v %v", got, err)
 	}
 	if got, err := authenticate(st, bobSecret); err != nil || got.ID != bob.ID {
@@ -115,7 +116,7 @@ func TestBadInputIsRefused(t *testing.T) {
 	st := storetest.New(t)
 	p := principal(t, st, "ada")
 	create := func(name string, kind Kind) func(*store.Tx) error {
-		return func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, name, kind); return err }
+		return func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, name, kind, Profile{}); return err }
 	}
 	tokenFor := func(in NewToken) func(*store.Tx) error {
 		return func(tx *store.Tx) error {

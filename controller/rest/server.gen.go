@@ -73,18 +73,33 @@ type ServerInterface interface {
 	// CheckRights Find out which rights the management account needs for a role, and which it lacks
 	// (POST /v1/assets/{asset}/rights)
 	CheckRights(c *gin.Context, asset AssetPath, params CheckRightsParams)
+	// LabelAsset Replace the tags of an asset
+	// (PUT /v1/assets/{asset}/tags)
+	LabelAsset(c *gin.Context, asset AssetPath, params LabelAssetParams)
 	// TrustAsset Approve the host key seen at first contact, or import keys or certificates
 	// (POST /v1/assets/{asset}/trust)
 	TrustAsset(c *gin.Context, asset AssetPath, params TrustAssetParams)
 	// VerifyAsset Log in with the management account and check its rights
 	// (POST /v1/assets/{asset}/verify)
 	VerifyAsset(c *gin.Context, asset AssetPath, params VerifyAssetParams)
+	// ListAssignments List who has which PAM role where
+	// (GET /v1/assignments)
+	ListAssignments(c *gin.Context, params ListAssignmentsParams)
+	// AddAssignment Give a PAM role to a user or a group, within a scope
+	// (POST /v1/assignments)
+	AddAssignment(c *gin.Context, params AddAssignmentParams)
+	// DeleteAssignment Take a PAM role back
+	// (DELETE /v1/assignments/{assignment})
+	DeleteAssignment(c *gin.Context, assignment string, params DeleteAssignmentParams)
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(c *gin.Context, params ListAuditParams)
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context)
+	// Can Say whether a user may do something, and why
+	// (GET /v1/can)
+	Can(c *gin.Context, params CanParams)
 	// GetCluster List the controllers and their health
 	// (GET /v1/cluster)
 	GetCluster(c *gin.Context)
@@ -124,6 +139,24 @@ type ServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(c *gin.Context, connector ConnectorPath, digest string, params RevokeConnectorDigestParams)
+	// ListGroups List groups
+	// (GET /v1/groups)
+	ListGroups(c *gin.Context, params ListGroupsParams)
+	// AddGroup Add a group
+	// (POST /v1/groups)
+	AddGroup(c *gin.Context, params AddGroupParams)
+	// RemoveGroup Remove a group, its memberships and its assignments
+	// (DELETE /v1/groups/{group})
+	RemoveGroup(c *gin.Context, group GroupPath, params RemoveGroupParams)
+	// GetGroup Show a group and a page of its members
+	// (GET /v1/groups/{group})
+	GetGroup(c *gin.Context, group GroupPath, params GetGroupParams)
+	// RemoveGroupMember Take a user out of a group
+	// (DELETE /v1/groups/{group}/members/{user})
+	RemoveGroupMember(c *gin.Context, group GroupPath, user UserPath, params RemoveGroupMemberParams)
+	// AddGroupMember Put a user into a group
+	// (PUT /v1/groups/{group}/members/{user})
+	AddGroupMember(c *gin.Context, group GroupPath, user UserPath, params AddGroupMemberParams)
 	// ListJobs List jobs, the newest first
 	// (GET /v1/jobs)
 	ListJobs(c *gin.Context, params ListJobsParams)
@@ -139,6 +172,24 @@ type ServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(c *gin.Context, job JobPath, params RetryJobParams)
+	// ListPAMRoles List PAM roles
+	// (GET /v1/pam-roles)
+	ListPAMRoles(c *gin.Context, params ListPAMRolesParams)
+	// AddPAMRole Add a PAM role
+	// (POST /v1/pam-roles)
+	AddPAMRole(c *gin.Context, params AddPAMRoleParams)
+	// DeletePAMRole Remove a PAM role that nobody has
+	// (DELETE /v1/pam-roles/{pam_role})
+	DeletePAMRole(c *gin.Context, pamRole PAMRolePath, params DeletePAMRoleParams)
+	// GetPAMRole Show a PAM role
+	// (GET /v1/pam-roles/{pam_role})
+	GetPAMRole(c *gin.Context, pamRole PAMRolePath)
+	// EditPAMRole Change a PAM role, for everybody who has it
+	// (PUT /v1/pam-roles/{pam_role})
+	EditPAMRole(c *gin.Context, pamRole PAMRolePath, params EditPAMRoleParams)
+	// ListPrivileges List the privileges there are
+	// (GET /v1/privileges)
+	ListPrivileges(c *gin.Context)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(c *gin.Context, params ListRolesParams)
@@ -202,6 +253,27 @@ type ServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(c *gin.Context, token string, params RevokeTokenParams)
+	// ListUsers List users and service accounts
+	// (GET /v1/users)
+	ListUsers(c *gin.Context, params ListUsersParams)
+	// AddUser Add a user or a service account
+	// (POST /v1/users)
+	AddUser(c *gin.Context, params AddUserParams)
+	// RemoveUser End a user for ever
+	// (DELETE /v1/users/{user})
+	RemoveUser(c *gin.Context, user UserPath, params RemoveUserParams)
+	// GetUser Show a user, its groups and its assignments
+	// (GET /v1/users/{user})
+	GetUser(c *gin.Context, user UserPath)
+	// EditUser Replace what is known of a user
+	// (PUT /v1/users/{user})
+	EditUser(c *gin.Context, user UserPath, params EditUserParams)
+	// DisableUser Take everything from a user until it is enabled again
+	// (POST /v1/users/{user}/disable)
+	DisableUser(c *gin.Context, user UserPath, params DisableUserParams)
+	// EnableUser Give a disabled user back what it may do
+	// (POST /v1/users/{user}/enable)
+	EnableUser(c *gin.Context, user UserPath, params EnableUserParams)
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(c *gin.Context)
@@ -841,6 +913,55 @@ func (siw *ServerInterfaceWrapper) CheckRights(c *gin.Context) {
 	siw.Handler.CheckRights(c, asset, params)
 }
 
+// LabelAsset operation middleware
+func (siw *ServerInterfaceWrapper) LabelAsset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params LabelAssetParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.LabelAsset(c, asset, params)
+}
+
 // TrustAsset operation middleware
 func (siw *ServerInterfaceWrapper) TrustAsset(c *gin.Context) {
 
@@ -939,6 +1060,154 @@ func (siw *ServerInterfaceWrapper) VerifyAsset(c *gin.Context) {
 	siw.Handler.VerifyAsset(c, asset, params)
 }
 
+// ListAssignments operation middleware
+func (siw *ServerInterfaceWrapper) ListAssignments(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAssignmentsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", c.Request.URL.Query(), &params.Role, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", c.Request.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", c.Request.URL.Query(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAssignments(c, params)
+}
+
+// AddAssignment operation middleware
+func (siw *ServerInterfaceWrapper) AddAssignment(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddAssignmentParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddAssignment(c, params)
+}
+
+// DeleteAssignment operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAssignment(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "assignment" -------------
+	var assignment string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "assignment", c.Param("assignment"), &assignment, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter assignment: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteAssignmentParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteAssignment(c, assignment, params)
+}
+
 // ListAudit operation middleware
 func (siw *ServerInterfaceWrapper) ListAudit(c *gin.Context) {
 
@@ -1001,6 +1270,65 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ExportAudit(c)
+}
+
+// Can operation middleware
+func (siw *ServerInterfaceWrapper) Can(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CanParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", c.Request.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Required query parameter "privilege" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "privilege", c.Request.URL.Query(), &params.Privilege, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter privilege: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "site" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "site", c.Request.URL.Query(), &params.Site, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter site: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "asset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "asset", c.Request.URL.Query(), &params.Asset, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "account" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "account", c.Request.URL.Query(), &params.Account, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter account: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.Can(c, params)
 }
 
 // GetCluster operation middleware
@@ -1314,6 +1642,290 @@ func (siw *ServerInterfaceWrapper) RevokeConnectorDigest(c *gin.Context) {
 	siw.Handler.RevokeConnectorDigest(c, connector, digest, params)
 }
 
+// ListGroups operation middleware
+func (siw *ServerInterfaceWrapper) ListGroups(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListGroupsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListGroups(c, params)
+}
+
+// AddGroup operation middleware
+func (siw *ServerInterfaceWrapper) AddGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddGroup(c, params)
+}
+
+// RemoveGroup operation middleware
+func (siw *ServerInterfaceWrapper) RemoveGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveGroup(c, group, params)
+}
+
+// GetGroup operation middleware
+func (siw *ServerInterfaceWrapper) GetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetGroupParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetGroup(c, group, params)
+}
+
+// RemoveGroupMember operation middleware
+func (siw *ServerInterfaceWrapper) RemoveGroupMember(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveGroupMemberParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveGroupMember(c, group, user, params)
+}
+
+// AddGroupMember operation middleware
+func (siw *ServerInterfaceWrapper) AddGroupMember(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddGroupMemberParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddGroupMember(c, group, user, params)
+}
+
 // ListJobs operation middleware
 func (siw *ServerInterfaceWrapper) ListJobs(c *gin.Context) {
 
@@ -1543,6 +2155,217 @@ func (siw *ServerInterfaceWrapper) RetryJob(c *gin.Context) {
 	}
 
 	siw.Handler.RetryJob(c, job, params)
+}
+
+// ListPAMRoles operation middleware
+func (siw *ServerInterfaceWrapper) ListPAMRoles(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPAMRolesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListPAMRoles(c, params)
+}
+
+// AddPAMRole operation middleware
+func (siw *ServerInterfaceWrapper) AddPAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddPAMRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddPAMRole(c, params)
+}
+
+// DeletePAMRole operation middleware
+func (siw *ServerInterfaceWrapper) DeletePAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pam_role" -------------
+	var pamRole PAMRolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pam_role", c.Param("pam_role"), &pamRole, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pam_role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePAMRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeletePAMRole(c, pamRole, params)
+}
+
+// GetPAMRole operation middleware
+func (siw *ServerInterfaceWrapper) GetPAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pam_role" -------------
+	var pamRole PAMRolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pam_role", c.Param("pam_role"), &pamRole, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pam_role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetPAMRole(c, pamRole)
+}
+
+// EditPAMRole operation middleware
+func (siw *ServerInterfaceWrapper) EditPAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pam_role" -------------
+	var pamRole PAMRolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pam_role", c.Param("pam_role"), &pamRole, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pam_role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditPAMRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditPAMRole(c, pamRole, params)
+}
+
+// ListPrivileges operation middleware
+func (siw *ServerInterfaceWrapper) ListPrivileges(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListPrivileges(c)
 }
 
 // ListRoles operation middleware
@@ -2212,6 +3035,310 @@ func (siw *ServerInterfaceWrapper) RevokeToken(c *gin.Context) {
 	siw.Handler.RevokeToken(c, token, params)
 }
 
+// ListUsers operation middleware
+func (siw *ServerInterfaceWrapper) ListUsers(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListUsersParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "removed" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "removed", c.Request.URL.Query(), &params.Removed, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter removed: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListUsers(c, params)
+}
+
+// AddUser operation middleware
+func (siw *ServerInterfaceWrapper) AddUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddUser(c, params)
+}
+
+// RemoveUser operation middleware
+func (siw *ServerInterfaceWrapper) RemoveUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveUser(c, user, params)
+}
+
+// GetUser operation middleware
+func (siw *ServerInterfaceWrapper) GetUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetUser(c, user)
+}
+
+// EditUser operation middleware
+func (siw *ServerInterfaceWrapper) EditUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditUser(c, user, params)
+}
+
+// DisableUser operation middleware
+func (siw *ServerInterfaceWrapper) DisableUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DisableUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DisableUser(c, user, params)
+}
+
+// EnableUser operation middleware
+func (siw *ServerInterfaceWrapper) EnableUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EnableUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EnableUser(c, user, params)
+}
+
 // Whoami operation middleware
 func (siw *ServerInterfaceWrapper) Whoami(c *gin.Context) {
 
@@ -2273,6 +3400,29 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/tokens", wrapper.ListTokens)
 	router.POST(options.BaseURL+"/v1/tokens", wrapper.CreateToken)
 	router.DELETE(options.BaseURL+"/v1/tokens/:token", wrapper.RevokeToken)
+	router.GET(options.BaseURL+"/v1/users", wrapper.ListUsers)
+	router.POST(options.BaseURL+"/v1/users", wrapper.AddUser)
+	router.DELETE(options.BaseURL+"/v1/users/:user", wrapper.RemoveUser)
+	router.GET(options.BaseURL+"/v1/users/:user", wrapper.GetUser)
+	router.PUT(options.BaseURL+"/v1/users/:user", wrapper.EditUser)
+	router.POST(options.BaseURL+"/v1/users/:user/disable", wrapper.DisableUser)
+	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
+	router.GET(options.BaseURL+"/v1/groups", wrapper.ListGroups)
+	router.POST(options.BaseURL+"/v1/groups", wrapper.AddGroup)
+	router.DELETE(options.BaseURL+"/v1/groups/:group", wrapper.RemoveGroup)
+	router.GET(options.BaseURL+"/v1/groups/:group", wrapper.GetGroup)
+	router.DELETE(options.BaseURL+"/v1/groups/:group/members/:user", wrapper.RemoveGroupMember)
+	router.PUT(options.BaseURL+"/v1/groups/:group/members/:user", wrapper.AddGroupMember)
+	router.GET(options.BaseURL+"/v1/privileges", wrapper.ListPrivileges)
+	router.GET(options.BaseURL+"/v1/pam-roles", wrapper.ListPAMRoles)
+	router.POST(options.BaseURL+"/v1/pam-roles", wrapper.AddPAMRole)
+	router.DELETE(options.BaseURL+"/v1/pam-roles/:pam_role", wrapper.DeletePAMRole)
+	router.GET(options.BaseURL+"/v1/pam-roles/:pam_role", wrapper.GetPAMRole)
+	router.PUT(options.BaseURL+"/v1/pam-roles/:pam_role", wrapper.EditPAMRole)
+	router.GET(options.BaseURL+"/v1/assignments", wrapper.ListAssignments)
+	router.POST(options.BaseURL+"/v1/assignments", wrapper.AddAssignment)
+	router.DELETE(options.BaseURL+"/v1/assignments/:assignment", wrapper.DeleteAssignment)
+	router.GET(options.BaseURL+"/v1/can", wrapper.Can)
 	router.GET(options.BaseURL+"/v1/sites", wrapper.ListSites)
 	router.POST(options.BaseURL+"/v1/sites", wrapper.AddSite)
 	router.DELETE(options.BaseURL+"/v1/sites/:site", wrapper.RetireSite)
@@ -2296,6 +3446,7 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/assets", wrapper.AddAsset)
 	router.DELETE(options.BaseURL+"/v1/assets/:asset", wrapper.RetireAsset)
 	router.GET(options.BaseURL+"/v1/assets/:asset", wrapper.GetAsset)
+	router.PUT(options.BaseURL+"/v1/assets/:asset/tags", wrapper.LabelAsset)
 	router.PUT(options.BaseURL+"/v1/assets/:asset/management-account", wrapper.SetManagementAccount)
 	router.POST(options.BaseURL+"/v1/assets/:asset/verify", wrapper.VerifyAsset)
 	router.POST(options.BaseURL+"/v1/assets/:asset/rights", wrapper.CheckRights)
@@ -2948,6 +4099,47 @@ func (response CheckRightsdefaultApplicationProblemPlusJSONResponse) VisitCheckR
 	return err
 }
 
+type LabelAssetRequestObject struct {
+	Asset  AssetPath `json:"asset"`
+	Params LabelAssetParams
+	Body   *LabelAssetJSONRequestBody
+}
+
+type LabelAssetResponseObject interface {
+	VisitLabelAssetResponse(w http.ResponseWriter) error
+}
+
+type LabelAsset200JSONResponse Asset
+
+func (response LabelAsset200JSONResponse) VisitLabelAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LabelAssetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LabelAssetdefaultApplicationProblemPlusJSONResponse) VisitLabelAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type TrustAssetRequestObject struct {
 	Asset  AssetPath `json:"asset"`
 	Params TrustAssetParams
@@ -3018,6 +4210,119 @@ type VerifyAssetdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response VerifyAssetdefaultApplicationProblemPlusJSONResponse) VisitVerifyAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssignmentsRequestObject struct {
+	Params ListAssignmentsParams
+}
+
+type ListAssignmentsResponseObject interface {
+	VisitListAssignmentsResponse(w http.ResponseWriter) error
+}
+
+type ListAssignments200JSONResponse AssignmentPage
+
+func (response ListAssignments200JSONResponse) VisitListAssignmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssignmentsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAssignmentsdefaultApplicationProblemPlusJSONResponse) VisitListAssignmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAssignmentRequestObject struct {
+	Params AddAssignmentParams
+	Body   *AddAssignmentJSONRequestBody
+}
+
+type AddAssignmentResponseObject interface {
+	VisitAddAssignmentResponse(w http.ResponseWriter) error
+}
+
+type AddAssignment201JSONResponse Assignment
+
+func (response AddAssignment201JSONResponse) VisitAddAssignmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAssignmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddAssignmentdefaultApplicationProblemPlusJSONResponse) VisitAddAssignmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAssignmentRequestObject struct {
+	Assignment string `json:"assignment"`
+	Params     DeleteAssignmentParams
+}
+
+type DeleteAssignmentResponseObject interface {
+	VisitDeleteAssignmentResponse(w http.ResponseWriter) error
+}
+
+type DeleteAssignment204Response struct {
+}
+
+func (response DeleteAssignment204Response) VisitDeleteAssignmentResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAssignmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteAssignmentdefaultApplicationProblemPlusJSONResponse) VisitDeleteAssignmentResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3124,6 +4429,45 @@ type ExportAuditdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ExportAuditdefaultApplicationProblemPlusJSONResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CanRequestObject struct {
+	Params CanParams
+}
+
+type CanResponseObject interface {
+	VisitCanResponse(w http.ResponseWriter) error
+}
+
+type Can200JSONResponse Decision
+
+func (response Can200JSONResponse) VisitCanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CandefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CandefaultApplicationProblemPlusJSONResponse) VisitCanResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3619,6 +4963,229 @@ func (response RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse) V
 	return err
 }
 
+type ListGroupsRequestObject struct {
+	Params ListGroupsParams
+}
+
+type ListGroupsResponseObject interface {
+	VisitListGroupsResponse(w http.ResponseWriter) error
+}
+
+type ListGroups200JSONResponse GroupPage
+
+func (response ListGroups200JSONResponse) VisitListGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListGroupsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListGroupsdefaultApplicationProblemPlusJSONResponse) VisitListGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupRequestObject struct {
+	Params AddGroupParams
+	Body   *AddGroupJSONRequestBody
+}
+
+type AddGroupResponseObject interface {
+	VisitAddGroupResponse(w http.ResponseWriter) error
+}
+
+type AddGroup201JSONResponse Group
+
+func (response AddGroup201JSONResponse) VisitAddGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddGroupdefaultApplicationProblemPlusJSONResponse) VisitAddGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupRequestObject struct {
+	Group  GroupPath `json:"group"`
+	Params RemoveGroupParams
+}
+
+type RemoveGroupResponseObject interface {
+	VisitRemoveGroupResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroup204Response struct {
+}
+
+func (response RemoveGroup204Response) VisitRemoveGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveGroupdefaultApplicationProblemPlusJSONResponse) VisitRemoveGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetGroupRequestObject struct {
+	Group  GroupPath `json:"group"`
+	Params GetGroupParams
+}
+
+type GetGroupResponseObject interface {
+	VisitGetGroupResponse(w http.ResponseWriter) error
+}
+
+type GetGroup200JSONResponse GroupMembers
+
+func (response GetGroup200JSONResponse) VisitGetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetGroupdefaultApplicationProblemPlusJSONResponse) VisitGetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupMemberRequestObject struct {
+	Group  GroupPath `json:"group"`
+	User   UserPath  `json:"user"`
+	Params RemoveGroupMemberParams
+}
+
+type RemoveGroupMemberResponseObject interface {
+	VisitRemoveGroupMemberResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroupMember204Response struct {
+}
+
+func (response RemoveGroupMember204Response) VisitRemoveGroupMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupMemberdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveGroupMemberdefaultApplicationProblemPlusJSONResponse) VisitRemoveGroupMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupMemberRequestObject struct {
+	Group  GroupPath `json:"group"`
+	User   UserPath  `json:"user"`
+	Params AddGroupMemberParams
+}
+
+type AddGroupMemberResponseObject interface {
+	VisitAddGroupMemberResponse(w http.ResponseWriter) error
+}
+
+type AddGroupMember204Response struct {
+}
+
+func (response AddGroupMember204Response) VisitAddGroupMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AddGroupMemberdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddGroupMemberdefaultApplicationProblemPlusJSONResponse) VisitAddGroupMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListJobsRequestObject struct {
 	Params ListJobsParams
 }
@@ -3835,6 +5402,237 @@ type RetryJobdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RetryJobdefaultApplicationProblemPlusJSONResponse) VisitRetryJobResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPAMRolesRequestObject struct {
+	Params ListPAMRolesParams
+}
+
+type ListPAMRolesResponseObject interface {
+	VisitListPAMRolesResponse(w http.ResponseWriter) error
+}
+
+type ListPAMRoles200JSONResponse PAMRolePage
+
+func (response ListPAMRoles200JSONResponse) VisitListPAMRolesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPAMRolesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPAMRolesdefaultApplicationProblemPlusJSONResponse) VisitListPAMRolesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddPAMRoleRequestObject struct {
+	Params AddPAMRoleParams
+	Body   *AddPAMRoleJSONRequestBody
+}
+
+type AddPAMRoleResponseObject interface {
+	VisitAddPAMRoleResponse(w http.ResponseWriter) error
+}
+
+type AddPAMRole201JSONResponse PAMRole
+
+func (response AddPAMRole201JSONResponse) VisitAddPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddPAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddPAMRoledefaultApplicationProblemPlusJSONResponse) VisitAddPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePAMRoleRequestObject struct {
+	PamRole PAMRolePath `json:"pam_role"`
+	Params  DeletePAMRoleParams
+}
+
+type DeletePAMRoleResponseObject interface {
+	VisitDeletePAMRoleResponse(w http.ResponseWriter) error
+}
+
+type DeletePAMRole204Response struct {
+}
+
+func (response DeletePAMRole204Response) VisitDeletePAMRoleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeletePAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeletePAMRoledefaultApplicationProblemPlusJSONResponse) VisitDeletePAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPAMRoleRequestObject struct {
+	PamRole PAMRolePath `json:"pam_role"`
+}
+
+type GetPAMRoleResponseObject interface {
+	VisitGetPAMRoleResponse(w http.ResponseWriter) error
+}
+
+type GetPAMRole200JSONResponse PAMRole
+
+func (response GetPAMRole200JSONResponse) VisitGetPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetPAMRoledefaultApplicationProblemPlusJSONResponse) VisitGetPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditPAMRoleRequestObject struct {
+	PamRole PAMRolePath `json:"pam_role"`
+	Params  EditPAMRoleParams
+	Body    *EditPAMRoleJSONRequestBody
+}
+
+type EditPAMRoleResponseObject interface {
+	VisitEditPAMRoleResponse(w http.ResponseWriter) error
+}
+
+type EditPAMRole200JSONResponse PAMRole
+
+func (response EditPAMRole200JSONResponse) VisitEditPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditPAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditPAMRoledefaultApplicationProblemPlusJSONResponse) VisitEditPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPrivilegesRequestObject struct {
+}
+
+type ListPrivilegesResponseObject interface {
+	VisitListPrivilegesResponse(w http.ResponseWriter) error
+}
+
+type ListPrivileges200JSONResponse PrivilegeList
+
+func (response ListPrivileges200JSONResponse) VisitListPrivilegesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPrivilegesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPrivilegesdefaultApplicationProblemPlusJSONResponse) VisitListPrivilegesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4649,6 +6447,279 @@ func (response RevokeTokendefaultApplicationProblemPlusJSONResponse) VisitRevoke
 	return err
 }
 
+type ListUsersRequestObject struct {
+	Params ListUsersParams
+}
+
+type ListUsersResponseObject interface {
+	VisitListUsersResponse(w http.ResponseWriter) error
+}
+
+type ListUsers200JSONResponse UserPage
+
+func (response ListUsers200JSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListUsersdefaultApplicationProblemPlusJSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddUserRequestObject struct {
+	Params AddUserParams
+	Body   *AddUserJSONRequestBody
+}
+
+type AddUserResponseObject interface {
+	VisitAddUserResponse(w http.ResponseWriter) error
+}
+
+type AddUser201JSONResponse User
+
+func (response AddUser201JSONResponse) VisitAddUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddUserdefaultApplicationProblemPlusJSONResponse) VisitAddUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params RemoveUserParams
+}
+
+type RemoveUserResponseObject interface {
+	VisitRemoveUserResponse(w http.ResponseWriter) error
+}
+
+type RemoveUser204Response struct {
+}
+
+func (response RemoveUser204Response) VisitRemoveUserResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveUserdefaultApplicationProblemPlusJSONResponse) VisitRemoveUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserRequestObject struct {
+	User UserPath `json:"user"`
+}
+
+type GetUserResponseObject interface {
+	VisitGetUserResponse(w http.ResponseWriter) error
+}
+
+type GetUser200JSONResponse User
+
+func (response GetUser200JSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUserdefaultApplicationProblemPlusJSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params EditUserParams
+	Body   *EditUserJSONRequestBody
+}
+
+type EditUserResponseObject interface {
+	VisitEditUserResponse(w http.ResponseWriter) error
+}
+
+type EditUser200JSONResponse User
+
+func (response EditUser200JSONResponse) VisitEditUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditUserdefaultApplicationProblemPlusJSONResponse) VisitEditUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params DisableUserParams
+}
+
+type DisableUserResponseObject interface {
+	VisitDisableUserResponse(w http.ResponseWriter) error
+}
+
+type DisableUser200JSONResponse User
+
+func (response DisableUser200JSONResponse) VisitDisableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DisableUserdefaultApplicationProblemPlusJSONResponse) VisitDisableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params EnableUserParams
+}
+
+type EnableUserResponseObject interface {
+	VisitEnableUserResponse(w http.ResponseWriter) error
+}
+
+type EnableUser200JSONResponse User
+
+func (response EnableUser200JSONResponse) VisitEnableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EnableUserdefaultApplicationProblemPlusJSONResponse) VisitEnableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type WhoamiRequestObject struct {
 }
 
@@ -4737,18 +6808,33 @@ type StrictServerInterface interface {
 	// CheckRights Find out which rights the management account needs for a role, and which it lacks
 	// (POST /v1/assets/{asset}/rights)
 	CheckRights(ctx context.Context, request CheckRightsRequestObject) (CheckRightsResponseObject, error)
+	// LabelAsset Replace the tags of an asset
+	// (PUT /v1/assets/{asset}/tags)
+	LabelAsset(ctx context.Context, request LabelAssetRequestObject) (LabelAssetResponseObject, error)
 	// TrustAsset Approve the host key seen at first contact, or import keys or certificates
 	// (POST /v1/assets/{asset}/trust)
 	TrustAsset(ctx context.Context, request TrustAssetRequestObject) (TrustAssetResponseObject, error)
 	// VerifyAsset Log in with the management account and check its rights
 	// (POST /v1/assets/{asset}/verify)
 	VerifyAsset(ctx context.Context, request VerifyAssetRequestObject) (VerifyAssetResponseObject, error)
+	// ListAssignments List who has which PAM role where
+	// (GET /v1/assignments)
+	ListAssignments(ctx context.Context, request ListAssignmentsRequestObject) (ListAssignmentsResponseObject, error)
+	// AddAssignment Give a PAM role to a user or a group, within a scope
+	// (POST /v1/assignments)
+	AddAssignment(ctx context.Context, request AddAssignmentRequestObject) (AddAssignmentResponseObject, error)
+	// DeleteAssignment Take a PAM role back
+	// (DELETE /v1/assignments/{assignment})
+	DeleteAssignment(ctx context.Context, request DeleteAssignmentRequestObject) (DeleteAssignmentResponseObject, error)
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// Can Say whether a user may do something, and why
+	// (GET /v1/can)
+	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
 	// GetCluster List the controllers and their health
 	// (GET /v1/cluster)
 	GetCluster(ctx context.Context, request GetClusterRequestObject) (GetClusterResponseObject, error)
@@ -4788,6 +6874,24 @@ type StrictServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(ctx context.Context, request RevokeConnectorDigestRequestObject) (RevokeConnectorDigestResponseObject, error)
+	// ListGroups List groups
+	// (GET /v1/groups)
+	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
+	// AddGroup Add a group
+	// (POST /v1/groups)
+	AddGroup(ctx context.Context, request AddGroupRequestObject) (AddGroupResponseObject, error)
+	// RemoveGroup Remove a group, its memberships and its assignments
+	// (DELETE /v1/groups/{group})
+	RemoveGroup(ctx context.Context, request RemoveGroupRequestObject) (RemoveGroupResponseObject, error)
+	// GetGroup Show a group and a page of its members
+	// (GET /v1/groups/{group})
+	GetGroup(ctx context.Context, request GetGroupRequestObject) (GetGroupResponseObject, error)
+	// RemoveGroupMember Take a user out of a group
+	// (DELETE /v1/groups/{group}/members/{user})
+	RemoveGroupMember(ctx context.Context, request RemoveGroupMemberRequestObject) (RemoveGroupMemberResponseObject, error)
+	// AddGroupMember Put a user into a group
+	// (PUT /v1/groups/{group}/members/{user})
+	AddGroupMember(ctx context.Context, request AddGroupMemberRequestObject) (AddGroupMemberResponseObject, error)
 	// ListJobs List jobs, the newest first
 	// (GET /v1/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -4803,6 +6907,24 @@ type StrictServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(ctx context.Context, request RetryJobRequestObject) (RetryJobResponseObject, error)
+	// ListPAMRoles List PAM roles
+	// (GET /v1/pam-roles)
+	ListPAMRoles(ctx context.Context, request ListPAMRolesRequestObject) (ListPAMRolesResponseObject, error)
+	// AddPAMRole Add a PAM role
+	// (POST /v1/pam-roles)
+	AddPAMRole(ctx context.Context, request AddPAMRoleRequestObject) (AddPAMRoleResponseObject, error)
+	// DeletePAMRole Remove a PAM role that nobody has
+	// (DELETE /v1/pam-roles/{pam_role})
+	DeletePAMRole(ctx context.Context, request DeletePAMRoleRequestObject) (DeletePAMRoleResponseObject, error)
+	// GetPAMRole Show a PAM role
+	// (GET /v1/pam-roles/{pam_role})
+	GetPAMRole(ctx context.Context, request GetPAMRoleRequestObject) (GetPAMRoleResponseObject, error)
+	// EditPAMRole Change a PAM role, for everybody who has it
+	// (PUT /v1/pam-roles/{pam_role})
+	EditPAMRole(ctx context.Context, request EditPAMRoleRequestObject) (EditPAMRoleResponseObject, error)
+	// ListPrivileges List the privileges there are
+	// (GET /v1/privileges)
+	ListPrivileges(ctx context.Context, request ListPrivilegesRequestObject) (ListPrivilegesResponseObject, error)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(ctx context.Context, request ListRolesRequestObject) (ListRolesResponseObject, error)
@@ -4866,6 +6988,27 @@ type StrictServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(ctx context.Context, request RevokeTokenRequestObject) (RevokeTokenResponseObject, error)
+	// ListUsers List users and service accounts
+	// (GET /v1/users)
+	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
+	// AddUser Add a user or a service account
+	// (POST /v1/users)
+	AddUser(ctx context.Context, request AddUserRequestObject) (AddUserResponseObject, error)
+	// RemoveUser End a user for ever
+	// (DELETE /v1/users/{user})
+	RemoveUser(ctx context.Context, request RemoveUserRequestObject) (RemoveUserResponseObject, error)
+	// GetUser Show a user, its groups and its assignments
+	// (GET /v1/users/{user})
+	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
+	// EditUser Replace what is known of a user
+	// (PUT /v1/users/{user})
+	EditUser(ctx context.Context, request EditUserRequestObject) (EditUserResponseObject, error)
+	// DisableUser Take everything from a user until it is enabled again
+	// (POST /v1/users/{user}/disable)
+	DisableUser(ctx context.Context, request DisableUserRequestObject) (DisableUserResponseObject, error)
+	// EnableUser Give a disabled user back what it may do
+	// (POST /v1/users/{user}/enable)
+	EnableUser(ctx context.Context, request EnableUserRequestObject) (EnableUserResponseObject, error)
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(ctx context.Context, request WhoamiRequestObject) (WhoamiResponseObject, error)
@@ -5493,6 +7636,51 @@ func (sh *strictHandler) CheckRights(ctx *gin.Context, asset AssetPath, params C
 	}
 }
 
+// LabelAsset operation middleware
+func (sh *strictHandler) LabelAsset(ctx *gin.Context, asset AssetPath, params LabelAssetParams) {
+	var request LabelAssetRequestObject
+
+	request.Asset = asset
+	request.Params = params
+
+	var body LabelAssetJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LabelAsset(ctx, request.(LabelAssetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LabelAsset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(LabelAssetResponseObject); ok {
+		if err := validResponse.VisitLabelAssetResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // TrustAsset operation middleware
 func (sh *strictHandler) TrustAsset(ctx *gin.Context, asset AssetPath, params TrustAssetParams) {
 	var request TrustAssetRequestObject
@@ -5565,6 +7753,103 @@ func (sh *strictHandler) VerifyAsset(ctx *gin.Context, asset AssetPath, params V
 	}
 }
 
+// ListAssignments operation middleware
+func (sh *strictHandler) ListAssignments(ctx *gin.Context, params ListAssignmentsParams) {
+	var request ListAssignmentsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAssignments(ctx, request.(ListAssignmentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAssignments")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAssignmentsResponseObject); ok {
+		if err := validResponse.VisitListAssignmentsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddAssignment operation middleware
+func (sh *strictHandler) AddAssignment(ctx *gin.Context, params AddAssignmentParams) {
+	var request AddAssignmentRequestObject
+
+	request.Params = params
+
+	var body AddAssignmentJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddAssignment(ctx, request.(AddAssignmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddAssignment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddAssignmentResponseObject); ok {
+		if err := validResponse.VisitAddAssignmentResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAssignment operation middleware
+func (sh *strictHandler) DeleteAssignment(ctx *gin.Context, assignment string, params DeleteAssignmentParams) {
+	var request DeleteAssignmentRequestObject
+
+	request.Assignment = assignment
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAssignment(ctx, request.(DeleteAssignmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAssignment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeleteAssignmentResponseObject); ok {
+		if err := validResponse.VisitDeleteAssignmentResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListAudit operation middleware
 func (sh *strictHandler) ListAudit(ctx *gin.Context, params ListAuditParams) {
 	var request ListAuditRequestObject
@@ -5608,6 +7893,32 @@ func (sh *strictHandler) ExportAudit(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ExportAuditResponseObject); ok {
 		if err := validResponse.VisitExportAuditResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// Can operation middleware
+func (sh *strictHandler) Can(ctx *gin.Context, params CanParams) {
+	var request CanRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Can(ctx, request.(CanRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Can")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CanResponseObject); ok {
+		if err := validResponse.VisitCanResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -6032,6 +8343,186 @@ func (sh *strictHandler) RevokeConnectorDigest(ctx *gin.Context, connector Conne
 	}
 }
 
+// ListGroups operation middleware
+func (sh *strictHandler) ListGroups(ctx *gin.Context, params ListGroupsParams) {
+	var request ListGroupsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListGroups(ctx, request.(ListGroupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListGroups")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListGroupsResponseObject); ok {
+		if err := validResponse.VisitListGroupsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddGroup operation middleware
+func (sh *strictHandler) AddGroup(ctx *gin.Context, params AddGroupParams) {
+	var request AddGroupRequestObject
+
+	request.Params = params
+
+	var body AddGroupJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroup(ctx, request.(AddGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddGroupResponseObject); ok {
+		if err := validResponse.VisitAddGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveGroup operation middleware
+func (sh *strictHandler) RemoveGroup(ctx *gin.Context, group GroupPath, params RemoveGroupParams) {
+	var request RemoveGroupRequestObject
+
+	request.Group = group
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroup(ctx, request.(RemoveGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveGroupResponseObject); ok {
+		if err := validResponse.VisitRemoveGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetGroup operation middleware
+func (sh *strictHandler) GetGroup(ctx *gin.Context, group GroupPath, params GetGroupParams) {
+	var request GetGroupRequestObject
+
+	request.Group = group
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetGroup(ctx, request.(GetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetGroupResponseObject); ok {
+		if err := validResponse.VisitGetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveGroupMember operation middleware
+func (sh *strictHandler) RemoveGroupMember(ctx *gin.Context, group GroupPath, user UserPath, params RemoveGroupMemberParams) {
+	var request RemoveGroupMemberRequestObject
+
+	request.Group = group
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroupMember(ctx, request.(RemoveGroupMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroupMember")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveGroupMemberResponseObject); ok {
+		if err := validResponse.VisitRemoveGroupMemberResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddGroupMember operation middleware
+func (sh *strictHandler) AddGroupMember(ctx *gin.Context, group GroupPath, user UserPath, params AddGroupMemberParams) {
+	var request AddGroupMemberRequestObject
+
+	request.Group = group
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroupMember(ctx, request.(AddGroupMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroupMember")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddGroupMemberResponseObject); ok {
+		if err := validResponse.VisitAddGroupMemberResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListJobs operation middleware
 func (sh *strictHandler) ListJobs(ctx *gin.Context, params ListJobsParams) {
 	var request ListJobsRequestObject
@@ -6158,6 +8649,198 @@ func (sh *strictHandler) RetryJob(ctx *gin.Context, job JobPath, params RetryJob
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RetryJobResponseObject); ok {
 		if err := validResponse.VisitRetryJobResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListPAMRoles operation middleware
+func (sh *strictHandler) ListPAMRoles(ctx *gin.Context, params ListPAMRolesParams) {
+	var request ListPAMRolesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPAMRoles(ctx, request.(ListPAMRolesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPAMRoles")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListPAMRolesResponseObject); ok {
+		if err := validResponse.VisitListPAMRolesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddPAMRole operation middleware
+func (sh *strictHandler) AddPAMRole(ctx *gin.Context, params AddPAMRoleParams) {
+	var request AddPAMRoleRequestObject
+
+	request.Params = params
+
+	var body AddPAMRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddPAMRole(ctx, request.(AddPAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddPAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddPAMRoleResponseObject); ok {
+		if err := validResponse.VisitAddPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeletePAMRole operation middleware
+func (sh *strictHandler) DeletePAMRole(ctx *gin.Context, pamRole PAMRolePath, params DeletePAMRoleParams) {
+	var request DeletePAMRoleRequestObject
+
+	request.PamRole = pamRole
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePAMRole(ctx, request.(DeletePAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeletePAMRoleResponseObject); ok {
+		if err := validResponse.VisitDeletePAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetPAMRole operation middleware
+func (sh *strictHandler) GetPAMRole(ctx *gin.Context, pamRole PAMRolePath) {
+	var request GetPAMRoleRequestObject
+
+	request.PamRole = pamRole
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPAMRole(ctx, request.(GetPAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetPAMRoleResponseObject); ok {
+		if err := validResponse.VisitGetPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditPAMRole operation middleware
+func (sh *strictHandler) EditPAMRole(ctx *gin.Context, pamRole PAMRolePath, params EditPAMRoleParams) {
+	var request EditPAMRoleRequestObject
+
+	request.PamRole = pamRole
+	request.Params = params
+
+	var body EditPAMRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditPAMRole(ctx, request.(EditPAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditPAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditPAMRoleResponseObject); ok {
+		if err := validResponse.VisitEditPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListPrivileges operation middleware
+func (sh *strictHandler) ListPrivileges(ctx *gin.Context) {
+	var request ListPrivilegesRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPrivileges(ctx, request.(ListPrivilegesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPrivileges")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListPrivilegesResponseObject); ok {
+		if err := validResponse.VisitListPrivilegesResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -6849,6 +9532,228 @@ func (sh *strictHandler) RevokeToken(ctx *gin.Context, token string, params Revo
 	}
 }
 
+// ListUsers operation middleware
+func (sh *strictHandler) ListUsers(ctx *gin.Context, params ListUsersParams) {
+	var request ListUsersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUsers(ctx, request.(ListUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUsers")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListUsersResponseObject); ok {
+		if err := validResponse.VisitListUsersResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddUser operation middleware
+func (sh *strictHandler) AddUser(ctx *gin.Context, params AddUserParams) {
+	var request AddUserRequestObject
+
+	request.Params = params
+
+	var body AddUserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddUser(ctx, request.(AddUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddUserResponseObject); ok {
+		if err := validResponse.VisitAddUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveUser operation middleware
+func (sh *strictHandler) RemoveUser(ctx *gin.Context, user UserPath, params RemoveUserParams) {
+	var request RemoveUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveUser(ctx, request.(RemoveUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveUserResponseObject); ok {
+		if err := validResponse.VisitRemoveUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUser operation middleware
+func (sh *strictHandler) GetUser(ctx *gin.Context, user UserPath) {
+	var request GetUserRequestObject
+
+	request.User = user
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUser(ctx, request.(GetUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetUserResponseObject); ok {
+		if err := validResponse.VisitGetUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditUser operation middleware
+func (sh *strictHandler) EditUser(ctx *gin.Context, user UserPath, params EditUserParams) {
+	var request EditUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	var body EditUserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditUser(ctx, request.(EditUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditUserResponseObject); ok {
+		if err := validResponse.VisitEditUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DisableUser operation middleware
+func (sh *strictHandler) DisableUser(ctx *gin.Context, user UserPath, params DisableUserParams) {
+	var request DisableUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DisableUser(ctx, request.(DisableUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DisableUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DisableUserResponseObject); ok {
+		if err := validResponse.VisitDisableUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EnableUser operation middleware
+func (sh *strictHandler) EnableUser(ctx *gin.Context, user UserPath, params EnableUserParams) {
+	var request EnableUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EnableUser(ctx, request.(EnableUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EnableUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EnableUserResponseObject); ok {
+		if err := validResponse.VisitEnableUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // Whoami operation middleware
 func (sh *strictHandler) Whoami(ctx *gin.Context) {
 	var request WhoamiRequestObject
@@ -6878,205 +9783,248 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L3rkhs3siD8Kvh4ZsIz51RfJEs6dnd8sUcjy2PZsqxVy+uItXW6waokCbEI0ACqKY5CG/s0+2D7JBvI",
-	"BOpCAkWym2y1d+eX1GSxAGQm8n75OMjVbK4kSGsGZx8Hc675DCxo/OtpnqtK2tfcTtyfBZhci7kVSg7O",
-	"Bk8lE0XGlGaSz+A/uDFgjwfZQLgv5+4n2cB9MzgbcHrPIBto+L0SGorBmdUVZAOTT2DG3ctn/MNLkGO3",
-	"0sPHT7KBXc7dT43VQo4Hnz5lg6djSO3lRRH2wdSIccm4eza1G/fdtnt58PCr6F7cabfdSx9k3He33Msz",
-	"JSXkVun4fl6FnbA8PJjYTP39tht68ii6n0obpdc38nYC7ErCB3vltmMnwEpuLJvzMdQb+r0CvWztiF6V",
-	"WP7xg4ex9V8UMJsrCzJf/gDLGOEumYUP1u3iK2YVe/DwK5ZPuOa5I/xz3JpxUJvCkhUKTPOJnQg5Zkrm",
-	"zZYnwAvQzZ5byx+59fuQORMy/P1V5rBhQbt3/uev/9/R/3j3b38axM73vRqmKc/h+b0aJjD8Xg1vh9uX",
-	"YiZsHLUzZSwTFmbG7UJJ6MVsiS9qr13AiFelHZw9OD3N3E7ErJrhX6cIKP9nvSshLYxB47ZeqQK2uo3u",
-	"DlityhJSl0CqAm55Id/AFJb9KNLuESHHiU3g17fD1BtVwiaGoFUJqR2oEm63gQtht8SJETa1DffVrbDx",
-	"yf3YzJU0gCLttVbDEmbuv44UnCQ4+zjg83kpcu72dzKnJ/7tvXGb/dha608aRoOzwb+cNDLzhL41J+G9",
-	"uGL3uL9MuGULkJYttJLjjHFZsIX70CpWqGOEln9PS+qiONZqDtoK2jsJiyQ+hTWNrFmBQ0Y/vhRFiib7",
-	"fz3kNk+Ss+OODkNgLLPuXDNeABMWD6rsBLSJvjTXwC0UlzxyqF8mIN0rFtzg69wLRkrP3LODgls4smIG",
-	"0bdWxqpCcBl7qWJTgLnB0xrIdeK4nZ+tvuVbDYACJPpT+DAXGkzvoUAW5pzxoQFpz5iEa+JG251vxHPS",
-	"1frI8Vt86FM2iCLcGiaK6O5FAdIKG5GalVP2KgP6PybK2Iz97//5v2IvcBImKh7eqyFz90DpKVMOCoNs",
-	"oHSjBigJx4MzWZVl5K3uiUvQmtSK/oOLstLgfkQsZE36O+QzYdwm3OKW63GCCtRCgo5TEZdmAdqwkdJM",
-	"xH+NqjTd26IQ7re8fN25z/1kN3hd6+L1JfP82v9QDd9DbmktYxZKF5czJ71idOduIeNsDtoo6djvG4Br",
-	"YPlEGfAnAOkE7K8DY7kV+SAbjEGCdjd08C56Pr/mNWgTvSivqtkQdNh8XmntmGD4XesgtSjPBvOSSxM7",
-	"AbcMeD5hPHcfkVrWQeE5G2n1D5AoSZwaspFll1y6Jf0muNZ8iVvQMBIf1vfwurJsCCOlAVd15BVHvFbX",
-	"wkFkS9a2TonbMQIU0UlpEKGX7k/TePsW4cgWrX169g4JrGllN3FyUyOe7ns+4XJM79v2uBYF9CVIPiyh",
-	"SJM5kfaML/0indVbBxgqVQLRAOoZvZI1KClr+zKWaxs9+SvVJhi5/VHdDYxsx90NCUXGHAUXVen+WxOb",
-	"QM0it+IaMlYIgzDKWAHdJzTM1DX+kGsreOlYwYiLEuLywCxlnga0o7Eaq4Ko+Nop8cjmzRmrpFsdZMaE",
-	"vHTvypiq7KUa+T8qqd2ldnt1f+SgLRfInozVXBaJXVk+vg1jdWg1qJxc87ICZK9LVWmmFjLKXp3Yu0yL",
-	"RifePGMl0TIiE3ttG9egxUj03RPOSjUWki2EnbiX4VVxwNz+pnxqq8u/OgXAi8Ks9jbUumBWK9he3W/z",
-	"hUCHngpWpUzkRnZUuncRQNYOpTGsq7c1014R2JZMyys0GYPvYLY1mw/qdITTS/gQQQT5LwIPdc+gJRsU",
-	"tsCuHWqON4MftxiFxRhiSr67A2LkjBG47NMlX1imQcLCOK1qwstRYFSlGO2iLZPPp4+dCvd+4+w0q4HP",
-	"mJqDdKYLAgGdH3GeChIN7X4h+F4JuYsU2FGfRcXRAMjeTZBA4mW5y07i6qXbS1IzuJ2UsVXkdvwkyyU6",
-	"GZHzk9+TjcEa5BpttY6eGDhbzkmRQTb4veKaSyvoLw3zkucJZY+Wv9TAjYoaVsugKdDbHQtvvT7FDeP6",
-	"xxsogZtai6l9udszOs/VPNC6pJi8i98rId+qKcg3pOykJcyIlwaylYsb6KGPFzlUpwmh6xdBn6OwaEgv",
-	"RFkyA/oaiWODzyMbWFteGsiVLEzHs/b16emqLPxOLVip5BivgbgG40Q18z/2i5Hn7asnjzqeuCenUVdc",
-	"GyVtbCTBfrfCAJnuvRMFwbGz4u8pCg0mAoXvHAiITjR78Zr5B8M+e0xaXoK2CfPKWDU3tYGON8/tK2Nw",
-	"PD5mPGjszNn/bArLuE+HWxgrvUysMRWSXEa4xUZdypxU0dwKOb40S2Nh5o5WcMuH3MQ5YhOt6LWBOkGP",
-	"O3JB3cJ9tKt8gzHPl32y2zCFH7IrevbKQXwJ5swdzdlIQ2CohEOBWqeqLHv78gIDe+qanAZaWZWrkpx7",
-	"7i/InZhTGA2JC/8Zl3wMM5D2kjf+zL6r+WP9i5bGdgMhS8e9jX3wE72hj4JarheQhaPakZBj0HMtZISU",
-	"fqI3TQHFpJmoBRRObxsJ7TQPJS3PLYIcQeyfceqAzFEA+Lt3zhbcoXSkNONzZ1vxMu6DULFr/vbZa+a+",
-	"SbhetCqqPMUdGsbCDF96J1rK/+Hek/YveGj45+5KU/IaktJMg3U8OW5a6spEteFvG/wiZaADXxjmf9CR",
-	"QOtv7UibzYpLOxJbc9SsFggevy0Fx/OBzQYYxa3vUuKibLuXEvdmet7tpXIn1eHLThT4QVSkXs4pYrUC",
-	"qsZSxEV4ZSdKC7dPNM8cYaI29/r5jyvLPnn8+Msne5Kp/YHAXYRhW689fRh7l1M9LqewjED/pZAEhqlU",
-	"C3npnjTIUefVsBS5470mq+HSId/Wuo9Ov47BZcY/vKCnHzxZp+Q9yLpAii2Rt40dsYWs2wzU7YXfjH9o",
-	"v/zLhzF52Ct5zlkJI8tUZc9I1CWW8SbG48dfPu4P/mcDNIv0ZVxTeEVJG8BabpXuhWSzylg24deQMTFy",
-	"Sg2FQunyxq7rlsKqa821RdbmDIKUEdWVDIETRRlcVYgEo58Aj8i377iZNGx3AcYyDXnXYd5SUw8kLNyu",
-	"3+Cy24uMp2bK+JgHrykfWdDMAIbXRTeeIqR98miw0W6lvWYEqSR0/T6Td49SFVaERx7ng1JV8vga9DBu",
-	"tQWWfEOF1lldGWbrOWLK2EirGfuLJ5+/oidcqgJIrVGsEEU3qNkcHIF7i5088zbkSEBZmIxxzK1aMq7j",
-	"gU0KnxxgwQUkVizAclHexnygWGVpwKmHKI2iC024mSR0Y2H83UPUzDVcxy0delciK2PhLQlnvhZKArMq",
-	"/pbK5irGO9U0YwVIAUXmQ0QoT/G9Q8hrxpYwAuC6n8n4ExKG45q8E4oyj2ztmZOZhuj4QW22jvncbHXd",
-	"swFa7uvSApzBW4fsGvG0ttcbBGLq0/jVw7XOAlOoEdrgxMPRE0uME/0tJOas8hlUK6IOY0DzkYLpdWrq",
-	"LSMpO7ktYvZPveHYIZ+VKp9+o6phIvWQohCUEyAx6FoKuKa4b+5+e8YcyNnYJw0EghE288yP8jqFYUMY",
-	"VxLJu2o80O7Hx+wpWSCLiSjRJnfLHQ/WOLwTGl3v66q/dcS193zhw+1ViOr8Ps+ZhDF3VusZG8JEyJXo",
-	"hKqGZYvuJKZbNDwsghHJFkoXcbM9mvPwSytNLRaTT8QDXhDbQe8hAtVtnjgHZRO464ThaTEaYR6Nu8kO",
-	"CJgu1srSNF8g00GXA8KGs9Ixs+YJfKMajZCqZ/7mSsbZAqATAHlfzeYY6aDtOMwBaCfnRVFCPOwhouzn",
-	"lwmFtONouyF/8LAMi2YrlFRjlTAVvyaV8eJ5Jabo7sCm2926ZLv7IWfgaM/Ef9PC5ta85kcIxLzZdxIW",
-	"j8KkbdGuQOXOXNU+AHPZbxuxykDhbJBQM4DamuNoEuIeu0LwMqoBIFPkclzxMTIxrUp3ZWYz3sk8dBfJ",
-	"2yZqQRS9mIh8wjASOFFl4e4m1+DUwhJ6mEchxmBi4sbtZFiJsgjXd+zQjI5nXW2fq1Wj8RtcKGoc7O4q",
-	"dl9c6qqMXnGByWYolTwihGWWT32ILA2LllEeIaucO/GC9skNxXANCzLVoylsE+7znVdS2PBzh00DXaJw",
-	"h9OVNLv4MZ0iY2PA+1ZpNgc1T2SfJR3DDln+y81qg7eLaQvNSzsO087Fa6i0wVENql7e4YlujYNoGAvH",
-	"cRMBpAv03mMaXZfsV83S/rw3uFbTzSugVePeL9UOLzcT/vDxk6SLfigk10uk91ItQB/l3ACbwIcD4tVv",
-	"qY3RLpx7UfVT7WhcUctKd4AizqB8Gli43w2D5HK524WoQ+2ry/zsebtj5k6QjMU1yCgUJ1DOE7yjP7vs",
-	"BgywgXtP8g86yIawtuU62he/mHiOXlzdaRyiUQTuWyyi3tnN4hG9/vWnTANcw3HjX71+cPxN80hwiPib",
-	"zsb8Gla503Bp98472qVup0df86PRu49PHn360/bcob1mFKoUCMOEnnUio9qPhLoCXINm1v3S6UZQjo7Z",
-	"Bf7gHOOyklw0oQpwnSmENfvokTa2ejz6aRb2FzvYt6H+Y4XBWavFsLKwH9fVSrg36sGCDyKq87XTg/07",
-	"Jtx0PUXtPMFDV8yMNY+6Qhxr1GI8sTtqPWOtqnniffTdbu+bcHMZcmt7izfqVGs0rePQTKcpr4bxc16W",
-	"FMeXRhRwxrYs8XF2Yp/IwAxmMhs0jJxRE99pnU7skxvSBLCae2C9I2EXJYpvTvJxD+2gOoExcT3/JQEA",
-	"82SlWhxvDjj4m9TsM37xqbQpYt7zWDz6wvJhCefkdgnW7Ihe0pO+cRM/0AyM8cI88rsJn88hngW6Agc6",
-	"SfO+GBi+pwqzqL8zEljp9CZYj6yEJOx0sJtSai0dBO+L0mzCi5A4nK62vHGpprUwm9u481CNbEOxqJI5",
-	"vLRbHqz7CXIucygv6yKe9N01agZDVSwZN1Mo3Jvpt0nmnaC9n/UYZL48Y2S9ZCyfQD5Vlc183hIUGQv1",
-	"A+g/ESZX16CXf7xcP16UQsaiCUpTMHL7l+1a4jgSUpjJhjP5WM1ISEoWO0iivVT2sgnWrXmDBTnm1+h1",
-	"x5CKM9zR9xbTdedaDSFj85LLVl2UJ7OmKCpjVK7SqY3KGNbmoLpq5pDjJW90g+2DZoWSkLmzXmLMTWlW",
-	"SYwB1po2nVvDXGmbSEK7XeEpbTuql3O6h+gSxKd8viFFCM+Y06uW9FVdQMgkQLG94/aN+3FMy7llSl/c",
-	"DU+SzFjv1yxLNqws+72CCih4ipUEBSoj9QUIAQF6DLPn3EPOqFDSUR1FOwd0uQeBf9JHdZVaJGAQc05H",
-	"8jYaGs5qiRdKrQLv35jJh11A7tB+dmL3vlnO36vhG7fjVRBEi9D7sqjVOE1dBusinFYb15hWdkstVtwb",
-	"4zsWNywvQbZxmUw+dBr7GUYRuPVOfO9zxORuzys2NFnKBnwudloDi6b0jovkJsLcXv/w7OJfHpwyIdk3",
-	"z99s5YDQfLQbRNaCi7vtu7br130GZK9jUW2g+vdKSHIixA6zKS0v4RdwoFs5eBdp2QqhpInQeD/lalAs",
-	"gprnP7JhJYuyVrQwWyjkmyZUtibhLvrG+I+aCGaq0Yh/ZAcPaFtDdBtP6C8F9C2b+OGa/UL7z0IbIe8L",
-	"bQPDiZMkWhLuqoO7SHbU9hI34Wm6p0pMNAaibp0uBpcfYPkW9Cxm9GFFY5/v2gAvfUcvakTDlCyXaJon",
-	"7JmDGAnzSs+VgR6fDJaGoFp3hrHkjOX8aKH5POmGsR4mEXc/JoL4NL8HN0mADPv1q3TAkgW4x3C1XsSz",
-	"hrWpkEUCEGgYmpV2JLVnLBsYM7mcwjKaqnGjFjEzYYyQ48uUyhyiLj6uxgqFSuVsNYN8o4uvMqCT/Wha",
-	"7i1nKpiUYh/aB/RSPOXdkJW1UHqaUVYsavOk8gvbqPTrF2Bzj4LdvW/1O4eJ7glblvjWUMyIilog2YoY",
-	"t9W8uht8/oHn1jENypaovbCUmymuuYVLXw7ZpfS0T/eiZpM1AFtkvqYbbCgQaW0iKmozVkmQuV7O7UqB",
-	"e2LRJ19+tXnVm5D0qorVu0QK+VFUU7rQuojYh9Z8EC05EvflpZ301nLW1r8jPWpkVs1TYYDd+yT4OsTL",
-	"mPl4ESoRsVcC7QOKVg8IDPTNRFmKVvH4Fpm49OveU7tHEtzqJjHv/VoN68xO2Q3ncU84VY1JWCBX8c2s",
-	"CMATbtjQMXBPEFTsSWmnW0Tf29WEO9gJYd81QhqCjN23Vx7u7eKvtUq2dpCXH/3j9Ojrd3/x/zm+PHr3",
-	"r+HDv/6XP8UA+UoVcIc9Ge5V04QYzLFfWVQJTnhDNzhA0e3euEDjTClVpMDLkhkLc69cB6fmqDJUfYia",
-	"0pLSqqE0Kb8eROOokint28ps3cntwsJ8Y7ponWmP5wobSAEbX7luIWO00vTecP9MvBtD29qg7LvIu5zO",
-	"RsaUszXMFIp9tAu4Sb5e1HLzSXdh/1kNlSgstZC5mPMy4qzcbf9x20ErZSlwjanioK9FDvtJkephrriX",
-	"+HHrFrMrlBP1MYQw7VyrseYzShJ0RM41pGRMKsG/E25FCxujv+nGmlgWtf6e7y9+esXmyrEoHVo9qdGI",
-	"Wh0wIeeV3WMNAXL2aGta6tTW7i/rk+5LNTY7Vf87K+O7t29fM3rgOFEVFL0ebzG0WEB/2i99sNY2Vcsz",
-	"TME6832Fz5799M3zjYSG3zb3rK7zz8mt5PGfoD7i5zd0MxsD0VyZwoRy1ro2mJ5NlVLHWxO1KqlDY+/w",
-	"97rVfINWvhs3sM9y9EIvL3UlO+pC1ITELl3zksvPlAG12THqEyiyujaKOnTASHyIgXWDbbhTAHMjyjZ3",
-	"0t21yD3dWnerEvdNdj27wBa67WL3upfu/oz+nbrUburSsH0z2Y3oijdq9deDiqL317d12+arbVz4nKzt",
-	"rs6mXqMbo0a79R5dob8Wrm7djvRGbQe8PPAEEhM4b7Bu7WbSJlU/+HdnEAvpNQ9eFcIyq7koj5nDK6cC",
-	"JeQhXkk+3vkKxcvv4iecwvK1Vmq04/GiDrm31GABO6ixPToCs8FCCwtO1NA1oxTtWELOU9wAfnngLXxK",
-	"gfNm9BIF6AtprC+jxSOZs9DEwsE4Qw9LKaQfNjGFJRuJEu4G9jFPGn7uFOIZn0LHW/DwcbvbycOoijrR",
-	"YCYqprSHF6N7XpQlq6QBynjZfoUkwtwxtzLfXvlauWRvdEi2iq+lsWkfBTRQZEjGYi5t2KxmHOUTiOk9",
-	"36lFTSEOQiH4NoW5PXNrzwRaklNYXo5EoohtA3pnvIBzqu4TiOxh+xCRLjZOkG0Rd/TP7SC/diCYISV7",
-	"UeJnQz2buqUUgxrWNYY7J4ozVQmLV6qAf6bD/CHTYVYzH/aRmPIGroGXUFzU1Tm7B9T2EqfarbSR4u1b",
-	"3JSWeAkvjIIBUyjXTo9lLAn3CpeMF46vG6u5bVLv/Nl0JZEJjQWWd9V5eGLkVcQJlEWqGrHor/Bpup/V",
-	"5dJ91T4JF1y7yOMLLEfvcbWk21DXRZKej8VrJeOqbt2AAc+cRIy5GcO6b0bs3gy+VT06aSf4BVe7KV6L",
-	"eIcfX5dOXQM0eihgbn1ab66qsnDyyuldFiQbgrWgWw4S3zRhu5xlVcJT2khEjfi/raUxFi96/nOT+Vr+",
-	"/cNl3MGz0MpCZ5Em7XfE5hoKGAkJBdKX2ff4rYkYTy61MNPe+Izjg6bVLEbpgupf11L+bxdrbi59jGfX",
-	"Tu0ZXzrawEJrt7WdCBfZwC5NIMid3bR9oOz5wCq3X9e9PjE/yaO4P0bmKLrOTapp+pzqTykc5YnJj5Jz",
-	"YILCXbCEbPGNfTe3SmhdgJxLahlFs7B2mNKz5+YXPkfJoFubRun4LdYN61hrtBSCbgudI2SgxjsKNz0W",
-	"Wlhr4g7NbappuaarjRUKLa4aCYUlAp/1eDbP2OPlhqrAvIJUpAmNcSbIL3COCXzAZTPGNX5XkZ5T1ex+",
-	"wzuqI8vNygct2w6l+tNlvS4pVcKzUkk4XF6EW4JyI7ZNUHC/eF6IXfPr6hxYrDYyE6ziCXWrwtSOW/d/",
-	"mM1tJNNurz2GuxKkL6xzW4lyZ+Kh1V64CcC11MI7lRnRzXx9w+ZCOwamktz3bZffkpwZwphTt8DzUMpO",
-	"EusKB2X5uvWrxoxykqQ969AroWtpcLU/7tHDrx99/eTfH379eOOM4/YVbNg2ASl1G2NpWo82pGm982lZ",
-	"R+/+NZqWRUR1h5VnaDjct9KzRvOK9Fe+uwY+Ne4SLASDTMQ5Ztzmk8/TBaj1TS8sbybMtoX3ZtYfR0Bt",
-	"imoYUTqM00cN+7O7XX+OBFfT1+vp0X/HG0b/nh59fZm4ZEm8vnn+0Bd2/KfbyZ/OSEzGMd0Xw3i4kRC2",
-	"lHw3JIxwwiRBBHUsqjiaRMrcvPGJcNNpY7hbvUZCGSSNN2PoimsSK+uC8pBgGboe0LTNUFxOszZza3bW",
-	"Ck0/mG52b9Kg9N642mb4wtTdJH05yZ9/9l7VP1MZRBrsfQHb9ASGDWK80Rv8fUvnECUwWfeVqbUa7FdD",
-	"LSlD6RGhe+A7CIWJl4BPcOq961E+CH368D8O6aE4ZTkII7vf7Q3pN8X3PR/ucXeK9272zz8V9btW1Df7",
-	"MNJ67wXEEo19/lXfPKoQCg6Fkz58q330G8P1ptYqtyxvwV9vhHgIsOMPFprP533aGHbpqDuWGwyZsUoW",
-	"PiDjB11Z0LME+W8KjB8yKJ7IvHWbjVPzFELHL9wWpU1lzIkX4yeobU3aoZQ41sp2Y5z8BqHxOireIr9w",
-	"2DaqU3R8UWczrwSTtBrHw7x+r9Roxyg24jqRcLAjDbTloqQ2KUQUg2wQaCLeQ/3GNHFAjEQB7hvUrEjN",
-	"P/iEyH2WPGxw+DoA3qlnADF23zwDblMH6OS6ozK1feXbtt7dC8rneRME2mom545yLsUWQnokfZ9R9aO7",
-	"XnLptYlzaqJMw56i+Xw3HMRIZ6i3lgBClCFvaFxCg0jSjUsKYaaX86ZuKObKMGyhlRw3ITP3o/DyglvO",
-	"CqFRPVrSVJNFXXdTkzjNLmnGncQZjBRW8FL8AzZkfvgThenwXmDEVY5NZb4Yk8O2Mj3VvvSSdI7T09cv",
-	"Vqcurg2o374owm/oBu1i+n5pvHray9ca0e9/0Y+KALrc2T/UdbRnNO92c9fTZ1hlGJ1ON41nuk1G9SH8",
-	"+Wt6iN2xRA+cwwji+9ZZp6c7Sp1o4htTp+4v1vJXJgGqt5RTP1GV3nM50UYP9801CySJO1UtfHvue6Zb",
-	"fOZSeF/NvmMxfDr69eWDx18+Od1bgfxbzaUZwQ376MdZ+i8T5UPSJeYSYAD6jC0mCmfFCUNkVs1R0vJt",
-	"B3xG9l6Zm/anEbVEbg0hD7To9CPsBxQdNx50BByKGzIm1uPrdziCuHeO+lPjG/ALya4ik9evtipQu59T",
-	"hD/3HNsYVf6MZvXN7lOi9ugn6cs76lqPoDcevBJpZY6EjnERREReaWGXF+gqwLPQSAg8lXebhI/qF0ys",
-	"nQ8+fUL9eaTido3TT7EIiSodm8z7Y/YcO++2ptqFOllhz7GCKTTqDSkGpED9JkdKL7guTCjT97MQm8Q6",
-	"LEnwKdW5Biwb5KU5/k3+Jp9rrfyEL299sELl1QwrJf7y5ttn7OtHj//9r8HWMtiqgF3lqoArZ2Pg3b4a",
-	"iQ9XWcvcOP5NvhTG+vfyMZgzxrtDeq9yFJhXYU6v2+mVE5tXteLODcnQ49/kBciCccmuXhQwmysLMl8e",
-	"/QDLq7Axd0iCEA7wQYA5E0jDHEgpwRmB1rFBw5aqYqWYwhkT9jdJ7RL8OA/2DIcikLtxohZo12BrT/di",
-	"yir+TVJrWM7m3E58STxnqHFneOkEJSkL72RBOAyVnZCT1liliuPfnI5cihwkhafo3g+eznk+gaOHx6eD",
-	"bFDp0lOWOTs5WSwWxxy/PlZ6fOJ/a05evnj2/NXFc/xN440fII21NPKzwenxA3rE2Qh8LgZngy+PT4+/",
-	"pGjsBCn95PrBSXt46JjqMOqWxS8K5JImtFQzITMQo3+Ds1/jGkbzyAmpSoNP2cYnXzrVDR+MVNOHTdbW",
-	"ClaqZmy4dOD3rQqQQbuf/F4B5jt6KFN7fu8E5Vs0Lth2Ez4SlFp3iNNaE+tGAmyf3jmuZeZK+mDPw9NT",
-	"H8qzfnABn89LJw6EkifvfRpi8/otxrmiWo2Ma7VIFG/fylSr2AvrHZ6E1ifIRqvZjOulJ5caVINQUv1r",
-	"a+Yrzo03MYFflohLsmfPnGTDu43jEX3qLt5MYTMmVV2BIrwdyL5VZek92u/VkGS540Ujpdt9D0ioG0Ah",
-	"O8Nu6MftTt1I9nVrjRvTfot//QDLAaEXKeZvqljuDbNrPUA+dcWfr1BdoayHe1ufhhJHaMoJ/4AixyHf",
-	"q+HaFMTb01t9fKIVv57/U2nyJdaF7RFq/JR1+ODJR/+/T0mO+HeoG54e/sbGIPu2oeV9gPACZZ9s2oI4",
-	"WYZpDLVkm5dcpm/zTtei5kR2Mvj0Lgn9k2Zq123en+I1b1F1kIqtaBnHLDhgQw6oaEYYM6vUOqegQkZf",
-	"xniYO95tu7DVBT/d4+KdQs0EPTatO25PkLQidaUJDVjVqEWi5w1KfNsPckWhvbjjNXf/c+f4dEtSy/pb",
-	"YaGG4DSvlmISGtR1cdnWGEIQts4u8hNL2ulJDhQyFysZSk3SUtP1L5aVlLwhxL5xZA/mveDo64Z/B0Rc",
-	"+f9dDiuzvPIKspfAWH2s9HT9zjzN7U+yYaJ7EKwHkm5+6kSC6N0Z0XzApp5iL9z4v3Vn0zSJhzWeNzV3",
-	"bF2U/ruARfL9ij89cnC1/6CqrzvDXSm+AV411OmDFZifvFdCHqFvn+KLO8koanniIwMmNqWyi0iajolg",
-	"aMYOHEZQdRfZSWA92OOdDYdMXFsa1MFeNDLDQ+72VPCjs0+4Uz4xoOKxhJ4L35kiDMNyJIChVJoZtIFg",
-	"PuK//Topjrc79EVK6qPU1X2P2qg/zhpgdlY46f531M0OUE+GvtfujV/byNAuVv7GZcDKvbQdP6teeTfk",
-	"9KyyzZ1ToxHltAvJRuIaQuRq6/t3UsmDEcvP7tX/JJfPSy4vwem6Qy4lFGFqIc+nTMg+Gqn7qKYVqeCB",
-	"+Dz+U1y9dlw6kbOl89RLp+19pwfV5Nwx7kqTW3MZ0Qdt9+WKTVMUT72r+V7eXtzcZ1LJCDCpy7svX+DT",
-	"AiNHPjiASpfAluprTYu8a1n45OkYmjt3++Qj/vuJlPQSKHl41Q9khYY9kkAHF48iFnqFgf/K7IXq36Lm",
-	"6qFXdwZugh71YvE7kdRKPTwOyxQOTlq1VuqPE+MKu2kExMs6WmmH1E4asj1qTby++SrZYF5FcHQBdn2Q",
-	"1z1lYckhT3eti2ykufMk5zGskmGS1V4oE2w7uNW2NSnzYKH01ISktCT9xmmwmZV2K7qLuzfcdjDxwQHl",
-	"ipa6aiZqDqmBj6hHFmN5aaiE8v0YIt6OCeRTat52b/XoTmu5O47X3b1H81vMZa1CJ8p6GHW0nSBOq/Nj",
-	"kLQqIaS3C+xVyUqeT8329IuZW4chX5+Jd9XOSKOIs1wGIqYxlOs0igmA91pZ7KQo3jvuuhdlcY7da32C",
-	"tLEbkifFDPupYoGi0u3UvB3I0Ydx9kSPXZqiuMGh1M8/Mv95qcYs5KIluA62mcRp+U5s6yA9kmitfOer",
-	"tL2PT6zhYbWR7e8VyBx8U1nGRxa053VWUfvnZFbTiCa4NUCvoXQaS8MOOdfRlOvbeRcoFmsYH9IsEREK",
-	"HmL79rmXt0/HCqvWKWEYq0yCK8Ra70c2lqOOwzsy3gAvVocqdIup2zSOFNsl8RP44LhektKf49eB1ncA",
-	"14cjWayDrOl6jV0dIrUT0SQjogTGsfH/PuBGx0LILSaqBIIc44bhrCy3jC9WvMJxTx6+xN2v0jBtFQ6m",
-	"zOVn9VDxgxFfWCLBgWc4XdXszZHm24zUbccdq7UTENrPvGyBK8BnFWAneanyaTpQ+i1qi/hQnTqNPNxz",
-	"VF6Wx+ytmPnhm1JZNlbo18UkQypvdD8Whg1hImSRUboDttLGKWvliJk5YOsFK8owujPnlVulmh+zX4LD",
-	"hBWqGgY2aNy+lByVIrexLIgc5vYZHm4bh8/b7kZLAdf7sSFpI62U8i8MLZQ1mncNOr/wNnh7r4RMo+1n",
-	"AwUbLv0lKjAienXM3raD24ibOpH9mL3BJG9BFUi1RDd8Vk9Vn3A9K30VRBfc3ysh2/dr/1qzW+EzKc20",
-	"tHFEkLjYUhXwhRPNNEvoFnTjayYGZ7++63gQNS+AccSjxyDZcVSv2mjM25LOHWdIdGbQHohConNu/5kf",
-	"0cqPaNfFYI7ENtTiKMycfHT/rPjoV6ue2409f6+UrmaX3GInqityNYSCee9gykIb6WDN+3b0jhNCCbnj",
-	"+K0yHGxdax3sTKd8y3vRpcLuVbEk0pm6Rgq8m9gBrbenbE33qi7isKlSq21AFIe7HtRBp+sxD+jXIGGx",
-	"WdC01RA7gZmBEktY1TVoNqtsxUv29uVFq56qhcGgWNB4H1wx5n6sR90cLBV4ZZTO/3ty5u9ildxouvqO",
-	"EsZIPjcT1bZuVg0xYzXwGfny0T1gqhkyROO4QuhKJwyZCcfsKSvUQpYKzS5u2VADnzoTdUTVfCysuU43",
-	"F/waLsKOdsKfyi3YI9rqre0ph8Bmk7dnDt8EePD6tefU08w3MRXBw183jYgyisqmy/6fPGJ/F38jxTEs",
-	"go0J0ImncD4yG4IRBXn7jOUWzpymzmd8DIWTRujjU35unPTDkmgDWT3hu9VpY/XSG6t0F3/bXP1bom7T",
-	"rY/yfdzpnhg/Nfqk8fCORw6XLTzXnpk+GbByJ62v6k/zcqrZpAZ4C75k2E6eO0ogh54OQaUg5R+ffulw",
-	"+/j0UcwPT8u9RAFuJmI+OJQ7vdut4Kbo+47LwhEsdvC4PQbd67z24g7vZFtN/DV37cVb6NLYn/30rHns",
-	"D51KXp/jjpKQNIyFAzgULG+DsMZH82FPWaWfhVc5Lb5cMuQoAlBoGWAX3z09evj4CdU51ctNIK6l0gPP",
-	"Ws0572X4qt7gZzKxGgAlZGyr8e4+GDGhhZQieq8PRdJlHlaixBIq6uUYJZ+1G33ysf5/b955mxgOf/Pu",
-	"BKCU7cM6PWgTV243Ztbwj44ZE4X5SSHGYKw5+Uj/2ZB8dq2mUL//G/zF3ZiS3yo9FEUBkqw+qRZMyb3k",
-	"DeCLGW/I9/AoWYs1BfboI/qkjmErjFItQB/l3ACbwIdEjV8REJGu8WvPDDg9+pofjd59fPLoU2RUQE0w",
-	"79WwX+B+7x74TMnGbnOtqJwvU06F5UK+2W3Dgbiq8F4+1EaTKc2+bnK9yvL3Cio0QbA1nvtPQQxzxAXZ",
-	"JgXwAodqyRxK+qiSzu7kIlVdeUBLfHhHagg1U/BTlGOxQ6THWoS4v04+vlfDXrHxvRoODgudnhyDPQqJ",
-	"93iOFUjsevUQl22R0MDwhIht96SR5p1JzbBJt5jxJfaTCm5PdHn4ZlOAExMMu6pJ/SriQsddElL3LXT+",
-	"SFRBcCC68NO2ubBNLxIbqlUow0PNm4ZPuuo4u1OX6qRU46TP6gIbix1hH0K4djvGdlPSsqtSja9YzjXq",
-	"/vWcfB/UPg+9jHzMjSx74TsZqnHGjMIYqwBpf5O431zNwFB5DPnTX3Jjj3C1oxffXLGZMKbxmqBz3UDr",
-	"A7sQOdTbG/P5FTN8aZi7V9i2Y7i0zkwBDfVcuOPfpH8eZNEcpy44N76HJxQUkmVXI2wK8/9j27Ir7//R",
-	"wGeerG09es6izYOtmmLM6qUab8rnqZu0KkQ6Rr8WNaRS8og2GE/lIV1hfchOLDJ8JYpuQy3EP9OQg7iG",
-	"JiFnQt1Y6/U7WNtvhoyFD/YEtxF1cm3ljfRUvBd9sm4PVKox6ZPv1TDDTpZZE9mHbkXgAVi6BquX++Ho",
-	"azUoevlPJvxfnSLHOHPqGvGFMe9U8HV5Kw4n7tWn3+ATn0mhxu013tT2yJ4YP2mbSPci260eInh4TbWe",
-	"LJpzy0s1rmBXb1nozYhTdcgpxosgCNtDsgrBS8jtMftJoqAM4WsKa9Qzy/Hn3DCjZkBiD0ceNw2GzthV",
-	"AZaL0ku/hRNDGbsaCSiLK/9av5+M+i/W7Rex72Ukr6gocI7ifS1/aE21umO/HI2XjPMeGoG/pypEllfG",
-	"qhm+dIPHDa/3yUf3T2/uQj0zGpUvVNaFpQHSIpQ7doackVJJ0XlhY95cKzTsj1I2x55wYvf+ihXbQA4F",
-	"itQGdePlT1mlcWis9A32uihlGdXquzOh6sniqO+3LGZUNvzIck9pce7d9NSPBANvPlL20Pz90JfKG9tU",
-	"ESRkKLJxRouHmNmXR5DEVbdkcvfp7TNe0NiSY/ZU0oRhMpq6sWQ/aExGe1A+L4S974wcZ4DfdUe6DQRH",
-	"SQUGk0I8ZvaWu1a3/A8oJ7f0jbj9SV4qCbvbAV0KjRoCNC/+ntNOZ6j9PdIEHN0cTBuoE8lCcM4JEMpn",
-	"oDQmPyWjj4jCXJmUFLuguSsHu4D4/lT2EM5m2xPHb6UQfkEpQtSddApLmnnYmn4kWmkhLfiZpbEw68Lu",
-	"pJ5gFTcCfiSm3JpM5aR5ZyQkbgHvfhhKRVvhnnqUpT73rzrppMZ7GSgDql6A/cVrC1NY/hUH22Btojxm",
-	"/RnOtDtMetmY44wjvd74qVeHyUycwvIz3ebOvLKUZAizPUNTW4Ie5o0tWzDcV6rzaw1zTEciPPvJB1tR",
-	"5slH/Kc34kuO5gahm7RvyuamWZHVfB8H9HmYNVyr+XkLrmwhyrIzoSp29J2VM7dY16+2DrYTvD03kKut",
-	"l6f8A78EMwtdrKT8Q4NhgUHIkdI5hEqnkFboO9UqHEDQOMWXlBHO/i6u8QPPEdA53l/P8tqd8uA3+rVW",
-	"anTXGt4mAeMLu5Ddzd0G99VK3Itn3vDmtiVHE4MJx47Sae75Fw5JXZ9x/GpTx96k1Hnl1FWceEvcaHXW",
-	"r9sACj3GLXKpcxJ8uAn/jf9RMyqY5nB4/9WQ59OxVpUsjtlPZRF+Y/mSyhnd99U8QmpvcOs/wNLca8/y",
-	"neglTtQEYmBhvG8v4oO6lu6DghVStWJoplA4fIzBGsyuncLSnFP9CT5KBCKVZXw0gtxCQdnPvhCFl6Va",
-	"GD8UhaqkhT1mT8P3YSFPIki8q2mg3S3JaMo68LKudDgURv1kxARO8dv9dNHBhuN+EOJ58KwZdq1s0Bk0",
-	"+FPERVkb4zSiOI3zp57LB/blGQqUIwy0StUUr9XU4FAchj8qWS7PfeI8zvNjfjRQrCSFBjsdsCalOznq",
-	"rkXFFhTSFhcI+AMVpdgWghKTr/ooR9gNYagLYeEPnkJdz40+fDDIiG5zFvq7t4HjBbW7vJcek/as6bs2",
-	"r3D2duKGYQhqX46SlW7YAWXtG3Ly0f2zRSvG/SHzc3RiRFA0fRh9B9dYF8aGrpP+IGEPK6XvgD58BCBB",
-	"ILuimdhQx4ysp31HE6u2kr3eBeSn+dEA7nZ123Est8gLsD+uEpWQiBd8WVdJNoKxhkXw3CkaAt4jF5su",
-	"AEnB+JYe+UNLxmbu8eFFIw20ZDaALYDef5BOj/hp1Bo0udE9SdMUt+/AcMjOC5+z4wKdrtiu6YJZg9ue",
-	"my+0kR/DfefanXzEf7coPgnIu5NMArfgvmZNqa2gsiEpoBnzHqkCsS26jheBbErP8jhZTBSfiSQr/IW+",
-	"PiCTeq2FzMU87WaZhwf2IvNRhNDE2DZ+2BBKJceGWRUl4K5Uakb6/vrO0RcNXyYk0tTVE6Q7/556PKuX",
-	"Q046hNS60Dqr+cgv2vqEVJLWB35cQPs9TUyv/Rx1GWx/EmY2tT7D1MX2M9hj7NO7T/8nAAD//w==",
+	"7L39khs3sif6Krg8M+GZc9gfkiWdUStu3NMjyx55ZFlXLe9ErK3TDVYlSaiLAA2gmuIotLFPsw+2T7KB",
+	"TKA+SKBY7Cap9ln/Y6vJYgFIJDIT+fHLT4NMzeZKgrRmcPZpMOeaz8CCxr/Os0yV0r7hdur+zMFkWsyt",
+	"UHJwNjiXTORDpjSTfAb/wY0BezwYDoT7cu5+Mhy4bwZnA07vGQwHGn4thYZ8cGZ1CcOByaYw4+7lM/7x",
+	"FciJG+nh4yfDgV3O3U+N1UJOBp8/DwfnE0jN5WUe5sHUmHHJuHs2NRv3Xd+5PHj4l+hc3Gr7zqWLMu67",
+	"O87luZISMqt0fD6vw0xYFh5MTKb6vu+EnjyKzqfURun1ibybAruS8NFeuenYKbCCG8vmfALVhH4tQS8b",
+	"M6JXJYZ//OBhbPzvtCrnvfaGTdyjCWrgd3fcmpc5zObKgsyWf4dl7AwtmYWP1s3mL8wq9uDhX1g25Zpn",
+	"7gw+QyoZN91rWLJcgak/sVMhJ0zJrKbeFHgOul5CY/gjN37X5GdChr//MnSksKDdO//z5//n6H+8/7c/",
+	"DGLr+16N0oR2BP6gRgnyflCju7HZKzETNs5lM2UsExZmxs1CSehksgJf1Bw7hzEvCzs4e3B6OnQzEbNy",
+	"hn+dIqH8n9WshLQwAY3Teq1y6Md8mZJWq6KA1HmUKoc7MuCb8x/eqgI2SYY35z8wrQpITGTOZ5fu67tt",
+	"2Fu4hmU3u2j3iJCTxDzw6ztOogc1OihxdypcCNuTP4ywqWm4r+7IGT8Z0P3mURrQ7hMD+kZkwLw2T0zN",
+	"PX2nqX12PzZzJQ2gEfJGq1EBM/dPd2Kc7j77NODzeSEy7qZ8Mqcn/u2DcfP/1BjrDxrGg7PBv5zUVs4J",
+	"fWtOwntxxDYF/jHlli1AWrbQSk6GjMucLdyHVrFcHSMB/XsadhIaUFrNQVtBcyf1nmQ1YU1tHazQYUg/",
+	"vhR56rh0/3rEbZY8aU6JuB0CY5l165rxHJiwuFBlp6BN9KWZBm4hv+SRRf1jCtK9YsENvs69YKz0zD07",
+	"yLmFIytmEH1raazKBZexlyp2DTA3uFoDmU4st/Wz1bd8qwFQz0Z/Ch/nQoPpXBTI3DxjfGRA2jMm4YaE",
+	"dr/1jXlG1nUXO36LD30eDqIbbg0TeXT2IgdphY0YF6Uzz91x/I+pMnbI/vf//F+xFzhFHNWiH9SIuXOg",
+	"9DVTjgqD4UDp2nBTEo4HZ7Isishb3ROXoDUZgt0LF0Wpwf2IRMiakeQ2nwnjJuEGt1xPElygFhJ0nIu4",
+	"NAvQho2VZiL+a7z80LnNc+F+y4s3rfPczXaDN9XtqTpkXpX4H6rRB8gsjWXMQun8cuaUfIzv3ClknM1B",
+	"GyWd/H0LcAMsmyoDfgUgnR3y88BYbkU2GA4mIEG7Ezp4H12fH/MGtIkelNflbOSEPU0+K7V2QjD8rrGQ",
+	"yuIZDuYFlya2Am4Z8GzKeOY+Iuu1tYXP2Firf4JETeKstY0iu+DSDeknwbXmS5yChrH4uD6HN6VlIxgr",
+	"DTiqY6/4xmt1IxxFeoq2dU7sJwjQekhqgwi/tH+a3rdvkY5s0ZinF++Q2DWt7CZJbqqNp/OeTbmc0Pv6",
+	"Lteigr4EyUcF5Gk2J9ae8aUfpDV6YwEjpQogHkATqFOzBvtpbV7Gcm2jK3+tmgwj+y/VncDIdNzZkJAP",
+	"mePgvCzcPytmE2hZZFbcwJDlwiCNhiyH9hMaZuoGf8i1FbxwomDMRQFxfWCWMksT2vFYtauCuPjG3XVQ",
+	"zJszVko3OsghE/LSvWvIVGkv1dj/UUrtDrWbq/sjA225QPFkrOYyT8zK8sldBKvbVoPGyQ0vSkDxulSl",
+	"Zmoho+LVqb3LtGp06s0LVlItY3KKrE3jBrQYi65zwlmhJkKyhbBT9zI8Ko6Y/U/K56a5/LMzALwqHFb+",
+	"ocoWHFa2v7+JNOVC4EPPBataJnIiWybd+wghKxfgBNbN20poryhsSzfwK7xZB2/PrLeYD+Z0RNJL+BjZ",
+	"CPI4BRnqnsELfzDYgrh2W3O8mfw4xSgtJhAz8t0ZEGN3GYHLLlvypWUaJCyMs6qmvBgHQVWI8TbWMnnp",
+	"usSpcO837gppNfAZU3OQ7uqCREAfUVymgkR/RLcS/KCE3EYLbGnPouFoAGTnJEgh8aLYZiZx89LNJWkZ",
+	"3E3L2DJyOn6UxRLdwij5yVPNJmANSo2mWUdPDNxdzmmRwXDwa8k1l1bQXxrmBc8Sxh4Nf6mBGxW9WC2D",
+	"pUBvdyK88fqUNIzbH2+hAG4qK6byvvcXdF6qeaK1WTF5Fr9XQr5T1yDfkrGT1jBjXhgYrhzcwA9dssht",
+	"dZoR2q4SdM0KixfphSgK9Jggc2zweQwH1haXBjIlc9NyQD49PV3VhX9TC1YoOcFjIG7AOFXN/I/9YOSg",
+	"/MuTRy2H5ZPTqMeyuSXN3UiS/bDKAIXuvVMFwbGz4u/Jcw0mQoW/ORIQn2j28g3zD4Z5dlxpeQHaJq5X",
+	"xqq5qS7oePLcvIYMjifHjAeLnbn7P7uGZdynwy1MlF4mxrgWklxGOMXaXBo6raK5FXJyaZbGwswtLeeW",
+	"j7iJS8Q6vtR5B2qFqQ7kgrqD+2hb/QYTni27dLdhCj9kV/TslaP4EsyZW5q7I42AoREOOVqdqrTs3asL",
+	"DMWqG3IaaGVVpgpy7rm/IHNqTmHQKK78Z1zyCcxA2kte+zO7juYP1S8aFtstlCwt9y73gx/pDV0c1HC9",
+	"gMwd146FnICeayEjrPQjvekaUE2aqVpA7uy2sdDO8lDS8swiyZHE/hlnDsgMFYA/e8/YgrstHSvN+Nzd",
+	"rXgR90Go2DF/9/wNc98kXC9a5WWWkg61YGGGL70TLeX/cO9J+xc8Nfxzh7KUvIWkNNNgnUzex9XScaZ7",
+	"RZRVrC5N1NL+tuYd5DoMDgjD/A9a2m19xi1NttkoasblK2k9rJSN552G8eRlzObLHWUxHFKbo968l9r8",
+	"djbk3TV+K/Hl61Yg/kFUXV/OKRq2Qqr6FoqD8NJOlRZunnj1c4yJluKbFz+sDPvk8eOvn+xIX3fHP7dR",
+	"tE2b+fRh7F3OrLm8hmWE+q+EJDJcS7WQl+5Jg9J6Xo4KkTm5boYVXVrs2xj30enTGF1m/ONLevrBk3VO",
+	"3oEeDazYUKd97ig99OhmovZXrDP+sfnyrx/GdG2nVnvGChhbpkp7Rmo0MYy/vjx+/PXj7vyL4QCvXPoy",
+	"boW8prwZYA2XTftAsllpLJvyGxgyMXYGE4VZ6fDGjmtPRdi+KTbV4ea74QYFt+2erjlTR0u2mIpsykym",
+	"5k5cQFHQTcIwPufa9tvtjqtkW4cFmZkQxWIiZ3FH215Mf8rz6pRw+Ahx6JSbVPhwy4tAPBj0bgqtbJx1",
+	"9nJ7tEkiXOBD3g/evTbM7uheWsxC8e5nmk0fQ8Pv6qGtjcBM99Dk8FO7nd2R4Np1h1SDd9HJKGwvoRPn",
+	"zvMWb27S9btg1faCFlNVrYK9ED6kJYx75gpXetVjdSub1GLl6F6VuUgw7hR45NT/jZtpzUELMJZpyNqh",
+	"zIbc2BPzu1m/xWH7c/+5uWZ8wkM8i48taGYAE59EO9ItpH3yaLDRo0hzHRKlktT180yeAUoiWzG9s7gV",
+	"KVUpj29Aj+L+tGDQ3vK+eC1kPsTMd8eUQzbWasb+5FXan1GtSpVX3JqLvC1U64Ujce8wk+feuzcWUORm",
+	"yDgmBy8Z1/GUEwps72HABSRGzMFyUdzldk5ZJIUBd7lGWz460JSbacJrIYw/e7g1cw03cR8UvSuRL7fw",
+	"Ph5nXeRKArMq/pbSZipmearrIctBCsiHPniPtxF87wiyyixMuGfgplvI+BXSDsfNBqdlZBaZ2nN34zDE",
+	"xw8qh+KEz02v4z4coGG1bmPADeg6maI27tfmeosQebUaP3o41sMgFKoNrffE09EzS0wS/TWkTK7KGbyU",
+	"RUN5gI49SnOqyjzuGOPeyo6M2WbVhGOLfF6o7PobVY4SufMUH6ZsLYnpMIWAG8rIydxvz5gjOZv4dK7A",
+	"MMIOvfCjwgRh2AgmpUT2LuvYoPvxMTsnY2oxFQV6S91wx4M1Ce+URjsuthoJG3PtYxL4cHMUb/TQPJ8x",
+	"CRNuxQ2csRFMhVyJG6tyVDT4TmIiXC3DIjsi2ULpPO5QjWaj/aORQByzuBKR2pckdjCug0R1kyfJQXle",
+	"7jhh4pAYjzHD0Z1kRwRM5G2UGZivUOigMxhpw1nhhFn9BL5RjcfI1TN/ciXjbAHQCk1/KGdzjEHTdNzO",
+	"AWin50VeQDwgLaLix13chiEVaW3bbikfPC3DoMMVTqp2lXYqfkxK49XzyiXUnYFNp7txyLa/GM7A8Z6J",
+	"/6axm71lzQ8QmHmz5zkMHqVJ0x+4QpWDBRF9aPyy27PkrrU5E3X9HVprTqJJiMdScsGLqAWAQpHLSckn",
+	"KMTcdYFlajbjrZxwd5C8Z0ctiKPJqYI5GlNV5O5scg3OLCygQ3jkYgImpm7cTEalKPJwfCdumzEkqMv+",
+	"WbTVNn6DA0UvB9sH8dwXl7osokdcYBowaiW/EcIyy6998kKaFg2XZoStMu7UC95PbqmGK1qQozOaXDzl",
+	"vhJlJbkYP3e7aaDNFG5xupRmmyiQM2RsjHjfKs3moOYJd1AyZOc2y3+52WzwvjqaQv3SVripdfBqLq33",
+	"qCJVp+zwTLcmQTRMhJO4Cf/eBcZVMcG5zfar19LujGS4UdebR8BbjXu/VFu83Ez5w8dPksHTkZBcL5Hf",
+	"C7UAfZRxA2wKH/e4r35KzR1t07lzq36swjQrZlnhFpDHBZT3KYfzXQtILpfbHYgqCWp1mJ+8bHfC3CmS",
+	"ibgBGaXiFIp5QnZ05/3eQgDWdO9Iy8TwwgjWplzlYcQPJq6jc68O6letDYH75latZnY7r2pndPKcaYAb",
+	"OK6jUzcPjr+pHwkOEX/S2YTfwKp0Gi3tzmVHs1b79OgpPxq///Tk0ec/9JcOzTGjVCXvPqZarjMZVeUl",
+	"zBXgGjSz7pfONoJifMwu8AfPMGNGev+tL2NfFwphzC5+pImtLo9+Ogzziy3sG8iE2U7GNSopUEfEk6l4",
+	"K4zVP0bhL8tJG6p6mOEEDV67gyNJGDYTxrQzvBJ7H9ZXDxmjz7ehcnGFONZqMSot7Ma1t5KoFPXwwUcR",
+	"tYmbhS3+HWtxrGaG+75rPSeaR11FTnVoMZnaLa1CDGok3kffbfe+KTeXoSqks+ywKhJC10OcmukCm9UE",
+	"tIwXBWWgSSNyOGM9i1PdPbrrFGLtDV2rNIzdpS8+06oQxqflpRlgNWvOekfLNkYm3xyjdg9tYVqCMfF7",
+	"0CsiAFZ4SLU43hyQ8Sepnmf84FNRbsT9wWPZTheWjwp4RnIo3PbH9JKOxMPb+MlmYIw3diK/m/L5HOL1",
+	"Cyt0oJXU74uR4bsQZT1EIsLhcpC3tm47chQ3RP6Rgj/UHq01fASvz0zSTDfM+6TYVBU5s1OtysnUS/gd",
+	"pAFUkfSuVxAj9A/W+in3nuJPBu5uTLsP/MC3s6sD5FGI2Ta3J7m5B715VPtwr24dOKs93DhS+ZAPT097",
+	"n+ofx4wf/XPITo+eDtlXx18N2VdH7j+XX2G45qv/+OoZK6X4tfShLG/trOR2dCalxu6sMTJ9T0gT0eha",
+	"JIzfQpVbj+OHYsx0ahOV1jVym5ylPOV5KCBMo67cGrLFWpjNbTxUpca2Vg3oAHBarglWt+6VzrjMoLis",
+	"ivnTlpBRMxipfMm4uYbcvZl+mzSFE5r8Jz0BmS3PGPnKhiybQnatSjv09QuQD1moI0ZvvTCZugG9/O3V",
+	"/PC8EDIWu1aaUl/6v2xbqJOxkMJMN6zJZwaMhaSikb0U3EplL+vUkLXYo6Aw8Bq/bhnAHw58pCcm5+Za",
+	"jWDI5gWXDXwEz2Y1OMKQUdl6CyNhyLBGH50jZg4ZHvL6ptU/RSNXEoZurZeY4aE0KyVmnFR+HVq3hrnS",
+	"NlGMcjcAGpp2XIbTOcQAFD7l644oH+UM5faSvqqARJgEyPvbIG/dj2O69Y6lPfGgL90LjPVRtKJgo9Ky",
+	"X0sogVJ1sKI4x6tddQBC+Jkew0oX99BgiLvnWBFzawZ0uAdBftJHFVpFJDwdM3Ajmcs1Dw+r+0OAXAiy",
+	"f6NJjKCJB7SZnNq9bxbT92r01s14lQRRMKquako1SXOXwfpoVqhJ/P65MltCpHRvjM9Y3LLMHMXGZbJQ",
+	"aKqMPcOYNbc+ZOwjXFjkuZ6wG4PHHQ74XGw1BoIn6C0HyUxEuL35+/OLf3lwyoRk37x428vdrfl4O4qs",
+	"pbJsN+/Ki7zuoSbvMILrBK7/oIQkl3VsMZvKLRJeaEe6lYW3N224wihpJjQ+KraaghHZmhc/sFEp86Iy",
+	"tDA3NdSGJUy2ujgm+sb4j+p8mRTgoH9kC49E00J0E0/YLzl0DZv44Zo3iOY/DKirwb3RIIZTJ8ltSQRH",
+	"9u5w3tLaS5yE8zS2Ykw1BqZurC5Gl7/D8h3oWezSh8gmXZFSA7zwAMgESMmULJbo6EzcZ/ZySZiXeq4M",
+	"dHi4sUQczbozzFwasowfLTSfJ53a1tMk4n7DtEOfVP7gNun2Yb5+lBZZhoHusb1aL+Zf27VrIfMEIfBi",
+	"aFZgCas4w3BgzPTyGpbRxMBbQUX6QNdlymQOMX6fxcFyhUblbLXac2PApDSgk7iUjWCBuyokS8MCjFgn",
+	"x1OWJ92yFkpfD6kGA615MvmFrU369QOwGats+1hG9c5RAkWtJ9RPRcUhcVGDJL2Ysa/l1Z7gi488s05o",
+	"UG5eFdOiSgBxwy1celiUNqenI2QXlZisCNhg8zXbYEMxd2MSUVU7ZKUEmenl3K4AXSUGffL1XzaPehuW",
+	"XjWxtnEIVuNFt5qSU9dVxC6s5r1YyZEsI17YaSemS3X7d6xHgMbUeCAWVN0eL83jkVzGro8XAZEEMdNo",
+	"HpA3sOAwrWQmikI0QKR61H3QrztX7R5JSKvbZFjt9tawLuyU3bAe94Qz1ZiEBUoVD2pLBJ5yw0ZOgHuG",
+	"INAXKnLokevVjKptcU8I8642pGbI2Hl77enedPCvoU40U4r40T9Pj56+/5P/x/Hl0ft/DR/++f/7Q4yQ",
+	"r1UOB8Rmu1fgaTGa+y4M60JuVIrCXgqZZjry6wlpLC8K8rlTLANNYzRqMy6pUKeJ0Hs3+7hy94ixT5TE",
+	"mTIhdxTO3k8KplOnooAJdBiEU1XkB8jM7k6wbkx0WDNBB+sc1GEY2PW+OQ39vPYQaF1nxz1GW28bZt2C",
+	"v59VudENyLcYwk20br+Bb9Oont/uOGygX/x4NNbXsf/vPA9+wc3/L7sRm3ag4DLuzUmE9TZE8jB+XMfy",
+	"4tZ1qrabFwUzFubeSxSic+PSEOQVXvmXVI0KhUkFqCCaXimZ0h4nuXdrggsL841VdlWBMq4rTCBFbHzl",
+	"uqsX9bzpNFX9M3F40aZZQEVLkXcJO/VeQWcUmGvId5F7tgNlSi5Ir0rD/IcVVaK01EJmYs6LiBLdbv5x",
+	"J5hWyg5XOyXtPfcO55JYLh3jl3KsYqglXWUxhdvwKp0kkYVZCYr197hZIf7GoLe06SpxqdbySsTqxlI2",
+	"UFGwWpj1P8Ytwm2smE2bKnXTqpWjG41WhPTZuVYTzWdU3OamxzWkbqupwvRWGiz66jErN92qB+E81t/z",
+	"/cWPr9lcucuODuDxajwm8FQm5Ly0O6x9R5Mu2uyK4MqaHat8sXihJmYrPNF3U2B/e/fuDaMHjhNoFjaF",
+	"y+X2rrtclT5Ya8Sk5RmWDp35TmVnz3/85sXG04Hf1oKuQvfMKEDl9z/BfaRQbxmwRui3WEzNBDCmChGQ",
+	"nk1ZNXFsqYZZEzoqhr/XjZxbNAfbOIFdglDmenmpS9lyPESd0Yj7Py+4/EKVKZtDrD4Vc1hhehDmL4zF",
+	"xxhZN1xWtkqF2rhlm3tzbQuDmG7W1QvYclOEgF1gU64mxGXVnWt34YOt+l5tum70b0/VAz4u1vrJHw8C",
+	"89pdJ6i+7Zyae+FrZfodnS0QOOP5J9t1M1rhv8Ze3bnB0XbIeM0mRCaAPsYUzlvEW7mdtknh3nynwDAh",
+	"veXBy1xYZjUXxTFz+8oJWANliL+lHG99hOKwMfEVXsPyjVZqvOXyoqG9dwQMiD0Z2A5DisPBQgsLTtXQ",
+	"MaPSYh2FcnQTwC/3PIXPKXLejl+iBH0pjfXwT7gkcxbAFx2NhxirKYT0HW2vYcnGooDD0D4Wk8PPnUE8",
+	"49fQijs8fNzEOH4YNVGnGsxUxYz28GIM9IuiYKU0QLmz/UdIbphbZq/782uP8ZLstgjJ5pOVNjbNpYAG",
+	"yjGRMdd9kzarucvuYgfxgozAIY5CIY3nGub2zI09E3iVv4bl5ViksHi7t5ciKRRxxM0eNRcRwa52iqxH",
+	"hMY/t4X+2oJhRpQ2TiUkNfdsQvnMBxWtqx1urSguVCUsXqscfk+s/U0m1q7mUO4ixfUt3AAvIL+oUCW2",
+	"T83ZScbLdpA8lLnX46Q01Et4YZQMWIyxtnqEF0i4V7hkPHdy3VjNbR2P82vTpUQhNBEIS7Ie4p1CkadQ",
+	"dLqBMFjd86CC+epCYUj4QJvF918hjFqHqyXd2K6K5ng5Fg8wx03dCjgQ15zcGHM7gXXfLrE7u/DFELWj",
+	"xItmQfD8RsSRaT2eGqHdafRQwNz6AqFMlUXu9JWzuyxINgJrQTccJB7sr1/1kyrgnCYSMSP+qzVJQ9Ad",
+	"L39u07Hfv3+0jDt4FlpZaA1S5wKM2VxDDmMhIUf+Mrtu6D8Vk+mlFua6M0Dm5KBpgJwqnRNu01rx4N2y",
+	"1upDH5PZlVN7xpeONxAgzE1tK8ZFMbANeCG5s2u4QqrDC6Ky/7ju9YmO7H6Lu4OUjqOrLOeKp58RLhDF",
+	"Az0zYQ5ljmSC3B2whG7xrcI2Q/w1DkAzg0qZbfp+7xi00Wc7G3RrU3NuP8UKaJ01mtUj6XrYHKGWJd5H",
+	"rMYGbOxaHXeoT1PFyxVfbax1bEjVSCgsEXk+973qgmCPw8CoHDMUU5EmvIxj4hzw/BmWAgCXZO2Z5FlF",
+	"fk6hsPkJb2mOLDcbHzRsM5btVzfsdEmpAp4XSsL+MizdEJRl2TfV0f3iRS62zdSvqmmwbtlMsR444AkJ",
+	"Uzlu3b9hNreRnP2ddhZra5CusM5dNcrB1EOjqVgdgGuYhQfVGdHJPL17ilOfwFRS+r5ry1vSMyOYcEK5",
+	"fxYgxkhjXWHrfZ9ye1Vfo5wmQWlRak3JjxBNqK/8cY8ePn309Mm/P3y6obnZyhGsxTYRKXUaYwnfjzYk",
+	"fL/3Cd5H7/81muB98JTUe5mPWlteW2bY7DjrOexdQoRgkIkkx4zbbPpl0Gsb33TS8nbKrC+9N4v++AZU",
+	"V1ENY0qHcfaoYX90p+uPGzN5m8fr/Oi/4wmj/58ePb1MHLLkvr598dCXiP6nm8kfzkhNxne6K4bxcCMj",
+	"9NR8t2SMsMIkQwRzLGo4mkTO4rz2iXDTgt/fLu0/YQySxTtk6IqrM1sraJqQ4RrwkzTM1A0EmBqnxMc8",
+	"s2Zrq9B0k+l25yZNSu+Nq+4MX5mqC4IvTP3jT96r+kcqqEyTvStgm+67ukGN13aDP2/pHKLETlZ4n5VV",
+	"gzii1EohFDHTdg88suvApzYAPsGpZ4zf8kHAl8d/uE0PZa5LRKbJWih6d9302+73PW/pezjDe7v7z++G",
+	"+qEN9c0+jLTdexE6T251BQUNvl9MANnGGg4PrrVw33uwbXyyKCoMLkJHE4bNwB6zc0l3VOZLPxrIxCvg",
+	"IO69WKCwTrkXjTFRvRcC82GYVAi35YTsAooikRMlLMSFOpdLf8oNDNloyUTVYfNZ6M0iQ4bebfM6G3Ki",
+	"5pAdtzH+UYYexdSqsiiqdVUN/TdnUsVyHS4gVifgs/eiUs47iEIiQQDw8MF/7XMnMNnDVHeSnmXW+OuN",
+	"5zWkZ+APFprP5122fM14hO/NC8hZKXMfziOYEGZBzxLCc1NaxT5TKhJ5226ycVl4DQHHG6dFSXdD5owT",
+	"Y9lYaNMfSzhA2sTKRDdmWdwisaLKqWiwX1hsc6vfJ/j4osqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02r",
+	"ShJcHzHFYDgIPBHvHHdrntjjjkQJ7oESf0cLvyVauCPgQf1KuGP3za/kJnVANOkNjpDNCAx9YwMXlA32",
+	"Nii01TzgLfVcSiyE5Fr6fkgoHO54yaW3RX1VLtkN0WzQvl6CtQRit4ZqagkiRAXyBgA9ar+aBtDLhbm+",
+	"nNdVZzFHmGELreSkDri6H4WX59xylguNxvWSerkuqqqtisWpY2vd5DUuYKSwghfinxsa6IQVYbIQrxRG",
+	"3OTYBDeDEV2EN+xAnaGXpDPkzt+8ZP7LcMzpJ7dCLfQTugVsYdcvjTdPO+Varfr9L7q3IpAuc7dn6iVS",
+	"latHkcbiEZS3gIC8m9awKjBaiIt1XKPJRtUi/PorfoidsXd8cssMrV1fUs6LAk+Xey9dCqRa+L62mzO0",
+	"VgsC3eSi641jT+7H8LhviJYIgOXu19EZvaPykakq9Y4r5/oEc8AulL42HQDYM75kI6B2tY4/Wv0S8fq/",
+	"pdO6Wegel0vUsTTdlKcPuIUwDC0utJ0bc658Itawaiq4SKr8vaVe3cKExLNwUBvSd5+7Z0bkgbC30iz+",
+	"Cgixssnd3j0TfoSQrkNmSmxtxx48fXh8evzw+PTk4aNb4qRsDgWkz8d5wG2oC2FX3GN1+SAaL5jo3696",
+	"teNIvXJcRw1TFdGnOVD/E7UlmEwnlVKIah4UbUtMtXTqw9cPHn/95HRnOGvvNJdmDLds/hm3yP4xVT4f",
+	"qcBEMvTsnjkh6pQI+nyd8CjnaChz2zNdOjL30twW5lRUBvVYyAloxycVmrm73iCsLPe+LubRIuvGkY7x",
+	"3PAhXW7dU53xy3nsYvG8hsdGgzkgiwuqbsO3Ijt43PAmkz5+/PWTKH5EtYRoaiB1DRWSXc0Ji+Ky8Yur",
+	"Xsdxqoy9vIZl9DRKWgm2/rh0Txok1LwcFSJDX+KwWlp3ALPrCD6JlKqBvgF92XGpQKlTU3ylwANDTlN+",
+	"A0Nqjkwyw99m1qp5vu7FlT+hV+x25ylRePqj9LV9VaFfuPbtvQx1pfmtjksR7MW2Xau6l9T1Hy/NFs0r",
+	"f6umFp3PCLscE4+VBMIJEp6Vd9TGbj/Gfqr96OuAAXKbRW40Yu87JBNyOrqre7T1e+Mf7QCmoXhLlTuC",
+	"FgdlEOS3AIRqQMWEaW60mnGihzSad9LwcNc2c3O7tnW8zrm2s2hLum/dbpa+zmUjtCDMEqhO7sLovmMT",
+	"1fNV47IoLpNlj766wum5aus2vtLJict/qljTtJfnr8/xwNQG/YvSEenkr6ALIfukktyAzJXe0HTbXR3I",
+	"qStD9epszuWSkDUrSkdS0KIbfrc70sGbLd5a9pAA7MzvFIbxgEGGrdDcn4gi0jen733Mh2UgK7WwywuM",
+	"nBHwMfaFRyvBRxHDR9ULptbOB58/ozuZQOzW3fznb14SogPBxtRlzMcM8ycan1SgQ8I+Q/0UcjdCvjb5",
+	"E3+RY6UXXOcmYJ7R540qJbz2+frUTANisPDCHP8if5EvtFaa8si8M57lKivRbGB/evvtc/b00eN//3MI",
+	"PRjEfWNXmcrhyrEI2spXY/Hxatjwvh//Il8JY/17+QTMGePmmvEJF9Jno2coIq+YgXCRZFdOUF5Vfmxu",
+	"SGoe/yIvQOaMS3b1MofZXFmQ2fLo77C8ChPLqnunxZwFRzDHwRrmQB4gbnxDS27YUpWsENdwxoT9RRL2",
+	"nO/pz55j52+Kvk/VAt382HHJvZhKNH+RPveGzbmd+iQUztABPUQLQ1DFp/AqGekwUnZKOQvGKpUf/yIH",
+	"w0EhMpCU60cndHA+59kUjh4enw6Gg1IXnrPM2cnJYrE45vj1sdKTE/9bc/Lq5fMXry9e4G/q1KYB8ljD",
+	"QX02OD1+QI+oOUg+F4OzwdfHp8dfU2rrFDn95ObBifcn+DQSFDVVJ7mXOd46TOh0YUKZFaZSDs5+jp/y",
+	"+pETUo6Dz8ONT6KrAR+MQJOFSVbOe8yuWfGBoH53P/m1BCwe81Smrqk+J4D3yBbqOwmfVpcad8RtNk2N",
+	"G1Exn987oWXmSvrMuYenpz4v0nrlzefzwl2vhJInH3xNV/36TgOdJo92FAquVf8Snj4KEniHSvyF1QxP",
+	"Ao4kitFyNuN66dmlItUgpFb9PKg+eu/UhDI2jovp9pLCO2fupohn2+1fqIPEkyms0wBVOb/wNwf2rSoK",
+	"n+DxQY3obuxkkdNnDRA5uiQbwEvrDJtUHjcbKCLbVziFt+b9hvz6OywHtL3IMX9V+XJnO7sGqPi5rf08",
+	"3M8KZz3c2fh/RTaP8JS7TIctchLygxqRZcHRAsM+xXfnt2r5xCt+PP+n0hRar1DCItz4ediSgyef/L8+",
+	"JyXid1D1odr/iY1R9l3Ny7sg4QXqPlm7lp0uw5zwSrPNCy7Tp3mrY1FJIjsdfH6fpP6JqUFW7vD+lKx5",
+	"h6aDVGzFyjhmIR8hFNThPzOlKRdLrUsKQoXxmDD7OeNtDLteB/x0h4O3UG8S/FjjIN6dIWlEgvgMfbGc",
+	"KV2x6LN6SzyGIt0Q0J+z5TF3/3Lr+HxHVht24wqjheAsr4ZhEuDW23vZtBhCTmJVquEbSTdrPRwpZCZW",
+	"yj3qCpAawz5W4pE8ISS+sasLFhG463VDfoeNuPL/uhyVZnnlDWSvgRHKSenr9TNzntkfZS1Ed6BY96Td",
+	"fDPgBNO7NeL1AXstiZ1I4//WbhleV3FV+7ypVUHjoHSfhQlsNPzpkb2b/Xs1fd0aDmX4BnpVVKcPVmh+",
+	"8kEJeYSdSindbisdRSFe/HUl9OhGgtfatcP2HP2rSIa6G+x+FFV7kK0U1oMdntmwyMSxpf7J7GWtMzzl",
+	"7s4FP7j7CXfGJ8Yt/C6h58LD/EnfDcSxAGYWUiv3DQzzCf/fbZO6Jwb7PkhJe5Sabe7QGvXLWSPM1gYn",
+	"nf+Wudki6snId4659WtrHdrelb9yGXblXt4dv6hdeRh2el7a+syp8ZgKhIVkY3EDIROk9/k7KeXemOUn",
+	"9+rf2eXLsssrcLbuiEsJuWeaEc+umZBdPFI1pUgbUsED8WX8p1SMGByXTuX0dJ567dTfd7pXS84t41CW",
+	"3JrLiD5oui9X7jR5fu5dzffy9OLkvpBJRoRJHd5d+QLP89wXSYPvFILOqwgCrHcth/Lo2Da3zvbJJ/z/",
+	"ZzLSC6BaulU/kBUadsgCrb14FLmhl5hIV5qdcP07tFw99ao2K3XQoxosfiaSVqmnx36Fwt5Zq7JK/XJi",
+	"UmE7i4BkWcsqbbHaSc22R+E2v73d0RhlOJiXkT26ALvW0v6+irBk7/1D2yIbee5ZUvIYVkp05wnYibP0",
+	"AmwzuNW8a1LmQUhnr3ti9RZ3JwRScme+i7s33HQw8cER5YqGqlICPqgR5euRZxeDdOx1VdvX7Ce94u2Y",
+	"QnZNSNj31o5u4XQfOF53eI/mt4hAXQZYf9roFDa7BCA8GMYRcDNUewoE/mcFz65Nf/4NNXM7kJqrvrmJ",
+	"wYrEHDKRA1tMlS98oNyYKiUHJ4I5+azgIyhMhUk2VUXu25j5CowQzHAr5mNfTrtyl3DvuNdmZrPA8d6J",
+	"5d1EpwgsjNLbJyaEpraTrJijvx/B6msurpq1B5QLUeHrUG8Ns85fWOpxv/mrWYzyX5LBzufYpMYXhxq7",
+	"oUxGzLBtCiLJKN0swthCUPoA4474sc1TFNHa18Xot6wZX6kJC1mSCX2I3SScSYMGpQ52Tce2NktBuvxR",
+	"1XNfyClVFaOgT+rN+Q9VR4+YIwr7dmyRTNdnzNKAbnYUXSuOSU3G/XAHGYXt2eCQqRHxy/vkiPPccyBv",
+	"nDOfptx4OzDwCqHdtWPc2LvpczqpAcuAFKHnBWA2gX2ba5Q2ZjI1h2DPUTeHmK8vlDzdX4efn+GX8/pV",
+	"VWFJnemf2AWrfCdugPGaPaxivKqy4nTAqvgPp12Occ+6LEU96f/odAJ+g5/vmjc2eQLf8WuQGKjYnSew",
+	"JqN7b+KQtZeWqoqL5T41KZTOf9qUMR12qvRtHdL6Dp/YMOMLd0xkBr5jGt3BvMyxinobJrPM3bMtAV3t",
+	"wmmszDzUlEdLyu+mWCk3zjA+IrUmWvuwMm9fC3N3ZRZGrVL0MXcsSa6Q+3Y/suMdd+xflb0Fnq92DG5j",
+	"PTaPGXJsLYzcnyfw0dn6SU5/gV8HXt+CXB+PZL5OsrqlI0IWR6oXo0nfxAmMY1fbXdCNloWUW0xRsDvK",
+	"MW7Y9xc/vsZhPJbalUaXJ9GX7jRXaZpmFMr3pFzZdTw8dE12BgL5pdrumtDj+lh7YIIVTySXmyTOyx4I",
+	"HvsxQM/rdaQGqR64i4gexkpOqyj0zsLO6WH8tXxvtUH1QCElNlwoKMxO8TR06dEDZ1U9ipDG8qLglGRr",
+	"GCf2TsvMEJyJTjfaBXWfUvMbyCitOGHc5f77nUQ5OJbvo2PL23TePDdqBr4cjzzFyw6TroFkmApYPveP",
+	"7JFwYYgE3WaAzaZ3dnnyqPlVF11CggCh2RR4gVZZoFegzyrBTrJCZdfpVNVv0cDGh6riVfRVeBuKF8Ux",
+	"eydmQN4TqSybKDQsscyL8Bbdj4VhI5gKmQ8p4Rw7w3LLprwYMzMHxIK2onAi2V0IM166Ucr5MftHCFmz",
+	"XJWjYPi4U5UpOS5EFrvHYdPO57i4XoZ2e6KFgJvdRPFoIo2i3q8MDTSsYx8V6fzAffbtgxIyvW0/GcjZ",
+	"aOnVZo45qVfH7F0zvRj3piolPmZvscxWEKZS5bkyfAYBUHnK9azwuC5tcn+vhGyer93fed0IX8g5TEMb",
+	"xwSJgy1VDl+Z2my4Pd/4qvXB2c/vWzc3zXN3dXP76HeQImkEoFl7hvuyzoFz1F+rHPadot4a4/cM9UiG",
+	"ehOZALPU+3CL4zBz8sn9b8VBsgrD2uxT92updDm75BYbq1yRCg8Ivj7EPwxdUUPUyndXdpIQCsicxG8A",
+	"IWAnRutoZ1qAVD6PSSpsxhIr45upG+TAw/hs3gYQnV3cK92r2hsXIA0DjnF0D7ddqKNOO2cpbL8GCYvN",
+	"iqZphtgpzAwUCMqnbpxBV9qSF+zdq4sGokVjB4NhYRUbuVumhEUsAeSt+8Lv436yoP37/+/VM97R2kQw",
+	"QVjzLTWMkXxupsqmL+HMWA18RtlUGAYz5QwFoqmuA74fL96c2DnL1UIWCh0t3LKRBn5tmBqPCU+FhTHX",
+	"+eaC38BFmNFW+6cyC/aIpnpnD4rbwHqSdxcO3wR68Oq1z6jJiu/JJ0KOVYViHRUUsSyYgLT15BH7TvyV",
+	"DMcwCIIPY7BazUFipa4ROUW1jeUWzpylzmd8ArnTRhjLxqL9cY2eRBMYelVgmtDfq4feWKXb+9fn6N9x",
+	"6zad+qjcx5nmu0xF4UVBNHUytt7nyhfbpQNWzqT1OKVpWU6oOdSRZ8GXDLsjc8cJFLjWIa0vaPnHp1+7",
+	"vX18+iiWb0LDvUIFbqZiPthX2kgbf/W22/c3LnPHsAiPdfcddK/z1otbPIasKuiwIF079y00HeuO9z+v",
+	"H/tNF/NW6zhQ4FnDRDiCQ86yJgmr/ag/7AC2wXohpktJOJQoUQQYD3d+8bfzo4ePnxDSRDVcwFdflXP0",
+	"wPNGr7l7GXyuJviFrlg1gRI6ttFHcheCmLaFjCJ6r0+5o8M8KkWBIBbUXCrKPmsn+uRT9e/Oyt8mM+z/",
+	"5B2EoFRvwVotFRNHbjthVsuP1jUmSvOTXEzAWHPyif6xofznRl1D9f5v8BeHuUp+q/RI5DnIdhuPHWRu",
+	"44sZr9l3/1uyFmAJ4tHn5pA5hmCEhVqAPsq4ATaFj4lMgzxsRDqE1WyBfXr0lB+N33968uhzpPN1xTA1",
+	"+HBS5X5Hj/ym1S2u4UCqdhLoFbiKUGC7Ky6/83lx91IH4uS+kP4jwiREtU813FHFJQvJiWsb1zosJ5/w",
+	"/xuE6EzdwA439Ut44XyeGRaAUShvKuY1lhpvpd5GmD2l5m9HlvsnT34gouydOb0Nge+jADwKrJDi6/cm",
+	"IXC2orEXk02Los3zJ36wk0+lAd33CBChDnMQXnrAYU+WHeYRUgImlQ93yIo70HwzaxOGfFdBVyQzmDCG",
+	"A0f6L7qTgr/QtvEd7tobDKFThwSJGbSbxPsHNeq2hL53D3yhKgM3uUZOogfNvFWCzRbJkDiq8BFP9Mwl",
+	"M508it865t+vJZTojsW+he4fOV0ex1yQnzYH7v6XcZlBQR+VMgNtuUhh/e0xKjE6kJ1I0L7UbGERy5xE",
+	"fmxx58mnD2rUeYX+Xo0G+6VOR13RDpXdB1zHCiW2PXq4l01lVtPwhJht+0Kx+p1JL1ldYuWE7JTfQAgB",
+	"+z6V2EoIpBPPhl1VrH4VTb3MoKBN3bUU/i1xBdGB+IJIu+DC1sjYNmAnUX67mtftB3TZCvynDtVJoSbJ",
+	"+N0Fto06wj4ocONmjM0PpGVXhZpcsYxr9IO6QQuBWN+Y0vssIOv7/COKcgjfSUVNhswozDcTIO0vEueb",
+	"qRkYAmui3IJX3NgjHO3o5TdXbCaMqSNIaA8aaHxgFyKDanoTPr9ihi8Nc+cKQaRHSwuGLUBDlap7/Iv0",
+	"z4PM6+VU8KfGNxyFnNLT2NUYIcr/X+zbceVjYRr4zLO1pepxWrYGahwQE1av1GRTbnHVmEThpmMm0KKi",
+	"VEof0QTjhQzkN1nvtRHLkrsSebu9A+4/05CB8L2DcPgptcqtxm/t2m7rAyx8tCc4jWjAr1dk1nPxTnxr",
+	"FVh9oSZkHH9QoyH2KRzWWY7Qxqfbg0jXYPVyNxJ9DRFJL38Xwv+/M+QYZ85cI7kw4S08ubZsnfPZkVYF",
+	"dNvUb85/eIsP/ab9AX4VB7IcQ0Wb2aZk9KU3R1SRhy5yvuUpNZT090LMqFjEg3bnee4Xem+bSND0vpCv",
+	"MhAncQzr0vBdOSzDGzsqBapTePJpzmeX7p89Cj93us1fwndZ1846LpdqpHJniidOTOo2VZNh35LjEDzj",
+	"r1ZdTLPtfldyrwuZ7UUu7G9DbryDjwdPgzwgAzzHW2iDBYZVi7wlHpAATyBsl0RpNdpOK/b6sX1SL4zi",
+	"hoyq3goNYbbTQqSaCnTFYVx3ieHNhtCBrKBE0bMbvE6zqzMg4perZuz8XhQ+H9D4cpuPmiXjlhdqUsK2",
+	"aVShbeJshqE0w7QzqL1XoHrDV4blgheQ2WP2o0SvQahroHxXqh7ADHKeuzt6VUHIoDDQ6P1zxq5ysFwU",
+	"3hWA5t2QXY0FFPmVf62fz5BaI1adEbHFc9QUvM/y/AsagV3CfLfWX1Yaq2arujyWiuUNwIjxt3JUAkou",
+	"Wk3ouRSWXQPMsVddXc1AvOKfozbK0VASYQkf0pR04+U7jPo1iByCf1TWvvHwp4zKODVWWuS3augrX6a7",
+	"wI2AZVNlQKLzsxE+QM+LJgJ0QlCF5prDWJZ4BezBPxKwx6OHTx89ffLvD58+bqB9PIigfexbvu/7UHnz",
+	"mOwiIQPKoLshe4qZXaWKxWzmxEnEw+d22c/B92emTtU54Jk8ZueSAUJxoF+0XWTAZr62MdYe0tnm912Q",
+	"uzkevFncBoajahOD1UJ+Z3ZW1Fj1Xw9bTvmKt5L2J1nhO4nfhUOjXtHn7s33nXdokvfPEnB8szdroKow",
+	"DFnbToFQoQvVt6Ei6GYiA7zoCjRfuO/3eADx/amyMuDFziR+o7b0K6odo5S3a1gyC3pmAh4H96Dnvl6o",
+	"QT+zNBZmbdqdaLiGZbr66AcSyrBgZso1UCiTGoFX599NAc+++8dYBBBp7rlH4RM1mniQ+xRyodK4agD2",
+	"J28tXMPyz2zBDUNwVnnMukvfaXZYDbWx+P3Ccm3f4rr3VbJ6DcsvdJpxcZDT8lKawX0ZorKOiYh6WFC4",
+	"bNBwVzXwbzTMsU6N9hl4wYj4mznz5BP+r9MXTFH3ekP7JXFhJxK2m9RHX6Bb0bWcP2vQlS1EUWBZZrB1",
+	"Ykvf2jhzg7WDjOtkO8HTcwu92nh5yj/wj3DNwngzGf9Q77DAjKyx0hkECJxQb+px1x1FmhkCS4IKYN+J",
+	"G/zASwTMFOgGOnnjVrn3E/1GKzU+tIW3ScF4xB8Ud3M3wV11+fbqmdeyuXmTcwd46PfYcfpUFYSiM+Xt",
+	"AHr8aFMz3aTWee3MVV6UQaJjpbTXaWECqPQYtyilnpHiw0n4b/yPqkJrCgMH/9WIZ9cTrUqZH7Mfizz8",
+	"xvIlOZvd9x6ReMVVgFP/OyzNvQ6zH8QucaomMANRcNPGB3Mt3aIEoXMqw9BcQ+72YwKWkoSvYWmeETAJ",
+	"PkoMIpVlfDyGzEJOZfEeoYQXhVpQLUAAzBT2mJ2H78NAnkWQeVfrg9tTklEsA+BFBYGxrx213JbJLH6D",
+	"3+6mwQ32Asel5vAseNYMu1E22Awa/Criqqy546Xs3vNzL+WD+PICBYoxZp1JVaMaVdzgttjPD3MEnnlE",
+	"BemMSffAgus8hlXyE05mj2AlNMAXQirpwyFNdYGE3xNaiW1skLfOK7TvHvafsBvCUBfC/taTcdwSDhQM",
+	"MqLdnYL+7qz0uyBI0HvpMXFz+1LXK0eW1AnDENSuHCUrjarDljVPyMkn978eXRJ3t5lfokkikqJukeib",
+	"q8YaJNZ8nfQHESX2eqj3zR8+ApBgkG23mcRQ6xpJeiSVZd5L93oXEALTYB+JAlqwR8exRGuvwH67RlRC",
+	"IzbRdGvFWNEieO4UWp5dNnQND5lUjO/okd+0ZsQ1HEg1joBrzNr3ZAuk9x909DYZN4HDN7knIdNgt4Dm",
+	"3Cck55eE4qTV5f3QOM0a3XaMytnc/Njet47dySf8fw9UkrB5B8kkcAPuKCnVvaoHVe7SiMQ2+PpOPUhK",
+	"AxswuH4yoL9Epto7RJmi6i/Q4PNOMPVpAUWR7LhFj7XSHdZqf/Ypdalo+yBCFzfP14TpG5FV7XQ34JFE",
+	"SwVyVfmQKaTUSKsWAf8BcmaTZeQ/Gbi3wF5ubl9IViNZEjLa7eDu7jp106gVfugog0ceigI8rIsjEl0U",
+	"MMXiRvRbE2ZEDCiEgcxJAbnDiW5hg1FPiU4p633NlU9xBlz6VMQpLJnhyxTg8e5Y7YDlCi9ktUkhEXs7",
+	"KBW/6r2Krn1zqr91URPDumdhf5yZ7fY8BqGxnhN13yXXG63GIqSXHM4Tegh+CGCwIePiWqKBOvY80lNy",
+	"neTC8FFxixBtm0Gibrxv6N17kjm/re1CVxImm5CpgNB9XqhVxb/CSX5HsnytaLRzE+lHe9nDF/L3LWxn",
+	"WfgTk9PeEQIB1Yh6c7Bj1xZTxWcieW34B32930IgmYl5Ojg7Dw/sro2Tooh341bHRlAoOXGGUfTa2/Zl",
+	"fRrQbwdnP793TGQQZoJYsNTF4Gxwgszl3/Opwtoh75W7IYWCnNCJqf7ID9r4hByZjQ8QMaP1SSMTsPkc",
+	"NWdufhJuFY3PsPq7+Qw2qfv8/vP/CQAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

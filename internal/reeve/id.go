@@ -39,6 +39,10 @@ type (
 	JoinTokenID string
 	// RekeyID names one rekeying of the seal, rekey_…
 	RekeyID string
+	// GroupID names a group of principals, grp_…
+	GroupID string
+	// AssignmentID names an assignment of a PAM role, asgn_…
+	AssignmentID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -103,6 +107,12 @@ func NewBatchID() BatchID { return BatchID(newID("batch")) }
 
 // NewJoinTokenID makes a fresh JoinTokenID.
 func NewJoinTokenID() JoinTokenID { return JoinTokenID(newID("join")) }
+
+// NewGroupID makes a fresh GroupID.
+func NewGroupID() GroupID { return GroupID(newID("grp")) }
+
+// NewAssignmentID makes a fresh AssignmentID.
+func NewAssignmentID() AssignmentID { return AssignmentID(newID("asgn")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.
