@@ -99,7 +99,7 @@ func TestTheMatrixOfOperationsAndPrincipals_Z1(t *testing.T) {
 	if differ > 0 {
 		t.Errorf("%d cells differ from %s (- the table, + what happens): %s", differ, file, cmp.Diff(strings.Split(string(want), "\n"), rows))
 	}
-	fmt.Printf("authz: %d routes, %d principals, %d cells, %d differ\n", len(ops)-len(openTo), len(cols), (len(rows)-1)*len(cols), differ)
+	_, _ = fmt.Fprintf(os.Stdout, "authz: %d routes, %d principals, %d cells, %d differ\n", len(ops)-len(openTo), len(cols), (len(rows)-1)*len(cols), differ)
 }
 
 // Lists show what is inside and nothing else, streams and bodies reach no further, and
@@ -118,7 +118,7 @@ func TestWhatIsOutsideIsNotThere_CVE_2025_0937(t *testing.T) {
 		}
 		for _, item := range page.Items {
 			if list == "jobs" { // the asset's own job as well
-				if _, err := systemtest.Try[client.Job](c, func(api *client.Client) (*http.Response, error) {
+				if _, err := systemtest.Try[client.Job](c, func(*client.Client) (*http.Response, error) {
 					return c.Stranger(0, inside.token).GetJob(t.Context(), item.ID)
 				}); err != nil {
 					t.Errorf("jobs lists %s: %v", item.ID, err)
