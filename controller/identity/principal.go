@@ -41,7 +41,8 @@ type Principal struct {
 // Caller is a principal that calls, and how it proved who it is.
 type Caller struct {
 	Principal
-	Token *Token // nil: it was no token
+	Token   *Token   // nil: it was no token
+	Session *Session // nil: it was no session
 }
 
 // Profile is what is known of a principal besides its name, for people and for rules.

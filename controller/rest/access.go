@@ -134,6 +134,28 @@ func caller(ctx context.Context) identity.Caller {
 // prove fails unless the call is allowed as things stand in tx. What the caller may not
 // see answers as if it were not there.
 func (p *permission) prove(tx *store.Tx, c *gin.Context) error {
+	if err := p.allowed(tx, c); err != nil {
+		return err
+	}
+	return p.proveFresh(tx)
+}
+
+// proveFresh fails with Denied "step_up_needed" if a person must first prove again who they
+// are. A token cannot do that: one of a person must have been made for the very privilege.
+func (p *permission) proveFresh(tx *store.Tx) error {
+	switch {
+	case !p.rule.stepUp, p.who.Kind != identity.User:
+		return nil
+	case p.who.Session != nil && p.who.Session.Fresh(tx.Now()), p.who.Token != nil && p.who.Token.Carries(p.rule.needs):
+		return nil
+	case p.who.Token != nil:
+		return reeve.Errorf(reeve.Denied, "step_up_needed", "this needs somebody who is signed in, or a token made for %s", p.rule.needs).WithFix("sign in: reeve login")
+	}
+	return reeve.Errorf(reeve.Denied, "step_up_needed", "this needs a proof of the last %s that it is you", identity.StepUpFor).
+		WithFix("enter your password again: reeve session step-up")
+}
+
+func (p *permission) allowed(tx *store.Tx, c *gin.Context) error {
 	if p.rule.access == own {
 		return nil
 	}

@@ -241,7 +241,37 @@ func (s *story) people() {
 	must[struct{}](s)(api.DeleteAssignment(ctx, given.Id, nil))
 	must[struct{}](s)(api.DeletePAMRole(ctx, "reader", nil))
 	must[struct{}](s)(api.RemoveGroup(ctx, "dba", nil))
+	s.signIn()
 	must[struct{}](s)(api.RemoveUser(ctx, "ada", nil))
+}
+
+// signIn lets ada in, with the rights and the limits of somebody who signed in.
+func (s *story) signIn() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	invitation := must[client.CreatedInvitation](s)(api.InviteUser(ctx, "ada")).Secret
+	first, second := canary+" ferret umbrella", canary+" lantern walrus"
+	must[struct{}](s)(api.AcceptInvitation(ctx, client.AcceptRequest{Invitation: &invitation, Password: &first}))
+	made := must[client.CreatedSession](s)(api.SignIn(ctx, client.SignInRequest{Name: "Ada", Password: &first}))
+	as := func(_ context.Context, r *http.Request) error {
+		r.Header.Set("Authorization", "Bearer "+made.Secret)
+		return nil
+	}
+	if me := must[client.Principal](s)(api.Whoami(ctx, as)); me.Name != "ada" || me.Kind != "user" {
+		t.Errorf("who signed in is %+v", me)
+	}
+	must[client.Session](s)(api.StepUp(ctx, client.StepUpRequest{Password: &first}, as))
+	must[struct{}](s)(api.ChangePassword(ctx, client.PasswordRequest{Current: &first, Password: &second}, as))
+	if all := must[client.SessionList](s)(api.ListSessions(ctx, nil, as)); len(all.Items) != 1 || !all.Items[0].Current {
+		t.Errorf("sessions: %+v", all.Items)
+	}
+	must[client.User](s)(api.UnlockUser(ctx, "ada", nil))
+	must[struct{}](s)(api.EndSession(ctx, "current", as))
+	if _, err := fleet.Answer[client.Principal](api.Whoami(ctx, as)); err == nil || !strings.Contains(err.Error(), "session_ended") {
+		t.Errorf("after the end of the session: %v", err)
+	}
+	nothingShown(t, s.c, first, second, invitation, made.Secret)
 }
 
 func (s *story) basics() {

@@ -117,13 +117,13 @@ func (s *Server) authenticate(c *gin.Context) {
 			return err
 		}
 		refused = p.prove(tx, c)
-		stale, err = identity.UseIsStale(tx, secret)
-		return err
+		stale = p.who.UseIsStale(tx.Now())
+		return nil
 	})
-	if err == nil && stale { // once an hour for each token
-		err = s.Store.Update(c.Request.Context(), func(tx *store.Tx) error { return identity.NoteUse(tx, secret) })
+	if err == nil && stale { // once an hour for each token, once a minute for each session
+		err = s.Store.Update(c.Request.Context(), func(tx *store.Tx) error { return identity.NoteUse(tx, p.who) })
 		if err != nil && reeve.KindOf(err) != reeve.Unauthenticated {
-			s.log.WarnContext(c.Request.Context(), "the use of a token could not be noted", "request", c.GetString(requestIDKey), "error", err)
+			s.log.WarnContext(c.Request.Context(), "the use of a token or session could not be noted", "request", c.GetString(requestIDKey), "error", err)
 			err = nil // what was asked for may still work
 		}
 	}
@@ -161,7 +161,7 @@ func (s *Server) watchOver(c *gin.Context, secret reeve.Secret) (done func()) {
 					if err != nil {
 						return err
 					}
-					return (&permission{who: who, rule: permissionOf(c).rule}).prove(tx, c)
+					return (&permission{who: who, rule: permissionOf(c).rule}).allowed(tx, c)
 				})
 			}
 			if err != nil {

@@ -16,6 +16,7 @@ type rule struct {
 	needs   identity.Privilege
 	kind    *kind  // of the object, for named
 	records string // the action in the audit trail; "" for what only reads
+	stepUp  bool   // who signed in must have proved who they are within the last minutes
 }
 
 // access is how it is decided whether a call is allowed.
@@ -41,11 +42,12 @@ const (
 // rules has one entry for each operation.
 var rules = map[string]rule{
 	"GetStatus": {access: open}, "UnsealNode": {access: open}, "JoinCluster": {access: open}, "RenewNode": {access: open},
+	"SignIn": {access: open, records: "session.begin"}, "AcceptInvitation": {access: open, records: "invitation.accept"},
 
 	"SealNode":            {access: whole, needs: identity.SealManage, records: "node.seal"},
 	"GetSeal":             {access: whole, needs: identity.ClusterRead},
 	"RotateKeys":          {access: whole, needs: identity.SealManage, records: "seal.rotate"},
-	"StartRekey":          {access: whole, needs: identity.SealManage, records: "seal.rekey_start"},
+	"StartRekey":          {access: whole, needs: identity.SealManage, records: "seal.rekey_start", stepUp: true},
 	"ProveRekey":          {access: whole, needs: identity.SealManage, records: "seal.rekey_prove"},
 	"CancelRekey":         {access: whole, needs: identity.SealManage, records: "seal.rekey_cancel"},
 	"GetCluster":          {access: whole, needs: identity.ClusterRead},
@@ -53,40 +55,47 @@ var rules = map[string]rule{
 	"RemoveNode":          {access: whole, needs: identity.ClusterManage, records: "node.remove"},
 	"TransferLeadership":  {access: whole, needs: identity.ClusterManage, records: "cluster.transfer"},
 	"AcceptClock":         {access: whole, needs: identity.ClusterManage, records: "cluster.accept_clock"},
-	"SaveSnapshot":        {access: whole, needs: identity.ClusterManage, records: "cluster.save_snapshot"},
-	"RestoreSnapshot":     {access: whole, needs: identity.ClusterRestore, records: "cluster.restore_snapshot"},
+	"SaveSnapshot":        {access: whole, needs: identity.ClusterManage, records: "cluster.save_snapshot", stepUp: true},
+	"RestoreSnapshot":     {access: whole, needs: identity.ClusterRestore, records: "cluster.restore_snapshot", stepUp: true},
 
 	"Whoami":      {access: own},
 	"ListTokens":  {access: own},
-	"CreateToken": {access: own, records: "token.create"},
+	"CreateToken": {access: own, records: "token.create", stepUp: true},
 	"RevokeToken": {access: own, records: "token.revoke"},
 	"Can":         {access: own},
+
+	"ListSessions":   {access: own},
+	"StepUp":         {access: own, records: "session.step_up"},
+	"EndSession":     {access: own, records: "session.end"},
+	"ChangePassword": {access: own, records: "password.change"},
 
 	"ListUsers":   {access: whole, needs: identity.IdentityRead},
 	"GetUser":     {access: whole, needs: identity.IdentityRead},
 	"AddUser":     {access: whole, needs: identity.IdentityManage, records: "principal.create"},
-	"EditUser":    {access: whole, needs: identity.IdentityManage, records: "principal.edit"},
+	"EditUser":    {access: whole, needs: identity.IdentityManage, records: "principal.edit", stepUp: true},
 	"DisableUser": {access: whole, needs: identity.IdentityManage, records: "principal.disable"},
-	"EnableUser":  {access: whole, needs: identity.IdentityManage, records: "principal.enable"},
+	"EnableUser":  {access: whole, needs: identity.IdentityManage, records: "principal.enable", stepUp: true},
+	"InviteUser":  {access: whole, needs: identity.IdentityManage, records: "invitation.create", stepUp: true},
+	"UnlockUser":  {access: whole, needs: identity.IdentityManage, records: "principal.unlock"},
 	"RemoveUser":  {access: whole, needs: identity.IdentityManage, records: "principal.remove"},
 
 	"ListGroups":        {access: whole, needs: identity.IdentityRead},
 	"GetGroup":          {access: whole, needs: identity.IdentityRead},
 	"AddGroup":          {access: whole, needs: identity.IdentityManage, records: "group.create"},
 	"RemoveGroup":       {access: whole, needs: identity.IdentityManage, records: "group.remove"},
-	"AddGroupMember":    {access: whole, needs: identity.IdentityManage, records: "group.add_member"},
+	"AddGroupMember":    {access: whole, needs: identity.IdentityManage, records: "group.add_member", stepUp: true},
 	"RemoveGroupMember": {access: whole, needs: identity.IdentityManage, records: "group.remove_member"},
 
 	"ListPrivileges": {access: own},
 	"ListPAMRoles":   {access: whole, needs: identity.IdentityRead},
 	"GetPAMRole":     {access: whole, needs: identity.IdentityRead},
-	"AddPAMRole":     {access: whole, needs: identity.AccessGrant, records: "pam_role.create"},
-	"EditPAMRole":    {access: whole, needs: identity.AccessGrant, records: "pam_role.edit"},
-	"DeletePAMRole":  {access: whole, needs: identity.AccessGrant, records: "pam_role.delete"},
+	"AddPAMRole":     {access: whole, needs: identity.AccessGrant, records: "pam_role.create", stepUp: true},
+	"EditPAMRole":    {access: whole, needs: identity.AccessGrant, records: "pam_role.edit", stepUp: true},
+	"DeletePAMRole":  {access: whole, needs: identity.AccessGrant, records: "pam_role.delete", stepUp: true},
 
 	"ListAssignments":  {access: whole, needs: identity.IdentityRead},
-	"AddAssignment":    {access: whole, needs: identity.AccessGrant, records: "assignment.create"},
-	"DeleteAssignment": {access: whole, needs: identity.AccessGrant, records: "assignment.delete"},
+	"AddAssignment":    {access: whole, needs: identity.AccessGrant, records: "assignment.create", stepUp: true},
+	"DeleteAssignment": {access: whole, needs: identity.AccessGrant, records: "assignment.delete", stepUp: true},
 
 	"ListSites":  {access: filtered, needs: identity.SiteRead},
 	"GetSite":    {access: named, needs: identity.SiteRead, kind: siteKind},
@@ -114,7 +123,7 @@ var rules = map[string]rule{
 	"ListAssets":           {access: filtered, needs: identity.AssetRead},
 	"GetAsset":             {access: named, needs: identity.AssetRead, kind: assetKind},
 	"AddAsset":             {access: within, needs: identity.AssetManage, records: "asset.add"},
-	"LabelAsset":           {access: named, needs: identity.AssetManage, kind: assetKind, records: "asset.label"},
+	"LabelAsset":           {access: named, needs: identity.AssetManage, kind: assetKind, records: "asset.label", stepUp: true},
 	"RetireAsset":          {access: named, needs: identity.AssetManage, kind: assetKind, records: "asset.retire"},
 	"TrustAsset":           {access: named, needs: identity.AssetManage, kind: assetKind, records: "asset.trust"},
 	"SetManagementAccount": {access: named, needs: identity.LifecycleConfigure, kind: assetKind, records: "asset.set_management"},
@@ -125,7 +134,7 @@ var rules = map[string]rule{
 	"GetAccount":        {access: named, needs: identity.LifecycleView, kind: accountKind},
 	"ProvisionAccounts": {access: within, needs: identity.LifecycleProvision, records: "account.provision"},
 	"ActOnAccount":      {access: named, needs: identity.LifecycleManage, kind: accountKind, records: "account.act"},
-	"RevealSecret":      {access: named, needs: identity.VaultReveal, kind: accountKind, records: "secret.reveal"},
+	"RevealSecret":      {access: named, needs: identity.VaultReveal, kind: accountKind, records: "secret.reveal", stepUp: true},
 
 	"ListJobs":  {access: filtered, needs: identity.JobRead},
 	"GetJob":    {access: named, needs: identity.JobRead, kind: jobKind},
@@ -134,7 +143,7 @@ var rules = map[string]rule{
 	"RetryJob":  {access: named, needs: identity.JobManage, kind: jobKind, records: "job.retry"},
 
 	"ListAudit":   {access: whole, needs: identity.AuditRead},
-	"ExportAudit": {access: whole, needs: identity.AuditExport, records: "audit.export"},
+	"ExportAudit": {access: whole, needs: identity.AuditExport, records: "audit.export", stepUp: true},
 }
 
 // needs is the privilege a call needs. Of an action on an account the action decides:

@@ -157,6 +157,9 @@ type ServerInterface interface {
 	// AddGroupMember Put a user into a group
 	// (PUT /v1/groups/{group}/members/{user})
 	AddGroupMember(c *gin.Context, group GroupPath, user UserPath, params AddGroupMemberParams)
+	// AcceptInvitation Set one's password with an invitation
+	// (POST /v1/invitations/accept)
+	AcceptInvitation(c *gin.Context)
 	// ListJobs List jobs, the newest first
 	// (GET /v1/jobs)
 	ListJobs(c *gin.Context, params ListJobsParams)
@@ -187,6 +190,9 @@ type ServerInterface interface {
 	// EditPAMRole Change a PAM role, for everybody who has it
 	// (PUT /v1/pam-roles/{pam_role})
 	EditPAMRole(c *gin.Context, pamRole PAMRolePath, params EditPAMRoleParams)
+	// ChangePassword Change the caller's own password
+	// (POST /v1/password)
+	ChangePassword(c *gin.Context)
 	// ListPrivileges List the privileges there are
 	// (GET /v1/privileges)
 	ListPrivileges(c *gin.Context)
@@ -229,6 +235,15 @@ type ServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(c *gin.Context)
+	// ListSessions List the sessions of the caller, or of a user
+	// (GET /v1/sessions)
+	ListSessions(c *gin.Context, params ListSessionsParams)
+	// SignIn Sign in with a password
+	// (POST /v1/sessions)
+	SignIn(c *gin.Context)
+	// EndSession End a session
+	// (DELETE /v1/sessions/{session})
+	EndSession(c *gin.Context, session string)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(c *gin.Context, params ListSitesParams)
@@ -244,6 +259,9 @@ type ServerInterface interface {
 	// GetStatus Say whether this node is sealed, and who leads
 	// (GET /v1/status)
 	GetStatus(c *gin.Context)
+	// StepUp Prove again who owns the session
+	// (POST /v1/step-up)
+	StepUp(c *gin.Context)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(c *gin.Context, params ListTokensParams)
@@ -274,6 +292,12 @@ type ServerInterface interface {
 	// EnableUser Give a disabled user back what it may do
 	// (POST /v1/users/{user}/enable)
 	EnableUser(c *gin.Context, user UserPath, params EnableUserParams)
+	// InviteUser Make a one-time invitation with which a user sets their password
+	// (POST /v1/users/{user}/invitation)
+	InviteUser(c *gin.Context, user UserPath)
+	// UnlockUser Let a user try again who failed to sign in too often
+	// (POST /v1/users/{user}/unlock)
+	UnlockUser(c *gin.Context, user UserPath, params UnlockUserParams)
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(c *gin.Context)
@@ -1926,6 +1950,19 @@ func (siw *ServerInterfaceWrapper) AddGroupMember(c *gin.Context) {
 	siw.Handler.AddGroupMember(c, group, user, params)
 }
 
+// AcceptInvitation operation middleware
+func (siw *ServerInterfaceWrapper) AcceptInvitation(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AcceptInvitation(c)
+}
+
 // ListJobs operation middleware
 func (siw *ServerInterfaceWrapper) ListJobs(c *gin.Context) {
 
@@ -2355,6 +2392,19 @@ func (siw *ServerInterfaceWrapper) EditPAMRole(c *gin.Context) {
 	siw.Handler.EditPAMRole(c, pamRole, params)
 }
 
+// ChangePassword operation middleware
+func (siw *ServerInterfaceWrapper) ChangePassword(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ChangePassword(c)
+}
+
 // ListPrivileges operation middleware
 func (siw *ServerInterfaceWrapper) ListPrivileges(c *gin.Context) {
 
@@ -2776,6 +2826,71 @@ func (siw *ServerInterfaceWrapper) UnsealNode(c *gin.Context) {
 	siw.Handler.UnsealNode(c)
 }
 
+// ListSessions operation middleware
+func (siw *ServerInterfaceWrapper) ListSessions(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSessionsParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", c.Request.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListSessions(c, params)
+}
+
+// SignIn operation middleware
+func (siw *ServerInterfaceWrapper) SignIn(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.SignIn(c)
+}
+
+// EndSession operation middleware
+func (siw *ServerInterfaceWrapper) EndSession(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "session" -------------
+	var session string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "session", c.Param("session"), &session, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter session: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EndSession(c, session)
+}
+
 // ListSites operation middleware
 func (siw *ServerInterfaceWrapper) ListSites(c *gin.Context) {
 
@@ -2936,6 +3051,19 @@ func (siw *ServerInterfaceWrapper) GetStatus(c *gin.Context) {
 	}
 
 	siw.Handler.GetStatus(c)
+}
+
+// StepUp operation middleware
+func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.StepUp(c)
 }
 
 // ListTokens operation middleware
@@ -3339,6 +3467,80 @@ func (siw *ServerInterfaceWrapper) EnableUser(c *gin.Context) {
 	siw.Handler.EnableUser(c, user, params)
 }
 
+// InviteUser operation middleware
+func (siw *ServerInterfaceWrapper) InviteUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.InviteUser(c, user)
+}
+
+// UnlockUser operation middleware
+func (siw *ServerInterfaceWrapper) UnlockUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UnlockUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.UnlockUser(c, user, params)
+}
+
 // Whoami operation middleware
 func (siw *ServerInterfaceWrapper) Whoami(c *gin.Context) {
 
@@ -3407,6 +3609,14 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.PUT(options.BaseURL+"/v1/users/:user", wrapper.EditUser)
 	router.POST(options.BaseURL+"/v1/users/:user/disable", wrapper.DisableUser)
 	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
+	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
+	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
+	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
+	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
+	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
+	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
+	router.POST(options.BaseURL+"/v1/users/:user/invitation", wrapper.InviteUser)
+	router.POST(options.BaseURL+"/v1/users/:user/unlock", wrapper.UnlockUser)
 	router.GET(options.BaseURL+"/v1/groups", wrapper.ListGroups)
 	router.POST(options.BaseURL+"/v1/groups", wrapper.AddGroup)
 	router.DELETE(options.BaseURL+"/v1/groups/:group", wrapper.RemoveGroup)
@@ -5186,6 +5396,39 @@ func (response AddGroupMemberdefaultApplicationProblemPlusJSONResponse) VisitAdd
 	return err
 }
 
+type AcceptInvitationRequestObject struct {
+	Body *AcceptInvitationJSONRequestBody
+}
+
+type AcceptInvitationResponseObject interface {
+	VisitAcceptInvitationResponse(w http.ResponseWriter) error
+}
+
+type AcceptInvitation204Response struct {
+}
+
+func (response AcceptInvitation204Response) VisitAcceptInvitationResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AcceptInvitationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AcceptInvitationdefaultApplicationProblemPlusJSONResponse) VisitAcceptInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListJobsRequestObject struct {
 	Params ListJobsParams
 }
@@ -5595,6 +5838,39 @@ type EditPAMRoledefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response EditPAMRoledefaultApplicationProblemPlusJSONResponse) VisitEditPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangePasswordRequestObject struct {
+	Body *ChangePasswordJSONRequestBody
+}
+
+type ChangePasswordResponseObject interface {
+	VisitChangePasswordResponse(w http.ResponseWriter) error
+}
+
+type ChangePassword204Response struct {
+}
+
+func (response ChangePassword204Response) VisitChangePasswordResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ChangePassworddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ChangePassworddefaultApplicationProblemPlusJSONResponse) VisitChangePasswordResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6145,6 +6421,117 @@ func (response UnsealNodedefaultApplicationProblemPlusJSONResponse) VisitUnsealN
 	return err
 }
 
+type ListSessionsRequestObject struct {
+	Params ListSessionsParams
+}
+
+type ListSessionsResponseObject interface {
+	VisitListSessionsResponse(w http.ResponseWriter) error
+}
+
+type ListSessions200JSONResponse SessionList
+
+func (response ListSessions200JSONResponse) VisitListSessionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSessionsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSessionsdefaultApplicationProblemPlusJSONResponse) VisitListSessionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignInRequestObject struct {
+	Body *SignInJSONRequestBody
+}
+
+type SignInResponseObject interface {
+	VisitSignInResponse(w http.ResponseWriter) error
+}
+
+type SignIn201JSONResponse CreatedSession
+
+func (response SignIn201JSONResponse) VisitSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignIndefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SignIndefaultApplicationProblemPlusJSONResponse) VisitSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EndSessionRequestObject struct {
+	Session string `json:"session"`
+}
+
+type EndSessionResponseObject interface {
+	VisitEndSessionResponse(w http.ResponseWriter) error
+}
+
+type EndSession204Response struct {
+}
+
+func (response EndSession204Response) VisitEndSessionResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type EndSessiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EndSessiondefaultApplicationProblemPlusJSONResponse) VisitEndSessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListSitesRequestObject struct {
 	Params ListSitesParams
 }
@@ -6324,6 +6711,45 @@ type GetStatusdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetStatusdefaultApplicationProblemPlusJSONResponse) VisitGetStatusResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StepUpRequestObject struct {
+	Body *StepUpJSONRequestBody
+}
+
+type StepUpResponseObject interface {
+	VisitStepUpResponse(w http.ResponseWriter) error
+}
+
+type StepUp200JSONResponse Session
+
+func (response StepUp200JSONResponse) VisitStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6720,6 +7146,85 @@ func (response EnableUserdefaultApplicationProblemPlusJSONResponse) VisitEnableU
 	return err
 }
 
+type InviteUserRequestObject struct {
+	User UserPath `json:"user"`
+}
+
+type InviteUserResponseObject interface {
+	VisitInviteUserResponse(w http.ResponseWriter) error
+}
+
+type InviteUser201JSONResponse CreatedInvitation
+
+func (response InviteUser201JSONResponse) VisitInviteUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type InviteUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response InviteUserdefaultApplicationProblemPlusJSONResponse) VisitInviteUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnlockUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params UnlockUserParams
+}
+
+type UnlockUserResponseObject interface {
+	VisitUnlockUserResponse(w http.ResponseWriter) error
+}
+
+type UnlockUser200JSONResponse User
+
+func (response UnlockUser200JSONResponse) VisitUnlockUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnlockUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnlockUserdefaultApplicationProblemPlusJSONResponse) VisitUnlockUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type WhoamiRequestObject struct {
 }
 
@@ -6892,6 +7397,9 @@ type StrictServerInterface interface {
 	// AddGroupMember Put a user into a group
 	// (PUT /v1/groups/{group}/members/{user})
 	AddGroupMember(ctx context.Context, request AddGroupMemberRequestObject) (AddGroupMemberResponseObject, error)
+	// AcceptInvitation Set one's password with an invitation
+	// (POST /v1/invitations/accept)
+	AcceptInvitation(ctx context.Context, request AcceptInvitationRequestObject) (AcceptInvitationResponseObject, error)
 	// ListJobs List jobs, the newest first
 	// (GET /v1/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -6922,6 +7430,9 @@ type StrictServerInterface interface {
 	// EditPAMRole Change a PAM role, for everybody who has it
 	// (PUT /v1/pam-roles/{pam_role})
 	EditPAMRole(ctx context.Context, request EditPAMRoleRequestObject) (EditPAMRoleResponseObject, error)
+	// ChangePassword Change the caller's own password
+	// (POST /v1/password)
+	ChangePassword(ctx context.Context, request ChangePasswordRequestObject) (ChangePasswordResponseObject, error)
 	// ListPrivileges List the privileges there are
 	// (GET /v1/privileges)
 	ListPrivileges(ctx context.Context, request ListPrivilegesRequestObject) (ListPrivilegesResponseObject, error)
@@ -6964,6 +7475,15 @@ type StrictServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(ctx context.Context, request UnsealNodeRequestObject) (UnsealNodeResponseObject, error)
+	// ListSessions List the sessions of the caller, or of a user
+	// (GET /v1/sessions)
+	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
+	// SignIn Sign in with a password
+	// (POST /v1/sessions)
+	SignIn(ctx context.Context, request SignInRequestObject) (SignInResponseObject, error)
+	// EndSession End a session
+	// (DELETE /v1/sessions/{session})
+	EndSession(ctx context.Context, request EndSessionRequestObject) (EndSessionResponseObject, error)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(ctx context.Context, request ListSitesRequestObject) (ListSitesResponseObject, error)
@@ -6979,6 +7499,9 @@ type StrictServerInterface interface {
 	// GetStatus Say whether this node is sealed, and who leads
 	// (GET /v1/status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
+	// StepUp Prove again who owns the session
+	// (POST /v1/step-up)
+	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -7009,6 +7532,12 @@ type StrictServerInterface interface {
 	// EnableUser Give a disabled user back what it may do
 	// (POST /v1/users/{user}/enable)
 	EnableUser(ctx context.Context, request EnableUserRequestObject) (EnableUserResponseObject, error)
+	// InviteUser Make a one-time invitation with which a user sets their password
+	// (POST /v1/users/{user}/invitation)
+	InviteUser(ctx context.Context, request InviteUserRequestObject) (InviteUserResponseObject, error)
+	// UnlockUser Let a user try again who failed to sign in too often
+	// (POST /v1/users/{user}/unlock)
+	UnlockUser(ctx context.Context, request UnlockUserRequestObject) (UnlockUserResponseObject, error)
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(ctx context.Context, request WhoamiRequestObject) (WhoamiResponseObject, error)
@@ -8523,6 +9052,48 @@ func (sh *strictHandler) AddGroupMember(ctx *gin.Context, group GroupPath, user 
 	}
 }
 
+// AcceptInvitation operation middleware
+func (sh *strictHandler) AcceptInvitation(ctx *gin.Context) {
+	var request AcceptInvitationRequestObject
+
+	var body AcceptInvitationJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AcceptInvitation(ctx, request.(AcceptInvitationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcceptInvitation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AcceptInvitationResponseObject); ok {
+		if err := validResponse.VisitAcceptInvitationResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListJobs operation middleware
 func (sh *strictHandler) ListJobs(ctx *gin.Context, params ListJobsParams) {
 	var request ListJobsRequestObject
@@ -8817,6 +9388,48 @@ func (sh *strictHandler) EditPAMRole(ctx *gin.Context, pamRole PAMRolePath, para
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(EditPAMRoleResponseObject); ok {
 		if err := validResponse.VisitEditPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangePassword operation middleware
+func (sh *strictHandler) ChangePassword(ctx *gin.Context) {
+	var request ChangePasswordRequestObject
+
+	var body ChangePasswordJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangePassword(ctx, request.(ChangePasswordRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangePassword")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ChangePasswordResponseObject); ok {
+		if err := validResponse.VisitChangePasswordResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -9290,6 +9903,100 @@ func (sh *strictHandler) UnsealNode(ctx *gin.Context) {
 	}
 }
 
+// ListSessions operation middleware
+func (sh *strictHandler) ListSessions(ctx *gin.Context, params ListSessionsParams) {
+	var request ListSessionsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSessions(ctx, request.(ListSessionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSessions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListSessionsResponseObject); ok {
+		if err := validResponse.VisitListSessionsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SignIn operation middleware
+func (sh *strictHandler) SignIn(ctx *gin.Context) {
+	var request SignInRequestObject
+
+	var body SignInJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SignIn(ctx, request.(SignInRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignIn")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(SignInResponseObject); ok {
+		if err := validResponse.VisitSignInResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EndSession operation middleware
+func (sh *strictHandler) EndSession(ctx *gin.Context, session string) {
+	var request EndSessionRequestObject
+
+	request.Session = session
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndSession(ctx, request.(EndSessionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndSession")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
+		if err := validResponse.VisitEndSessionResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListSites operation middleware
 func (sh *strictHandler) ListSites(ctx *gin.Context, params ListSitesParams) {
 	var request ListSitesRequestObject
@@ -9430,6 +10137,48 @@ func (sh *strictHandler) GetStatus(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(GetStatusResponseObject); ok {
 		if err := validResponse.VisitGetStatusResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StepUp operation middleware
+func (sh *strictHandler) StepUp(ctx *gin.Context) {
+	var request StepUpRequestObject
+
+	var body StepUpJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.StepUp(ctx, request.(StepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StepUp")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(StepUpResponseObject); ok {
+		if err := validResponse.VisitStepUpResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -9754,6 +10503,59 @@ func (sh *strictHandler) EnableUser(ctx *gin.Context, user UserPath, params Enab
 	}
 }
 
+// InviteUser operation middleware
+func (sh *strictHandler) InviteUser(ctx *gin.Context, user UserPath) {
+	var request InviteUserRequestObject
+
+	request.User = user
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.InviteUser(ctx, request.(InviteUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "InviteUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(InviteUserResponseObject); ok {
+		if err := validResponse.VisitInviteUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UnlockUser operation middleware
+func (sh *strictHandler) UnlockUser(ctx *gin.Context, user UserPath, params UnlockUserParams) {
+	var request UnlockUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UnlockUser(ctx, request.(UnlockUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnlockUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(UnlockUserResponseObject); ok {
+		if err := validResponse.VisitUnlockUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // Whoami operation middleware
 func (sh *strictHandler) Whoami(ctx *gin.Context) {
 	var request WhoamiRequestObject
@@ -9783,248 +10585,265 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M+GZc9gfkiWdUStu3NMjyx55ZFlXLe9ErK3TDVYlSaiLAA2gmuIotLFPsw+2T7KB",
-	"TKA+SKBY7Cap9ln/Y6vJYgFIJDIT+fHLT4NMzeZKgrRmcPZpMOeaz8CCxr/Os0yV0r7hdur+zMFkWsyt",
-	"UHJwNjiXTORDpjSTfAb/wY0BezwYDoT7cu5+Mhy4bwZnA07vGQwHGn4thYZ8cGZ1CcOByaYw4+7lM/7x",
-	"FciJG+nh4yfDgV3O3U+N1UJOBp8/DwfnE0jN5WUe5sHUmHHJuHs2NRv3Xd+5PHj4l+hc3Gr7zqWLMu67",
-	"O87luZISMqt0fD6vw0xYFh5MTKb6vu+EnjyKzqfURun1ibybAruS8NFeuenYKbCCG8vmfALVhH4tQS8b",
-	"M6JXJYZ//OBhbPzvtCrnvfaGTdyjCWrgd3fcmpc5zObKgsyWf4dl7AwtmYWP1s3mL8wq9uDhX1g25Zpn",
-	"7gw+QyoZN91rWLJcgak/sVMhJ0zJrKbeFHgOul5CY/gjN37X5GdChr//MnSksKDdO//z5//n6H+8/7c/",
-	"DGLr+16N0oR2BP6gRgnyflCju7HZKzETNs5lM2UsExZmxs1CSehksgJf1Bw7hzEvCzs4e3B6OnQzEbNy",
-	"hn+dIqH8n9WshLQwAY3Teq1y6Md8mZJWq6KA1HmUKoc7MuCb8x/eqgI2SYY35z8wrQpITGTOZ5fu67tt",
-	"2Fu4hmU3u2j3iJCTxDzw6ztOogc1OihxdypcCNuTP4ywqWm4r+7IGT8Z0P3mURrQ7hMD+kZkwLw2T0zN",
-	"PX2nqX12PzZzJQ2gEfJGq1EBM/dPd2Kc7j77NODzeSEy7qZ8Mqcn/u2DcfP/1BjrDxrGg7PBv5zUVs4J",
-	"fWtOwntxxDYF/jHlli1AWrbQSk6GjMucLdyHVrFcHSMB/XsadhIaUFrNQVtBcyf1nmQ1YU1tHazQYUg/",
-	"vhR56rh0/3rEbZY8aU6JuB0CY5l165rxHJiwuFBlp6BN9KWZBm4hv+SRRf1jCtK9YsENvs69YKz0zD07",
-	"yLmFIytmEH1raazKBZexlyp2DTA3uFoDmU4st/Wz1bd8qwFQz0Z/Ch/nQoPpXBTI3DxjfGRA2jMm4YaE",
-	"dr/1jXlG1nUXO36LD30eDqIbbg0TeXT2IgdphY0YF6Uzz91x/I+pMnbI/vf//F+xFzhFHNWiH9SIuXOg",
-	"9DVTjgqD4UDp2nBTEo4HZ7Isishb3ROXoDUZgt0LF0Wpwf2IRMiakeQ2nwnjJuEGt1xPElygFhJ0nIu4",
-	"NAvQho2VZiL+a7z80LnNc+F+y4s3rfPczXaDN9XtqTpkXpX4H6rRB8gsjWXMQun8cuaUfIzv3ClknM1B",
-	"GyWd/H0LcAMsmyoDfgUgnR3y88BYbkU2GA4mIEG7Ezp4H12fH/MGtIkelNflbOSEPU0+K7V2QjD8rrGQ",
-	"yuIZDuYFlya2Am4Z8GzKeOY+Iuu1tYXP2Firf4JETeKstY0iu+DSDeknwbXmS5yChrH4uD6HN6VlIxgr",
-	"DTiqY6/4xmt1IxxFeoq2dU7sJwjQekhqgwi/tH+a3rdvkY5s0ZinF++Q2DWt7CZJbqqNp/OeTbmc0Pv6",
-	"Lteigr4EyUcF5Gk2J9ae8aUfpDV6YwEjpQogHkATqFOzBvtpbV7Gcm2jK3+tmgwj+y/VncDIdNzZkJAP",
-	"mePgvCzcPytmE2hZZFbcwJDlwiCNhiyH9hMaZuoGf8i1FbxwomDMRQFxfWCWMksT2vFYtauCuPjG3XVQ",
-	"zJszVko3OsghE/LSvWvIVGkv1dj/UUrtDrWbq/sjA225QPFkrOYyT8zK8sldBKvbVoPGyQ0vSkDxulSl",
-	"Zmoho+LVqb3LtGp06s0LVlItY3KKrE3jBrQYi65zwlmhJkKyhbBT9zI8Ko6Y/U/K56a5/LMzALwqHFb+",
-	"ocoWHFa2v7+JNOVC4EPPBataJnIiWybd+wghKxfgBNbN20poryhsSzfwK7xZB2/PrLeYD+Z0RNJL+BjZ",
-	"CPI4BRnqnsELfzDYgrh2W3O8mfw4xSgtJhAz8t0ZEGN3GYHLLlvypWUaJCyMs6qmvBgHQVWI8TbWMnnp",
-	"usSpcO837gppNfAZU3OQ7uqCREAfUVymgkR/RLcS/KCE3EYLbGnPouFoAGTnJEgh8aLYZiZx89LNJWkZ",
-	"3E3L2DJyOn6UxRLdwij5yVPNJmANSo2mWUdPDNxdzmmRwXDwa8k1l1bQXxrmBc8Sxh4Nf6mBGxW9WC2D",
-	"pUBvdyK88fqUNIzbH2+hAG4qK6byvvcXdF6qeaK1WTF5Fr9XQr5T1yDfkrGT1jBjXhgYrhzcwA9dssht",
-	"dZoR2q4SdM0KixfphSgK9Jggc2zweQwH1haXBjIlc9NyQD49PV3VhX9TC1YoOcFjIG7AOFXN/I/9YOSg",
-	"/MuTRy2H5ZPTqMeyuSXN3UiS/bDKAIXuvVMFwbGz4u/Jcw0mQoW/ORIQn2j28g3zD4Z5dlxpeQHaJq5X",
-	"xqq5qS7oePLcvIYMjifHjAeLnbn7P7uGZdynwy1MlF4mxrgWklxGOMXaXBo6raK5FXJyaZbGwswtLeeW",
-	"j7iJS8Q6vtR5B2qFqQ7kgrqD+2hb/QYTni27dLdhCj9kV/TslaP4EsyZW5q7I42AoREOOVqdqrTs3asL",
-	"DMWqG3IaaGVVpgpy7rm/IHNqTmHQKK78Z1zyCcxA2kte+zO7juYP1S8aFtstlCwt9y73gx/pDV0c1HC9",
-	"gMwd146FnICeayEjrPQjvekaUE2aqVpA7uy2sdDO8lDS8swiyZHE/hlnDsgMFYA/e8/YgrstHSvN+Nzd",
-	"rXgR90Go2DF/9/wNc98kXC9a5WWWkg61YGGGL70TLeX/cO9J+xc8Nfxzh7KUvIWkNNNgnUzex9XScaZ7",
-	"RZRVrC5N1NL+tuYd5DoMDgjD/A9a2m19xi1NttkoasblK2k9rJSN552G8eRlzObLHWUxHFKbo968l9r8",
-	"djbk3TV+K/Hl61Yg/kFUXV/OKRq2Qqr6FoqD8NJOlRZunnj1c4yJluKbFz+sDPvk8eOvn+xIX3fHP7dR",
-	"tE2b+fRh7F3OrLm8hmWE+q+EJDJcS7WQl+5Jg9J6Xo4KkTm5boYVXVrs2xj30enTGF1m/ONLevrBk3VO",
-	"3oEeDazYUKd97ig99OhmovZXrDP+sfnyrx/GdG2nVnvGChhbpkp7Rmo0MYy/vjx+/PXj7vyL4QCvXPoy",
-	"boW8prwZYA2XTftAsllpLJvyGxgyMXYGE4VZ6fDGjmtPRdi+KTbV4ea74QYFt+2erjlTR0u2mIpsykym",
-	"5k5cQFHQTcIwPufa9tvtjqtkW4cFmZkQxWIiZ3FH215Mf8rz6pRw+Ahx6JSbVPhwy4tAPBj0bgqtbJx1",
-	"9nJ7tEkiXOBD3g/evTbM7uheWsxC8e5nmk0fQ8Pv6qGtjcBM99Dk8FO7nd2R4Np1h1SDd9HJKGwvoRPn",
-	"zvMWb27S9btg1faCFlNVrYK9ED6kJYx75gpXetVjdSub1GLl6F6VuUgw7hR45NT/jZtpzUELMJZpyNqh",
-	"zIbc2BPzu1m/xWH7c/+5uWZ8wkM8i48taGYAE59EO9ItpH3yaLDRo0hzHRKlktT180yeAUoiWzG9s7gV",
-	"KVUpj29Aj+L+tGDQ3vK+eC1kPsTMd8eUQzbWasb+5FXan1GtSpVX3JqLvC1U64Ujce8wk+feuzcWUORm",
-	"yDgmBy8Z1/GUEwps72HABSRGzMFyUdzldk5ZJIUBd7lGWz460JSbacJrIYw/e7g1cw03cR8UvSuRL7fw",
-	"Ph5nXeRKArMq/pbSZipmearrIctBCsiHPniPtxF87wiyyixMuGfgplvI+BXSDsfNBqdlZBaZ2nN34zDE",
-	"xw8qh+KEz02v4z4coGG1bmPADeg6maI27tfmeosQebUaP3o41sMgFKoNrffE09EzS0wS/TWkTK7KGbyU",
-	"RUN5gI49SnOqyjzuGOPeyo6M2WbVhGOLfF6o7PobVY4SufMUH6ZsLYnpMIWAG8rIydxvz5gjOZv4dK7A",
-	"MMIOvfCjwgRh2AgmpUT2LuvYoPvxMTsnY2oxFQV6S91wx4M1Ce+URjsuthoJG3PtYxL4cHMUb/TQPJ8x",
-	"CRNuxQ2csRFMhVyJG6tyVDT4TmIiXC3DIjsi2ULpPO5QjWaj/aORQByzuBKR2pckdjCug0R1kyfJQXle",
-	"7jhh4pAYjzHD0Z1kRwRM5G2UGZivUOigMxhpw1nhhFn9BL5RjcfI1TN/ciXjbAHQCk1/KGdzjEHTdNzO",
-	"AWin50VeQDwgLaLix13chiEVaW3bbikfPC3DoMMVTqp2lXYqfkxK49XzyiXUnYFNp7txyLa/GM7A8Z6J",
-	"/6axm71lzQ8QmHmz5zkMHqVJ0x+4QpWDBRF9aPyy27PkrrU5E3X9HVprTqJJiMdScsGLqAWAQpHLSckn",
-	"KMTcdYFlajbjrZxwd5C8Z0ctiKPJqYI5GlNV5O5scg3OLCygQ3jkYgImpm7cTEalKPJwfCdumzEkqMv+",
-	"WbTVNn6DA0UvB9sH8dwXl7osokdcYBowaiW/EcIyy6998kKaFg2XZoStMu7UC95PbqmGK1qQozOaXDzl",
-	"vhJlJbkYP3e7aaDNFG5xupRmmyiQM2RsjHjfKs3moOYJd1AyZOc2y3+52WzwvjqaQv3SVripdfBqLq33",
-	"qCJVp+zwTLcmQTRMhJO4Cf/eBcZVMcG5zfar19LujGS4UdebR8BbjXu/VFu83Ez5w8dPksHTkZBcL5Hf",
-	"C7UAfZRxA2wKH/e4r35KzR1t07lzq36swjQrZlnhFpDHBZT3KYfzXQtILpfbHYgqCWp1mJ+8bHfC3CmS",
-	"ibgBGaXiFIp5QnZ05/3eQgDWdO9Iy8TwwgjWplzlYcQPJq6jc68O6letDYH75latZnY7r2pndPKcaYAb",
-	"OK6jUzcPjr+pHwkOEX/S2YTfwKp0Gi3tzmVHs1b79OgpPxq///Tk0ec/9JcOzTGjVCXvPqZarjMZVeUl",
-	"zBXgGjSz7pfONoJifMwu8AfPMGNGev+tL2NfFwphzC5+pImtLo9+Ogzziy3sG8iE2U7GNSopUEfEk6l4",
-	"K4zVP0bhL8tJG6p6mOEEDV67gyNJGDYTxrQzvBJ7H9ZXDxmjz7ehcnGFONZqMSot7Ma1t5KoFPXwwUcR",
-	"tYmbhS3+HWtxrGaG+75rPSeaR11FTnVoMZnaLa1CDGok3kffbfe+KTeXoSqks+ywKhJC10OcmukCm9UE",
-	"tIwXBWWgSSNyOGM9i1PdPbrrFGLtDV2rNIzdpS8+06oQxqflpRlgNWvOekfLNkYm3xyjdg9tYVqCMfF7",
-	"0CsiAFZ4SLU43hyQ8Sepnmf84FNRbsT9wWPZTheWjwp4RnIo3PbH9JKOxMPb+MlmYIw3diK/m/L5HOL1",
-	"Cyt0oJXU74uR4bsQZT1EIsLhcpC3tm47chQ3RP6Rgj/UHq01fASvz0zSTDfM+6TYVBU5s1OtysnUS/gd",
-	"pAFUkfSuVxAj9A/W+in3nuJPBu5uTLsP/MC3s6sD5FGI2Ta3J7m5B715VPtwr24dOKs93DhS+ZAPT097",
-	"n+ofx4wf/XPITo+eDtlXx18N2VdH7j+XX2G45qv/+OoZK6X4tfShLG/trOR2dCalxu6sMTJ9T0gT0eha",
-	"JIzfQpVbj+OHYsx0ahOV1jVym5ylPOV5KCBMo67cGrLFWpjNbTxUpca2Vg3oAHBarglWt+6VzrjMoLis",
-	"ivnTlpBRMxipfMm4uYbcvZl+mzSFE5r8Jz0BmS3PGPnKhiybQnatSjv09QuQD1moI0ZvvTCZugG9/O3V",
-	"/PC8EDIWu1aaUl/6v2xbqJOxkMJMN6zJZwaMhaSikb0U3EplL+vUkLXYo6Aw8Bq/bhnAHw58pCcm5+Za",
-	"jWDI5gWXDXwEz2Y1OMKQUdl6CyNhyLBGH50jZg4ZHvL6ptU/RSNXEoZurZeY4aE0KyVmnFR+HVq3hrnS",
-	"NlGMcjcAGpp2XIbTOcQAFD7l644oH+UM5faSvqqARJgEyPvbIG/dj2O69Y6lPfGgL90LjPVRtKJgo9Ky",
-	"X0sogVJ1sKI4x6tddQBC+Jkew0oX99BgiLvnWBFzawZ0uAdBftJHFVpFJDwdM3Ajmcs1Dw+r+0OAXAiy",
-	"f6NJjKCJB7SZnNq9bxbT92r01s14lQRRMKquako1SXOXwfpoVqhJ/P65MltCpHRvjM9Y3LLMHMXGZbJQ",
-	"aKqMPcOYNbc+ZOwjXFjkuZ6wG4PHHQ74XGw1BoIn6C0HyUxEuL35+/OLf3lwyoRk37x428vdrfl4O4qs",
-	"pbJsN+/Ki7zuoSbvMILrBK7/oIQkl3VsMZvKLRJeaEe6lYW3N224wihpJjQ+KraaghHZmhc/sFEp86Iy",
-	"tDA3NdSGJUy2ujgm+sb4j+p8mRTgoH9kC49E00J0E0/YLzl0DZv44Zo3iOY/DKirwb3RIIZTJ8ltSQRH",
-	"9u5w3tLaS5yE8zS2Ykw1BqZurC5Gl7/D8h3oWezSh8gmXZFSA7zwAMgESMmULJbo6EzcZ/ZySZiXeq4M",
-	"dHi4sUQczbozzFwasowfLTSfJ53a1tMk4n7DtEOfVP7gNun2Yb5+lBZZhoHusb1aL+Zf27VrIfMEIfBi",
-	"aFZgCas4w3BgzPTyGpbRxMBbQUX6QNdlymQOMX6fxcFyhUblbLXac2PApDSgk7iUjWCBuyokS8MCjFgn",
-	"x1OWJ92yFkpfD6kGA615MvmFrU369QOwGats+1hG9c5RAkWtJ9RPRcUhcVGDJL2Ysa/l1Z7gi488s05o",
-	"UG5eFdOiSgBxwy1celiUNqenI2QXlZisCNhg8zXbYEMxd2MSUVU7ZKUEmenl3K4AXSUGffL1XzaPehuW",
-	"XjWxtnEIVuNFt5qSU9dVxC6s5r1YyZEsI17YaSemS3X7d6xHgMbUeCAWVN0eL83jkVzGro8XAZEEMdNo",
-	"HpA3sOAwrWQmikI0QKR61H3QrztX7R5JSKvbZFjt9tawLuyU3bAe94Qz1ZiEBUoVD2pLBJ5yw0ZOgHuG",
-	"INAXKnLokevVjKptcU8I8642pGbI2Hl77enedPCvoU40U4r40T9Pj56+/5P/x/Hl0ft/DR/++f/7Q4yQ",
-	"r1UOB8Rmu1fgaTGa+y4M60JuVIrCXgqZZjry6wlpLC8K8rlTLANNYzRqMy6pUKeJ0Hs3+7hy94ixT5TE",
-	"mTIhdxTO3k8KplOnooAJdBiEU1XkB8jM7k6wbkx0WDNBB+sc1GEY2PW+OQ39vPYQaF1nxz1GW28bZt2C",
-	"v59VudENyLcYwk20br+Bb9Oont/uOGygX/x4NNbXsf/vPA9+wc3/L7sRm3ag4DLuzUmE9TZE8jB+XMfy",
-	"4tZ1qrabFwUzFubeSxSic+PSEOQVXvmXVI0KhUkFqCCaXimZ0h4nuXdrggsL841VdlWBMq4rTCBFbHzl",
-	"uqsX9bzpNFX9M3F40aZZQEVLkXcJO/VeQWcUmGvId5F7tgNlSi5Ir0rD/IcVVaK01EJmYs6LiBLdbv5x",
-	"J5hWyg5XOyXtPfcO55JYLh3jl3KsYqglXWUxhdvwKp0kkYVZCYr197hZIf7GoLe06SpxqdbySsTqxlI2",
-	"UFGwWpj1P8Ytwm2smE2bKnXTqpWjG41WhPTZuVYTzWdU3OamxzWkbqupwvRWGiz66jErN92qB+E81t/z",
-	"/cWPr9lcucuODuDxajwm8FQm5Ly0O6x9R5Mu2uyK4MqaHat8sXihJmYrPNF3U2B/e/fuDaMHjhNoFjaF",
-	"y+X2rrtclT5Ya8Sk5RmWDp35TmVnz3/85sXG04Hf1oKuQvfMKEDl9z/BfaRQbxmwRui3WEzNBDCmChGQ",
-	"nk1ZNXFsqYZZEzoqhr/XjZxbNAfbOIFdglDmenmpS9lyPESd0Yj7Py+4/EKVKZtDrD4Vc1hhehDmL4zF",
-	"xxhZN1xWtkqF2rhlm3tzbQuDmG7W1QvYclOEgF1gU64mxGXVnWt34YOt+l5tum70b0/VAz4u1vrJHw8C",
-	"89pdJ6i+7Zyae+FrZfodnS0QOOP5J9t1M1rhv8Ze3bnB0XbIeM0mRCaAPsYUzlvEW7mdtknh3nynwDAh",
-	"veXBy1xYZjUXxTFz+8oJWANliL+lHG99hOKwMfEVXsPyjVZqvOXyoqG9dwQMiD0Z2A5DisPBQgsLTtXQ",
-	"MaPSYh2FcnQTwC/3PIXPKXLejl+iBH0pjfXwT7gkcxbAFx2NhxirKYT0HW2vYcnGooDD0D4Wk8PPnUE8",
-	"49fQijs8fNzEOH4YNVGnGsxUxYz28GIM9IuiYKU0QLmz/UdIbphbZq/782uP8ZLstgjJ5pOVNjbNpYAG",
-	"yjGRMdd9kzarucvuYgfxgozAIY5CIY3nGub2zI09E3iVv4bl5ViksHi7t5ciKRRxxM0eNRcRwa52iqxH",
-	"hMY/t4X+2oJhRpQ2TiUkNfdsQvnMBxWtqx1urSguVCUsXqscfk+s/U0m1q7mUO4ixfUt3AAvIL+oUCW2",
-	"T83ZScbLdpA8lLnX46Q01Et4YZQMWIyxtnqEF0i4V7hkPHdy3VjNbR2P82vTpUQhNBEIS7Ie4p1CkadQ",
-	"dLqBMFjd86CC+epCYUj4QJvF918hjFqHqyXd2K6K5ng5Fg8wx03dCjgQ15zcGHM7gXXfLrE7u/DFELWj",
-	"xItmQfD8RsSRaT2eGqHdafRQwNz6AqFMlUXu9JWzuyxINgJrQTccJB7sr1/1kyrgnCYSMSP+qzVJQ9Ad",
-	"L39u07Hfv3+0jDt4FlpZaA1S5wKM2VxDDmMhIUf+Mrtu6D8Vk+mlFua6M0Dm5KBpgJwqnRNu01rx4N2y",
-	"1upDH5PZlVN7xpeONxAgzE1tK8ZFMbANeCG5s2u4QqrDC6Ky/7ju9YmO7H6Lu4OUjqOrLOeKp58RLhDF",
-	"Az0zYQ5ljmSC3B2whG7xrcI2Q/w1DkAzg0qZbfp+7xi00Wc7G3RrU3NuP8UKaJ01mtUj6XrYHKGWJd5H",
-	"rMYGbOxaHXeoT1PFyxVfbax1bEjVSCgsEXk+973qgmCPw8CoHDMUU5EmvIxj4hzw/BmWAgCXZO2Z5FlF",
-	"fk6hsPkJb2mOLDcbHzRsM5btVzfsdEmpAp4XSsL+MizdEJRl2TfV0f3iRS62zdSvqmmwbtlMsR444AkJ",
-	"Uzlu3b9hNreRnP2ddhZra5CusM5dNcrB1EOjqVgdgGuYhQfVGdHJPL17ilOfwFRS+r5ry1vSMyOYcEK5",
-	"fxYgxkhjXWHrfZ9ye1Vfo5wmQWlRak3JjxBNqK/8cY8ePn309Mm/P3y6obnZyhGsxTYRKXUaYwnfjzYk",
-	"fL/3Cd5H7/81muB98JTUe5mPWlteW2bY7DjrOexdQoRgkIkkx4zbbPpl0Gsb33TS8nbKrC+9N4v++AZU",
-	"V1ENY0qHcfaoYX90p+uPGzN5m8fr/Oi/4wmj/58ePb1MHLLkvr598dCXiP6nm8kfzkhNxne6K4bxcCMj",
-	"9NR8t2SMsMIkQwRzLGo4mkTO4rz2iXDTgt/fLu0/YQySxTtk6IqrM1sraJqQ4RrwkzTM1A0EmBqnxMc8",
-	"s2Zrq9B0k+l25yZNSu+Nq+4MX5mqC4IvTP3jT96r+kcqqEyTvStgm+67ukGN13aDP2/pHKLETlZ4n5VV",
-	"gzii1EohFDHTdg88suvApzYAPsGpZ4zf8kHAl8d/uE0PZa5LRKbJWih6d9302+73PW/pezjDe7v7z++G",
-	"+qEN9c0+jLTdexE6T251BQUNvl9MANnGGg4PrrVw33uwbXyyKCoMLkJHE4bNwB6zc0l3VOZLPxrIxCvg",
-	"IO69WKCwTrkXjTFRvRcC82GYVAi35YTsAooikRMlLMSFOpdLf8oNDNloyUTVYfNZ6M0iQ4bebfM6G3Ki",
-	"5pAdtzH+UYYexdSqsiiqdVUN/TdnUsVyHS4gVifgs/eiUs47iEIiQQDw8MF/7XMnMNnDVHeSnmXW+OuN",
-	"5zWkZ+APFprP5122fM14hO/NC8hZKXMfziOYEGZBzxLCc1NaxT5TKhJ5226ycVl4DQHHG6dFSXdD5owT",
-	"Y9lYaNMfSzhA2sTKRDdmWdwisaLKqWiwX1hsc6vfJ/j4osqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02r",
-	"ShJcHzHFYDgIPBHvHHdrntjjjkQJ7oESf0cLvyVauCPgQf1KuGP3za/kJnVANOkNjpDNCAx9YwMXlA32",
-	"Nii01TzgLfVcSiyE5Fr6fkgoHO54yaW3RX1VLtkN0WzQvl6CtQRit4ZqagkiRAXyBgA9ar+aBtDLhbm+",
-	"nNdVZzFHmGELreSkDri6H4WX59xylguNxvWSerkuqqqtisWpY2vd5DUuYKSwghfinxsa6IQVYbIQrxRG",
-	"3OTYBDeDEV2EN+xAnaGXpDPkzt+8ZP7LcMzpJ7dCLfQTugVsYdcvjTdPO+Varfr9L7q3IpAuc7dn6iVS",
-	"latHkcbiEZS3gIC8m9awKjBaiIt1XKPJRtUi/PorfoidsXd8cssMrV1fUs6LAk+Xey9dCqRa+L62mzO0",
-	"VgsC3eSi641jT+7H8LhviJYIgOXu19EZvaPykakq9Y4r5/oEc8AulL42HQDYM75kI6B2tY4/Wv0S8fq/",
-	"pdO6Wegel0vUsTTdlKcPuIUwDC0utJ0bc658Itawaiq4SKr8vaVe3cKExLNwUBvSd5+7Z0bkgbC30iz+",
-	"Cgixssnd3j0TfoSQrkNmSmxtxx48fXh8evzw+PTk4aNb4qRsDgWkz8d5wG2oC2FX3GN1+SAaL5jo3696",
-	"teNIvXJcRw1TFdGnOVD/E7UlmEwnlVKIah4UbUtMtXTqw9cPHn/95HRnOGvvNJdmDLds/hm3yP4xVT4f",
-	"qcBEMvTsnjkh6pQI+nyd8CjnaChz2zNdOjL30twW5lRUBvVYyAloxycVmrm73iCsLPe+LubRIuvGkY7x",
-	"3PAhXW7dU53xy3nsYvG8hsdGgzkgiwuqbsO3Ijt43PAmkz5+/PWTKH5EtYRoaiB1DRWSXc0Ji+Ky8Yur",
-	"Xsdxqoy9vIZl9DRKWgm2/rh0Txok1LwcFSJDX+KwWlp3ALPrCD6JlKqBvgF92XGpQKlTU3ylwANDTlN+",
-	"A0Nqjkwyw99m1qp5vu7FlT+hV+x25ylRePqj9LV9VaFfuPbtvQx1pfmtjksR7MW2Xau6l9T1Hy/NFs0r",
-	"f6umFp3PCLscE4+VBMIJEp6Vd9TGbj/Gfqr96OuAAXKbRW40Yu87JBNyOrqre7T1e+Mf7QCmoXhLlTuC",
-	"FgdlEOS3AIRqQMWEaW60mnGihzSad9LwcNc2c3O7tnW8zrm2s2hLum/dbpa+zmUjtCDMEqhO7sLovmMT",
-	"1fNV47IoLpNlj766wum5aus2vtLJict/qljTtJfnr8/xwNQG/YvSEenkr6ALIfukktyAzJXe0HTbXR3I",
-	"qStD9epszuWSkDUrSkdS0KIbfrc70sGbLd5a9pAA7MzvFIbxgEGGrdDcn4gi0jen733Mh2UgK7WwywuM",
-	"nBHwMfaFRyvBRxHDR9ULptbOB58/ozuZQOzW3fznb14SogPBxtRlzMcM8ycan1SgQ8I+Q/0UcjdCvjb5",
-	"E3+RY6UXXOcmYJ7R540qJbz2+frUTANisPDCHP8if5EvtFaa8si8M57lKivRbGB/evvtc/b00eN//3MI",
-	"PRjEfWNXmcrhyrEI2spXY/Hxatjwvh//Il8JY/17+QTMGePmmvEJF9Jno2coIq+YgXCRZFdOUF5Vfmxu",
-	"SGoe/yIvQOaMS3b1MofZXFmQ2fLo77C8ChPLqnunxZwFRzDHwRrmQB4gbnxDS27YUpWsENdwxoT9RRL2",
-	"nO/pz55j52+Kvk/VAt382HHJvZhKNH+RPveGzbmd+iQUztABPUQLQ1DFp/AqGekwUnZKOQvGKpUf/yIH",
-	"w0EhMpCU60cndHA+59kUjh4enw6Gg1IXnrPM2cnJYrE45vj1sdKTE/9bc/Lq5fMXry9e4G/q1KYB8ljD",
-	"QX02OD1+QI+oOUg+F4OzwdfHp8dfU2rrFDn95ObBifcn+DQSFDVVJ7mXOd46TOh0YUKZFaZSDs5+jp/y",
-	"+pETUo6Dz8ONT6KrAR+MQJOFSVbOe8yuWfGBoH53P/m1BCwe81Smrqk+J4D3yBbqOwmfVpcad8RtNk2N",
-	"G1Exn987oWXmSvrMuYenpz4v0nrlzefzwl2vhJInH3xNV/36TgOdJo92FAquVf8Snj4KEniHSvyF1QxP",
-	"Ao4kitFyNuN66dmlItUgpFb9PKg+eu/UhDI2jovp9pLCO2fupohn2+1fqIPEkyms0wBVOb/wNwf2rSoK",
-	"n+DxQY3obuxkkdNnDRA5uiQbwEvrDJtUHjcbKCLbVziFt+b9hvz6OywHtL3IMX9V+XJnO7sGqPi5rf08",
-	"3M8KZz3c2fh/RTaP8JS7TIctchLygxqRZcHRAsM+xXfnt2r5xCt+PP+n0hRar1DCItz4ediSgyef/L8+",
-	"JyXid1D1odr/iY1R9l3Ny7sg4QXqPlm7lp0uw5zwSrPNCy7Tp3mrY1FJIjsdfH6fpP6JqUFW7vD+lKx5",
-	"h6aDVGzFyjhmIR8hFNThPzOlKRdLrUsKQoXxmDD7OeNtDLteB/x0h4O3UG8S/FjjIN6dIWlEgvgMfbGc",
-	"KV2x6LN6SzyGIt0Q0J+z5TF3/3Lr+HxHVht24wqjheAsr4ZhEuDW23vZtBhCTmJVquEbSTdrPRwpZCZW",
-	"yj3qCpAawz5W4pE8ISS+sasLFhG463VDfoeNuPL/uhyVZnnlDWSvgRHKSenr9TNzntkfZS1Ed6BY96Td",
-	"fDPgBNO7NeL1AXstiZ1I4//WbhleV3FV+7ypVUHjoHSfhQlsNPzpkb2b/Xs1fd0aDmX4BnpVVKcPVmh+",
-	"8kEJeYSdSindbisdRSFe/HUl9OhGgtfatcP2HP2rSIa6G+x+FFV7kK0U1oMdntmwyMSxpf7J7GWtMzzl",
-	"7s4FP7j7CXfGJ8Yt/C6h58LD/EnfDcSxAGYWUiv3DQzzCf/fbZO6Jwb7PkhJe5Sabe7QGvXLWSPM1gYn",
-	"nf+Wudki6snId4659WtrHdrelb9yGXblXt4dv6hdeRh2el7a+syp8ZgKhIVkY3EDIROk9/k7KeXemOUn",
-	"9+rf2eXLsssrcLbuiEsJuWeaEc+umZBdPFI1pUgbUsED8WX8p1SMGByXTuX0dJ567dTfd7pXS84t41CW",
-	"3JrLiD5oui9X7jR5fu5dzffy9OLkvpBJRoRJHd5d+QLP89wXSYPvFILOqwgCrHcth/Lo2Da3zvbJJ/z/",
-	"ZzLSC6BaulU/kBUadsgCrb14FLmhl5hIV5qdcP07tFw99ao2K3XQoxosfiaSVqmnx36Fwt5Zq7JK/XJi",
-	"UmE7i4BkWcsqbbHaSc22R+E2v73d0RhlOJiXkT26ALvW0v6+irBk7/1D2yIbee5ZUvIYVkp05wnYibP0",
-	"AmwzuNW8a1LmQUhnr3ti9RZ3JwRScme+i7s33HQw8cER5YqGqlICPqgR5euRZxeDdOx1VdvX7Ce94u2Y",
-	"QnZNSNj31o5u4XQfOF53eI/mt4hAXQZYf9roFDa7BCA8GMYRcDNUewoE/mcFz65Nf/4NNXM7kJqrvrmJ",
-	"wYrEHDKRA1tMlS98oNyYKiUHJ4I5+azgIyhMhUk2VUXu25j5CowQzHAr5mNfTrtyl3DvuNdmZrPA8d6J",
-	"5d1EpwgsjNLbJyaEpraTrJijvx/B6msurpq1B5QLUeHrUG8Ns85fWOpxv/mrWYzyX5LBzufYpMYXhxq7",
-	"oUxGzLBtCiLJKN0swthCUPoA4474sc1TFNHa18Xot6wZX6kJC1mSCX2I3SScSYMGpQ52Tce2NktBuvxR",
-	"1XNfyClVFaOgT+rN+Q9VR4+YIwr7dmyRTNdnzNKAbnYUXSuOSU3G/XAHGYXt2eCQqRHxy/vkiPPccyBv",
-	"nDOfptx4OzDwCqHdtWPc2LvpczqpAcuAFKHnBWA2gX2ba5Q2ZjI1h2DPUTeHmK8vlDzdX4efn+GX8/pV",
-	"VWFJnemf2AWrfCdugPGaPaxivKqy4nTAqvgPp12Occ+6LEU96f/odAJ+g5/vmjc2eQLf8WuQGKjYnSew",
-	"JqN7b+KQtZeWqoqL5T41KZTOf9qUMR12qvRtHdL6Dp/YMOMLd0xkBr5jGt3BvMyxinobJrPM3bMtAV3t",
-	"wmmszDzUlEdLyu+mWCk3zjA+IrUmWvuwMm9fC3N3ZRZGrVL0MXcsSa6Q+3Y/suMdd+xflb0Fnq92DG5j",
-	"PTaPGXJsLYzcnyfw0dn6SU5/gV8HXt+CXB+PZL5OsrqlI0IWR6oXo0nfxAmMY1fbXdCNloWUW0xRsDvK",
-	"MW7Y9xc/vsZhPJbalUaXJ9GX7jRXaZpmFMr3pFzZdTw8dE12BgL5pdrumtDj+lh7YIIVTySXmyTOyx4I",
-	"HvsxQM/rdaQGqR64i4gexkpOqyj0zsLO6WH8tXxvtUH1QCElNlwoKMxO8TR06dEDZ1U9ipDG8qLglGRr",
-	"GCf2TsvMEJyJTjfaBXWfUvMbyCitOGHc5f77nUQ5OJbvo2PL23TePDdqBr4cjzzFyw6TroFkmApYPveP",
-	"7JFwYYgE3WaAzaZ3dnnyqPlVF11CggCh2RR4gVZZoFegzyrBTrJCZdfpVNVv0cDGh6riVfRVeBuKF8Ux",
-	"eydmQN4TqSybKDQsscyL8Bbdj4VhI5gKmQ8p4Rw7w3LLprwYMzMHxIK2onAi2V0IM166Ucr5MftHCFmz",
-	"XJWjYPi4U5UpOS5EFrvHYdPO57i4XoZ2e6KFgJvdRPFoIo2i3q8MDTSsYx8V6fzAffbtgxIyvW0/GcjZ",
-	"aOnVZo45qVfH7F0zvRj3piolPmZvscxWEKZS5bkyfAYBUHnK9azwuC5tcn+vhGyer93fed0IX8g5TEMb",
-	"xwSJgy1VDl+Z2my4Pd/4qvXB2c/vWzc3zXN3dXP76HeQImkEoFl7hvuyzoFz1F+rHPadot4a4/cM9UiG",
-	"ehOZALPU+3CL4zBz8sn9b8VBsgrD2uxT92updDm75BYbq1yRCg8Ivj7EPwxdUUPUyndXdpIQCsicxG8A",
-	"IWAnRutoZ1qAVD6PSSpsxhIr45upG+TAw/hs3gYQnV3cK92r2hsXIA0DjnF0D7ddqKNOO2cpbL8GCYvN",
-	"iqZphtgpzAwUCMqnbpxBV9qSF+zdq4sGokVjB4NhYRUbuVumhEUsAeSt+8Lv436yoP37/+/VM97R2kQw",
-	"QVjzLTWMkXxupsqmL+HMWA18RtlUGAYz5QwFoqmuA74fL96c2DnL1UIWCh0t3LKRBn5tmBqPCU+FhTHX",
-	"+eaC38BFmNFW+6cyC/aIpnpnD4rbwHqSdxcO3wR68Oq1z6jJiu/JJ0KOVYViHRUUsSyYgLT15BH7TvyV",
-	"DMcwCIIPY7BazUFipa4ROUW1jeUWzpylzmd8ArnTRhjLxqL9cY2eRBMYelVgmtDfq4feWKXb+9fn6N9x",
-	"6zad+qjcx5nmu0xF4UVBNHUytt7nyhfbpQNWzqT1OKVpWU6oOdSRZ8GXDLsjc8cJFLjWIa0vaPnHp1+7",
-	"vX18+iiWb0LDvUIFbqZiPthX2kgbf/W22/c3LnPHsAiPdfcddK/z1otbPIasKuiwIF079y00HeuO9z+v",
-	"H/tNF/NW6zhQ4FnDRDiCQ86yJgmr/ag/7AC2wXohpktJOJQoUQQYD3d+8bfzo4ePnxDSRDVcwFdflXP0",
-	"wPNGr7l7GXyuJviFrlg1gRI6ttFHcheCmLaFjCJ6r0+5o8M8KkWBIBbUXCrKPmsn+uRT9e/Oyt8mM+z/",
-	"5B2EoFRvwVotFRNHbjthVsuP1jUmSvOTXEzAWHPyif6xofznRl1D9f5v8BeHuUp+q/RI5DnIdhuPHWRu",
-	"44sZr9l3/1uyFmAJ4tHn5pA5hmCEhVqAPsq4ATaFj4lMgzxsRDqE1WyBfXr0lB+N33968uhzpPN1xTA1",
-	"+HBS5X5Hj/ym1S2u4UCqdhLoFbiKUGC7Ky6/83lx91IH4uS+kP4jwiREtU813FHFJQvJiWsb1zosJ5/w",
-	"/xuE6EzdwA439Ut44XyeGRaAUShvKuY1lhpvpd5GmD2l5m9HlvsnT34gouydOb0Nge+jADwKrJDi6/cm",
-	"IXC2orEXk02Los3zJ36wk0+lAd33CBChDnMQXnrAYU+WHeYRUgImlQ93yIo70HwzaxOGfFdBVyQzmDCG",
-	"A0f6L7qTgr/QtvEd7tobDKFThwSJGbSbxPsHNeq2hL53D3yhKgM3uUZOogfNvFWCzRbJkDiq8BFP9Mwl",
-	"M508it865t+vJZTojsW+he4fOV0ex1yQnzYH7v6XcZlBQR+VMgNtuUhh/e0xKjE6kJ1I0L7UbGERy5xE",
-	"fmxx58mnD2rUeYX+Xo0G+6VOR13RDpXdB1zHCiW2PXq4l01lVtPwhJht+0Kx+p1JL1ldYuWE7JTfQAgB",
-	"+z6V2EoIpBPPhl1VrH4VTb3MoKBN3bUU/i1xBdGB+IJIu+DC1sjYNmAnUX67mtftB3TZCvynDtVJoSbJ",
-	"+N0Fto06wj4ocONmjM0PpGVXhZpcsYxr9IO6QQuBWN+Y0vssIOv7/COKcgjfSUVNhswozDcTIO0vEueb",
-	"qRkYAmui3IJX3NgjHO3o5TdXbCaMqSNIaA8aaHxgFyKDanoTPr9ihi8Nc+cKQaRHSwuGLUBDlap7/Iv0",
-	"z4PM6+VU8KfGNxyFnNLT2NUYIcr/X+zbceVjYRr4zLO1pepxWrYGahwQE1av1GRTbnHVmEThpmMm0KKi",
-	"VEof0QTjhQzkN1nvtRHLkrsSebu9A+4/05CB8L2DcPgptcqtxm/t2m7rAyx8tCc4jWjAr1dk1nPxTnxr",
-	"FVh9oSZkHH9QoyH2KRzWWY7Qxqfbg0jXYPVyNxJ9DRFJL38Xwv+/M+QYZ85cI7kw4S08ubZsnfPZkVYF",
-	"dNvUb85/eIsP/ab9AX4VB7IcQ0Wb2aZk9KU3R1SRhy5yvuUpNZT090LMqFjEg3bnee4Xem+bSND0vpCv",
-	"MhAncQzr0vBdOSzDGzsqBapTePJpzmeX7p89Cj93us1fwndZ1846LpdqpHJniidOTOo2VZNh35LjEDzj",
-	"r1ZdTLPtfldyrwuZ7UUu7G9DbryDjwdPgzwgAzzHW2iDBYZVi7wlHpAATyBsl0RpNdpOK/b6sX1SL4zi",
-	"hoyq3goNYbbTQqSaCnTFYVx3ieHNhtCBrKBE0bMbvE6zqzMg4perZuz8XhQ+H9D4cpuPmiXjlhdqUsK2",
-	"aVShbeJshqE0w7QzqL1XoHrDV4blgheQ2WP2o0SvQahroHxXqh7ADHKeuzt6VUHIoDDQ6P1zxq5ysFwU",
-	"3hWA5t2QXY0FFPmVf62fz5BaI1adEbHFc9QUvM/y/AsagV3CfLfWX1Yaq2arujyWiuUNwIjxt3JUAkou",
-	"Wk3ouRSWXQPMsVddXc1AvOKfozbK0VASYQkf0pR04+U7jPo1iByCf1TWvvHwp4zKODVWWuS3augrX6a7",
-	"wI2AZVNlQKLzsxE+QM+LJgJ0QlCF5prDWJZ4BezBPxKwx6OHTx89ffLvD58+bqB9PIigfexbvu/7UHnz",
-	"mOwiIQPKoLshe4qZXaWKxWzmxEnEw+d22c/B92emTtU54Jk8ZueSAUJxoF+0XWTAZr62MdYe0tnm912Q",
-	"uzkevFncBoajahOD1UJ+Z3ZW1Fj1Xw9bTvmKt5L2J1nhO4nfhUOjXtHn7s33nXdokvfPEnB8szdroKow",
-	"DFnbToFQoQvVt6Ei6GYiA7zoCjRfuO/3eADx/amyMuDFziR+o7b0K6odo5S3a1gyC3pmAh4H96Dnvl6o",
-	"QT+zNBZmbdqdaLiGZbr66AcSyrBgZso1UCiTGoFX599NAc+++8dYBBBp7rlH4RM1mniQ+xRyodK4agD2",
-	"J28tXMPyz2zBDUNwVnnMukvfaXZYDbWx+P3Ccm3f4rr3VbJ6DcsvdJpxcZDT8lKawX0ZorKOiYh6WFC4",
-	"bNBwVzXwbzTMsU6N9hl4wYj4mznz5BP+r9MXTFH3ekP7JXFhJxK2m9RHX6Bb0bWcP2vQlS1EUWBZZrB1",
-	"Ykvf2jhzg7WDjOtkO8HTcwu92nh5yj/wj3DNwngzGf9Q77DAjKyx0hkECJxQb+px1x1FmhkCS4IKYN+J",
-	"G/zASwTMFOgGOnnjVrn3E/1GKzU+tIW3ScF4xB8Ud3M3wV11+fbqmdeyuXmTcwd46PfYcfpUFYSiM+Xt",
-	"AHr8aFMz3aTWee3MVV6UQaJjpbTXaWECqPQYtyilnpHiw0n4b/yPqkJrCgMH/9WIZ9cTrUqZH7Mfizz8",
-	"xvIlOZvd9x6ReMVVgFP/OyzNvQ6zH8QucaomMANRcNPGB3Mt3aIEoXMqw9BcQ+72YwKWkoSvYWmeETAJ",
-	"PkoMIpVlfDyGzEJOZfEeoYQXhVpQLUAAzBT2mJ2H78NAnkWQeVfrg9tTklEsA+BFBYGxrx213JbJLH6D",
-	"3+6mwQ32Asel5vAseNYMu1E22Awa/Criqqy546Xs3vNzL+WD+PICBYoxZp1JVaMaVdzgttjPD3MEnnlE",
-	"BemMSffAgus8hlXyE05mj2AlNMAXQirpwyFNdYGE3xNaiW1skLfOK7TvHvafsBvCUBfC/taTcdwSDhQM",
-	"MqLdnYL+7qz0uyBI0HvpMXFz+1LXK0eW1AnDENSuHCUrjarDljVPyMkn978eXRJ3t5lfokkikqJukeib",
-	"q8YaJNZ8nfQHESX2eqj3zR8+ApBgkG23mcRQ6xpJeiSVZd5L93oXEALTYB+JAlqwR8exRGuvwH67RlRC",
-	"IzbRdGvFWNEieO4UWp5dNnQND5lUjO/okd+0ZsQ1HEg1joBrzNr3ZAuk9x909DYZN4HDN7knIdNgt4Dm",
-	"3Cck55eE4qTV5f3QOM0a3XaMytnc/Njet47dySf8fw9UkrB5B8kkcAPuKCnVvaoHVe7SiMQ2+PpOPUhK",
-	"AxswuH4yoL9Epto7RJmi6i/Q4PNOMPVpAUWR7LhFj7XSHdZqf/Ypdalo+yBCFzfP14TpG5FV7XQ34JFE",
-	"SwVyVfmQKaTUSKsWAf8BcmaTZeQ/Gbi3wF5ubl9IViNZEjLa7eDu7jp106gVfugog0ceigI8rIsjEl0U",
-	"MMXiRvRbE2ZEDCiEgcxJAbnDiW5hg1FPiU4p633NlU9xBlz6VMQpLJnhyxTg8e5Y7YDlCi9ktUkhEXs7",
-	"KBW/6r2Krn1zqr91URPDumdhf5yZ7fY8BqGxnhN13yXXG63GIqSXHM4Tegh+CGCwIePiWqKBOvY80lNy",
-	"neTC8FFxixBtm0Gibrxv6N17kjm/re1CVxImm5CpgNB9XqhVxb/CSX5HsnytaLRzE+lHe9nDF/L3LWxn",
-	"WfgTk9PeEQIB1Yh6c7Bj1xZTxWcieW34B32930IgmYl5Ojg7Dw/sro2Tooh341bHRlAoOXGGUfTa2/Zl",
-	"fRrQbwdnP793TGQQZoJYsNTF4Gxwgszl3/Opwtoh75W7IYWCnNCJqf7ID9r4hByZjQ8QMaP1SSMTsPkc",
-	"NWdufhJuFY3PsPq7+Qw2qfv8/vP/CQAA//8=",
+	"7H39dhs3suerYHlnjmfupSTbsX3H8tmzV+M4GWcc22vZm3M28ZXA7iIJqwkwAFo0x8d79mn2wfZJ9qAK",
+	"6A8SaH6IpJTZ/JNYZLMBFAqF+vzVl16mJlMlQVrTO/3Sm3LNJ2BB419nWaZKad9yO3Z/5mAyLaZWKNk7",
+	"7Z1JJvI+U5pJPoH/4MaAPe71e8J9OXU/6ffcN73THqf39Po9Db+WQkPeO7W6hH7PZGOYcPfyCf/8CuTI",
+	"jfTw8ZN+z86n7qfGaiFHva9f+72zEaTm8jIP82BqyLhk3D2bmo37bt25PHj4l+hc3GrXnUsXZdx3N5zL",
+	"cyUlZFbp+Hxeh5mwLDyYmEz1/boTevIoOp9SG6WXJ/J+DOxSwmd76aZjx8AKbiyb8hFUE/q1BD1vzIhe",
+	"lRj+8YOHsfG/16qcrrU3bOQeTVADv7vh1rzMYTJVFmQ2/zvMY2dozix8tm42f2FWsQcP/8KyMdc8c2fw",
+	"GVLJuOlewZzlCkz9iR0LOWJKZjX1xsBz0PUSGsMfufG7Jj8RMvz9l74jhQXt3vmfP/+Xo//18d/+0Iut",
+	"7wc1SBPaEfiTGiTI+0kNbsZmr8RE2DiXTZSxTFiYGDcLJaGTyQp8UXPsHIa8LGzv9MH9+303EzEpJ/jX",
+	"fSSU/7OalZAWRqBxWq9VDusxX6ak1aooIHUepcrhhgz49uzHd6qAVZLh7dmPTKsCEhOZ8smF+/pmG/YO",
+	"rmDezS7aPSLkKDEP/PqGk1iDGh2UuDkVzoVdkz+MsKlpuK9uyBkfDOj15lEa0O4TA/paZMD8bZ6Ymnv6",
+	"RlP76n5spkoaQCXkrVaDAibun+7EuLv79EuPT6eFyLib8smUnvi3T8bN/0tjrD9oGPZOe/9yUms5J/St",
+	"OQnvxRHbFPhpzC2bgbRsppUc9RmXOZu5D61iuTpGAvr3eD0JpvYd/FqCodnluXDv4sVbraagrXBrGfLC",
+	"QL83bXz0pSfktbCcBl66HgwTls24YWMuc8iZugZ9zM4h06RRDJWecIt7YMxM6bzXX1KkGoL9wSK1+72Z",
+	"FhbeyGJOG/W1X79qeTqWFeCu7AePG5cUs44wXAMbc507Co1KMGaDaT64//DRpvP82mSxn5tUbKzgY/Ue",
+	"NfgEme05zc3rok7ZbW0EqWJJsSCsqTW5BZ7t048vRJ4Sbd2/HnCbJaWiu/A1sRaResJzcHzhmFLZMWgT",
+	"fWmmgVvIL3hkUT+NQQbWcq9rbVLOLRxZMYHoW0tjVS64jL1UsSuAqcHVmmr3l97R+tniW77TAKgTRX8K",
+	"n6dCg+lcFMjcPGN8YEDaUybhmi7Y9dY35BlZQl2i4zt86Gu/F91wa5jIo7MXOUgrbEQRLJ0p5UTnf4yV",
+	"sX32f//3/4m9wClNUY3nkxowJ7OUvmLKUaHX7yldK9lKwnHvVJZFEXmre+ICtCalvXvhoig1uB+RuI9L",
+	"LGHcJNzglutRggvUTIKOcxGXZuYky1BpJuK/RkPVpGXtlxVs13tbWbrVIfPX/pLICPLkYuIUshjfuVPI",
+	"OJuCNkq6u/IdwDWwbKwM+BWAdDrjzz3jxFTW6/dGIEG7E9oQU831+TGvQZvoQXldTgbuYqbJZ6XW7sIK",
+	"v2sspNJO+71pwaWJrYBbBjwbM565j8jSaG3hMzbU6h8g8dZ3mvXK67Xg0g3pJ8G15nOcgoah+Lw8h7el",
+	"ZQMYKg04qmOv+MZrdS0cRdYUbcucuJ4gQE0veRtE+KX90/S+fYd0ZLPGPL14h8SuaWVXSXJTbTyd92zM",
+	"5Yjet+5y6fq8AMkHBeRpNifWnvC5H6Q1emMBA6UKIB5AdbXzZg267tK8jOXaRlf+WjUZRq6/VHcCI9Nx",
+	"Z0NC3meOg/OycP+smE2gFphZcQ19lguDNOqzHNpPaJioa/wh11bwwomCIRcFxO8DM5dZmtCOx6pdFcTF",
+	"184uRTFvTlkp3egg+0zIC/euPlOlvVBD/0cptTvUbq7ujwy05QLFk7EaFcrorCwf3USwum01qJxc86IE",
+	"FK9zVWqmZjIqXt21d5G+Gt315gUrXS1DcmAtTeMatBiKrnPCWaFGQrKZsGP3Mjwqjpjrn5RFvTMPlk+/",
+	"8uVVumC/stO81diUC4EPPRcs3jKRE9lS6TpU27d8BMvqbSW0l3R69JZcohckeOYma4v5oE5HJL2Ez5GN",
+	"IO9gkKHuGXTOBIUtiGu3NceryY9TjNJiBDEl350BMXSGI1x06ZIvLdMgYWacVjXmxTAIqkIMN9GWyaPa",
+	"JU6Fe79x5r7VwCdMTUE6IwqJgP68uEwFib6j7kvwkxJyk1tgQ30WFUcDIDsnQRcSL4pNZhJXL91ckprB",
+	"zW4ZW0ZOhzM40YWPkp+iCmwE1qDUaKp19ETP2XLuFun1e7+WXHNpBf2lYVrwLKHs0fAXGrhRUcNqHjQF",
+	"ersT4Y3Xp6RhXP94B86Ir7SYKlKyvqDzUs0Trc2KybP4gxLyvboCuZ2bJPBDlyxyW51mhLZbC93owqIh",
+	"PRNFgd4tZI4V/ql+z9riwkCmZG5azuKn9+8v3oV/UzNWKDnCYyCuwbirmvkf+8HImfyXJ49azuUn96Pe",
+	"5eaWNHcjSfbDXgYodO/cVRAcOwv+njzXYCJU+JsjAfGJZi/fMv9gmGeHScsL0DZhXhmrpqYy0PHkuXn1",
+	"GRyPjhkPGjtz9j+7gnncp8MtjJSeJ8a4EpJcRjjFWl3qu1tFcyvk6MLMjYWJW1rOLR9wE5eIdSyw0wZq",
+	"hRQP5IK6gfto0/sNRjybd93dhin8kF3Ss5eO4nMwp25pzkYaAEMlHHLUOlVp2ftX5xg2V9fkNNDKqkwV",
+	"5Nxzf0HmrjmFAb745T/hko9gAtJe8Nqf2XU0f6x+0dDYtrhkabk3sQ/e0Bu6OKjhegGZO64dCjkCPdVC",
+	"RljpDb3pCvCaNGM1g9zpbUOhneahpOWZRZIjif0zTh2QGV4A/uw9YzPutnSoNONTZ1vxIu6DULFj/v75",
+	"W+a+SbhetMrLLCUdasHCDJ97J1rK/+Hek/YveGr45w6lKXkNSWmmwTqZvA/T0nGme0WUVawuTVTT/q7m",
+	"HeQ6DOQIw/wPWrfb8oxbN9lqpaiZQ1FJ63512XjeaShPXsasNu4o4+SQtznem3fyNt9Oh7z5jd+KrX3T",
+	"HbPC6/piSpHLBVLVVigOwks7Vlq4eaLp5xgTNcW3L35cGPbJ48ffPNnRfd0dq97kol0K5i29y6k1F1cw",
+	"j1D/lZBEhiupZvLCPWlQWk/LQSEyJ9dNv6JLi30b4z66/zRGlwn//JKefvBkmZN3cI8GVmxcp+vYKGvc",
+	"o6uJuv7FOuGfmy//5mHsru281Z6xAoaWqdKe0jWaGMabL48ff/O4O1em30OTS1/EtZDXlOMErOGyaR9I",
+	"NimNZWN+DX0mhk5hojArHd7YcV3zImxbis3rcLVtuOKC23RPl5ypgzmbjUU2ZiZTUycuoCjIkjCMT7m2",
+	"6+12hynZvsOCzEyIYjGSk7ijbS+qP+XkdUo4fIQ4dMxNKny4oSEQDwa9H0Mrc2qZvdwerZII5/iQ94N3",
+	"rw0zcbqXFtNQvPuZZrOOouF39dDaRmCmO6hy+Kltp3ckuHbZIdXgXXQyCruW0Ilz51mLN1fd9btg1faC",
+	"ZmNVrYK9ED6kJYx75hJXernG6hY2qcXK0b0qc5Fg3DHwyKn/GzfjmoNmYCzTkLVDmQ25sSfmd7N+h8Ou",
+	"z/1n5orxEQ/xLD60oJkBTFIT7Ui3kPbJo95KjyLNtU+USlLXzzN5Bijhb0H1zuJapFSlPL4GPYj704JC",
+	"u6W9eCVk3scqBceUfTbUasL+5K+0P+O1KlVecWsu8rZQrReOxL3BTJ57795QQJGbPuOYyD1nXMdTTiiw",
+	"vYcBZ5AYMQfLRXET65yySAoDzrhGXT460JibccJrIYw/e7g1Uw3XcR8UvSuRLzfzPh6nXeRKArMq/pbS",
+	"ZiqmeaqrPstBCsj7PniP1gi+dwBZpRYm3DNw3S1k/Apph+Nqg7tlZBaZ2nNncRji4weVQ3HEp2at497v",
+	"oWK1rGPANeg6maJW7pfmukWIvFqNHz0c634QCtWG1nvi6eiZJSaJ/hpSJhflDBpl0VAeoGOP0pyqkpwb",
+	"xrg30iNjulk14dginxcqu/pWlYNEnQPFhylbS2I6TCHgmjJyMvfbU+ZIzkY+nSswjLB9L/yoiEQYNoBR",
+	"KZG9yzo26H58zM5ImZqNRYHeUjfccW9JwrtLox0XW4yEDbn2MQl8uDmKV3pons+YhBG34hpO2QDGQi7E",
+	"jVU5KBp8JzERrpZhkR2RbKZ0HneoRrPRfmoke8c0rkSk9iWJHYzrIFHd5ElyUJ6XO06YOCSGQ8xwdCfZ",
+	"EQETeRslIeYeCh10BlOCNSucMKufwDeq4RC5euJPrmSczQBaoelP5WSKMWiajts5AO3ueZEXEA9Ii6j4",
+	"cYZbP6QiLW3blvLB0zIM2l/gpGpXaafix6Q0/npeMELdGVh1uhuHbHPDcAKO90z8N43dXFvW/AiBmVd7",
+	"nsPgUZo0/YELVDlYENGHxi+6PUvOrM2ZqGslUVtzEk1CPJaSC15ENQAUilyOSj5CIebMBZapyYS3csLd",
+	"QfKeHTUjjianCuZojFWRu7PJNTi1sIAO4ZGLEZjYdeNmMihFkYfjO3LbjCFBXa6fRVtt47c4UNQ42DyI",
+	"57640GURPeIC04DxVvIbISyz/MonL6Rp0XBpRtgq4+56Qftky2u4ogU5OqPJxWPuq4YWkovxc7ebBtpM",
+	"4RanS2k2iQI5RcbGiPed0mwKappwByVDdm6z/Jer1Qbvq6Mp1C9thZtaB6/m0nqPKlJ1yg7PdEsSRMNI",
+	"OImb8O+dY1wVE5zbbL9olnZnJMO1ulo9Alo17v1SbfByM+YPHz9JBk8HQnI9R34v1Az0UcYNsDF83uO+",
+	"+ik1d7RN586telOFaRbUssItII8LKO9TDue7FpBczjc7EFUS1OIwH7xsd8LcXSQjcQ0ySsUxFNOE7OjO",
+	"+91CANZ070jLxPDCAJamXOVhxA8mrqNzrw7qV60VgbvmVq1mtp1XtTM6ecY0wDUc19Gp6wfH39aPBIeI",
+	"P+lsxK9hUToN5nbnsqNZV3//6Ck/Gn788uTR1z+sLx2aY0apSt79l62y0jbl1i2i20CcYrFfXMjUpZmh",
+	"JPQZ5t9I7w32AAarnAg4QKsAsGP152BMdOldEx0A1+hBdY9UOaL0pk2m7shRDd/pTvePLS/WhBIBmm7H",
+	"SjGldqt1WvdLpwNDMdxseTaM2bU4mtji0uinnQv7FjJhNrvLGhUzqAvEk+Z4K1y5fizKO0WSunL1MMMJ",
+	"GnSvBIehMGwijGln8iWYPKyvHjJGn+9CheoCcazVYlBa2I0LdyEhLerJhc8iavs0C5j8O5bilc1Khn3X",
+	"9I40j7oEnYqgxWhsN9T+MXiVeB99t9n7xtxcpKvuG+WlVTEYupji1EwXUi0mGma8KCjTUBqRwylbswi5",
+	"UNlV1ynEGisynzUMnXEfn2lV8OTTL9MMsJgdab1DbRNjgq/ORXAPbXLnoZSOJTQRAbCSR6rZ8erAmz9J",
+	"9TzjB5+KryNuLh7Laju3fFDAM5JDwaszpJd0JJhu4w+dgDFeqY38bsynU4jXqSzQgVZSvy9Ghu9DNP0Q",
+	"CSeHyzXf2IrpyEVdkeGBFPyx9lwu4WD4+8wkzTHDvO+RjVWRMzvWqhyNvYTfQbpHlTHR9QpihPWD8n7K",
+	"a0/xg4GbG03uAz/wdvZTgCELsfnm9iQ396AWZrUPd8q6xFntwbJM5b0+vH9/7VP9Zsj40T/67P7R0z67",
+	"d3yvz+4duf9c3MOw3L3/uPeMlVL8WvqQpdd2FnJ4OpOPY76JGJl+IESRaBQ1kq7RQnpcztcIRbfpFDYq",
+	"oWzksDlNeczzUCiaRtfZGprHWphMbTwkqYa2vhrQ0eNuuSaA5HL0IeMyg+KiAm1Ia0JGTWCg8jnj5goQ",
+	"Gol+m1SFEzf5Bz0Cmc1PGflE+ywbQ3alStv3dSqQ91moF8eojDCZugY9/+3VdvG8EDKWo6A0pTit/7JN",
+	"IW2GQgozXrEmnwEyFJKKg/ZSWC2VvahTgJZizILC/Uv8umGiRr/nI3oxOTfVagB9Ni24bOBgeDarQTD6",
+	"jOAJWlgYfYZYDOgEM1PI8JDXltb6qTi5ktB3a73ATB6lWSkxs6jy39G6NUyVtomio5sBDdG04zKcziEG",
+	"GvEpX19GeUenKLfn9FUFGMMkQL6+DvLO/Th2t96whCse3Ce7wFgfLS0KNigt+7WEEiglCyvHczTtqgMQ",
+	"0gzoMaxocg/1+rh7jhUxh6pHh7sX5Cd9VKGSRNIQYgpuJEO95uF+ZT8EaI0g+1eqxAhkekCdyV27d01j",
+	"+kEN3rkZL5IgCjrWVTWrRmnuMlgHzwo1itufC7MllFj3xviMxZZwAig2LpIFYWNl7CnmJnDrUwN8JBOL",
+	"eZcTs2OQ1f0en4qNxkCQDL3hIJmJCLe3f39+/i8P7jMh2bcv3q0V1tB8uBlFllKWNpt35UVe9lB7F/yU",
+	"68oP/0kJSS7r2GJWldUkvNCOdAsLb29af4FR0kxofPRzMdUmsjUvfmSDUuZFpWhhDnKoAUyobHURVPSN",
+	"8R/VeVEpYEn/yAYeiaaG6Cae0F9y6Bo28cMlbxDNvx+QkIN7o0EMd50ktyURHNm7w3lDbS9xEs7SGJqx",
+	"qzEw9YoI2d9h/h70JGb0IYJNV0TcAC88KDkBjzIlizk6OhP2zF6MhGmpp8pAh4cboQBQrTvFDLU+y/jR",
+	"TPNp0qltPU0i7jdML/XFAw+2KasI8/WjtMjSD3SP7dUyaMPSrl0JmScIgYahWYCfbCDwGjO+uIJ5NAF0",
+	"K0hQH+i6SKnMIZfDZ+uwXKFSOVms6l0ZMCkN6CT+aCNY4EyFZAlggIvr5HjK5iUra6b0VZ9qbVCbJ5Vf",
+	"2FqlXz4AqzHpNo9lVO8cJNDy1oR0qqjYJy5qkGQtZlxX82pP8MVnnlknNCgHs4ppUcWHuOYWLjz8TZvT",
+	"0xGyHQJNYwVHNYnoVdtnpQSZ6fnULgCaJQZ98s1fVo+6DUtvgvSd3PzoVlMS8vIVsQuteS9aciSbjBd2",
+	"3IndU1n/jvUIuJqagcSCqpvj4nncmYuY+XgekGcQG4/mAXkD8w/ThyaiKEQDLGyN+h76deeq3SMJabVN",
+	"Jt1urYZlYafsivW4J5yqxiTMUKp48GIi8JgbNnAC3DMEgftQMcsaOX3NqNoGdkKYd7UhNUPGzttrT/em",
+	"g38JXaSZOsaP/nH/6OnHP/l/HF8cffzX8OGf/9sfYoR8rXI4IAbfnQLJi9Hcd0ZZFnKDUhT2Qsg005Ff",
+	"T0hjeVGQz51iGagao1KbcUkFWU0k5pvpx5W7Rwx9QizOlAm5o3D2flJt3XUqChhBh0I4VkV+gAz87kT6",
+	"xkT7NRN0sM5BHYaBXe+a09DPaw+B1mV23GO0ddsw6wb8/azKgW9A+8WQjKL4DA0cowZKwmbHYQX94sej",
+	"sb6O/X/vefAWN/+fdiNW7YC3OrY7gr5vRAJ2PRhnlrz3+27q09V86D3hc2Ank4O2FgoUWtFXCPtdRJ1q",
+	"iejqioAqhvHrkGrcyElBKfCiYMbC1DvrQpB0WBpCmEPPy5yKv6EwqTghRLNcJVPaw5Kv3Qnk3MJ0ZVFr",
+	"hQeA6woTSBEbX7nscUd1y3RaDP6ZOJpvUzujGsHIu4Qde+es083MFeS7SAHcgU5DnmCv0YT59yuqRGmp",
+	"hczElBcRXWaz+cd9kVop219sIrf3FEicS2K5JE1fyqGKgQR1VaEVbsOrrJ5EMmwlr5ff42aFcDe9tYV+",
+	"V0VZtZZXIlammVJFi4LVd8r6x7hFuJUF6mmNse7nt3B0o0GjkMU81Wqk+YRqSd30uIaU0yCFA9HKRsaQ",
+	"CSZHpztjIXrO8nt+OH/zmk2Vszl16NWghkPCKmZCTku7Q6gJvNajveUIHbDZIM5jMxRqZDaC73W369/e",
+	"v3/L6IHjBHiMTcHgub3rrg6nD5b6nml5ipV6p76J4+nzN9++WHk68Nta0FVguhnFCf3+J7iPLtQt8wYQ",
+	"aTEW2jQB+6wC4KRnU8plHMqtoV2GZrPh72Vdc4tefCsnsEvM11zPL3QpW/6faEwA22xMCy5vqUBodaTb",
+	"Z8T2KwgdgtiGofgcI+sKm3GjjLSVW7a6Fd6mqKPp3nhr4ciuCtSwc+yB10SUrZrh7S6Ks1GbuVVW3/rd",
+	"4NZAa4x1WvPHg7Dzdtd4bd3uac298CVL6x2dDQBv42lAmzUPW+C/xl7duJ/YZkCUzZ5fJmCsxi6cdwhv",
+	"tN1tk4KZ+l6BYUJ6zYOXubDMai6KY+b2lROODcoQb6Ucb3yE4ihN8RVewfytVmq44fKiEdZg51/BfO/e",
+	"BjPmOoqc6iaAX+7f1RAn53b8EiXoS2msR1vDJZnTgHXqaNzHkFkhpG/2fQVzNhQFHIb2sdAofu4U4gm/",
+	"glb45+HjJqT4w6iKOtZgxiqmtIcXY76FKApWSgOUwrz+CMkNc8tcy35+7SGVks1NIdnrtbqNTXMpoIFS",
+	"fWQsgtKkzWIKuTPsIF4XEzjEUShkU13B1J66sScCTfkrmF8MRQr6unt7KaBFgV/c7EFzERGoeHeRrREo",
+	"889tcH9twDADyt6nSp6ae1aB6mKuFdG62uHWiuJCVcLstcrh9/zm32R+86ITeReZxu/gGngB+XkF7rF5",
+	"htROEo82Q8CiBMo1TkrjegkvjJIBa2KWVo8oDwn3CpeM506uG6u5rcOifm26lCiERgJRgJYj7WMo8hRo",
+	"VTceCatbjFSoel1gGAkfaBMD4R6iFna4WtJ9JKugmpdj8Th/XNWtcDpxzcmNMdsJrLtmxO7M4IsB2EeJ",
+	"F01G4fm1iANBe/hCApfU6KGAqfV1Wpkqi9zdV07vsiDZAKwF3XCQeGzN9YrQVAFnNJGIGvHP1pMQsY+8",
+	"/NkiOT28fzCPO3hmWlloDVKnZAzZVEMOQyEhR/5KgI5uD0oxFqPxhRbmqjNA5uSgaWAKK50TTNpSDefN",
+	"kgfrQx+T2ZVTe8LnjjcQj89NbSPGRTGwCVYoubNrdFAqhwyicv1x3euj41Zb3B2kdBxdJZtXPP2M4Jko",
+	"HuiZCVNZcyQT5O6AJe4W35lvNaJm4wA0E9mU2aTN/o4xUn3SuUG3NvXC91Os+hrUZcq+2+YaOkcoKYq3",
+	"7auhOBu7Vscd6tNU8XLFVytLThtSNRIKS0Sez3xryCDY42g8KsdE0VSkCY1xzF8Enj/DigzgkrQ9kzyr",
+	"yM8p0EM/4Q3Vkflq5YOGbcay/er6nS4pVcDzQknYX6KrG4KSXdfNOHW/eJGLTQsmqqImLB83YyzLDrBO",
+	"wlSOW/dvmExtpHRip4382jdIV1jnpjfKwa6HRg+/OgDXUAsPemdEJ/P05plm6wSmktL3fVve0j0zgBGn",
+	"phLPAtIb3ViXjlUDrNtlbUa5mwSlBaVUMa+ELtU1VP64Rw+fPnr65N8fPl3RS3DhCNZim4iUOo2xvPtH",
+	"K/LuP/o8+6OP/xrNsz94ZvCdTAuuNa8NM2x2nHwe9i4hQjDIRJJjwm02vh2w6MY3nbTc7jJbl96rRX98",
+	"AypTVMOQ0mGcPmrYH93p+uPKhOrm8To7+p94wuj/94+eXiQOWXJf37146Ct1/9PN5A+ndE3Gd7orhvFw",
+	"JSOsefNtyRhhhUmGCOpYVHE0iZzFae0T4abV7WKz6ouEMkgab5+hK67ObK0QgkKGa4Cx0jBR1xDQgtwl",
+	"PuSZNRtrhaabTFtmRidJ6b1xlc1wz1RNR3x98B8/eK/qH6muNU32roBtus3ximu81hv8eUvnECV2soJd",
+	"rbQahHOlziWhlpy2u+cBdns+tQHwCU4tmvyW90I7B/yH2/RQbTxHgKCsBWZ4003fdr/veAftwynem9k/",
+	"vyvqh1bUV/sw0nrveWj0upEJChp8e6aAdY6lNB7jbOa+95jn+GRRVFBoBFInDJuAPWZnkmxU5itwGgDR",
+	"Cxgt7r1YoLBMuReNMfF6LwTmwzCpEPXMCdkZFEUiJ0pYiAt1Luf+lBvos8Gciaqh7bPQCkmGDL1t8zob",
+	"cqLmkB13DX8jQ0tw6gxbFNW6mBtrvUyqWK7DOcTqBHz2XlTKvQl9FCiRIOCo+OC/9rkTmOxhKptkzWp3",
+	"/PXK8xrSM/AHM82n0y5dvmY8glnnBeSslLkP5xFaC7OgJwnhuSqtYp8pFYm8bTfZuCy8ggCnjtOipLs+",
+	"c8qJsWwotFkf0jkgC8WqdVdmWWyRWFHlVDTYLyy2udUfE3x8XuXCL4QitRrFkwT8XEmkGcWGXCfSVTbk",
+	"gaZWJQk1kZii1+8Fnog3atyaJ/a4I3GCJzqyZIWAZNyeIMrcAwT8n0atX6eSHv1VG0TyUqWRDfVKkMyi",
+	"xJZ7vp2g8r2M3aeJjHaZr05nZ6UswASHf7gm15u7E7IRVxMllzRRBVAc76J4DTFPDIBcmaOFmCduOf1Q",
+	"OzMRsrQbxFgnYMcq1WXWd3UEzZyuArkHSNjAuEVA5a5lhAFwJfQ4NhBvtvRebyXxRvqv6xb6Jt2qIZZn",
+	"hu9bABhr7UzNe82FeoapKVtzf8dh3rjqzMN+XwN6gkHmxNJr3S5Vs6StC8/OxUi+vCH0SdoudJR/xjI+",
+	"FZYXhuUK1zhBN84WnviDoF2trH2unFEdhc/nHon493YcW7bjcAQ8aMQAd+yuRQzcpA7YrmGFi3s1xNG6",
+	"Ud9zyvN9F0yVxQqPDS2YlMIXyibo+z7BXLnjJefey+BhL8gijOb5r3tFLpWGuDVUU0sQIapqr0CopT72",
+	"aYTaXJiri2ldTxwLcRg200qO6lQa96Pw8pxbznKh0W0yp6b4s6oet2Jxan1fd8uPCxgprOCF+MeKDnVh",
+	"RZgGyitTIK4orsJzQz0T8YM7YN3oJenc57O3L5n/Mhxz+slWsMB+QlvgAnf90njHQ7eKUBl1/hfdWxFI",
+	"l3EZmnVVeDBRKM94bPwdIOL9qjUsCowWpHEdsW6yUbUIv/6KH+JnDKYfpttm394FbaNTzXjPR1umFu/a",
+	"u+Y0WSc83HvJmyXVjCm5XmrxYiW7m1x0vXHs6v3oVXcNERtNFmciRmf0nqzGsSr1jku+18lCADtT+sp0",
+	"NNCY8DkboEWQI3+0+mqj33pTg7SB0LKNpbgeOJYwDBVKdPo05lw5861h1VRwkQRZsaXasIGGjGfhoCqy",
+	"7157x3TkA2F3pln8FRDidZO7fVwh/Agh4fvMlNgalz14+vD4/vHD4/snDx9tibO2OoadPh9nAXCoRnBY",
+	"iOvUde+1I2892IWOI/XKcR011ldEn+ZA65+oDcHoOqmUQmT1oKobYrKmc/a+efD4myf3d4bT+l5zaYaw",
+	"ZZP4uML501j5RNoCM6AxJHnqhKi7RDBY6YRHOUU7gNs163wicy/NtjDporIXhkKOQDs+qbqhOOsNYem5",
+	"D9IwjzZdN552jOeGD3neyyHWjF9MY3bT87q9BtoDoTOJoLJsfCuyg+870mTSx4+/eRIFPqqWEM1pp67j",
+	"QrLLKYEoXTR+cbnWcRwrYy+uYB49jZJWgq3DLtyTBgk1LQeFyDAI1q+W1p1503UEn0RqrEFfg77osJlQ",
+	"6tQUX6hMxFyJMb+GPhND9Chis0My1pbKUL9Ziys/YDhnu/OUQEx4I31Ret0231u1B4VqpNnFpMgHE8Wz",
+	"72p1+5Lc/OgTsKheeacBtfh+Rr1PsGJGSfL/YsR47KFKdtAGdz/Kfqp9+esAXrXNIlcqsXcdSxA5HeOs",
+	"a7QFfusf7UBUo0SBKukRNQ5Kfcu3QDJsYJyFaa7UmnGih1Sad9Iwedc6c3O7NvUrT7m2k2gI+Du3m6Uv",
+	"0FwJTQyTBByhMxjdd2yk1nzVsCyKi2S9vi8LdPdctXUrX+nkxMU/VKzp6suz12d4YGqF/kXpiHTyV9CF",
+	"kOvkQF6DzFWnCxPm2FuHfNYywC5MplzOCZm7onQkdzq64bsM8h2gWfPWsocE4KoMBR7AM7GVqvsT4a/W",
+	"TUb/GPNhGchKLez8HFM+qHECcE23bEh/CR9VLxhbO+19/YreckJfXY5inL19SVBEhHdW428cM0z8a3xS",
+	"oeUJ+wzvp5B0GAqNyF36ixwqPeM6NyHhgD5vlNc28jdYpgHBw3hhjn+Rv8gXWitNCdA+1sBylZWoNrA/",
+	"vfvuOXv66PG//zlEVgwClrLLTOVw6VgEdeXLofh82W8EF45/wfi5fy8fgTll3FwxPuJC+jKqDEXkJTMQ",
+	"DEl26QTlZeWmxwQEPoLjX+Q5yJxxyS5f5jCZKgsymx/9HeaXYWJZZXdaTLZzBHMcrGEK5AHixjfE5obN",
+	"VckKcQWnTNhfJIGmUluVY/acF0VIGxurGUYxsGOjezFhC/wifdIom3I79tmTnKF/vY8ahiCoAuGvZKTD",
+	"QNkxJdsZq1R+/Ivs9XuFyEBSkjqd0N7ZlGdjOHp4fL/X75W68JxlTk9OZrPZMcevj5UenfjfmpNXL5+/",
+	"eH3+An9T5+T2kMca/vfT3v3jB/SImoLkU9E77X1zfP/4G6rJGCOnn1w/OPH+BJ//iKKm6kT7Mkerw4RO",
+	"WSbUB2MNQO/05/gprx85ocux97W/8kl0NeCDEUzNMMkqNoFpoQs+ELzf3U9+LQGrnj2Vqeu6T2bja6S5",
+	"rjsJnw+eGnfAbTZOjRu5Yr5+dELLTJX0Kd8P79/3Cf3WX958Oi2ceSWUPPnki5Hr13cq6DR51KNQcC36",
+	"l/D0UZDAO1TiL6xmeBIAkFGMlpMJ13PPLhWpeiEn+Ode9dFHd00oY+OpNW4vKXp16ixFPNtu/0IBP55M",
+	"Yd0NUOHQCG85sO9UUfjMxE9qQLaxk0XuPmugn5KRbACN1gk2uT5uNmBGtq8Adrfm/Yb8+jvMe7S9yDF/",
+	"Vfl8Zzu7hAT8tX37eZy6Bc56uLPx/4psHuEpZ0yHLXIS8pMakGbBUQMzzpq+Ob9Vyyde8eP5P5WmzIEK",
+	"3jLCjV/7LTl48sX/62tSIn4PVR/L/Z/YGGXf17y8CxKe490na9eyu8uwmKm62aYFl+nTvNGxqCSRHfe+",
+	"fkxS/8TU6GA3eH9K1rxH1UEqtqBlHLOQbhEqwfGfmdKURKyWJQXBmXkws/2c8Tb46loH/P4OB2/BtSX4",
+	"sQbwvTlD0oiETR1atzhVumLRZ/WWePBfshDQn7PhMXf/cuv4ekNW63cD4qOG4DSvhmIS+oS097KpMYRk",
+	"+qrGUEgzdbZLo0jRkUJmYqFOsS5drJuvxGoTkyeExDd2hcPqN2deN+R32IhL/6+LQWnml15B9jcwYhAq",
+	"fbV8Zs4y+0bWQnQHF+uebrcf1OAdDFNM79aI5gP2ahQ7kcb/A7faGVu403X5cbXPq3rsNA5K91kYwUrF",
+	"nx7Zu9q/V9XXreFQim+gV0V1+mCB5ieflJBH2Omc8pY2uqMoxIu/roQeWSRo1i4dtufoX0Uy1N3k93NR",
+	"tQfZ6MJ6sMMzGxaZOLZIumP2sr4zPOVuzgU/OvuEO+UT4xZ+l9Bz4fFppW9j5VgAEycF4bx2M8wX/H+3",
+	"TjqCPWukOEBKH6Vm3TvURv1ylgizscJJ57+lbraIejLwLc+2fm19h7Z35a9chl25k7bjreqVh2Gn56Wt",
+	"z5waDgnZQkg2FNcQMkHWPn8npdwbs3xwr/6dXW6XXV6B03UHXErIPdMMeHbFhOzikaqbUlqRCh6I2/Gf",
+	"UhV9cFy6K2dN56m/ndb3ne5Vk3PLOJQmt+Qyog+a7ssFmybPz7yr+U6eXpzcLalkRJjU4d2VL/Aszz26",
+	"B/gWV+i8ikCXe9dywPWIbXPrbJ98wf9/JSW9ACoVXPQDWaFhhyzQ2otHEQu9xES60uyE69+j5uqpV/UH",
+	"q4Me1WDxM5HUSj099isU9s5alVbqlxOTCptpBCTLWlppi9VOarY9Ctb85npHY5R+b1pG9ugc7I/VSDt1",
+	"yexehC1N9LZ0kZU89ywpeQwrJbrzBOzEWXoOthncatqalHkQ0tnrZo5ri7sTQte6Md/F3RtuOpj44Ihy",
+	"SUNVKQGf1IDy9cizi0E69roqXfS94/KIt2MM2RW1cLizenSrwcSB43WH92h+h60TytCPhjY61VREAhCQ",
+	"GeOIFB2KWQV2rGEFz67M+vwbauZ2IDUXfXMjgwWXOWQiB4TNoMIHyo2pUnJwIpiTzwo+gMJUYJpjVeS+",
+	"/6avwAjBDLdiPvTVwgu2hHvHnVYzmwWOd04s7yY6RSiXlN4+MiE0tZlkxRz9/QhWX3Nx2aw9oFyIChiO",
+	"mkKZZf7CUo+7zV/NYpR/SgY7myKijS8ONXZFmYyYYL8vhEBTulmEsYGg9AHGHfFjm6coorUvw+i3fDO+",
+	"UiMWsiQT9yG2QXIqDSqUOug1HdvaLAXp8kdVz92SU6oqRkGf1NuzH6tWVDFHFDac2iCZbp0xSwO62Qp7",
+	"qTgmNRkPT3XTjML2bHDI1Ij45V1yxHnuOZA3zqlPY268Hhh4hWBa2zFubDr4NZ3UgGVAimBfA6KoMzFk",
+	"A16UmUxNIehz1IYo5usLJU931+HnZ3h7Xr+qKix5Z/ondsEq34trYLxmD6sYr6qsOB2wKv7DaZdj3LMs",
+	"S/Ge9H90OgG/xc93zRurPIHv+RVIDFTszhNYk9G9N3HI2ktLVcXFcp+aFErnP63KmA47Vfp+ROn7Dp9Y",
+	"MeNzd0xkBr7VJ9lgXuZYRU15k1nm7tmWgK524X6szDzUlEdLym92sVJunGF8QNeaaO3Dwrx9LczNL7Mw",
+	"apWij7ljSXKF3Le7kR3vuGP/V9k74Pliq/s2SHHzmCHH1sLI/XkCn52un+T0F/h14PUNyPX5SObLJKt7",
+	"ESPWfqR6MZr0TZzAOLZj3wXdaFlIudkYBbujHOOG/XD+5jUO46HiLjW6PIm+ZNNcpmmaUSjfk3Jh1/Hw",
+	"kJnsFATyS7XdNQLrq+z8WHtgggVPJJerJM7LNRA89qOAntXrSA1SPXATEd2PlZxWUeidhZ3Tw3izfG+1",
+	"QfVAISU2GBQUZqd4Grr06IHTqh5FSGN5UXBKsjWME3unZWYIzkSnG23fvU+p+S1klFacUO5y//1Oohwc",
+	"y/fRseV1Oq+eGzUBX45HnuJ5h0rXAGpMBSyf+0f2SLgwRIJuE3Dah9mZ8eTbvVTt3wkJAoRmY+AFamWB",
+	"XoE+iwQ7yQqVXaVTVb9DBRsfqopX0VfhdSheFMfsvZgAeU+ksmykULHEMi+Ck3Q/FoYNYCxk3qeEc2xp",
+	"jmjLxZCZKWATAysKJ5KdQZjx0o1STo/ZTyFkzXJVDoLi405VpuSwEFnMjsNu089xcWsp2u2JFgKudxPF",
+	"o4k0inrvGRqoX8c+KtL5gdfZt09KyPS2fTCQs8HcX5s55qReHrP3zfRi3JuqlPiYvcMyW0GYSpXnyvAJ",
+	"hE4AY64nhcd1aZP7ByVk83zt3uZ1I9ySc5iGNo4JEgdbqhzumVpt2J5vfNV67/Tnjy3LTfPcmW5uH/0O",
+	"UiSN8EFrz/C6rHPgHPXXKod9p6i3xvg9Qz2Sod5EJsAs9XW4xXGYOfni/rfgIFlEmW02WP21VLqcXHCL",
+	"HcEu6QoPAMU+xN8P7bxD1Iplqixywt4vIHMSvwGEgC2EraOdaQFS+TwmqbCLWKyMb6KukQMP47N5F0B0",
+	"dmFXule1Ny5AGgaY5ugebrpQR512zlLYfg0SZqsvmqYaYscwMVAgKJ+6dgpdaUtesPevzhuIFo0dDIqF",
+	"VWzgrEwJs1gCyDv3hd/H/WRB+/f//3vPeEdrE8EEUds3vGGM5FMzVjZthDNjNfAJZVNhGMyUExSIpjIH",
+	"fCN5tJzYGcvVTBYKHS3csoEGfmWYGg4JT4WFMZf55pxfw3mY0Ub7pzIL9oimemMPitvAepI3Fw7fBnrw",
+	"6rXPqDuYbyYrQo5VBdIdFRSxLJiAtPXkEfte/JUUxzAIgg9jsFpNQWKlrhE5RbWN5RZOnabOJ3wEubuN",
+	"MJaNRfvDGj2JJtD3V4FpIpsvHnpjlW7v3zpH/4Zbt+rUR+U+zjTfZSoKLwqiqZOx9T7XHZw67oCFM2k9",
+	"TmlalhNqDrWSm/E5w/5W3HECBa51SOsLt/zj+9+4vX18/1Es34SGe4UXuBmLaW9faSNt/NVtt+9vXOaO",
+	"YREe6+Y76F7ntRe3eAxZVdBhQbp27lvoltkd739eP/abLuat1nGgwLOGkXAEh5xlTRJW+1F/2AFsg/VC",
+	"TJeScChRoggwHu78/G9nRw8fPyGkiWq4gK++KOfogeeNJql3MvhcTfCWTKyaQIk7ttEAeReCmLaFlCJ6",
+	"r0+5o8M8KEWBIBbUFTHKPksn+uRL9e/Oyt8mM+z/5B2EoFRvwVq9gBNHbjNhVsuPlhkTpflJLkZgrDn5",
+	"Qv9YUf5zra6gev+3+IvDmJLfKT0QeQ6y3cZjB5nb+GLGa/bd/5YsBViCePS5OaSOIRhhoWagjzJugI3h",
+	"cyLTIA8bkQ5hTbG7nfvpf/58/+gpPxp+/PLk0dc/9NIZBzX4cPLK/Z4e+U1ft7iGA121o0CvwFWEAttd",
+	"cfm9z4u7k3cgTu6W7j8iTEJU+1TDHVVcspCcuLRxrcNy8gX/v0KITtQ17HBTb8ML5/PMsACMQnljMa2x",
+	"1Hgr9TbC7Klrfjuy3D158iMRZe/M6XUIfB8F4FFghRRfvzcJgbMRjb2YbGoUbZ4/8YOdfCkN6HWPABHq",
+	"MAfhpQcc9mTZYR4hJWBS+XCHrLgBzVezNmHIdxV0RTKDbWjdTRxEX3QnBd/StvEd7tpbDKFThwSJGbSr",
+	"xLuQ18IiGcwJxzh22nn00lb1qBkcs7OiYIY6IptmB2IGMk9F619Ww+0LxAqHuamj6PxGxUAJx/s5WGdB",
+	"3jM1MCKhYksmmmQJWxVoW2/WJzXoVlt/cA/cUkmIm1wjgdQjnG6VDbVB5iqOKnx4Gt2oybQ0D7m4DND4",
+	"awkl+s6xh6b7R06W/pALcqrnwN3/Mi4zKOijUmagLRcpYMY9hpAGB1LqCYeZOmPMYmmuyI8t7jz58kkN",
+	"Ov0dP6hBb7/U6SgC26Fm8gnXsUCJTY8e7mVT86hpeELMtnlVX/3OpEuzrodzNyI2w/fxet9UFPs+gXR3",
+	"qWGXFatfRvNkMyhoU3d9Zf6WuILoQHxBpJ1xYWsYcxuArqgYQU3rXhG6bGVppA7VSaFGyWDrOfb4OsKm",
+	"NXDtZoydKqRll4UaXbKMa3Rau0ELgcDsmH/9LLRB8MliFJISvu2NGvWZUZgcKEDaXyTON1MTMISsRYkg",
+	"r7ixRzja0ctvL9lEGFOH+1B5N9D4wM6EUx/89EZ8eskMnxvmzhUifg/mFgybgYYqr/r4F+mfB5nXy6mw",
+	"ao3vDgs55RKyyyHiyf9XbLJy6QOXGvjEs7WlUn9atgbq8hATVq/UaFUieNVFRuGmY9rWrKJU6j6iCcar",
+	"TsjJtdwYJZbSeCnydi8O3H+mIQPhGz3h8GNq21yN39q13RZzWPhsT3Aa0ejsWmF0z8U7cYRWnQUKNSJL",
+	"5pMa9LGpZL9OSYU2mOAeRLoGq+e7kehL8FV6/rsQ/u9OkWOcOXWN5MKIt8D/2rJ1yidHWhXQrVO/Pfvx",
+	"HT70m3be+FUcSHMM5Ydmk/rel14dUUUeWv75/rTU/dMb8Zj+MotHWM/y3C/0znb8oOndkmM5ECdxDOs6",
+	"/l15l8MbO8o6qlN48mXKJxfun2tU6e50m2/D0VwXOjsul2qgcqeKJ05MypqqybBvyXEInvGmVRfTbLrf",
+	"ldzrgtF7kQv725Ab7+HzwXNWD8gAz9EKbbBAv+pnOMcDErAkhO2UKL63b9KTid2qUGdfdGBS6WbchUmz",
+	"e1t3Dt7LRvvX39SF+Txg7O1sV5aaFDZ6KKd9lu0W9Wktq35sn6wcRnFDRvWgCkdkstMSvpoKZG8yrrvu",
+	"xNVa6YFU0gRcgBu8TlCtc4film4z6+ROQAYcUBN2m4/XfMYtL9SohE0TEEPD0ckEg9CGaWfdeBdN9YZ7",
+	"huWCF5DZY/ZGogsnVARRpjjV3WDtBc8ZN3XtLYPCQKNr1im7zMFyUXi/DOrafXY5FFDkl/61fj59aipa",
+	"9RTF5uhRvfwuX663qJF33ay7VcWz0lg1WVSsYkmMXhuPaOILRyXgS6MKi25kYdkVwBS7PNZ1QMQr/jlq",
+	"QB4NwhIK9yH1ejdevsN4eYPIIWxO1+bKw5/S8OPUaK/jVQt9onIsO2t6ACwbKwMSPdGNWA66wTQRoBO8",
+	"LbSl7cfqKypIHP6ZIHEePXz66OmTf3/49HEDJ+dBBCdn3/J934fK2yqkpAoZ8DmFNcxTzOwqyTJmwCRO",
+	"Ih4+t8t+Dr6zOfV4zwHP5DE7kwwQxAad1O3yHDbxVcGxxqrOULrrgtzN8eBtFlcwHNVpGayz8zuzs3Jg",
+	"OtOfbbXllOm7lbQ/yQrfg/8mHBp1UT93b77rvEOTvHuagOObvWkDVW1uqHdwFwiViFFlKF4E3UxkgBdd",
+	"Uf9z9/0eDyC+P1WQCbzYmcRvVGXfo6pLSha9gjmzoCcmINlw3y7AV9o1beS5sTBp0+5EwxXM0w6LH0ko",
+	"w4yZMddAcWVqoV+dfzcFPPvuH0MR4Ne55x6FT9Q4/EHuU/yLikqrAdifvLZwBfM/sxk3DGGN5THrBo2g",
+	"2WEd4UrYiHPLtX2H695XsfcVzG/pNOPiIKflpW4G92UIkTsmIuphKe68QcNdoUe81TDFCk/aZ+AFI+Kv",
+	"5syTL/i/Tsc8pUDUG7pe+iP28GG7SRr2pe0VXcvpswZd2UwUBRY0B10ntvSNlTM3WDviu0y2Ezw9W9yr",
+	"jZen/AM/BTMLg/+k/EO9wwLT44ZKZxDAo0Kltu9Y4CjSTNeYE8gG+15c4wdeImDaRjdE0Fu3yr2f6Lda",
+	"qeGhNbxVF4zHykJxN3UT3FV/fH8981o2Ny05d4D7fo8dp49VQfhTY97OZogfbWpDnbx1Xjt1lRdlkOiI",
+	"MeDvtDABvPQYtyilntHFh5Pw3/gfVRAFFJMP/qsBz65GWpUyP2Zvijz8xvI5ef7d9x7Le8FVgFP/O8zN",
+	"nc55OIhe4q6awAxEwVUbH9S1dHMfBJ2qFENzBbnbjxFYSq+/grl55kMoiB6EDCKVZXw4hMxCToASHtuH",
+	"F4WaURVNgJoV9pidhe/DQJ5FkHkXK+vbU5JRFBDgRQUes68dtdyWyfoXg9/upjUUdtHHpebwLHjWDLtW",
+	"NugMGvwq4ldZc8dL2b3nZ17KB/HlBQoUQ0wBlKrGA6u4wW2xnx8mbDzzWCTSKZPugRnXeQzl5wNOZo8w",
+	"PzTALWH8rMMhzesCCb8nnB/b2CCvnVc4+evofz6al0o7fR+aIHhwLwmQb4az+0oYex6GuSuAu/u9EXCx",
+	"qQAkXQxEj50GoeKBbgLuGfqioXggN51G7h+ilNoHj9lEyNJCYG5h0XBEtbQ0kJM5+uAhG6tSNx4awIhL",
+	"zAfWc58h7IX8TCs5wni/414CpolIfTGSL/dVT0Qvvy0cDARWzD3LrGAXQs0zkGnYHfJgqpRJjGTV/Iav",
+	"lwgQPjn54v/VGVt6I6HNqZRzUPGr9PkgwfiJCBxqyNOoC/TwgY695ILYWHBzy4rm6xiyLzDvfBdY6eiu",
+	"MdXQ8cO4um8DUukyK7UGaS8T2AqmscIbtnAwwq5IVzgX9reeQeuWcKCkASPa/b/o704shXMCXb+TnnU3",
+	"t9tywzmypOQmpirsyqHuUe8Xt6x5Qk6+uP+t0Yd6d5t5G22okRR1E2rfvj7Wgrrm62TcgCix10O9b/7w",
+	"keIEg2y6zSSGWu5GsjfSOvoaNpoPFaCGhZ26CmgBSx7HqqO8ofPbNbZT2k2jX0FtQFW0CBEehR6KTl+L",
+	"helROV0Fx+jTYq4xmERdYrAZJKVdokeNyvYDgAGaWdwb6s3Sr6Gz+bwWHgu4wPTDvjAa6eW3ZXKvpyHv",
+	"zCVLPkzHAmomTdO+6lSBa0D2pKL0nh75TWtKuIYDqUoD4BpLLz3ZAvH9Bx3dBJvGxcqw5oJVtRIMf58g",
+	"+LcJfu8t0vXw73dujS7i4Dc3P7b3rWN38gX/vwYOYNi8g2QgugF3VFnkXrUGVW7S+s82+PpGJmNpYAXq",
+	"7QcD+jYy3MmnSSX8oMHnq2LK9AyKItnjlh5r+RmXCrj3KXUJJukgQhc3zxf262uRQcB7WYEAGK33dPqM",
+	"jz1TKkqjNk4ExDXImU0CN30wcGehdN3cbklWI1kSMtrt4O5s37pN6wI/dABPIQ9FIdWWxRGJLkq0QoQK",
+	"jHcTSlsMmg/Lt/ACcocTw8kGs6UkBrOsj1FXscgJcOlLGMYwZ4bPUy1GdsdqB6w5JbciblKoptsMvNCv",
+	"eq+ia9+c6q1wahtedwlfH9lxsz2PgdYt51Lfdcn1VquhCGmphzPnDsEPof1CyNS8kqigRkJhXZLrJBeG",
+	"D4otUrvaDBJ1635L796TzPltbRe6FqEOESJYthdqFYKLcJLfkSxfQv7o3ET60V728IX8fQvb2Zn+xOS0",
+	"dwQjRUAfXh1cd9caoIm72bnlpfseOL7BTciPr1uaFZjYVihjn1UfYKIFahzEl9QsNkwVk8INpkclPQ5i",
+	"PU8DYmlC/G7eucXfAO5MsEm9xsP0vmvQtNUAD9kKYw7UJzUSnO5kq1JW7VJ3LQw+4Kt/FwZYslgh1Vo9",
+	"bzhUCXMTUfJ8koFViqmhhS5xPhsrPhFJf8JP9PV+kQVkJqbpbM9peGB3HZUVpdA23D1sAIWSI2cxRf1h",
+	"7aDHlx79tnf680fHUAZBBIkdS130TnsnyGj+PV+qzAEKc3ztV5+EzkaNj/ygjU8qf3jjM7+PjU88FELz",
+	"dxgpaz6CLXla49clSc3nMPS48HJyUzQ+Q0yw5jPYZ/7rx6//LwAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -43,6 +43,10 @@ type (
 	GroupID string
 	// AssignmentID names an assignment of a PAM role, asgn_…
 	AssignmentID string
+	// SessionID names a session of somebody who signed in, sess_…
+	SessionID string
+	// InvitationID names a one-time link to set a password, inv_…
+	InvitationID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -113,6 +117,12 @@ func NewGroupID() GroupID { return GroupID(newID("grp")) }
 
 // NewAssignmentID makes a fresh AssignmentID.
 func NewAssignmentID() AssignmentID { return AssignmentID(newID("asgn")) }
+
+// NewSessionID makes a fresh SessionID.
+func NewSessionID() SessionID { return SessionID(newID("sess")) }
+
+// NewInvitationID makes a fresh InvitationID.
+func NewInvitationID() InvitationID { return InvitationID(newID("inv")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.

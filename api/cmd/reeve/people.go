@@ -19,7 +19,10 @@ func (a *app) userCmd() *cobra.Command {
 		a.userChangeCmd("enable", "Give a disabled user back what it may do", func(ctx context.Context, c *api, user string) (*http.Response, error) {
 			return c.EnableUser(ctx, user, &client.EnableUserParams{IdempotencyKey: newKey()})
 		}),
-		a.userRemoveCmd())
+		a.userChangeCmd("unlock", "Let a user try again who failed to sign in too often", func(ctx context.Context, c *api, user string) (*http.Response, error) {
+			return c.UnlockUser(ctx, user, &client.UnlockUserParams{IdempotencyKey: newKey()})
+		}),
+		a.userInviteCmd(), a.userRemoveCmd())
 }
 
 func (a *app) userChangeCmd(use, short string, do func(context.Context, *api, string) (*http.Response, error)) *cobra.Command {
