@@ -93,6 +93,10 @@ check: setup ## everything CI asks for: format, lint, generated code, go.mod, im
 	@echo "== whole clusters on real targets"; REEVE_LAB=require $(GOTESTSUM) --packages ./internal/systemtest/... -- -tags nomsgpack -race -p 1 -timeout 15m
 	@echo "== chaos"; $(MAKE) --no-print-directory chaos ARGS="--seed 1 --rounds 10"
 
+.PHONY: authz
+authz: setup ## every operation by every kind of principal, against the table in controller/rest/testdata/authz.txt
+	REEVE_LAB=require go test -tags nomsgpack -count 1 -run TestTheMatrixOfOperationsAndPrincipals -v ./controller/rest $(ARGS) | grep -E '^(authz:|---|FAIL|ok| )'
+
 .PHONY: conformance
 conformance: setup ## the conformance kit on every connector, on real targets; ARGS="-v ssh"
 	go run -tags nomsgpack ./internal/conformance $(ARGS)

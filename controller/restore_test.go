@@ -40,7 +40,7 @@ func TestARestoredStateGoesOnFromNow_C16(t *testing.T) {
 		if _, err := c.authority.Bootstrap(tx, by, c.cluster, reeve.NewNodeID(), csr, info); err != nil {
 			return err
 		}
-		root, err := identity.CreatePrincipal(tx, by, "root", identity.Root)
+		root, err := identity.CreatePrincipal(tx, by, "root", identity.Root, identity.Profile{})
 		if err != nil {
 			return err
 		}

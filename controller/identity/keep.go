@@ -9,10 +9,12 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// Keep makes principals and tokens of to, a restored state, those of from: a token that
-// was revoked since does not come back.
+// Keep makes who there is in to, a restored state, and what they may do, what it is in
+// from: neither a token that was revoked since nor a privilege that was taken back comes
+// back.
 func Keep(to, from *store.Tx) error {
-	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from))
+	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
+		pamRoles.Replace(to, from), assignments.Replace(to, from))
 }
 
 // Refound voids all tokens, because it is not known which were revoked, and makes one for

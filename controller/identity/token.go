@@ -2,12 +2,9 @@ package identity
 
 import (
 	"bytes"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base32"
-	"encoding/binary"
-	"encoding/hex"
-	"hash/crc32"
+	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -15,13 +12,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// TokenPrefix starts every bearer token, so that secret scanners can find one. It is
-// followed by 32 random bytes and their CRC-32 in lower-case base32.
-const TokenPrefix = "reevet_"
-
 const (
-	tokenBytes = 32
-	tokenSum   = 4
 	// useGrain is how exact Token.LastUsed is, so that reading does not mean writing.
 	useGrain       = time.Hour
 	maxDescription = 200 // bytes
@@ -36,6 +27,17 @@ type Token struct {
 	Created     time.Time         `cbor:"5,keyasint,omitempty"`
 	Expires     time.Time         `cbor:"6,keyasint,omitempty"` // zero: never
 	LastUsed    time.Time         `cbor:"7,keyasint,omitempty"` // to the hour; zero: never
+	Limited     bool              `cbor:"8,keyasint,omitempty"`
+	Privileges  []Privilege       `cbor:"9,keyasint,omitempty"`  // if Limited: all that it can be used for
+	Networks    []netip.Prefix    `cbor:"10,keyasint,omitempty"` // none: usable from anywhere
+}
+
+// byToken are privileges that no token carries: who holds them must have signed in.
+var byToken = []Privilege{WorkflowApprove}
+
+// allows reports whether the token carries the privilege.
+func (t *Token) allows(p Privilege) bool {
+	return !slices.Contains(byToken, p) && (!t.Limited || slices.Contains(t.Privileges, p))
 }
 
 var tokens = store.NewTable("token",
@@ -44,13 +46,14 @@ var tokens = store.NewTable("token",
 	store.Index("principal", func(t *Token) []string { return []string{string(t.Principal)} }),
 )
 
-var tokenEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
 // NewToken says which token to make.
 type NewToken struct {
 	Principal   reeve.PrincipalID
 	Description string    // what it is for; up to 200 bytes
 	Expires     time.Time // zero: never
+	Limited     bool      // to Privileges
+	Privileges  []Privilege
+	Networks    []netip.Prefix // none: from anywhere
 }
 
 // CreateToken makes a token for a principal. The secret is returned this once and
@@ -66,10 +69,17 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 	if !in.Expires.IsZero() && !in.Expires.After(tx.Now()) {
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Invalid, "expiry_past", "the token would have expired already").WithField("/expires_at")
 	}
-	raw := make([]byte, tokenBytes)
-	_, _ = rand.Read(raw) // never fails
-	defer clear(raw)
-	t := &Token{ID: reeve.NewTokenID(), Principal: p.ID, Hash: tokenHash(raw), Description: in.Description, Created: tx.Now(), Expires: in.Expires.UTC()}
+	if !p.Active() {
+		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "principal_disabled", "%s is %s", p.Name, p.Status())
+	}
+	for _, name := range in.Privileges {
+		if err := CheckPrivilege(name); err != nil {
+			return nil, reeve.Secret{}, err
+		}
+	}
+	secret, hash := tokenBearer.make()
+	t := &Token{ID: reeve.NewTokenID(), Principal: p.ID, Hash: hash, Description: in.Description, Created: tx.Now(), Expires: in.Expires.UTC(),
+		Limited: in.Limited, Privileges: in.Privileges, Networks: in.Networks}
 	if err := tokens.Insert(tx, t); err != nil {
 		return nil, reeve.Secret{}, err
 	}
@@ -77,54 +87,96 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 	if !t.Expires.IsZero() {
 		details["expires"] = t.Expires.Format(time.RFC3339)
 	}
+	if t.Limited {
+		details["privileges"] = fmt.Sprint(t.Privileges)
+	}
+	if len(t.Networks) > 0 {
+		details["networks"] = fmt.Sprint(t.Networks)
+	}
 	if err := audit.Record(tx, audit.Event{By: by, Action: "token.create", Object: string(t.ID), Details: details}); err != nil {
 		return nil, reeve.Secret{}, err
 	}
-	return t, encodeToken(raw), nil
+	return t, secret, nil
 }
 
-// Authenticate returns the principal that a bearer token belongs to. All failures
-// have kind Unauthenticated: token_malformed for what cannot be a token (a typing
-// error), token_unknown for one that was revoked or never made, token_expired.
-func Authenticate(tx *store.Tx, secret reeve.Secret) (Principal, error) {
-	t, err := find(tx, secret)
-	if err != nil {
-		return Principal{}, err
+// Authenticate returns who shows a secret: the token of a program, or the session of
+// somebody who signed in. All failures have kind Unauthenticated: token_malformed and
+// session_malformed for what cannot be one (a typing error), token_unknown for one that was
+// revoked or never made, token_expired, token_elsewhere for one that is not good from the
+// address, session_ended, principal_disabled.
+func Authenticate(tx *store.Tx, secret reeve.Secret, from netip.Addr) (Caller, error) {
+	var c Caller
+	var owner reeve.PrincipalID
+	if isSession(secret) {
+		s, err := findSession(tx, secret)
+		if err != nil {
+			return Caller{}, err
+		}
+		c.Session, owner = s, s.Principal
+	} else {
+		t, err := find(tx, secret)
+		if err != nil {
+			return Caller{}, err
+		}
+		if len(t.Networks) > 0 && !slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Contains(from) }) {
+			return Caller{}, reeve.Errorf(reeve.Unauthenticated, "token_elsewhere", "this token may not be used from here").
+				WithFix("use it from the networks it was made for")
+		}
+		c.Token, owner = t, t.Principal
 	}
-	p, err := GetPrincipal(tx, t.Principal)
+	p, err := GetPrincipal(tx, owner)
 	if err != nil {
-		return Principal{}, err
+		return Caller{}, err
 	}
-	return *p, nil
+	if !p.Active() {
+		return Caller{}, reeve.Errorf(reeve.Unauthenticated, "principal_disabled", "%s is %s", p.Name, p.Status()).WithFix("ask an administrator")
+	}
+	c.Principal = *p
+	return c, nil
 }
 
-// UseIsStale reports whether NoteUse would write anything for the token.
-func UseIsStale(tx *store.Tx, secret reeve.Secret) (bool, error) {
-	t, err := find(tx, secret)
-	return err == nil && tx.Now().Sub(t.LastUsed) >= useGrain, err
+// UseIsStale reports whether NoteUse would write anything for the caller.
+func (c Caller) UseIsStale(now time.Time) bool {
+	return c.Session != nil && now.Sub(c.Session.LastSeen) >= seenGrain || c.Token != nil && now.Sub(c.Token.LastUsed) >= useGrain
 }
 
-// NoteUse keeps when a token was last used, to the hour. It is not audited: what was
-// done with the token is.
-func NoteUse(tx *store.Tx, secret reeve.Secret) error {
-	t, err := find(tx, secret)
+// NoteUse keeps when a token was last used, to the hour, or a session, to the minute. It
+// is not audited: what was done with it is.
+func NoteUse(tx *store.Tx, c Caller) error {
+	if !c.UseIsStale(tx.Now()) {
+		return nil
+	}
+	if c.Session != nil {
+		s, err := sessions.Get(tx, string(c.Session.ID))
+		if err != nil {
+			return err
+		}
+		if s.LastSeen = tx.Now().Truncate(seenGrain); s.LastSeen.Before(s.Created) {
+			s.LastSeen = s.Created
+		}
+		return sessions.Put(tx, s)
+	}
+	t, err := tokens.Get(tx, string(c.Token.ID))
 	if err != nil {
 		return err
-	}
-	if tx.Now().Sub(t.LastUsed) < useGrain {
-		return nil
 	}
 	t.LastUsed = tx.Now().Truncate(useGrain)
 	return tokens.Put(tx, t)
 }
 
+// Carries reports whether the token was made for the very privilege, among few.
+func (t *Token) Carries(p Privilege) bool { return t.Limited && slices.Contains(t.Privileges, p) }
+
+func isSession(secret reeve.Secret) bool {
+	return bytes.HasPrefix(secret.Bytes(), []byte(SessionPrefix))
+}
+
 func find(tx *store.Tx, secret reeve.Secret) (*Token, error) {
-	raw, err := decodeToken(secret)
+	hash, err := tokenBearer.hash(secret)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(raw)
-	t, err := tokens.Find(tx, "hash", tokenHash(raw))
+	t, err := tokens.Find(tx, "hash", hash)
 	if reeve.KindOf(err) == reeve.NotFound {
 		return nil, reeve.Errorf(reeve.Unauthenticated, "token_unknown", "this token was revoked or never existed").
 			WithFix("use another token or have a new one made")
@@ -178,38 +230,23 @@ func RevokeToken(tx *store.Tx, by audit.Actor, id reeve.TokenID) error {
 		Details: map[string]string{"principal": string(t.Principal), "description": t.Description}})
 }
 
-// tokenHash is what is stored: with 256 random bits there is nothing to guess, so no
-// key and no slow hash.
-func tokenHash(raw []byte) string {
-	h := sha256.New()
-	h.Write([]byte("reeve/v1/token:"))
-	h.Write(raw)
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-func encodeToken(raw []byte) reeve.Secret {
-	b := binary.BigEndian.AppendUint32(bytes.Clone(raw), crc32.ChecksumIEEE(raw))
-	defer clear(b)
-	return reeve.NewSecret(tokenEncoding.AppendEncode([]byte(TokenPrefix), b))
-}
-
-func decodeToken(secret reeve.Secret) ([]byte, error) {
-	body, ok := bytes.CutPrefix(secret.Bytes(), []byte(TokenPrefix))
-	if !ok || len(body) != tokenEncoding.EncodedLen(tokenBytes+tokenSum) || bytes.ContainsAny(body, "\r\n") {
-		return nil, malformedToken()
+// IssueToken is CreateToken for a caller: for itself, or for a service account of which it
+// holds everything (code grant_exceeds). Nobody makes a token for another person: code
+// token_for_person. A token that is limited makes none: code token_limited.
+func IssueToken(tx *store.Tx, by audit.Actor, grantor Caller, in NewToken) (*Token, reeve.Secret, error) {
+	if t := grantor.Token; t != nil && (t.Limited || len(t.Networks) > 0) {
+		return nil, reeve.Secret{}, reeve.Errorf(reeve.Denied, "token_limited", "a token that is limited makes no other tokens").
+			WithFix("use one that is not limited")
 	}
-	b, err := tokenEncoding.AppendDecode(nil, body)
-	if err != nil || !bytes.Equal(tokenEncoding.AppendEncode(nil, b), body) {
-		return nil, malformedToken()
+	p, err := GetPrincipal(tx, in.Principal)
+	if err == nil && p.ID != grantor.ID && p.Kind != Service {
+		err = reeve.Errorf(reeve.Denied, "token_for_person", "nobody makes a token for another person").WithFix("let them make it themselves, or use a service account")
 	}
-	raw, sum := b[:tokenBytes], b[tokenBytes:]
-	if binary.BigEndian.Uint32(sum) != crc32.ChecksumIEEE(raw) {
-		return nil, malformedToken()
+	if err == nil {
+		err = MayActFor(tx, grantor, in.Principal)
 	}
-	return raw, nil
-}
-
-func malformedToken() *reeve.Error {
-	return reeve.Errorf(reeve.Unauthenticated, "token_malformed", "this is not a token: it is incomplete or mistyped").
-		WithFix("send the token exactly as it was printed, with its prefix %s", TokenPrefix)
+	if err != nil {
+		return nil, reeve.Secret{}, err
+	}
+	return CreateToken(tx, by, in)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ func principal(t testing.TB, st *store.Store, name string) *Principal {
 	t.Helper()
 	var p *Principal
 	update(t, st, func(tx *store.Tx) (err error) {
-		p, err = CreatePrincipal(tx, by, name, User)
+		p, err = CreatePrincipal(tx, by, name, User, Profile{})
 		return err
 	})
 	return p
@@ -50,9 +51,9 @@ func token(t testing.TB, st *store.Store, in NewToken) (*Token, reeve.Secret) {
 	return tok, secret
 }
 
-func authenticate(st *store.Store, s reeve.Secret) (p Principal, err error) {
+func authenticate(st *store.Store, s reeve.Secret) (p Caller, err error) {
 	err = st.View(context.Background(), func(tx *store.Tx) error {
-		p, err = Authenticate(tx, s)
+		p, err = Authenticate(tx, s, netip.Addr{})
 		return err
 	})
 	return p, err
@@ -65,7 +66,7 @@ func TestATokenIsItsPrincipalUntilItExpiresOrIsRevoked(t *testing.T) {
 	ada, bob := principal(t, st, "ada"), principal(t, st, "bob")
 	_, adas := token(t, st, NewToken{Principal: ada.ID, Description: "laptop", Expires: clock.Now().Add(time.Hour)})
 	bobs, bobSecret := token(t, st, NewToken{Principal: bob.ID})
-	if got, err := authenticate(st, adas); err != nil || !cmp.Equal(got, *ada) {
+	if got, err := authenticate(st, adas); err != nil || !cmp.Equal(got.Principal, *ada) {
 		t.Fatalf("%+v %v", got, err)
 	}
 	if got, err := authenticate(st, bobSecret); err != nil || got.ID != bob.ID {
@@ -92,7 +93,7 @@ func TestEveryChangeOfPrincipalsAndTokensIsRecorded_U1(t *testing.T) {
 	st := storetest.New(t)
 	p := principal(t, st, "ada")
 	tok, secret := token(t, st, NewToken{Principal: p.ID, Description: "ci"})
-	update(t, st, func(tx *store.Tx) error { return NoteUse(tx, secret) })
+	update(t, st, func(tx *store.Tx) error { return noteUse(tx, secret) })
 	update(t, st, func(tx *store.Tx) error { return RevokeToken(tx, by, tok.ID) })
 	var got []string
 	if err := st.View(t.Context(), func(tx *store.Tx) error {
@@ -115,7 +116,7 @@ func TestBadInputIsRefused(t *testing.T) {
 	st := storetest.New(t)
 	p := principal(t, st, "ada")
 	create := func(name string, kind Kind) func(*store.Tx) error {
-		return func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, name, kind); return err }
+		return func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, name, kind, Profile{}); return err }
 	}
 	tokenFor := func(in NewToken) func(*store.Tx) error {
 		return func(tx *store.Tx) error {
@@ -165,12 +166,13 @@ func TestLastUseIsKeptToTheHour(t *testing.T) {
 		clock.Advance(step.wait)
 		var stale bool
 		if err := st.View(t.Context(), func(tx *store.Tx) (err error) {
-			stale, err = UseIsStale(tx, secret)
+			c, err := Authenticate(tx, secret, netip.Addr{})
+			stale = c.UseIsStale(tx.Now())
 			return err
 		}); err != nil || stale != step.stale {
 			t.Fatalf("after %s: stale %v, %v", step.wait, stale, err)
 		}
-		update(t, st, func(tx *store.Tx) error { return NoteUse(tx, secret) })
+		update(t, st, func(tx *store.Tx) error { return noteUse(tx, secret) })
 		if err := st.View(t.Context(), func(tx *store.Tx) error {
 			got, err := GetToken(tx, tok.ID)
 			if err == nil && !got.LastUsed.Equal(step.want) {
@@ -234,13 +236,13 @@ func TestATypingErrorIsToldFromAnUnknownToken(t *testing.T) {
 		typo[at] ^= byte(rapid.IntRange(1, 255).Draw(rt, "xor"))
 		for name, bad := range map[string][]byte{"typo": typo, "cut": secret.Bytes()[:at], "more": append(bytes.Clone(secret.Bytes()), 'a')} {
 			_, err := authenticate(st, reeve.NewSecret(bad))
-			if reeve.CodeOf(err) != "token_malformed" || reeve.KindOf(err) != reeve.Unauthenticated {
+			if code := reeve.CodeOf(err); code != "token_malformed" && code != "session_malformed" || reeve.KindOf(err) != reeve.Unauthenticated {
 				rt.Fatalf("%s at %d: %v", name, at, err)
 			}
 		}
 	})
-	raw := bytes.Repeat([]byte{7}, tokenBytes)
-	if _, err := authenticate(st, encodeToken(raw)); reeve.CodeOf(err) != "token_unknown" {
+	raw := bytes.Repeat([]byte{7}, bearerBytes)
+	if _, err := authenticate(st, tokenBearer.encode(raw)); reeve.CodeOf(err) != "token_unknown" {
 		t.Fatal(err)
 	}
 }
@@ -253,9 +255,9 @@ func TestNoTokenIsStored_K1(t *testing.T) {
 	node := storetest.Start(t, storetest.WithPath(path), storetest.WithCipher(plain))
 	st := node.Store
 	tok, secret := token(t, st, NewToken{Principal: principal(t, st, "ada").ID, Description: "find-me"})
-	update(t, st, func(tx *store.Tx) error { return NoteUse(tx, secret) })
+	update(t, st, func(tx *store.Tx) error { return noteUse(tx, secret) })
 	_, failure := authenticate(st, reeve.NewSecret(secret.Bytes()[:secret.Len()-1]))
-	raw, err := decodeToken(secret)
+	raw, err := tokenBearer.decode(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,18 +286,26 @@ func (plaintext) Seal(_, p []byte) ([]byte, error) { return bytes.Clone(p), nil 
 func (plaintext) Open(_, s []byte) ([]byte, error) { return bytes.Clone(s), nil }
 
 func FuzzDecodeToken(f *testing.F) {
-	f.Add(encodeToken(make([]byte, tokenBytes)).Bytes())
+	f.Add(tokenBearer.encode(make([]byte, bearerBytes)).Bytes())
 	f.Add([]byte(TokenPrefix))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		raw, err := decodeToken(reeve.NewSecret(text))
+		raw, err := tokenBearer.decode(reeve.NewSecret(text))
 		if err != nil {
 			if reeve.CodeOf(err) != "token_malformed" {
 				t.Fatal(err)
 			}
 			return
 		}
-		if again := encodeToken(raw); !bytes.Equal(again.Bytes(), text) {
+		if again := tokenBearer.encode(raw); !bytes.Equal(again.Bytes(), text) {
 			t.Fatal("two texts for one token")
 		}
 	})
+}
+
+func noteUse(tx *store.Tx, secret reeve.Secret) error {
+	c, err := Authenticate(tx, secret, netip.Addr{})
+	if err != nil {
+		return err
+	}
+	return NoteUse(tx, c)
 }

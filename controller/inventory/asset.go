@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"errors"
 	"iter"
 	"net/netip"
 	"regexp"
@@ -30,6 +31,7 @@ type Asset struct {
 	Status      Status                                  `cbor:"14,keyasint"`
 	CreatedAt   time.Time                               `cbor:"15,keyasint"`
 	RetiredAt   time.Time                               `cbor:"16,keyasint,omitzero"`
+	Tags        map[string]string                       `cbor:"17,keyasint,omitempty"` // scopes tell assets apart by them
 }
 
 // Legacy reports whether the asset's connector is allowed to reach it without TLS, or
@@ -84,6 +86,7 @@ type NewAsset struct {
 	Options                                     map[string]string
 	HostKeys                                    []string
 	CAPEM, ServerName                           string
+	Tags                                        map[string]string
 }
 
 // AddAsset adds an asset, without a management account.
@@ -94,7 +97,7 @@ func AddAsset(tx *store.Tx, by audit.Actor, in NewAsset) (*Asset, error) {
 	if err := checkText("description", in.Description); err != nil {
 		return nil, err
 	}
-	if err := checkAddress(in.Address, in.Port); err != nil {
+	if err := errors.Join(checkAddress(in.Address, in.Port), checkTags(in.Tags)); err != nil {
 		return nil, err
 	}
 	site, err := GetSite(tx, in.Site)
@@ -109,7 +112,7 @@ func AddAsset(tx *store.Tx, by audit.Actor, in NewAsset) (*Asset, error) {
 		return nil, err
 	}
 	a := &Asset{ID: reeve.NewAssetID(), Name: in.Name, SiteID: site.ID, Connector: c.Name, Category: c.Description.M.GetCategory(),
-		Address: in.Address, Port: in.Port, Description: in.Description, Status: Active, CreatedAt: tx.Now()}
+		Address: in.Address, Port: in.Port, Description: in.Description, Tags: in.Tags, Status: Active, CreatedAt: tx.Now()}
 	if a.Port == 0 {
 		a.Port = c.Description.M.GetDefaultPort()
 	}
@@ -124,6 +127,38 @@ func AddAsset(tx *store.Tx, by audit.Actor, in NewAsset) (*Asset, error) {
 	}
 	return a, record(tx, by, "asset.add", string(a.ID), map[string]string{
 		"name": a.Name, "site": site.Name, "connector": a.Connector, "address": a.Address})
+}
+
+// LabelAsset replaces the tags of an asset.
+func LabelAsset(tx *store.Tx, by audit.Actor, id reeve.AssetID, tags map[string]string) (*Asset, error) {
+	if err := checkTags(tags); err != nil {
+		return nil, err
+	}
+	a, err := activeAsset(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	before := a.Tags
+	a.Tags = tags
+	if err := assets.Put(tx, a); err != nil {
+		return nil, err
+	}
+	return a, audit.Record(tx, audit.Event{By: by, Action: "asset.label", Object: string(id), Details: map[string]string{"name": a.Name}, Before: before, After: tags})
+}
+
+const maxTags = 32
+
+// checkTags is the grammar of an asset's tags: code tags_invalid.
+func checkTags(tags map[string]string) error {
+	if len(tags) > maxTags {
+		return reeve.Errorf(reeve.Invalid, "tags_invalid", "an asset has up to %d tags", maxTags).WithField("/tags")
+	}
+	for k, v := range tags {
+		if checkObjectName(k) != nil || checkText("tags", v) != nil || v == "" {
+			return reeve.Errorf(reeve.Invalid, "tags_invalid", "a tag is a name like that of an asset, and a value").WithField("/tags")
+		}
+	}
+	return nil
 }
 
 func usableConnector(tx *store.Tx, name string) (*Connector, error) {

@@ -327,6 +327,7 @@ type Filter struct {
 	Account reeve.AccountID
 	Ref     string
 	State   State
+	Sees    func(*Job) (bool, error) // leaves out those of which it says no; nil: none
 }
 
 func (f Filter) matches(j *Job) bool {
@@ -365,6 +366,14 @@ func List(tx *store.Tx, f Filter, before reeve.JobID, limit int) (page []*Job, m
 		}
 		if !f.matches(j) {
 			continue
+		}
+		if f.Sees != nil {
+			if sees, err := f.Sees(j); err != nil || !sees {
+				if err != nil {
+					return nil, false, err
+				}
+				continue
+			}
 		}
 		if len(page) == limit {
 			return page, true, nil

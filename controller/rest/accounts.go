@@ -94,15 +94,25 @@ func (s *Server) ListAccounts(ctx context.Context, r ListAccountsRequestObject) 
 	}
 	var out client.AccountPage
 	err = s.view(ctx, func(tx *store.Tx) error {
+		sees, err := sight(ctx, tx)
+		if err != nil {
+			return err
+		}
 		f := lifecycle.Filter{Batch: reeve.BatchID(value(r.Params.Batch))}
 		if r.Params.Asset != nil {
+			if err := permit(ctx, tx, assetKind, *r.Params.Asset); err != nil {
+				return err
+			}
 			a, err := inventory.GetAsset(tx, *r.Params.Asset)
 			if err != nil {
 				return err
 			}
 			f.Asset = a.ID
 		}
-		out.Items, out.Next, err = page(lifecycle.List(tx, after, f), r.Params.Limit,
+		out.Items, out.Next, err = page(seen(lifecycle.List(tx, after, f), func(a *lifecycle.Account) (bool, error) {
+			o, err := accountObject(tx, a)
+			return err == nil && sees(o), err
+		}), r.Params.Limit,
 			func(a *lifecycle.Account) string { return string(a.ID) },
 			func(a *lifecycle.Account) (client.Account, error) { return s.showAccount(tx, a) })
 		return err
@@ -200,6 +210,11 @@ func jobRef(j *jobs.Job) client.JobRef {
 func (s *Server) ProvisionAccounts(ctx context.Context, r ProvisionAccountsRequestObject) (ProvisionAccountsResponseObject, error) {
 	in := r.Body
 	out, err := update(ctx, s, r.Params.IdempotencyKey, in, func(tx *store.Tx, by audit.Actor) (client.Batch, error) {
+		for _, asset := range in.Assets {
+			if err := permit(ctx, tx, assetKind, asset); err != nil {
+				return client.Batch{}, err
+			}
+		}
 		b, err := s.Lifecycle.Provision(tx, by, lifecycle.Request{
 			Assets: in.Assets, Prefix: value(in.Prefix), Name: in.Name, Role: in.Role, Params: value(in.Params), Description: value(in.Description),
 			Owner: value(in.Owner), Custodian: value(in.Custodian), UserIdentity: value(in.UserIdentity), Tags: value(in.Tags),

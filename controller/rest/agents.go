@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"iter"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -23,29 +24,44 @@ func agent(tx *store.Tx, ref string) (*pki.Agent, error) {
 		return pki.GetAgent(tx, reeve.AgentID(ref))
 	}
 	var found *pki.Agent
-	for after := reeve.AgentID(""); ; {
-		list, err := pki.ListAgents(tx, "", after, 1000)
-		if err != nil {
+	for a, err := range agentsAfter(tx, "") {
+		switch {
+		case err != nil:
 			return nil, err
+		case a.Name != ref:
+			continue
+		case found != nil:
+			return nil, reeve.Errorf(reeve.Conflict, "agent_ambiguous", "two sites have an agent %q", ref).WithFix("give its id")
 		}
-		for _, a := range list {
-			if a.Name != ref {
-				continue
-			}
-			if found != nil {
-				return nil, reeve.Errorf(reeve.Conflict, "agent_ambiguous", "two sites have an agent %q", ref).WithFix("give its id")
-			}
-			found = a
-		}
-		if len(list) < 1000 {
-			break
-		}
-		after = list[len(list)-1].ID
+		found = a
 	}
 	if found == nil {
 		return nil, reeve.Errorf(reeve.NotFound, "agent_not_found", "there is no agent %q", ref)
 	}
 	return found, nil
+}
+
+// agentsAfter yields all agents after the one with the id.
+func agentsAfter(tx *store.Tx, after reeve.AgentID) iter.Seq2[*pki.Agent, error] {
+	return func(yield func(*pki.Agent, error) bool) {
+		const most = 1000
+		for {
+			list, err := pki.ListAgents(tx, "", after, most)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, a := range list {
+				if !yield(a, nil) {
+					return
+				}
+			}
+			if len(list) < most {
+				return
+			}
+			after = list[most-1].ID
+		}
+	}
 }
 
 // ListAgents implements the contract.
@@ -54,20 +70,15 @@ func (s *Server) ListAgents(ctx context.Context, r ListAgentsRequestObject) (Lis
 	if err != nil {
 		return nil, err
 	}
-	limit := 100
-	if r.Params.Limit != nil {
-		limit = *r.Params.Limit
-	}
 	out := client.AgentPage{Items: []client.Agent{}}
 	err = s.view(ctx, func(tx *store.Tx) error {
-		list, err := pki.ListAgents(tx, "", reeve.AgentID(after), limit+1)
-		for i, a := range list {
-			if i == limit {
-				out.Next = optional(encodeCursor(out.Items[i-1].Id))
-				break
-			}
-			out.Items = append(out.Items, s.showAgent(tx, a))
+		sees, err := sight(ctx, tx)
+		if err != nil {
+			return err
 		}
+		out.Items, out.Next, err = page(seen(agentsAfter(tx, reeve.AgentID(after)), func(a *pki.Agent) (bool, error) {
+			return sees(inSite("agent", string(a.ID), a.SiteID)), nil
+		}), r.Params.Limit, func(a *pki.Agent) string { return string(a.ID) }, func(a *pki.Agent) (client.Agent, error) { return s.showAgent(tx, a), nil })
 		return err
 	})
 	return ListAgents200JSONResponse(out), err
@@ -90,6 +101,9 @@ func (s *Server) GetAgent(ctx context.Context, r GetAgentRequestObject) (GetAgen
 // CreateAgentJoinToken implements the contract.
 func (s *Server) CreateAgentJoinToken(ctx context.Context, r CreateAgentJoinTokenRequestObject) (CreateAgentJoinTokenResponseObject, error) {
 	t, err := s.joinToken(ctx, func(tx *store.Tx) (pki.NewJoinToken, error) {
+		if err := permit(ctx, tx, siteKind, r.Body.Site); err != nil {
+			return pki.NewJoinToken{}, err
+		}
 		site, err := inventory.GetSite(tx, r.Body.Site)
 		if err != nil {
 			return pki.NewJoinToken{}, err

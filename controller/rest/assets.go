@@ -13,7 +13,7 @@ import (
 
 func showAsset(tx *store.Tx, a *inventory.Asset) (client.Asset, error) {
 	out := client.Asset{Id: string(a.ID), Name: a.Name, Site: names{tx}.site(a.SiteID), Connector: a.Connector, Category: a.Category,
-		Address: a.Address, Port: int(a.Port), Description: optional(a.Description), Options: mapped(a.Options), Status: string(a.Status), Legacy: a.Legacy(),
+		Address: a.Address, Port: int(a.Port), Description: optional(a.Description), Tags: mapped(a.Tags), Options: mapped(a.Options), Status: string(a.Status), Legacy: a.Legacy(),
 		Alert: optional(a.Alert()), Product: optional(a.Fingerprint.M.GetProduct()), ProductVersion: optional(a.Fingerprint.M.GetVersion()), CreatedAt: a.CreatedAt}
 	if f := a.Trust.Fingerprints(); len(f) > 0 {
 		out.Trusted = &f
@@ -41,24 +41,24 @@ func (s *Server) ListAssets(ctx context.Context, r ListAssetsRequestObject) (Lis
 	}
 	var out client.AssetPage
 	err = s.view(ctx, func(tx *store.Tx) error {
+		sees, err := sight(ctx, tx)
+		if err != nil {
+			return err
+		}
 		var site reeve.SiteID
 		if r.Params.Site != nil {
+			if err := permit(ctx, tx, siteKind, *r.Params.Site); err != nil {
+				return err
+			}
 			found, err := inventory.GetSite(tx, *r.Params.Site)
 			if err != nil {
 				return err
 			}
 			site = found.ID
 		}
-		out.Items, out.Next, err = page(func(yield func(*inventory.Asset, error) bool) {
-			for a, err := range inventory.ListAssets(tx, after) {
-				if err == nil && site != "" && a.SiteID != site {
-					continue
-				}
-				if !yield(a, err) {
-					return
-				}
-			}
-		}, r.Params.Limit, func(a *inventory.Asset) string { return string(a.ID) },
+		out.Items, out.Next, err = page(seen(inventory.ListAssets(tx, after), func(a *inventory.Asset) (bool, error) {
+			return (site == "" || a.SiteID == site) && sees(assetObject(a)), nil
+		}), r.Params.Limit, func(a *inventory.Asset) string { return string(a.ID) },
 			func(a *inventory.Asset) (client.Asset, error) { return showAsset(tx, a) })
 		return err
 	})
@@ -69,8 +69,11 @@ func (s *Server) ListAssets(ctx context.Context, r ListAssetsRequestObject) (Lis
 func (s *Server) AddAsset(ctx context.Context, r AddAssetRequestObject) (AddAssetResponseObject, error) {
 	in := r.Body
 	out, err := update(ctx, s, r.Params.IdempotencyKey, in, func(tx *store.Tx, by audit.Actor) (client.Asset, error) {
+		if err := permit(ctx, tx, placeKind(value(in.Tags)), in.Site); err != nil {
+			return client.Asset{}, err
+		}
 		a, err := inventory.AddAsset(tx, by, inventory.NewAsset{Name: in.Name, Site: in.Site, Connector: in.Connector, Address: in.Address,
-			Description: value(in.Description), Port: uint32(value(in.Port)), Options: value(in.Options), HostKeys: value(in.HostKeys),
+			Description: value(in.Description), Tags: value(in.Tags), Port: uint32(value(in.Port)), Options: value(in.Options), HostKeys: value(in.HostKeys),
 			CAPEM: value(in.CaPem), ServerName: value(in.ServerName)})
 		if err != nil {
 			return client.Asset{}, err
@@ -105,6 +108,19 @@ func (s *Server) GetAsset(ctx context.Context, r GetAssetRequestObject) (GetAsse
 		return err
 	})
 	return GetAsset200JSONResponse(out), err
+}
+
+// LabelAsset implements the contract. Tags decide who may do what with the asset: who
+// labels it must hold what they do both before and after.
+func (s *Server) LabelAsset(ctx context.Context, r LabelAssetRequestObject) (LabelAssetResponseObject, error) {
+	out, err := s.changeAsset(ctx, r.Params.IdempotencyKey, r.Asset, r.Body, func(tx *store.Tx, by audit.Actor, id reeve.AssetID) (*inventory.Asset, error) {
+		a, err := inventory.LabelAsset(tx, by, id, r.Body.Tags)
+		if err != nil {
+			return nil, err
+		}
+		return a, permit(ctx, tx, assetKind, string(id))
+	})
+	return LabelAsset200JSONResponse(out), err
 }
 
 // RetireAsset implements the contract.

@@ -37,11 +37,19 @@ func update[T any](ctx context.Context, s *Server, key *string, request any, fn 
 	c := ginContext(ctx)
 	by := s.actor(c)
 	var answer T
+	p := permissionOf(ctx)
 	err := s.Store.Update(c.Request.Context(), func(tx *store.Tx) error {
+		if p != nil {
+			if err := p.prove(tx, c); err != nil {
+				return err
+			}
+		}
 		if key == nil {
 			var err error
-			answer, err = fn(tx, by)
-			return err
+			if answer, err = fn(tx, by); err != nil {
+				return err
+			}
+			return p.answered()
 		}
 		id := digest(by.Kind, by.ID, *key)
 		body, err := json.Marshal(request)
@@ -58,7 +66,10 @@ func update[T any](ctx context.Context, s *Server, key *string, request any, fn 
 		case reeve.KindOf(err) != reeve.NotFound:
 			return err
 		}
-		if answer, err = fn(tx, by); err != nil {
+		if answer, err = fn(tx, by); err == nil {
+			err = p.answered()
+		}
+		if err != nil {
 			return err
 		}
 		encoded, err := json.Marshal(answer)

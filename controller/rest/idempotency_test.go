@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,7 @@ func as(principal, method, path string) *gin.Context {
 	c, _ := gin.CreateTestContext(httptest.NewRecorder())
 	c.Request = httptest.NewRequest(method, path, nil)
 	if principal != "" {
-		c.Set(principalKey, identity.Principal{ID: reeve.PrincipalID(principal), Kind: identity.User})
+		c.Set(permissionKey, &permission{who: identity.Caller{Principal: identity.Principal{ID: reeve.PrincipalID(principal), Kind: identity.User}}, rule: rule{access: own}})
 	}
 	return c
 }
@@ -176,7 +177,7 @@ func FuzzAuthorization(f *testing.F) {
 	st := storetest.New(f)
 	var good reeve.Secret
 	if err := st.Update(context.Background(), func(tx *store.Tx) error {
-		p, err := identity.CreatePrincipal(tx, audit.System("test"), "ada", identity.User)
+		p, err := identity.CreatePrincipal(tx, audit.System("test"), "ada", identity.User, identity.Profile{})
 		if err == nil {
 			_, good, err = identity.CreateToken(tx, audit.System("test"), identity.NewToken{Principal: p.ID})
 		}
@@ -193,7 +194,7 @@ func FuzzAuthorization(f *testing.F) {
 			return err
 		}
 		return st.View(context.Background(), func(tx *store.Tx) error {
-			_, err := identity.Authenticate(tx, secret)
+			_, err := identity.Authenticate(tx, secret, netip.Addr{})
 			return err
 		})
 	}
@@ -220,7 +221,7 @@ func TestAnExpiredTokenHasItsOwnCode_Z4(t *testing.T) {
 	st := storetest.New(t, storetest.WithClock(clock.Now))
 	var token reeve.Secret
 	if err := st.Update(t.Context(), func(tx *store.Tx) error {
-		p, err := identity.CreatePrincipal(tx, audit.System("test"), "ada", identity.User)
+		p, err := identity.CreatePrincipal(tx, audit.System("test"), "ada", identity.User, identity.Profile{})
 		if err == nil {
 			_, token, err = identity.CreateToken(tx, audit.System("test"), identity.NewToken{Principal: p.ID, Expires: clock.Now().Add(time.Minute)})
 		}
@@ -230,7 +231,7 @@ func TestAnExpiredTokenHasItsOwnCode_Z4(t *testing.T) {
 	}
 	clock.Advance(time.Minute)
 	err := st.View(t.Context(), func(tx *store.Tx) error {
-		_, err := identity.Authenticate(tx, token)
+		_, err := identity.Authenticate(tx, token, netip.Addr{})
 		return err
 	})
 	if p := problemOf(err, ""); p.Status != http.StatusUnauthorized || p.Code != "token_expired" {

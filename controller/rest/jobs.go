@@ -25,8 +25,18 @@ func (s *Server) ListJobs(ctx context.Context, r ListJobsRequestObject) (ListJob
 	}
 	out := client.JobPage{Items: []client.Job{}}
 	err = s.view(ctx, func(tx *store.Tx) error {
-		f := jobs.Filter{State: jobs.State(value(r.Params.State))}
+		sees, err := sight(ctx, tx)
+		if err != nil {
+			return err
+		}
+		f := jobs.Filter{Sees: func(j *jobs.Job) (bool, error) {
+			o, err := jobObject(tx, j)
+			return err == nil && sees(o), err
+		}, State: jobs.State(value(r.Params.State))}
 		if r.Params.Account != nil {
+			if err := permit(ctx, tx, accountKind, *r.Params.Account); err != nil {
+				return err
+			}
 			acc, err := lifecycle.Get(tx, *r.Params.Account)
 			if err != nil {
 				return err

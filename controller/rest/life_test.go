@@ -166,6 +166,7 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 	s := &story{t: t, c: c, api: api, w: w}
 	s.basics()
 	s.roles()
+	s.people()
 	s.accounts(host, pass)
 	s.cluster()
 	for _, op := range operations(t) {
@@ -194,6 +195,83 @@ func must[T any](s *story) func(*http.Response, error) T {
 		}
 		return out
 	}
+}
+
+// people makes a user, a group and a PAM role, gives the role, asks about it, and ends it all.
+func (s *story) people() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	must[client.User](s)(api.AddUser(ctx, &client.AddUserParams{IdempotencyKey: key()}, client.UserRequest{Name: "ada"}))
+	mail, zone := "ada@example.com", "Europe/Berlin"
+	must[client.User](s)(api.EditUser(ctx, "ada", nil, client.UserProfile{Email: &mail, TimeZone: &zone}))
+	must[client.UserPage](s)(api.ListUsers(ctx, nil))
+	must[client.Group](s)(api.AddGroup(ctx, nil, client.GroupRequest{Name: "dba"}))
+	must[client.GroupPage](s)(api.ListGroups(ctx, nil))
+	must[struct{}](s)(api.AddGroupMember(ctx, "dba", "ada", nil))
+	must[client.PrivilegeList](s)(api.ListPrivileges(ctx))
+	must[client.PAMRolePage](s)(api.ListPAMRoles(ctx, nil))
+	must[client.PAMRole](s)(api.AddPAMRole(ctx, nil, client.PAMRoleRequest{Name: "reader", Privileges: []string{"asset.read"}}))
+	must[client.PAMRole](s)(api.EditPAMRole(ctx, "reader", nil, client.PAMRoleText{Privileges: []string{"asset.read", "site.read"}}))
+	must[client.PAMRole](s)(api.GetPAMRole(ctx, "reader"))
+	must[client.Site](s)(api.AddSite(ctx, nil, client.SiteRequest{Name: "theirs"}))
+	group := "dba"
+	given := must[client.Assignment](s)(api.AddAssignment(ctx, nil, client.AssignmentRequest{Role: "reader", Group: &group, Scope: inSites("theirs")}))
+	must[client.AssignmentPage](s)(api.ListAssignments(ctx, &client.ListAssignmentsParams{Group: &group}))
+	if g := must[client.GroupMembers](s)(api.GetGroup(ctx, "dba", nil)); len(g.Items) != 1 || g.Items[0].Name != "ada" || len(g.Assignments) != 1 {
+		t.Errorf("group dba: %+v", g)
+	}
+	if u := must[client.User](s)(api.GetUser(ctx, "ada")); len(*u.Groups) != 1 || len(*u.Assignments) != 1 || *u.Profile.Email != mail {
+		t.Errorf("user ada: %+v", u)
+	}
+	user, site := "ada", "theirs"
+	ask := client.CanParams{User: &user, Privilege: "site.read", Site: &site}
+	if d := must[client.Decision](s)(api.Can(ctx, &ask)); !d.Allowed || d.Assignment.Id != given.Id || !strings.Contains(d.Because, "group dba") {
+		t.Errorf("ada reads her site: %+v", d)
+	}
+	must[client.User](s)(api.DisableUser(ctx, "ada", nil))
+	if d := must[client.Decision](s)(api.Can(ctx, &ask)); d.Allowed || d.Because != "ada is disabled" {
+		t.Errorf("disabled: %+v", d)
+	}
+	must[client.User](s)(api.EnableUser(ctx, "ada", nil))
+	must[struct{}](s)(api.RemoveGroupMember(ctx, "dba", "ada", nil))
+	if d := must[client.Decision](s)(api.Can(ctx, &ask)); d.Allowed || d.Because != "no assignment gives site.read" {
+		t.Errorf("out of the group: %+v", d)
+	}
+	must[struct{}](s)(api.DeleteAssignment(ctx, given.Id, nil))
+	must[struct{}](s)(api.DeletePAMRole(ctx, "reader", nil))
+	must[struct{}](s)(api.RemoveGroup(ctx, "dba", nil))
+	s.signIn()
+	must[struct{}](s)(api.RemoveUser(ctx, "ada", nil))
+}
+
+// signIn lets ada in, with the rights and the limits of somebody who signed in.
+func (s *story) signIn() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	invitation := must[client.CreatedInvitation](s)(api.InviteUser(ctx, "ada")).Secret
+	first, second := canary+" ferret umbrella", canary+" lantern walrus"
+	must[struct{}](s)(api.AcceptInvitation(ctx, client.AcceptRequest{Invitation: &invitation, Password: &first}))
+	made := must[client.CreatedSession](s)(api.SignIn(ctx, client.SignInRequest{Name: "Ada", Password: &first}))
+	as := func(_ context.Context, r *http.Request) error {
+		r.Header.Set("Authorization", "Bearer "+made.Secret)
+		return nil
+	}
+	if me := must[client.Principal](s)(api.Whoami(ctx, as)); me.Name != "ada" || me.Kind != "user" {
+		t.Errorf("who signed in is %+v", me)
+	}
+	must[client.Session](s)(api.StepUp(ctx, client.StepUpRequest{Password: &first}, as))
+	must[struct{}](s)(api.ChangePassword(ctx, client.PasswordRequest{Current: &first, Password: &second}, as))
+	if all := must[client.SessionList](s)(api.ListSessions(ctx, nil, as)); len(all.Items) != 1 || !all.Items[0].Current {
+		t.Errorf("sessions: %+v", all.Items)
+	}
+	must[client.User](s)(api.UnlockUser(ctx, "ada", nil))
+	must[struct{}](s)(api.EndSession(ctx, "current", as))
+	if _, err := fleet.Answer[client.Principal](api.Whoami(ctx, as)); err == nil || !strings.Contains(err.Error(), "session_ended") {
+		t.Errorf("after the end of the session: %v", err)
+	}
+	nothingShown(t, s.c, first, second, invitation, made.Secret)
 }
 
 func (s *story) basics() {
@@ -233,6 +311,7 @@ func (s *story) accounts(host *testlab.Host, pass string) {
 	must[client.JobRef](s)(api.VerifyAsset(ctx, "bare", nil))
 	must[client.Asset](s)(api.GetAsset(ctx, "bare"))
 	must[client.AssetPage](s)(api.ListAssets(ctx, nil))
+	must[client.Asset](s)(api.LabelAsset(ctx, "bare", nil, client.TagsRequest{Tags: map[string]string{"team": "web"}}))
 	c.Eventually("the other asset is verified", func() (bool, string) { return c.Asset("bare").ManagementAccount.Verified, "not yet" })
 	c.Eventually("it can be retired", func() (bool, string) {
 		_, err := fleet.Answer[struct{}](api.RetireAsset(ctx, "bare", nil))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -23,22 +24,13 @@ import (
 
 // Keys of what middleware leaves in the Gin context.
 const (
-	requestIDKey = "reeve.request"
-	principalKey = "reeve.principal"
+	requestIDKey  = "reeve.request"
+	permissionKey = "reeve.permission"
 )
 
 // requestIDHeader names a request in the answer, and on its way from one controller to
 // another, so that the logs of both can be put together.
 const requestIDHeader = "X-Request-Id"
-
-// open lists the routes that need no token. Each proves itself otherwise: a share, a
-// join token, a node certificate, or nothing worth hiding.
-var open = map[string]bool{
-	"GET /v1/status":         true,
-	"POST /v1/seal/unseal":   true,
-	"POST /v1/cluster/join":  true,
-	"POST /v1/cluster/renew": true,
-}
 
 // observe names the request, sets the headers every answer has, and counts it.
 func (s *Server) observe(c *gin.Context) {
@@ -101,9 +93,15 @@ func (s *Server) recover(c *gin.Context) {
 	c.Next()
 }
 
-// authenticate finds the principal behind the bearer token.
+// authenticate finds the principal behind the bearer token, and whether it may do what
+// it asks for.
 func (s *Server) authenticate(c *gin.Context) {
-	if open[route(c)] {
+	declared, known := rules[s.contract.routes[route(c)].Operation.OperationID]
+	if !known {
+		s.fail(c, reeve.Errorf(reeve.Internal, "rule_missing", "there is no rule for this call"))
+		return
+	}
+	if declared.access == open {
 		return
 	}
 	secret, err := bearer(c.GetHeader("Authorization"))
@@ -111,21 +109,21 @@ func (s *Server) authenticate(c *gin.Context) {
 		s.fail(c, err)
 		return
 	}
-	var who identity.Principal
+	p := &permission{rule: declared}
 	var stale bool
+	var refused error
 	err = s.view(c, func(tx *store.Tx) (err error) {
-		if who, err = identity.Authenticate(tx, secret); err == nil {
-			stale, err = identity.UseIsStale(tx, secret)
+		if p.who, err = identity.Authenticate(tx, secret, callerAddress(c.Request)); err != nil {
+			return err
 		}
-		return err
+		refused = p.prove(tx, c)
+		stale = p.who.UseIsStale(tx.Now())
+		return nil
 	})
-	if err == nil {
-		err = identity.Authorize(who, s.contract.routes[route(c)].Operation.OperationID, "")
-	}
-	if err == nil && stale { // once an hour for each token
-		err = s.Store.Update(c.Request.Context(), func(tx *store.Tx) error { return identity.NoteUse(tx, secret) })
+	if err == nil && stale { // once an hour for each token, once a minute for each session
+		err = s.Store.Update(c.Request.Context(), func(tx *store.Tx) error { return identity.NoteUse(tx, p.who) })
 		if err != nil && reeve.KindOf(err) != reeve.Unauthenticated {
-			s.log.WarnContext(c.Request.Context(), "the use of a token could not be noted", "request", c.GetString(requestIDKey), "error", err)
+			s.log.WarnContext(c.Request.Context(), "the use of a token or session could not be noted", "request", c.GetString(requestIDKey), "error", err)
 			err = nil // what was asked for may still work
 		}
 	}
@@ -133,7 +131,11 @@ func (s *Server) authenticate(c *gin.Context) {
 		s.fail(c, err)
 		return
 	}
-	c.Set(principalKey, who)
+	c.Set(permissionKey, p)
+	if refused != nil {
+		s.fail(c, s.recordDenial(c, refused))
+		return
+	}
 	defer s.watchOver(c, secret)()
 	c.Next()
 }
@@ -155,8 +157,11 @@ func (s *Server) watchOver(c *gin.Context, secret reeve.Secret) (done func()) {
 			err := s.checkForwarder(r)
 			if err == nil {
 				err = s.Store.View(ctx, func(tx *store.Tx) error {
-					_, err := identity.Authenticate(tx, secret)
-					return err
+					who, err := identity.Authenticate(tx, secret, callerAddress(r))
+					if err != nil {
+						return err
+					}
+					return (&permission{who: who, rule: permissionOf(c).rule}).allowed(tx, c)
 				})
 			}
 			if err != nil {
@@ -193,8 +198,8 @@ func (s *Server) validate(c *gin.Context) {
 
 // actor is who audit says did it.
 func (s *Server) actor(c *gin.Context) audit.Actor {
-	if p, ok := c.Value(principalKey).(identity.Principal); ok {
-		return p.Actor(callerIP(c.Request), string(s.Node))
+	if p := permissionOf(c); p != nil {
+		return p.who.Actor(callerIP(c.Request), string(s.Node))
 	}
 	return audit.Actor{Kind: "anonymous", From: callerIP(c.Request), Node: string(s.Node)}
 }
@@ -210,6 +215,12 @@ func callerIP(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
+}
+
+// callerAddress is callerIP for comparing; the zero Addr if it is none.
+func callerAddress(r *http.Request) netip.Addr {
+	a, _ := netip.ParseAddr(callerIP(r))
+	return a.Unmap()
 }
 
 // refuseRemoved refuses a controller that was removed, also on a connection it has had

@@ -21,6 +21,21 @@ func decodeCursor(c *string) (string, error) {
 	return string(key), nil
 }
 
+// seen leaves out of seq what the caller may not see.
+func seen[T any](seq iter.Seq2[*T, error], sees func(*T) (bool, error)) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		for in, err := range seq {
+			show := err != nil
+			if err == nil {
+				show, err = sees(in)
+			}
+			if (show || err != nil) && !yield(in, err) {
+				return
+			}
+		}
+	}
+}
+
 // page takes up to limit items from seq. next is the cursor of the next page, nil if
 // this was the last one.
 func page[In, Out any](seq iter.Seq2[*In, error], limit *int, key func(*In) string, show func(*In) (Out, error)) (items []Out, next *string, err error) {

@@ -73,18 +73,33 @@ type ServerInterface interface {
 	// CheckRights Find out which rights the management account needs for a role, and which it lacks
 	// (POST /v1/assets/{asset}/rights)
 	CheckRights(c *gin.Context, asset AssetPath, params CheckRightsParams)
+	// LabelAsset Replace the tags of an asset
+	// (PUT /v1/assets/{asset}/tags)
+	LabelAsset(c *gin.Context, asset AssetPath, params LabelAssetParams)
 	// TrustAsset Approve the host key seen at first contact, or import keys or certificates
 	// (POST /v1/assets/{asset}/trust)
 	TrustAsset(c *gin.Context, asset AssetPath, params TrustAssetParams)
 	// VerifyAsset Log in with the management account and check its rights
 	// (POST /v1/assets/{asset}/verify)
 	VerifyAsset(c *gin.Context, asset AssetPath, params VerifyAssetParams)
+	// ListAssignments List who has which PAM role where
+	// (GET /v1/assignments)
+	ListAssignments(c *gin.Context, params ListAssignmentsParams)
+	// AddAssignment Give a PAM role to a user or a group, within a scope
+	// (POST /v1/assignments)
+	AddAssignment(c *gin.Context, params AddAssignmentParams)
+	// DeleteAssignment Take a PAM role back
+	// (DELETE /v1/assignments/{assignment})
+	DeleteAssignment(c *gin.Context, assignment string, params DeleteAssignmentParams)
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(c *gin.Context, params ListAuditParams)
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context)
+	// Can Say whether a user may do something, and why
+	// (GET /v1/can)
+	Can(c *gin.Context, params CanParams)
 	// GetCluster List the controllers and their health
 	// (GET /v1/cluster)
 	GetCluster(c *gin.Context)
@@ -124,6 +139,27 @@ type ServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(c *gin.Context, connector ConnectorPath, digest string, params RevokeConnectorDigestParams)
+	// ListGroups List groups
+	// (GET /v1/groups)
+	ListGroups(c *gin.Context, params ListGroupsParams)
+	// AddGroup Add a group
+	// (POST /v1/groups)
+	AddGroup(c *gin.Context, params AddGroupParams)
+	// RemoveGroup Remove a group, its memberships and its assignments
+	// (DELETE /v1/groups/{group})
+	RemoveGroup(c *gin.Context, group GroupPath, params RemoveGroupParams)
+	// GetGroup Show a group and a page of its members
+	// (GET /v1/groups/{group})
+	GetGroup(c *gin.Context, group GroupPath, params GetGroupParams)
+	// RemoveGroupMember Take a user out of a group
+	// (DELETE /v1/groups/{group}/members/{user})
+	RemoveGroupMember(c *gin.Context, group GroupPath, user UserPath, params RemoveGroupMemberParams)
+	// AddGroupMember Put a user into a group
+	// (PUT /v1/groups/{group}/members/{user})
+	AddGroupMember(c *gin.Context, group GroupPath, user UserPath, params AddGroupMemberParams)
+	// AcceptInvitation Set one's password with an invitation
+	// (POST /v1/invitations/accept)
+	AcceptInvitation(c *gin.Context)
 	// ListJobs List jobs, the newest first
 	// (GET /v1/jobs)
 	ListJobs(c *gin.Context, params ListJobsParams)
@@ -139,6 +175,27 @@ type ServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(c *gin.Context, job JobPath, params RetryJobParams)
+	// ListPAMRoles List PAM roles
+	// (GET /v1/pam-roles)
+	ListPAMRoles(c *gin.Context, params ListPAMRolesParams)
+	// AddPAMRole Add a PAM role
+	// (POST /v1/pam-roles)
+	AddPAMRole(c *gin.Context, params AddPAMRoleParams)
+	// DeletePAMRole Remove a PAM role that nobody has
+	// (DELETE /v1/pam-roles/{pam_role})
+	DeletePAMRole(c *gin.Context, pamRole PAMRolePath, params DeletePAMRoleParams)
+	// GetPAMRole Show a PAM role
+	// (GET /v1/pam-roles/{pam_role})
+	GetPAMRole(c *gin.Context, pamRole PAMRolePath)
+	// EditPAMRole Change a PAM role, for everybody who has it
+	// (PUT /v1/pam-roles/{pam_role})
+	EditPAMRole(c *gin.Context, pamRole PAMRolePath, params EditPAMRoleParams)
+	// ChangePassword Change the caller's own password
+	// (POST /v1/password)
+	ChangePassword(c *gin.Context)
+	// ListPrivileges List the privileges there are
+	// (GET /v1/privileges)
+	ListPrivileges(c *gin.Context)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(c *gin.Context, params ListRolesParams)
@@ -178,6 +235,15 @@ type ServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(c *gin.Context)
+	// ListSessions List the sessions of the caller, or of a user
+	// (GET /v1/sessions)
+	ListSessions(c *gin.Context, params ListSessionsParams)
+	// SignIn Sign in with a password
+	// (POST /v1/sessions)
+	SignIn(c *gin.Context)
+	// EndSession End a session
+	// (DELETE /v1/sessions/{session})
+	EndSession(c *gin.Context, session string)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(c *gin.Context, params ListSitesParams)
@@ -193,6 +259,9 @@ type ServerInterface interface {
 	// GetStatus Say whether this node is sealed, and who leads
 	// (GET /v1/status)
 	GetStatus(c *gin.Context)
+	// StepUp Prove again who owns the session
+	// (POST /v1/step-up)
+	StepUp(c *gin.Context)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(c *gin.Context, params ListTokensParams)
@@ -202,6 +271,33 @@ type ServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(c *gin.Context, token string, params RevokeTokenParams)
+	// ListUsers List users and service accounts
+	// (GET /v1/users)
+	ListUsers(c *gin.Context, params ListUsersParams)
+	// AddUser Add a user or a service account
+	// (POST /v1/users)
+	AddUser(c *gin.Context, params AddUserParams)
+	// RemoveUser End a user for ever
+	// (DELETE /v1/users/{user})
+	RemoveUser(c *gin.Context, user UserPath, params RemoveUserParams)
+	// GetUser Show a user, its groups and its assignments
+	// (GET /v1/users/{user})
+	GetUser(c *gin.Context, user UserPath)
+	// EditUser Replace what is known of a user
+	// (PUT /v1/users/{user})
+	EditUser(c *gin.Context, user UserPath, params EditUserParams)
+	// DisableUser Take everything from a user until it is enabled again
+	// (POST /v1/users/{user}/disable)
+	DisableUser(c *gin.Context, user UserPath, params DisableUserParams)
+	// EnableUser Give a disabled user back what it may do
+	// (POST /v1/users/{user}/enable)
+	EnableUser(c *gin.Context, user UserPath, params EnableUserParams)
+	// InviteUser Make a one-time invitation with which a user sets their password
+	// (POST /v1/users/{user}/invitation)
+	InviteUser(c *gin.Context, user UserPath)
+	// UnlockUser Let a user try again who failed to sign in too often
+	// (POST /v1/users/{user}/unlock)
+	UnlockUser(c *gin.Context, user UserPath, params UnlockUserParams)
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(c *gin.Context)
@@ -849,6 +945,55 @@ func (siw *ServerInterfaceWrapper) CheckRights(c *gin.Context) {
 	siw.Handler.CheckRights(c, asset, params)
 }
 
+// LabelAsset operation middleware
+func (siw *ServerInterfaceWrapper) LabelAsset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params LabelAssetParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.LabelAsset(c, asset, params)
+}
+
 // TrustAsset operation middleware
 func (siw *ServerInterfaceWrapper) TrustAsset(c *gin.Context) {
 
@@ -947,6 +1092,154 @@ func (siw *ServerInterfaceWrapper) VerifyAsset(c *gin.Context) {
 	siw.Handler.VerifyAsset(c, asset, params)
 }
 
+// ListAssignments operation middleware
+func (siw *ServerInterfaceWrapper) ListAssignments(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAssignmentsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", c.Request.URL.Query(), &params.Role, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", c.Request.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", c.Request.URL.Query(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAssignments(c, params)
+}
+
+// AddAssignment operation middleware
+func (siw *ServerInterfaceWrapper) AddAssignment(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddAssignmentParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddAssignment(c, params)
+}
+
+// DeleteAssignment operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAssignment(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "assignment" -------------
+	var assignment string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "assignment", c.Param("assignment"), &assignment, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter assignment: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteAssignmentParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteAssignment(c, assignment, params)
+}
+
 // ListAudit operation middleware
 func (siw *ServerInterfaceWrapper) ListAudit(c *gin.Context) {
 
@@ -1009,6 +1302,65 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ExportAudit(c)
+}
+
+// Can operation middleware
+func (siw *ServerInterfaceWrapper) Can(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CanParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", c.Request.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Required query parameter "privilege" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "privilege", c.Request.URL.Query(), &params.Privilege, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter privilege: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "site" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "site", c.Request.URL.Query(), &params.Site, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter site: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "asset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "asset", c.Request.URL.Query(), &params.Asset, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "account" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "account", c.Request.URL.Query(), &params.Account, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter account: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.Can(c, params)
 }
 
 // GetCluster operation middleware
@@ -1322,6 +1674,303 @@ func (siw *ServerInterfaceWrapper) RevokeConnectorDigest(c *gin.Context) {
 	siw.Handler.RevokeConnectorDigest(c, connector, digest, params)
 }
 
+// ListGroups operation middleware
+func (siw *ServerInterfaceWrapper) ListGroups(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListGroupsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListGroups(c, params)
+}
+
+// AddGroup operation middleware
+func (siw *ServerInterfaceWrapper) AddGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddGroup(c, params)
+}
+
+// RemoveGroup operation middleware
+func (siw *ServerInterfaceWrapper) RemoveGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveGroup(c, group, params)
+}
+
+// GetGroup operation middleware
+func (siw *ServerInterfaceWrapper) GetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetGroupParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetGroup(c, group, params)
+}
+
+// RemoveGroupMember operation middleware
+func (siw *ServerInterfaceWrapper) RemoveGroupMember(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveGroupMemberParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveGroupMember(c, group, user, params)
+}
+
+// AddGroupMember operation middleware
+func (siw *ServerInterfaceWrapper) AddGroupMember(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "group" -------------
+	var group GroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", c.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddGroupMemberParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddGroupMember(c, group, user, params)
+}
+
+// AcceptInvitation operation middleware
+func (siw *ServerInterfaceWrapper) AcceptInvitation(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AcceptInvitation(c)
+}
+
 // ListJobs operation middleware
 func (siw *ServerInterfaceWrapper) ListJobs(c *gin.Context) {
 
@@ -1551,6 +2200,230 @@ func (siw *ServerInterfaceWrapper) RetryJob(c *gin.Context) {
 	}
 
 	siw.Handler.RetryJob(c, job, params)
+}
+
+// ListPAMRoles operation middleware
+func (siw *ServerInterfaceWrapper) ListPAMRoles(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPAMRolesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListPAMRoles(c, params)
+}
+
+// AddPAMRole operation middleware
+func (siw *ServerInterfaceWrapper) AddPAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddPAMRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddPAMRole(c, params)
+}
+
+// DeletePAMRole operation middleware
+func (siw *ServerInterfaceWrapper) DeletePAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pam_role" -------------
+	var pamRole PAMRolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pam_role", c.Param("pam_role"), &pamRole, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pam_role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePAMRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeletePAMRole(c, pamRole, params)
+}
+
+// GetPAMRole operation middleware
+func (siw *ServerInterfaceWrapper) GetPAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pam_role" -------------
+	var pamRole PAMRolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pam_role", c.Param("pam_role"), &pamRole, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pam_role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetPAMRole(c, pamRole)
+}
+
+// EditPAMRole operation middleware
+func (siw *ServerInterfaceWrapper) EditPAMRole(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "pam_role" -------------
+	var pamRole PAMRolePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "pam_role", c.Param("pam_role"), &pamRole, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pam_role: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditPAMRoleParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditPAMRole(c, pamRole, params)
+}
+
+// ChangePassword operation middleware
+func (siw *ServerInterfaceWrapper) ChangePassword(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ChangePassword(c)
+}
+
+// ListPrivileges operation middleware
+func (siw *ServerInterfaceWrapper) ListPrivileges(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListPrivileges(c)
 }
 
 // ListRoles operation middleware
@@ -1961,6 +2834,71 @@ func (siw *ServerInterfaceWrapper) UnsealNode(c *gin.Context) {
 	siw.Handler.UnsealNode(c)
 }
 
+// ListSessions operation middleware
+func (siw *ServerInterfaceWrapper) ListSessions(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSessionsParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", c.Request.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListSessions(c, params)
+}
+
+// SignIn operation middleware
+func (siw *ServerInterfaceWrapper) SignIn(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.SignIn(c)
+}
+
+// EndSession operation middleware
+func (siw *ServerInterfaceWrapper) EndSession(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "session" -------------
+	var session string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "session", c.Param("session"), &session, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter session: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EndSession(c, session)
+}
+
 // ListSites operation middleware
 func (siw *ServerInterfaceWrapper) ListSites(c *gin.Context) {
 
@@ -2123,6 +3061,19 @@ func (siw *ServerInterfaceWrapper) GetStatus(c *gin.Context) {
 	siw.Handler.GetStatus(c)
 }
 
+// StepUp operation middleware
+func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.StepUp(c)
+}
+
 // ListTokens operation middleware
 func (siw *ServerInterfaceWrapper) ListTokens(c *gin.Context) {
 
@@ -2220,6 +3171,384 @@ func (siw *ServerInterfaceWrapper) RevokeToken(c *gin.Context) {
 	siw.Handler.RevokeToken(c, token, params)
 }
 
+// ListUsers operation middleware
+func (siw *ServerInterfaceWrapper) ListUsers(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListUsersParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "removed" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "removed", c.Request.URL.Query(), &params.Removed, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter removed: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListUsers(c, params)
+}
+
+// AddUser operation middleware
+func (siw *ServerInterfaceWrapper) AddUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddUser(c, params)
+}
+
+// RemoveUser operation middleware
+func (siw *ServerInterfaceWrapper) RemoveUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveUser(c, user, params)
+}
+
+// GetUser operation middleware
+func (siw *ServerInterfaceWrapper) GetUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetUser(c, user)
+}
+
+// EditUser operation middleware
+func (siw *ServerInterfaceWrapper) EditUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditUser(c, user, params)
+}
+
+// DisableUser operation middleware
+func (siw *ServerInterfaceWrapper) DisableUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DisableUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DisableUser(c, user, params)
+}
+
+// EnableUser operation middleware
+func (siw *ServerInterfaceWrapper) EnableUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EnableUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EnableUser(c, user, params)
+}
+
+// InviteUser operation middleware
+func (siw *ServerInterfaceWrapper) InviteUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.InviteUser(c, user)
+}
+
+// UnlockUser operation middleware
+func (siw *ServerInterfaceWrapper) UnlockUser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UnlockUserParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.UnlockUser(c, user, params)
+}
+
 // Whoami operation middleware
 func (siw *ServerInterfaceWrapper) Whoami(c *gin.Context) {
 
@@ -2281,6 +3610,37 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/tokens", wrapper.ListTokens)
 	router.POST(options.BaseURL+"/v1/tokens", wrapper.CreateToken)
 	router.DELETE(options.BaseURL+"/v1/tokens/:token", wrapper.RevokeToken)
+	router.GET(options.BaseURL+"/v1/users", wrapper.ListUsers)
+	router.POST(options.BaseURL+"/v1/users", wrapper.AddUser)
+	router.DELETE(options.BaseURL+"/v1/users/:user", wrapper.RemoveUser)
+	router.GET(options.BaseURL+"/v1/users/:user", wrapper.GetUser)
+	router.PUT(options.BaseURL+"/v1/users/:user", wrapper.EditUser)
+	router.POST(options.BaseURL+"/v1/users/:user/disable", wrapper.DisableUser)
+	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
+	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
+	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
+	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
+	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
+	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
+	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
+	router.POST(options.BaseURL+"/v1/users/:user/invitation", wrapper.InviteUser)
+	router.POST(options.BaseURL+"/v1/users/:user/unlock", wrapper.UnlockUser)
+	router.GET(options.BaseURL+"/v1/groups", wrapper.ListGroups)
+	router.POST(options.BaseURL+"/v1/groups", wrapper.AddGroup)
+	router.DELETE(options.BaseURL+"/v1/groups/:group", wrapper.RemoveGroup)
+	router.GET(options.BaseURL+"/v1/groups/:group", wrapper.GetGroup)
+	router.DELETE(options.BaseURL+"/v1/groups/:group/members/:user", wrapper.RemoveGroupMember)
+	router.PUT(options.BaseURL+"/v1/groups/:group/members/:user", wrapper.AddGroupMember)
+	router.GET(options.BaseURL+"/v1/privileges", wrapper.ListPrivileges)
+	router.GET(options.BaseURL+"/v1/pam-roles", wrapper.ListPAMRoles)
+	router.POST(options.BaseURL+"/v1/pam-roles", wrapper.AddPAMRole)
+	router.DELETE(options.BaseURL+"/v1/pam-roles/:pam_role", wrapper.DeletePAMRole)
+	router.GET(options.BaseURL+"/v1/pam-roles/:pam_role", wrapper.GetPAMRole)
+	router.PUT(options.BaseURL+"/v1/pam-roles/:pam_role", wrapper.EditPAMRole)
+	router.GET(options.BaseURL+"/v1/assignments", wrapper.ListAssignments)
+	router.POST(options.BaseURL+"/v1/assignments", wrapper.AddAssignment)
+	router.DELETE(options.BaseURL+"/v1/assignments/:assignment", wrapper.DeleteAssignment)
+	router.GET(options.BaseURL+"/v1/can", wrapper.Can)
 	router.GET(options.BaseURL+"/v1/sites", wrapper.ListSites)
 	router.POST(options.BaseURL+"/v1/sites", wrapper.AddSite)
 	router.DELETE(options.BaseURL+"/v1/sites/:site", wrapper.RetireSite)
@@ -2304,6 +3664,7 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/assets", wrapper.AddAsset)
 	router.DELETE(options.BaseURL+"/v1/assets/:asset", wrapper.RetireAsset)
 	router.GET(options.BaseURL+"/v1/assets/:asset", wrapper.GetAsset)
+	router.PUT(options.BaseURL+"/v1/assets/:asset/tags", wrapper.LabelAsset)
 	router.PUT(options.BaseURL+"/v1/assets/:asset/management-account", wrapper.SetManagementAccount)
 	router.POST(options.BaseURL+"/v1/assets/:asset/verify", wrapper.VerifyAsset)
 	router.POST(options.BaseURL+"/v1/assets/:asset/rights", wrapper.CheckRights)
@@ -2956,6 +4317,47 @@ func (response CheckRightsdefaultApplicationProblemPlusJSONResponse) VisitCheckR
 	return err
 }
 
+type LabelAssetRequestObject struct {
+	Asset  AssetPath `json:"asset"`
+	Params LabelAssetParams
+	Body   *LabelAssetJSONRequestBody
+}
+
+type LabelAssetResponseObject interface {
+	VisitLabelAssetResponse(w http.ResponseWriter) error
+}
+
+type LabelAsset200JSONResponse Asset
+
+func (response LabelAsset200JSONResponse) VisitLabelAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LabelAssetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LabelAssetdefaultApplicationProblemPlusJSONResponse) VisitLabelAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type TrustAssetRequestObject struct {
 	Asset  AssetPath `json:"asset"`
 	Params TrustAssetParams
@@ -3026,6 +4428,119 @@ type VerifyAssetdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response VerifyAssetdefaultApplicationProblemPlusJSONResponse) VisitVerifyAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssignmentsRequestObject struct {
+	Params ListAssignmentsParams
+}
+
+type ListAssignmentsResponseObject interface {
+	VisitListAssignmentsResponse(w http.ResponseWriter) error
+}
+
+type ListAssignments200JSONResponse AssignmentPage
+
+func (response ListAssignments200JSONResponse) VisitListAssignmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssignmentsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAssignmentsdefaultApplicationProblemPlusJSONResponse) VisitListAssignmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAssignmentRequestObject struct {
+	Params AddAssignmentParams
+	Body   *AddAssignmentJSONRequestBody
+}
+
+type AddAssignmentResponseObject interface {
+	VisitAddAssignmentResponse(w http.ResponseWriter) error
+}
+
+type AddAssignment201JSONResponse Assignment
+
+func (response AddAssignment201JSONResponse) VisitAddAssignmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAssignmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddAssignmentdefaultApplicationProblemPlusJSONResponse) VisitAddAssignmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAssignmentRequestObject struct {
+	Assignment string `json:"assignment"`
+	Params     DeleteAssignmentParams
+}
+
+type DeleteAssignmentResponseObject interface {
+	VisitDeleteAssignmentResponse(w http.ResponseWriter) error
+}
+
+type DeleteAssignment204Response struct {
+}
+
+func (response DeleteAssignment204Response) VisitDeleteAssignmentResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAssignmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteAssignmentdefaultApplicationProblemPlusJSONResponse) VisitDeleteAssignmentResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3132,6 +4647,45 @@ type ExportAuditdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ExportAuditdefaultApplicationProblemPlusJSONResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CanRequestObject struct {
+	Params CanParams
+}
+
+type CanResponseObject interface {
+	VisitCanResponse(w http.ResponseWriter) error
+}
+
+type Can200JSONResponse Decision
+
+func (response Can200JSONResponse) VisitCanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CandefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CandefaultApplicationProblemPlusJSONResponse) VisitCanResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3627,6 +5181,262 @@ func (response RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse) V
 	return err
 }
 
+type ListGroupsRequestObject struct {
+	Params ListGroupsParams
+}
+
+type ListGroupsResponseObject interface {
+	VisitListGroupsResponse(w http.ResponseWriter) error
+}
+
+type ListGroups200JSONResponse GroupPage
+
+func (response ListGroups200JSONResponse) VisitListGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListGroupsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListGroupsdefaultApplicationProblemPlusJSONResponse) VisitListGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupRequestObject struct {
+	Params AddGroupParams
+	Body   *AddGroupJSONRequestBody
+}
+
+type AddGroupResponseObject interface {
+	VisitAddGroupResponse(w http.ResponseWriter) error
+}
+
+type AddGroup201JSONResponse Group
+
+func (response AddGroup201JSONResponse) VisitAddGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddGroupdefaultApplicationProblemPlusJSONResponse) VisitAddGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupRequestObject struct {
+	Group  GroupPath `json:"group"`
+	Params RemoveGroupParams
+}
+
+type RemoveGroupResponseObject interface {
+	VisitRemoveGroupResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroup204Response struct {
+}
+
+func (response RemoveGroup204Response) VisitRemoveGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveGroupdefaultApplicationProblemPlusJSONResponse) VisitRemoveGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetGroupRequestObject struct {
+	Group  GroupPath `json:"group"`
+	Params GetGroupParams
+}
+
+type GetGroupResponseObject interface {
+	VisitGetGroupResponse(w http.ResponseWriter) error
+}
+
+type GetGroup200JSONResponse GroupMembers
+
+func (response GetGroup200JSONResponse) VisitGetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetGroupdefaultApplicationProblemPlusJSONResponse) VisitGetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupMemberRequestObject struct {
+	Group  GroupPath `json:"group"`
+	User   UserPath  `json:"user"`
+	Params RemoveGroupMemberParams
+}
+
+type RemoveGroupMemberResponseObject interface {
+	VisitRemoveGroupMemberResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroupMember204Response struct {
+}
+
+func (response RemoveGroupMember204Response) VisitRemoveGroupMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupMemberdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveGroupMemberdefaultApplicationProblemPlusJSONResponse) VisitRemoveGroupMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupMemberRequestObject struct {
+	Group  GroupPath `json:"group"`
+	User   UserPath  `json:"user"`
+	Params AddGroupMemberParams
+}
+
+type AddGroupMemberResponseObject interface {
+	VisitAddGroupMemberResponse(w http.ResponseWriter) error
+}
+
+type AddGroupMember204Response struct {
+}
+
+func (response AddGroupMember204Response) VisitAddGroupMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AddGroupMemberdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddGroupMemberdefaultApplicationProblemPlusJSONResponse) VisitAddGroupMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptInvitationRequestObject struct {
+	Body *AcceptInvitationJSONRequestBody
+}
+
+type AcceptInvitationResponseObject interface {
+	VisitAcceptInvitationResponse(w http.ResponseWriter) error
+}
+
+type AcceptInvitation204Response struct {
+}
+
+func (response AcceptInvitation204Response) VisitAcceptInvitationResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AcceptInvitationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AcceptInvitationdefaultApplicationProblemPlusJSONResponse) VisitAcceptInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListJobsRequestObject struct {
 	Params ListJobsParams
 }
@@ -3843,6 +5653,270 @@ type RetryJobdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RetryJobdefaultApplicationProblemPlusJSONResponse) VisitRetryJobResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPAMRolesRequestObject struct {
+	Params ListPAMRolesParams
+}
+
+type ListPAMRolesResponseObject interface {
+	VisitListPAMRolesResponse(w http.ResponseWriter) error
+}
+
+type ListPAMRoles200JSONResponse PAMRolePage
+
+func (response ListPAMRoles200JSONResponse) VisitListPAMRolesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPAMRolesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPAMRolesdefaultApplicationProblemPlusJSONResponse) VisitListPAMRolesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddPAMRoleRequestObject struct {
+	Params AddPAMRoleParams
+	Body   *AddPAMRoleJSONRequestBody
+}
+
+type AddPAMRoleResponseObject interface {
+	VisitAddPAMRoleResponse(w http.ResponseWriter) error
+}
+
+type AddPAMRole201JSONResponse PAMRole
+
+func (response AddPAMRole201JSONResponse) VisitAddPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddPAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddPAMRoledefaultApplicationProblemPlusJSONResponse) VisitAddPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePAMRoleRequestObject struct {
+	PamRole PAMRolePath `json:"pam_role"`
+	Params  DeletePAMRoleParams
+}
+
+type DeletePAMRoleResponseObject interface {
+	VisitDeletePAMRoleResponse(w http.ResponseWriter) error
+}
+
+type DeletePAMRole204Response struct {
+}
+
+func (response DeletePAMRole204Response) VisitDeletePAMRoleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeletePAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeletePAMRoledefaultApplicationProblemPlusJSONResponse) VisitDeletePAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPAMRoleRequestObject struct {
+	PamRole PAMRolePath `json:"pam_role"`
+}
+
+type GetPAMRoleResponseObject interface {
+	VisitGetPAMRoleResponse(w http.ResponseWriter) error
+}
+
+type GetPAMRole200JSONResponse PAMRole
+
+func (response GetPAMRole200JSONResponse) VisitGetPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetPAMRoledefaultApplicationProblemPlusJSONResponse) VisitGetPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditPAMRoleRequestObject struct {
+	PamRole PAMRolePath `json:"pam_role"`
+	Params  EditPAMRoleParams
+	Body    *EditPAMRoleJSONRequestBody
+}
+
+type EditPAMRoleResponseObject interface {
+	VisitEditPAMRoleResponse(w http.ResponseWriter) error
+}
+
+type EditPAMRole200JSONResponse PAMRole
+
+func (response EditPAMRole200JSONResponse) VisitEditPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditPAMRoledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditPAMRoledefaultApplicationProblemPlusJSONResponse) VisitEditPAMRoleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangePasswordRequestObject struct {
+	Body *ChangePasswordJSONRequestBody
+}
+
+type ChangePasswordResponseObject interface {
+	VisitChangePasswordResponse(w http.ResponseWriter) error
+}
+
+type ChangePassword204Response struct {
+}
+
+func (response ChangePassword204Response) VisitChangePasswordResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ChangePassworddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ChangePassworddefaultApplicationProblemPlusJSONResponse) VisitChangePasswordResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPrivilegesRequestObject struct {
+}
+
+type ListPrivilegesResponseObject interface {
+	VisitListPrivilegesResponse(w http.ResponseWriter) error
+}
+
+type ListPrivileges200JSONResponse PrivilegeList
+
+func (response ListPrivileges200JSONResponse) VisitListPrivilegesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPrivilegesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPrivilegesdefaultApplicationProblemPlusJSONResponse) VisitListPrivilegesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4355,6 +6429,117 @@ func (response UnsealNodedefaultApplicationProblemPlusJSONResponse) VisitUnsealN
 	return err
 }
 
+type ListSessionsRequestObject struct {
+	Params ListSessionsParams
+}
+
+type ListSessionsResponseObject interface {
+	VisitListSessionsResponse(w http.ResponseWriter) error
+}
+
+type ListSessions200JSONResponse SessionList
+
+func (response ListSessions200JSONResponse) VisitListSessionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSessionsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSessionsdefaultApplicationProblemPlusJSONResponse) VisitListSessionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignInRequestObject struct {
+	Body *SignInJSONRequestBody
+}
+
+type SignInResponseObject interface {
+	VisitSignInResponse(w http.ResponseWriter) error
+}
+
+type SignIn201JSONResponse CreatedSession
+
+func (response SignIn201JSONResponse) VisitSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignIndefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SignIndefaultApplicationProblemPlusJSONResponse) VisitSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EndSessionRequestObject struct {
+	Session string `json:"session"`
+}
+
+type EndSessionResponseObject interface {
+	VisitEndSessionResponse(w http.ResponseWriter) error
+}
+
+type EndSession204Response struct {
+}
+
+func (response EndSession204Response) VisitEndSessionResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type EndSessiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EndSessiondefaultApplicationProblemPlusJSONResponse) VisitEndSessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListSitesRequestObject struct {
 	Params ListSitesParams
 }
@@ -4545,6 +6730,45 @@ func (response GetStatusdefaultApplicationProblemPlusJSONResponse) VisitGetStatu
 	return err
 }
 
+type StepUpRequestObject struct {
+	Body *StepUpJSONRequestBody
+}
+
+type StepUpResponseObject interface {
+	VisitStepUpResponse(w http.ResponseWriter) error
+}
+
+type StepUp200JSONResponse Session
+
+func (response StepUp200JSONResponse) VisitStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTokensRequestObject struct {
 	Params ListTokensParams
 }
@@ -4657,6 +6881,358 @@ func (response RevokeTokendefaultApplicationProblemPlusJSONResponse) VisitRevoke
 	return err
 }
 
+type ListUsersRequestObject struct {
+	Params ListUsersParams
+}
+
+type ListUsersResponseObject interface {
+	VisitListUsersResponse(w http.ResponseWriter) error
+}
+
+type ListUsers200JSONResponse UserPage
+
+func (response ListUsers200JSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListUsersdefaultApplicationProblemPlusJSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddUserRequestObject struct {
+	Params AddUserParams
+	Body   *AddUserJSONRequestBody
+}
+
+type AddUserResponseObject interface {
+	VisitAddUserResponse(w http.ResponseWriter) error
+}
+
+type AddUser201JSONResponse User
+
+func (response AddUser201JSONResponse) VisitAddUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddUserdefaultApplicationProblemPlusJSONResponse) VisitAddUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params RemoveUserParams
+}
+
+type RemoveUserResponseObject interface {
+	VisitRemoveUserResponse(w http.ResponseWriter) error
+}
+
+type RemoveUser204Response struct {
+}
+
+func (response RemoveUser204Response) VisitRemoveUserResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveUserdefaultApplicationProblemPlusJSONResponse) VisitRemoveUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserRequestObject struct {
+	User UserPath `json:"user"`
+}
+
+type GetUserResponseObject interface {
+	VisitGetUserResponse(w http.ResponseWriter) error
+}
+
+type GetUser200JSONResponse User
+
+func (response GetUser200JSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUserdefaultApplicationProblemPlusJSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params EditUserParams
+	Body   *EditUserJSONRequestBody
+}
+
+type EditUserResponseObject interface {
+	VisitEditUserResponse(w http.ResponseWriter) error
+}
+
+type EditUser200JSONResponse User
+
+func (response EditUser200JSONResponse) VisitEditUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditUserdefaultApplicationProblemPlusJSONResponse) VisitEditUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params DisableUserParams
+}
+
+type DisableUserResponseObject interface {
+	VisitDisableUserResponse(w http.ResponseWriter) error
+}
+
+type DisableUser200JSONResponse User
+
+func (response DisableUser200JSONResponse) VisitDisableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DisableUserdefaultApplicationProblemPlusJSONResponse) VisitDisableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params EnableUserParams
+}
+
+type EnableUserResponseObject interface {
+	VisitEnableUserResponse(w http.ResponseWriter) error
+}
+
+type EnableUser200JSONResponse User
+
+func (response EnableUser200JSONResponse) VisitEnableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EnableUserdefaultApplicationProblemPlusJSONResponse) VisitEnableUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type InviteUserRequestObject struct {
+	User UserPath `json:"user"`
+}
+
+type InviteUserResponseObject interface {
+	VisitInviteUserResponse(w http.ResponseWriter) error
+}
+
+type InviteUser201JSONResponse CreatedInvitation
+
+func (response InviteUser201JSONResponse) VisitInviteUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type InviteUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response InviteUserdefaultApplicationProblemPlusJSONResponse) VisitInviteUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnlockUserRequestObject struct {
+	User   UserPath `json:"user"`
+	Params UnlockUserParams
+}
+
+type UnlockUserResponseObject interface {
+	VisitUnlockUserResponse(w http.ResponseWriter) error
+}
+
+type UnlockUser200JSONResponse User
+
+func (response UnlockUser200JSONResponse) VisitUnlockUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnlockUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnlockUserdefaultApplicationProblemPlusJSONResponse) VisitUnlockUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type WhoamiRequestObject struct {
 }
 
@@ -4745,18 +7321,33 @@ type StrictServerInterface interface {
 	// CheckRights Find out which rights the management account needs for a role, and which it lacks
 	// (POST /v1/assets/{asset}/rights)
 	CheckRights(ctx context.Context, request CheckRightsRequestObject) (CheckRightsResponseObject, error)
+	// LabelAsset Replace the tags of an asset
+	// (PUT /v1/assets/{asset}/tags)
+	LabelAsset(ctx context.Context, request LabelAssetRequestObject) (LabelAssetResponseObject, error)
 	// TrustAsset Approve the host key seen at first contact, or import keys or certificates
 	// (POST /v1/assets/{asset}/trust)
 	TrustAsset(ctx context.Context, request TrustAssetRequestObject) (TrustAssetResponseObject, error)
 	// VerifyAsset Log in with the management account and check its rights
 	// (POST /v1/assets/{asset}/verify)
 	VerifyAsset(ctx context.Context, request VerifyAssetRequestObject) (VerifyAssetResponseObject, error)
+	// ListAssignments List who has which PAM role where
+	// (GET /v1/assignments)
+	ListAssignments(ctx context.Context, request ListAssignmentsRequestObject) (ListAssignmentsResponseObject, error)
+	// AddAssignment Give a PAM role to a user or a group, within a scope
+	// (POST /v1/assignments)
+	AddAssignment(ctx context.Context, request AddAssignmentRequestObject) (AddAssignmentResponseObject, error)
+	// DeleteAssignment Take a PAM role back
+	// (DELETE /v1/assignments/{assignment})
+	DeleteAssignment(ctx context.Context, request DeleteAssignmentRequestObject) (DeleteAssignmentResponseObject, error)
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// Can Say whether a user may do something, and why
+	// (GET /v1/can)
+	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
 	// GetCluster List the controllers and their health
 	// (GET /v1/cluster)
 	GetCluster(ctx context.Context, request GetClusterRequestObject) (GetClusterResponseObject, error)
@@ -4796,6 +7387,27 @@ type StrictServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(ctx context.Context, request RevokeConnectorDigestRequestObject) (RevokeConnectorDigestResponseObject, error)
+	// ListGroups List groups
+	// (GET /v1/groups)
+	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
+	// AddGroup Add a group
+	// (POST /v1/groups)
+	AddGroup(ctx context.Context, request AddGroupRequestObject) (AddGroupResponseObject, error)
+	// RemoveGroup Remove a group, its memberships and its assignments
+	// (DELETE /v1/groups/{group})
+	RemoveGroup(ctx context.Context, request RemoveGroupRequestObject) (RemoveGroupResponseObject, error)
+	// GetGroup Show a group and a page of its members
+	// (GET /v1/groups/{group})
+	GetGroup(ctx context.Context, request GetGroupRequestObject) (GetGroupResponseObject, error)
+	// RemoveGroupMember Take a user out of a group
+	// (DELETE /v1/groups/{group}/members/{user})
+	RemoveGroupMember(ctx context.Context, request RemoveGroupMemberRequestObject) (RemoveGroupMemberResponseObject, error)
+	// AddGroupMember Put a user into a group
+	// (PUT /v1/groups/{group}/members/{user})
+	AddGroupMember(ctx context.Context, request AddGroupMemberRequestObject) (AddGroupMemberResponseObject, error)
+	// AcceptInvitation Set one's password with an invitation
+	// (POST /v1/invitations/accept)
+	AcceptInvitation(ctx context.Context, request AcceptInvitationRequestObject) (AcceptInvitationResponseObject, error)
 	// ListJobs List jobs, the newest first
 	// (GET /v1/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -4811,6 +7423,27 @@ type StrictServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(ctx context.Context, request RetryJobRequestObject) (RetryJobResponseObject, error)
+	// ListPAMRoles List PAM roles
+	// (GET /v1/pam-roles)
+	ListPAMRoles(ctx context.Context, request ListPAMRolesRequestObject) (ListPAMRolesResponseObject, error)
+	// AddPAMRole Add a PAM role
+	// (POST /v1/pam-roles)
+	AddPAMRole(ctx context.Context, request AddPAMRoleRequestObject) (AddPAMRoleResponseObject, error)
+	// DeletePAMRole Remove a PAM role that nobody has
+	// (DELETE /v1/pam-roles/{pam_role})
+	DeletePAMRole(ctx context.Context, request DeletePAMRoleRequestObject) (DeletePAMRoleResponseObject, error)
+	// GetPAMRole Show a PAM role
+	// (GET /v1/pam-roles/{pam_role})
+	GetPAMRole(ctx context.Context, request GetPAMRoleRequestObject) (GetPAMRoleResponseObject, error)
+	// EditPAMRole Change a PAM role, for everybody who has it
+	// (PUT /v1/pam-roles/{pam_role})
+	EditPAMRole(ctx context.Context, request EditPAMRoleRequestObject) (EditPAMRoleResponseObject, error)
+	// ChangePassword Change the caller's own password
+	// (POST /v1/password)
+	ChangePassword(ctx context.Context, request ChangePasswordRequestObject) (ChangePasswordResponseObject, error)
+	// ListPrivileges List the privileges there are
+	// (GET /v1/privileges)
+	ListPrivileges(ctx context.Context, request ListPrivilegesRequestObject) (ListPrivilegesResponseObject, error)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(ctx context.Context, request ListRolesRequestObject) (ListRolesResponseObject, error)
@@ -4850,6 +7483,15 @@ type StrictServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(ctx context.Context, request UnsealNodeRequestObject) (UnsealNodeResponseObject, error)
+	// ListSessions List the sessions of the caller, or of a user
+	// (GET /v1/sessions)
+	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
+	// SignIn Sign in with a password
+	// (POST /v1/sessions)
+	SignIn(ctx context.Context, request SignInRequestObject) (SignInResponseObject, error)
+	// EndSession End a session
+	// (DELETE /v1/sessions/{session})
+	EndSession(ctx context.Context, request EndSessionRequestObject) (EndSessionResponseObject, error)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(ctx context.Context, request ListSitesRequestObject) (ListSitesResponseObject, error)
@@ -4865,6 +7507,9 @@ type StrictServerInterface interface {
 	// GetStatus Say whether this node is sealed, and who leads
 	// (GET /v1/status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
+	// StepUp Prove again who owns the session
+	// (POST /v1/step-up)
+	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -4874,6 +7519,33 @@ type StrictServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(ctx context.Context, request RevokeTokenRequestObject) (RevokeTokenResponseObject, error)
+	// ListUsers List users and service accounts
+	// (GET /v1/users)
+	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
+	// AddUser Add a user or a service account
+	// (POST /v1/users)
+	AddUser(ctx context.Context, request AddUserRequestObject) (AddUserResponseObject, error)
+	// RemoveUser End a user for ever
+	// (DELETE /v1/users/{user})
+	RemoveUser(ctx context.Context, request RemoveUserRequestObject) (RemoveUserResponseObject, error)
+	// GetUser Show a user, its groups and its assignments
+	// (GET /v1/users/{user})
+	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
+	// EditUser Replace what is known of a user
+	// (PUT /v1/users/{user})
+	EditUser(ctx context.Context, request EditUserRequestObject) (EditUserResponseObject, error)
+	// DisableUser Take everything from a user until it is enabled again
+	// (POST /v1/users/{user}/disable)
+	DisableUser(ctx context.Context, request DisableUserRequestObject) (DisableUserResponseObject, error)
+	// EnableUser Give a disabled user back what it may do
+	// (POST /v1/users/{user}/enable)
+	EnableUser(ctx context.Context, request EnableUserRequestObject) (EnableUserResponseObject, error)
+	// InviteUser Make a one-time invitation with which a user sets their password
+	// (POST /v1/users/{user}/invitation)
+	InviteUser(ctx context.Context, request InviteUserRequestObject) (InviteUserResponseObject, error)
+	// UnlockUser Let a user try again who failed to sign in too often
+	// (POST /v1/users/{user}/unlock)
+	UnlockUser(ctx context.Context, request UnlockUserRequestObject) (UnlockUserResponseObject, error)
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(ctx context.Context, request WhoamiRequestObject) (WhoamiResponseObject, error)
@@ -5501,6 +8173,51 @@ func (sh *strictHandler) CheckRights(ctx *gin.Context, asset AssetPath, params C
 	}
 }
 
+// LabelAsset operation middleware
+func (sh *strictHandler) LabelAsset(ctx *gin.Context, asset AssetPath, params LabelAssetParams) {
+	var request LabelAssetRequestObject
+
+	request.Asset = asset
+	request.Params = params
+
+	var body LabelAssetJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LabelAsset(ctx, request.(LabelAssetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LabelAsset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(LabelAssetResponseObject); ok {
+		if err := validResponse.VisitLabelAssetResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // TrustAsset operation middleware
 func (sh *strictHandler) TrustAsset(ctx *gin.Context, asset AssetPath, params TrustAssetParams) {
 	var request TrustAssetRequestObject
@@ -5573,6 +8290,103 @@ func (sh *strictHandler) VerifyAsset(ctx *gin.Context, asset AssetPath, params V
 	}
 }
 
+// ListAssignments operation middleware
+func (sh *strictHandler) ListAssignments(ctx *gin.Context, params ListAssignmentsParams) {
+	var request ListAssignmentsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAssignments(ctx, request.(ListAssignmentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAssignments")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAssignmentsResponseObject); ok {
+		if err := validResponse.VisitListAssignmentsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddAssignment operation middleware
+func (sh *strictHandler) AddAssignment(ctx *gin.Context, params AddAssignmentParams) {
+	var request AddAssignmentRequestObject
+
+	request.Params = params
+
+	var body AddAssignmentJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddAssignment(ctx, request.(AddAssignmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddAssignment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddAssignmentResponseObject); ok {
+		if err := validResponse.VisitAddAssignmentResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAssignment operation middleware
+func (sh *strictHandler) DeleteAssignment(ctx *gin.Context, assignment string, params DeleteAssignmentParams) {
+	var request DeleteAssignmentRequestObject
+
+	request.Assignment = assignment
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAssignment(ctx, request.(DeleteAssignmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAssignment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeleteAssignmentResponseObject); ok {
+		if err := validResponse.VisitDeleteAssignmentResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListAudit operation middleware
 func (sh *strictHandler) ListAudit(ctx *gin.Context, params ListAuditParams) {
 	var request ListAuditRequestObject
@@ -5616,6 +8430,32 @@ func (sh *strictHandler) ExportAudit(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ExportAuditResponseObject); ok {
 		if err := validResponse.VisitExportAuditResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// Can operation middleware
+func (sh *strictHandler) Can(ctx *gin.Context, params CanParams) {
+	var request CanRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Can(ctx, request.(CanRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Can")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CanResponseObject); ok {
+		if err := validResponse.VisitCanResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -6040,6 +8880,228 @@ func (sh *strictHandler) RevokeConnectorDigest(ctx *gin.Context, connector Conne
 	}
 }
 
+// ListGroups operation middleware
+func (sh *strictHandler) ListGroups(ctx *gin.Context, params ListGroupsParams) {
+	var request ListGroupsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListGroups(ctx, request.(ListGroupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListGroups")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListGroupsResponseObject); ok {
+		if err := validResponse.VisitListGroupsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddGroup operation middleware
+func (sh *strictHandler) AddGroup(ctx *gin.Context, params AddGroupParams) {
+	var request AddGroupRequestObject
+
+	request.Params = params
+
+	var body AddGroupJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroup(ctx, request.(AddGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddGroupResponseObject); ok {
+		if err := validResponse.VisitAddGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveGroup operation middleware
+func (sh *strictHandler) RemoveGroup(ctx *gin.Context, group GroupPath, params RemoveGroupParams) {
+	var request RemoveGroupRequestObject
+
+	request.Group = group
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroup(ctx, request.(RemoveGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveGroupResponseObject); ok {
+		if err := validResponse.VisitRemoveGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetGroup operation middleware
+func (sh *strictHandler) GetGroup(ctx *gin.Context, group GroupPath, params GetGroupParams) {
+	var request GetGroupRequestObject
+
+	request.Group = group
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetGroup(ctx, request.(GetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetGroupResponseObject); ok {
+		if err := validResponse.VisitGetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveGroupMember operation middleware
+func (sh *strictHandler) RemoveGroupMember(ctx *gin.Context, group GroupPath, user UserPath, params RemoveGroupMemberParams) {
+	var request RemoveGroupMemberRequestObject
+
+	request.Group = group
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroupMember(ctx, request.(RemoveGroupMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroupMember")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveGroupMemberResponseObject); ok {
+		if err := validResponse.VisitRemoveGroupMemberResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddGroupMember operation middleware
+func (sh *strictHandler) AddGroupMember(ctx *gin.Context, group GroupPath, user UserPath, params AddGroupMemberParams) {
+	var request AddGroupMemberRequestObject
+
+	request.Group = group
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroupMember(ctx, request.(AddGroupMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroupMember")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddGroupMemberResponseObject); ok {
+		if err := validResponse.VisitAddGroupMemberResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AcceptInvitation operation middleware
+func (sh *strictHandler) AcceptInvitation(ctx *gin.Context) {
+	var request AcceptInvitationRequestObject
+
+	var body AcceptInvitationJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AcceptInvitation(ctx, request.(AcceptInvitationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcceptInvitation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AcceptInvitationResponseObject); ok {
+		if err := validResponse.VisitAcceptInvitationResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListJobs operation middleware
 func (sh *strictHandler) ListJobs(ctx *gin.Context, params ListJobsParams) {
 	var request ListJobsRequestObject
@@ -6166,6 +9228,240 @@ func (sh *strictHandler) RetryJob(ctx *gin.Context, job JobPath, params RetryJob
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RetryJobResponseObject); ok {
 		if err := validResponse.VisitRetryJobResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListPAMRoles operation middleware
+func (sh *strictHandler) ListPAMRoles(ctx *gin.Context, params ListPAMRolesParams) {
+	var request ListPAMRolesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPAMRoles(ctx, request.(ListPAMRolesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPAMRoles")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListPAMRolesResponseObject); ok {
+		if err := validResponse.VisitListPAMRolesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddPAMRole operation middleware
+func (sh *strictHandler) AddPAMRole(ctx *gin.Context, params AddPAMRoleParams) {
+	var request AddPAMRoleRequestObject
+
+	request.Params = params
+
+	var body AddPAMRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddPAMRole(ctx, request.(AddPAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddPAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddPAMRoleResponseObject); ok {
+		if err := validResponse.VisitAddPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeletePAMRole operation middleware
+func (sh *strictHandler) DeletePAMRole(ctx *gin.Context, pamRole PAMRolePath, params DeletePAMRoleParams) {
+	var request DeletePAMRoleRequestObject
+
+	request.PamRole = pamRole
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePAMRole(ctx, request.(DeletePAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeletePAMRoleResponseObject); ok {
+		if err := validResponse.VisitDeletePAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetPAMRole operation middleware
+func (sh *strictHandler) GetPAMRole(ctx *gin.Context, pamRole PAMRolePath) {
+	var request GetPAMRoleRequestObject
+
+	request.PamRole = pamRole
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPAMRole(ctx, request.(GetPAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetPAMRoleResponseObject); ok {
+		if err := validResponse.VisitGetPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditPAMRole operation middleware
+func (sh *strictHandler) EditPAMRole(ctx *gin.Context, pamRole PAMRolePath, params EditPAMRoleParams) {
+	var request EditPAMRoleRequestObject
+
+	request.PamRole = pamRole
+	request.Params = params
+
+	var body EditPAMRoleJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditPAMRole(ctx, request.(EditPAMRoleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditPAMRole")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditPAMRoleResponseObject); ok {
+		if err := validResponse.VisitEditPAMRoleResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangePassword operation middleware
+func (sh *strictHandler) ChangePassword(ctx *gin.Context) {
+	var request ChangePasswordRequestObject
+
+	var body ChangePasswordJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangePassword(ctx, request.(ChangePasswordRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangePassword")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ChangePasswordResponseObject); ok {
+		if err := validResponse.VisitChangePasswordResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListPrivileges operation middleware
+func (sh *strictHandler) ListPrivileges(ctx *gin.Context) {
+	var request ListPrivilegesRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPrivileges(ctx, request.(ListPrivilegesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPrivileges")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListPrivilegesResponseObject); ok {
+		if err := validResponse.VisitListPrivilegesResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -6615,6 +9911,100 @@ func (sh *strictHandler) UnsealNode(ctx *gin.Context) {
 	}
 }
 
+// ListSessions operation middleware
+func (sh *strictHandler) ListSessions(ctx *gin.Context, params ListSessionsParams) {
+	var request ListSessionsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSessions(ctx, request.(ListSessionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSessions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListSessionsResponseObject); ok {
+		if err := validResponse.VisitListSessionsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SignIn operation middleware
+func (sh *strictHandler) SignIn(ctx *gin.Context) {
+	var request SignInRequestObject
+
+	var body SignInJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SignIn(ctx, request.(SignInRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignIn")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(SignInResponseObject); ok {
+		if err := validResponse.VisitSignInResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EndSession operation middleware
+func (sh *strictHandler) EndSession(ctx *gin.Context, session string) {
+	var request EndSessionRequestObject
+
+	request.Session = session
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndSession(ctx, request.(EndSessionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndSession")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
+		if err := validResponse.VisitEndSessionResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListSites operation middleware
 func (sh *strictHandler) ListSites(ctx *gin.Context, params ListSitesParams) {
 	var request ListSitesRequestObject
@@ -6762,6 +10152,48 @@ func (sh *strictHandler) GetStatus(ctx *gin.Context) {
 	}
 }
 
+// StepUp operation middleware
+func (sh *strictHandler) StepUp(ctx *gin.Context) {
+	var request StepUpRequestObject
+
+	var body StepUpJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.StepUp(ctx, request.(StepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StepUp")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(StepUpResponseObject); ok {
+		if err := validResponse.VisitStepUpResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListTokens operation middleware
 func (sh *strictHandler) ListTokens(ctx *gin.Context, params ListTokensParams) {
 	var request ListTokensRequestObject
@@ -6857,6 +10289,281 @@ func (sh *strictHandler) RevokeToken(ctx *gin.Context, token string, params Revo
 	}
 }
 
+// ListUsers operation middleware
+func (sh *strictHandler) ListUsers(ctx *gin.Context, params ListUsersParams) {
+	var request ListUsersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUsers(ctx, request.(ListUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUsers")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListUsersResponseObject); ok {
+		if err := validResponse.VisitListUsersResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddUser operation middleware
+func (sh *strictHandler) AddUser(ctx *gin.Context, params AddUserParams) {
+	var request AddUserRequestObject
+
+	request.Params = params
+
+	var body AddUserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddUser(ctx, request.(AddUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddUserResponseObject); ok {
+		if err := validResponse.VisitAddUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveUser operation middleware
+func (sh *strictHandler) RemoveUser(ctx *gin.Context, user UserPath, params RemoveUserParams) {
+	var request RemoveUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveUser(ctx, request.(RemoveUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveUserResponseObject); ok {
+		if err := validResponse.VisitRemoveUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUser operation middleware
+func (sh *strictHandler) GetUser(ctx *gin.Context, user UserPath) {
+	var request GetUserRequestObject
+
+	request.User = user
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUser(ctx, request.(GetUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetUserResponseObject); ok {
+		if err := validResponse.VisitGetUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditUser operation middleware
+func (sh *strictHandler) EditUser(ctx *gin.Context, user UserPath, params EditUserParams) {
+	var request EditUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	var body EditUserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditUser(ctx, request.(EditUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditUserResponseObject); ok {
+		if err := validResponse.VisitEditUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DisableUser operation middleware
+func (sh *strictHandler) DisableUser(ctx *gin.Context, user UserPath, params DisableUserParams) {
+	var request DisableUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DisableUser(ctx, request.(DisableUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DisableUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DisableUserResponseObject); ok {
+		if err := validResponse.VisitDisableUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EnableUser operation middleware
+func (sh *strictHandler) EnableUser(ctx *gin.Context, user UserPath, params EnableUserParams) {
+	var request EnableUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EnableUser(ctx, request.(EnableUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EnableUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EnableUserResponseObject); ok {
+		if err := validResponse.VisitEnableUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// InviteUser operation middleware
+func (sh *strictHandler) InviteUser(ctx *gin.Context, user UserPath) {
+	var request InviteUserRequestObject
+
+	request.User = user
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.InviteUser(ctx, request.(InviteUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "InviteUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(InviteUserResponseObject); ok {
+		if err := validResponse.VisitInviteUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UnlockUser operation middleware
+func (sh *strictHandler) UnlockUser(ctx *gin.Context, user UserPath, params UnlockUserParams) {
+	var request UnlockUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UnlockUser(ctx, request.(UnlockUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnlockUser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(UnlockUserResponseObject); ok {
+		if err := validResponse.VisitUnlockUserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // Whoami operation middleware
 func (sh *strictHandler) Whoami(ctx *gin.Context) {
 	var request WhoamiRequestObject
@@ -6886,210 +10593,269 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs3tiD+KvjxzlRm7m1JtmP7TqT61V6P40yc8They7Op2sRXArsPSVhNgAHQojkub+3T7IPtk2zh",
-	"HADdTQL8kEhZ2Z2/bJHNBnDOwfn++DQo1XSmJEhrBqefBjOu+RQsaPzrWVmqRto33E7cnxWYUouZFUoO",
-	"TgfPJBNVwZRmkk/hP7gxYI8HxUC4L2fuJ8XAfTM4HXB6z6AYaPi1ERqqwanVDRQDU05gyt3Lp/zjK5Bj",
-	"t9KjJ0+LgV3M3E+N1UKOB58/F4NnY8jt5WUV9sHUiHHJuHs2txv33bZ7efjoT8m9uNNuu5d1kHHf3XIv",
-	"z5WUUFql0/t5HXbCyvBgZjPx+2039PRxcj+NNkqvbuTdBNilhI/20m3HToDV3Fg242OIG/q1Ab3o7Ihe",
-	"lVn+ycNHqfVfVjCdKQuyXPwVFinCXTALH63bxZ+YVezhoz+xcsI1Lx3hn+HWjIPaFSxYpcC0n9iJkGOm",
-	"ZNlueQK8At3uubP8kVt/HTKnQoa//1Q4bFjQ7p3/+fP/d/Q/3v/b7wap8/2ghnnKc3j+oIYZDH9Qw9vh",
-	"9pWYCptG7VQZy4SFqXG7UBLWYrbGF3XXrmDEm9oOTh8+eFC4nYhpM8W/HiCg/J9xV0JaGIPGbb1WFWx1",
-	"G90dsFrVNeQugVQV3PJCvoUrWKxHkXaPCDnObAK/vh2m3qoaNjEErWrI7UDVcLsNnAu7JU6MsLltuK9u",
-	"hY3P7sdmpqQBFGlvtBrWMHX/daTgJMHppwGfzWpRcre/kxk98W8fjNvsp85av9MwGpwO/uWklZkn9K05",
-	"Ce/FFfvH/WnCLZuDtGyulRwXjMuKzd2HVrFKHSO0/Hs6UhfFsVYz0FbQ3klYZPEprGllzRIcCvrxhahy",
-	"NLn+10Nuyyw5O+7oMATGMuvONeUVMGHxoMpOQJvkS0sN3EJ1wROH+mkC0r1izg2+zr1gpPTUPTuouIUj",
-	"K6aQfGtjrKoEl6mXKnYFMDN4WgOlzhy397Plt3ynAVCAJH8KH2dCg1l7KJCVOWN8aEDaUybhmrjRducb",
-	"8ZJ0tXXk+B0+9LkYJBFuDRNVcveiAmmFTUjNxil7jQH9HxNlbMH+9//8X6kXOAmTFA8f1JC5e6D0FVMO",
-	"CoNioHSrBigJx4NT2dR14q3uiQvQmtSK9QcXdaMBfwRjXi6SWHA02VI8E+bUoWXKF2zoSJmXE6jYXNiJ",
-	"aix79+oc1Vx1DZpxNtPKqlLVROruLyitYVKhbtCB6lCpGrh0WyFutqKIODpkwjh4ODhYrscZglRzCTpN",
-	"0FyaOWjDRsodKflr1OqJhVSVcL/l9Zsea1l/AwZvolkQ77sXHf6HavgBSktrGTNXurqYOkGaBT5nM9BG",
-	"SQfYtwDXwMqJMuBPANLJ+p8HxnIrykExGIME7ZjF4H3yfH7Na9AmeWdfN9Mh6LD5stHa8ePwu85BolZR",
-	"DGY1lyZ1Am6ZIxHGS/cRaYg9FJ6xkVb/AIlCzWlEG6VHTXTiN8G15gvcgoaR+Li6hzeNZUMYKQ24qiOv",
-	"NOK1uhYOIlty2VVK3I4naTCiaiADLC6ZozUUr3RrRlzUULEaRu4cE+HkxPLKEXArqy1DCXWVrFhMUGtn",
-	"46qGPNV8h1hk8w6UvJyDDM1oZTeJNBPJjhhfOeFyTO/bEthuDaHkBUg+rKHKXzK6WI6t0SK91dOcChWu",
-	"tSpG0NZW9mUs1zZ58teqS65y+6O6+5/YjruZEqqCuftTNbX7byR1gSpWacU1FKwSBmFUsAr6T2iYqmv8",
-	"IddW8NoxIiLL9OEWsswD2tFYxKogSr521gzKO3PKGulWB1kwIS/cuwqmGnuhRv6PRqLUcXt1f5SgLRfI",
-	"HI3VXFaZXVk+vg1bd2g1qKVd87oBZO4L1Wim5jLJ3J38v8jrCE7Oe7ZOgm1EvoaVbVyDFiOx7p5wVqux",
-	"kCiE3cvwqjhgbn9TPnfthp+dJuQFcRHdLlEpLoKl4ZWGIhpAXQYRCNKTw7KwS1zNnpL7PgHR6GIbw6rC",
-	"H1ngkt5gydi+RCM6eFOmW0ubYGAkWKmEjwmMkEcnMFP3DNr2QYUNvNvh6HgzHnCLSViMIWX2uMsgRs48",
-	"g4t12vVLyzRImBunZ054PQocqxajXewH8oKt46vCvd84y9Vq4FMn3aQz5hAI6A5KM1eQ6HpYL4s/KCF3",
-	"EQc7avioShsAuXYTJJl4Xe+yk7SW6/aSVVBuJ25sk7gdP8p6gW5XFAHkCWZjsAbZR1e7pCcGzrp14mRQ",
-	"DH5tuObSCvpLw6zmZUbnpOUvNHCjkqbmIqgM9HbHyzuvz7HFtCLyFmrgJqoz0bu9Pcfz7M0DrU+K2bv4",
-	"gxLynboC+Za0nryoGfHaQLF0cQM9rONFDtV5Quh7itALKyy6FuairpkBfY3EscELVAysrS8MlEpWpudr",
-	"/ObBg2Wh+L2as1rJMV4DcQ3GyWzmf+wXI1/kn54+7vkmnz5IOie7KOliIwv2uxUGyHTvnSgIrq4lD1hV",
-	"aTAJKHzvQEB0otnLN8w/GPa5xrLmNWibMVyMVTMTXRZ489y+CgbH42PGg+rOJm71K1ikvVzcwljpRWaN",
-	"KzR+Rn6Lrd5UBJtJji/MwliYuqNV3PIhN2mO2MZv1hpDvTDQHTnlbuFQ21W+beH1Ufghu6RnLx3EF3Bo",
-	"H9CUSz6GKUh7wVsP77qr+bf4i47GdgMhS8e9jaHwI71hHQV1PEAgK0e1IyHHoGdayAQp/UhvugIUk2ai",
-	"5lA5vW0ktNM8lLS8tAhyBLF/xqkDskQB4O/eGZtzh9KR0ozPnJHF67QrRKWu+bvnb5j7JuMB0qpqyhx3",
-	"aBkLM3zhfXk5N4x7T97R4KHhn7srTclrSEozDdbx5LSNqRuT1Ia/a/GLlIEhDWGY/8EuPpzNiks3Nh05",
-	"ahEFgsdvR8GJhtwmA4wi+XcpcVG23UuJezM97/ZSuZf88XUvLv4wKVIvZhTDWwJVayniIryxE6WF2yea",
-	"Z44wUZt78+JvS8s+ffLk66d7kqnrQ6O7CMOuXvvgUepdTvW4uIJFAvqvhCQwXEk1lxfuSYMcddYMa1E6",
-	"3muKCJce+XbWffzgmxRcpvzjS3r64dNVSt6DrAuk2BF529gRW8i6zUDdXvhN+cfuy79+lJKHayXPGXnB",
-	"VWNPSdRllvEmxpMnXz9Znw5RDNAs0hdpTeE1pbEA67hV+heSTRtj2YRfQ8HEyCk1FCqjy5u6rlsKq741",
-	"1xVZm3MqckZUXzIETpRkcE0lMox+Ajwh377nZtKy3TkYyzSUfc95R009kLBwu36Ly24vMp6ZK8bHPLhP",
-	"+ciCZgYw4UD0wzpC2qePBxvtVtprQZDKQtfvM3v3KHljSXiUaT4oVSOPr0EP01ZbYMk3VGid1VVg/qIj",
-	"poKNtJqyP3jy+SO6xKWqgNQaxSpR9WOr7cERuLfYyXNvQ44E1JUpGMdsswXjOh1fpTjKARacQ2bFCiwX",
-	"9W3MBwqZ1gaceojSKLnQhJtJRjcWxt89RM1Mw3Xa0qF3ZfJU5t6ScOZrpSQwq9JvaWypUrxTXRWsAimg",
-	"KnysCOUpvncIZWRsGSMArtczGX9CwnBak3dCUZaJrT13MtMQHT+MZuuYz8xW170YoOW+Ki3AGbwxdteK",
-	"p5W93iAiE0/jVw/XughMISK0xYmHoyeWFCf6c0hVWuYzqFYkHcaA5iPF9GOy7i0jKTu5LVL2T9xw6pDP",
-	"a1VefauaYSYZk6IQlJogMfpaC7imAHDpfnvKHMjZ2OcuBIIRtvDMjzJdhWFDGDcSybtpPdDux8fsGVkg",
-	"84mo0SZ3yx0PVji8Exp97+uyv3XEtfd84cPdVYjq/D7PmIQxd1brqc8b6JOeaoZ1h+4kZn20PCyBEcnm",
-	"Sldpsz2ZevFTJ3EvmQmRjge8JLaD3kMEKiY9IOegtAJ3nTBOLUYjTOdxN9kBARPoOnmr5itkOuhyQNhw",
-	"Vjtm1j6Bb1SjEVL11N9cyTibA/QCIB+a6QwjHbQdhzkA7eS8qGpIhz1Ekv38NKHYdhptN+QPHpZh0WKJ",
-	"kiJWCVPpa9IYL56XYoruDmy63Z1LtrsfcgqO9kz6Nx1sbs1r/gaBmDf7TsLiSZh0LdolqNyZq9oHYC7W",
-	"20asMVA5GyRUUaC25jiahLTHrhK8TmoAyBS5HDd8jExMq9pdmemU93Ix3UXytomaE0XPJ6KcMIwETlRd",
-	"ubvJNTi1sIY1zKMSYzApceN2MmxEXYXrO3ZoRsezbrZPGYto/BYXShoHu7uK3RcXsQ4htXUsg8Dgt4Zx",
-	"U3PN4OPMac1CSQe6ty8eORFSTlTOoYhr6KZOshGBeXUo+TyyhWWWX/kwXB7eHcM/QboldyIMbaAbivoI",
-	"b3IHJLP1JtxnmS9l6+HnjmIM9AnPHU430uyW72aFTQHvO6XZDNQsk+qWdT47gvBfblZNvO1NW2hf2nPK",
-	"9i53exNaHEVQreVPnrBXuJSGsXBcPROkOscIAebs9a/Wsum7IaPxWl1tXgEtJ/d+qXZ4uZnwR0+eZsMA",
-	"QyG5XiC912oO+qjkBtgEPh4Qr35LXYz24bwWVT9GZ+aS6le7A1RpTuJzzsL9bpkwl4vdLkQM5y8v83cv",
-	"P5zAcMJqLK5BJqE4gXqW4R3rU9luwGRbuK9JMEIn3BBWthwjiumLiedYi6s7jXW0ysZ9i3fEnd0s5rHW",
-	"h/+MaYBrOG59uNcPj79tHwlOF3/T2ZhfwzJ3Gi7s3nlHt8DwwdE3/Gj0/tPTx59/tz136K6ZhCoF2zBp",
-	"aJXIqOImoxIB16CZdb90+hfUo2N2jj84w9ivJDdQqL1cZQphzXX0SBtbPh79tAj7Sx3su1B1s8TgrNVi",
-	"2FjYj3tsKaSc9JLBR5HUK7u5yP4dE2763qhuLuKh65TGmifdLY41ajGe2B21nrFWzSzzPvput/dNuLkI",
-	"+btr61RiXjea72lo5nOil1MFSl7XlCsgjajglG1ZWOVs0XUiA9OlyTTRMHKGU3qnMWXZJ1DkCWA5v8F6",
-	"Z8UuShTfnEjkHtpBdSJLIxXuJABgLq5U8+PNQQ1/k9p9pi8+FZQlXAg8FfM+t3xYwxm5doLFPKKXrEkR",
-	"uYmvaQrGeGGe+N2Ez2aQzjRdggOdpH1fCgw/UF1f0qeaCN70OkKsRm9Conc+oE5pu5YOgvdFaTbhVUhO",
-	"zte43rhA1lqYzmzaQalGtqVYVMkcXrqNJlZ9ESWXJdQXsWIof3eNmsJQVQvGzRVU7s302yzzztDe3/UY",
-	"ZLk4ZWS9FKycQHmlGlv43CioChZqFNBHI0yprkEvfnv5hLyqhUxFLJSmgOf2L9u1sHQkpDCTDWfy8aCR",
-	"kJSQdphk/vtT4kryJ+N4I9YsfGU4BqXxkhP/+AqdbVHQkqdHaV9GsZWdgcw/aWMoe9GGTFd88oLCIys3",
-	"esfAVjGIBY6JajWthlCwWc1lp0zNX8S2Rq1gVDTUK1UrGJZKoUJvZlAiG2y1p+1Dl5WSULizXmDkU2nW",
-	"SIzERluEzq1hprTNeO5uV4VM205aLpw4FTpm8Smf9Ulx2lPmNM8FfRXrOZkEqLZ3n791P05RyC0TK9PB",
-	"EJL1xnrvcl2zYWPZrw00QCFsrOeoUF2LLCKEZegxzGF0DzmzS0lHdRRzHhD7GwQJQx/FosFE2CYVIkhk",
-	"z8SUyZaYi6gchMq3ICY3JlZim5o7dDU4DeW+ORl+UMO3bsfLIEh2SVjH59U4T2YGy1Qck00rl0u7pR5A",
-	"7o3pHYsbVvsg/7jI5oI64+YUgzrc+piKd8+iMPJMY0MXsGLAZ2KnNbCGTe+4SGkSXO7NX5+f/8vDB042",
-	"ffvi7Va+Gs1Hu0FkJda7276jCyQRtkHXBhY7B6r/oIQkf0vqMJuyJDMuFAe6pYP3kVYsEUqeCI136S7H",
-	"KBOoefE3NmxkVUedFJO3QvpvRrtt8x+Tb0z/qA0o5zrh+Ed2cBZ3lWm38fRPk+002mUzP1wx9Wj/Rehz",
-	"5d3GXWA4uZJFS8azd3Bv0o6KceYmPMs3/UnJyEDUndOl4PJXWLwDPU3Zx1hgus7Nb4DXvuUcdUpiStYL",
-	"9GJkTL+D2FOzRs+UgTXuK6zUQf3uFEP7BSv50VzzWdZjZT1MEpERzMvxWZcPb5KPGvbrV+mBpQhwT+GK",
-	"DIVVz3St1pX5RB+gg2wI/GFLoyGMuTx19nolKlTnQ3MZpdlEGKv04uh1LnBXiVSugroq2JBXF6UGdCvy",
-	"umDk/iswLORddwUjuqy6bS46jSQ6Sv7ugUNC0RZONIRcN2wYjpWC/mpF2womroSsMphAD4ZZahEUXbjF",
-	"wJjJxRUsknlLN+ogNRXGCDm+yFkuITzoA8CsUqjbT5fLKTb6ohsDOtsjquOHdcg0OfsqNNVYy28oCY2M",
-	"3bnSV0VrjXvLS9jWslplP5s7d+zuJo7vHGZ6imxZ7x6hWBAVdUCyFTFuq/f2N/jiIy+tY9mUOhRZBSUq",
-	"i2tu4cLXBvcpPR98OI9CKgKwQ+YrmtmGaqnOJpKKjmMaIEu9mNmlbg+ZRZ9+/afNq96EpJcV3LVL5JCf",
-	"RDXlzq0K6H3YLAexURIJCry2k7W+vuiEcaRHfQ6bWS5etXvTEF+Ue5Ey3s9DWS42DqF9QNVpiII+vamo",
-	"a9HppLBFWjr9eu2p3SNml75765Mz9muzrTI7ZTecxz3hFGUmYY5cxTeYIwBPuGFDx8A9QVDlM+Vgb5Em",
-	"0i2t3cFKC/uOCGkJMnXfXnu4dyshV8o6u9kI/OgfD46+ef8H/5/ji6P3/xo+/ON/+V0KkK9VBXfYoORe",
-	"dRBJwRx7CCZNkIxTeoMfGuNDrSc6zZRyFTu8rpmxMPOmTfAtjxpDpbioKS2oxgBqk3OvQjLgv2twwEHm",
-	"3MJsY+50LDvBc4UN5ICNr1z1T6BubtbecP9MujVJ19ajNNHEu5zORqass/TMFVT76J1xk8TSpN3ss0PD",
-	"/osIlSQstZClmPE64Srebf9p20ErZSnDAusmQF+LEvaTy7eGueJe0seNHaiXKCfp4Qn5BDOtxppPKZvV",
-	"ETnXkJMxuWqXXl4A+jcwTSHfdxdrBFff88P5j6/ZTDkWpUPfMzUaUd8PJuSssXssqEHOnuxcTf0Lu+2n",
-	"fQVKrcZmp1YYzsr4/t27N4weOM6UyCWvxzuMgVewPj+dPljpqqzlKeYKnvq246fPf/z2xUZCw2/bexab",
-	"XpTk1PP4z1Af8fMbOvmNgWRSV2VCbXcslKdnc30F0n26Om0FQt//8Peq1XyDTt8bN7DP3gyVXlzoRvbU",
-	"haQJiS3rZjWXXyhVb7Nb2kfqi5gxQO1qYCQ+psC6wTbcKY68EWWbu1vv2vEh3+56q34Pm+x6do5trbud",
-	"H2J/6/0Z/Tt1jt7UsmT7Fssb0ZVuX+yvB3UI2F83421bEndx4ZMHt7s6mzrwbozZ7daRd4n+Ori6dZPe",
-	"G/Xg8PLAE0hK4LzFIs6bSZtcMe1fnEEspNc8eFMJy6zmoj5mDq+cqvWQh3gl+XjnK5SuRU2f8AoWb7RS",
-	"ox2Pl3TIvaNuI9hOkO3REVgM5lpYcKKGrhnVEqTyop7hBvDLA2/hcw6cN6OXJEBfSmN9TTkeyZyGji4O",
-	"xgV6WGoh/SyaK1iwkajhbmCf8qTh504hnvIr6HkLHj3ptv55lFRRJxrMRKWU9vBidM+LumaNNECJR9uv",
-	"kEWYO+ZW5ttrX9SZnVcA2fENURqb7lFAA0WGZCrm0oXNcuJXOYGU3vO9mkcKcRAKoc8rmNlTt/ZUoCV5",
-	"BYuLkchUW25A75RXcEZlqAKRPeweItHSyQmyLaK+/rkd5NcOBDOknDvKUG6pZ1ProGoQYR0x3DtRmqlK",
-	"mL9WFfwzGek3mYy0nHeyj7Sgt3ANvIbqPJaR7R5Q20uc6kCh9I54CS9MggEzWVdOj/VW+QksvHJ83VjN",
-	"bZv46M+mG4lMaCywDjFmQYqRVxEnUFe5stlqfSla2wow1vWvK0vLuOC61Ug+XTzvasn3ZI/VvJ6PpYt6",
-	"06pu7EaCZ84ixtyMYd03I3ZvBt+yHp21E/yCy61Fr0W63ZVvoEAtNDR6KGBmfXZ1qZq6cvLK6V0WJBuC",
-	"taA7DhLfQWS71HFVwzPaSEKN+L+tvzdW2Xr+c5Pxe/79w0XawTPXykJvkTbpesRmGioYCQkV0pfZ93S+",
-	"iRhPLrQwV2vjM44Pmk7nJKUrKtReqby4Xay5vfQpnh2d2lO+cLSBHQHc1nYiXGQDu3QrIXd225+EihgC",
-	"q9x+Xff6zEwzj+L1MTJH0TE3KdL0GRVKUzjKE5OfNOnABJW7YBnZ4rtcb+7p0bkAJZfUP43m0+0wu2rP",
-	"XVp8jpJBtzYNmPJbjN0bWWfcG4JuC50j5P+m22u3WX0drLVxh/Y2RVqOdLWxPqTDVROhsEzgM45M9Iw9",
-	"XRerqmT7ohBpQmOcCfILnGECH3DZTnlO31Wk51zbBb/hHdWRxWblg5bthlL96Yq1LilVw/NaSThcXoRb",
-	"gnIjtk1QcL94UYld8+tiEi4WfZkJFlOFAmthouPW/R+mM5vItNtrw+2+BFkX1rmtRLkz8dDptd0G4Dpq",
-	"4Z3KjORmvrlhF6wdA1NZ7vuuz29JzmDuNzLas9BzgSTWJU6N8w0WLlszykmS7vxRr4SupMFFf9zjR988",
-	"/ubpvz/65snGEejdK9iybQJS7jam0rQeb0jTeu/Tso7e/2syLYuI6g7r/tBwuG+Ff63mlWg2fnedprKd",
-	"/DwLwSATcY4pt+Xky7Sr6nyzFpY3E2bbwnsz608jIJqiGkaUDuP0UcN+727X7xPB1fz1enb03/GG0b8P",
-	"jr65yFyyLF6x+yKW1fyn28nvTklMpjG9LobxaCMhbCn5bkgY4YRZggjqWFJxNJmUuVnrE+Gm19Nzt3qN",
-	"jDJIGm/B0BXXJlbGuv6QYBnac9AM2lDjTxNoS2t21grNejDd7N7kQem9cdFm+MrE1qq+nOT3f/de1d9T",
-	"GUQe7OsCtvlxJBvEeKs3+PuWzyHKYDI2QIpaDTZWov6sofSI0D3wra7C+FfAJzg1ovYoH4SGkvgfh/RQ",
-	"nLIYhIn+7/eG9Jvi+55Purk7xXs3++efivpdK+qbfRh5vfccUonGPv9q3XC2EAoOZas+fKt99BvD9SZq",
-	"lVuWt+CvN0I8BNjxB3PNZ7N12hg2S4nt+w2GzFgjKx+Q8VPfLOhphvw3BcYPGRTPZN66zaap+QpCazrc",
-	"FqVNFcyJF+PHCW5N2qGQO9VzeWOc/Aah8RgV75BfOGwX1Tk6Po/ZzEvBJK3G6TCv3yv1OzKKjbjOJBzs",
-	"SANduSipWw0RxaAYBJpIDxS4MU0cECNJgPs+QUtS8zc+LnWfJQ8bHL4OgHfqGUCM3TfPgNvUAVoO76hM",
-	"bV/5tq1395zyed4GgbacybmjnMuxhZAeSd8XVP3orpdceG3ijLp90+SzZD7fDaeS0hni1jJASDLkDW1j",
-	"aCpPvm1MJczVxaytG0q5MgybayXHbcjM/Si8vOKWs0poVI8WNOJnHutuIonTIJ929k+awUhhBa/FP2BD",
-	"5oc/EaZ78CgwMt0DN5T5YkwOm/qsqfall+RznJ69ebk8gpR+cqNePX5DN2jWs+6Xxquna/laK/r9L9aj",
-	"IoCudPYPtcdd08gx6wN/C9iPbtMZlhlGr89Q65nuklE8hD9/pIfUHct0IDqMIL5vfY3WdEeJiSa+g3ru",
-	"/mItf2MyoHpHOfUT1eg9lxNt9HDfXLNAkrhT1cL3kb9nusUXLoX31ew7FsPno19fP3zy9dMHeyuQf6e5",
-	"NCO44cCHNEv/aaJ8SLrGXAIMQJ+y+UTh4ERhiMyaGUpavu2028TeG3PT/jQiSuTORP5Ai04/wn5Aydn7",
-	"QUfACdEhY2I1vn6H87g7R0hmh9CkCCHZ5YzKkS86v7jcqkDtfo7U/tJDnVNU+Xc0q292nzK1Rz9KX94R",
-	"az2C3njwSqSlgSc6xUUQEWWjhV2co6sAz0KzS/BU3m0SPoovmFg7G3z+jPrzSKXtGqefYhESVTq2mffH",
-	"7AU2QO6MeAx1ssKeYQVT6JccUgxIgfpFjpSec12ZUKbvB4O2iXVYkuBTqtuGc+b4F/mLfKG18uPuvPXB",
-	"KlU2U6yU+MPb756zbx4/+fc/BlvLYKsCdlmqCi6djYF3+3IkPl4WHXPj+Bf5Shjr38vHYE4Z70+svixR",
-	"YF6GodVup5dObF5GxZ0bkqHHv8hzkBXjkl2+rGA6UxZkuTj6Kywuw8bcIQlCOGkKAeZMIA0zIKUEB2Za",
-	"xwYNW6iG1eIKTpmwv0hql+DnzrDnOL2D3I0TNUe7BhuruhdTVvEvkhrzcjbjduJL4jlDjbvASycoSVl4",
-	"JwvCYajshJy0xipVHf/idORalCApPEX3fvBsxssJHD06fjAoBo2uPWWZ05OT+Xx+zPHrY6XHJ/635uTV",
-	"y+cvXp+/wN+03vgB0lhHIz8dPDh+SI84G4HPxOB08PXxg+OvKRo7QUo/uX540p2kO6Y6jNgw+mWFXNKE",
-	"lmomZAZi9G9w+nNaw2gfOSFVafC52PjkK6e64YOJavqwyWitYKVqwYYLB37fqgAZtPvJrw1gvqOHMs2R",
-	"8E5QvkXjgm034SNBuXWHOLo4s24iwPb5veNaZqakD/Y8evDAh/Ksn7DBZ7PaiQOh5MkHn4bYvn6L2cao",
-	"ViPjWi4Sxdu3NH4t9cK4w5PQ+gTZaDOdcr3w5BJBNQgl1T93BiB/LgYzZVICv64Rl2TPnjrJhncbRx74",
-	"1F28mcIWTKpYgSK8Hci+U3XtPdof1JBkueNFI6W7fQ9IqBtAITvFpvTH3T7pSPaxtcaNab/Dv/4KiwGh",
-	"Fynmz6pa7A2zKz1APvfFn69QXaKsR3tbnyZ0J2jKCf+AIschP6jhyrjO29NbPD7Ril/P/6k0+RJjYXuC",
-	"Gj8XPT548sn/73OWI/4FYsPTw9/YFGTftbS8DxCeo+yTbVsQJ8swjSFKtlnNZf4273QtIieyk8Hn91no",
-	"n7Tj5W7z/hyveYeqg1RsScs4ZsEBG3JARTvPm1mlVjkFFTL6MsbD3PF+24WtLviDPS7eK9TM0GPbuuP2",
-	"BEkr9ns1q1GHRM9alPi2H+SKQntxx2vu/ufO8fmWpFasb4WFGoLTvDqKSWhQ18dlV2MIQdiYXeQHx3TT",
-	"kxwoZCmWMpTapKW2618qKyl7Q4h942wpzHvBOfAt/w6IuPT/uxg2ZnHpFeTQT5tbbEu8emeelfZH2TLR",
-	"2wnWIpHj4ZPweI0TZ6ZOa8DWEGocrBJU4QJ5Fb5KmkbYYf4a2jvkImHv6DxfGXZJ048umYW6ZvN+K2bP",
-	"Ms5i0GWECokf/y+ymmKc4tc61FsS2EM++fsDin8/FCXDFRwRoH2FXU/FXsTVf+vPUGozM+NF2NT9ssNJ",
-	"1jML7CKw3jKiRw5uFx3UNnBnuCvLIMArQp0+WIL5yQcl5BEGPygAu5MQp54wPnRiUvNm+4ikObcIhnYq",
-	"xmEkeX+RnST6wz3e2XDIzLWlOTLsZStUPeRuTwV/c6yYO2aMESePJeTIvnVHGNrmSABjzTTbagPBfMJ/",
-	"1yvtOKjy0Bcpq7BT2/s9quv+OCuA2Vkjp/vf08d7QD0Z+mbEN35tq2T0sfJnLgNW7qVx/UUV77shp+eN",
-	"be+cGo0o6V9INhLXEEJ7W9+/k0YejFj+7l79T3L5suTyCpwxMORSQhWma/Lyigm5jkZio9m8IhVcNF/G",
-	"wYyrR8+uEzlbepe9dNreuXxQTc4d4640uRWfGn3Q9e8uGX1V9cz74u/l7cXNfSGVjACTu7z7cpY+qzC0",
-	"5qMnqHQJ7Dm/0tXJ+96Fzy5Pobl3t08+4b+fSUmvgbKrlx1lVmjYIwn0cPE44cJoMDOiMXuh+neouXro",
-	"xdbJbVQoLpa+E1mt1MPjsEzh4KQVtVJ/nBRX2E0jIF7W00p7pHbSku1RZ3b9zVcpBrMmgaNzsKuTzu4p",
-	"C8tOwbprXWQjzZ1lOY9hjQyjvvZCmWC70b+urUmpGXOlr0zI2svSb5oG22Fyt6K7tHvDbQczQxxQLmmp",
-	"y3bg65A6HIk4Whvrb0OpmG9YkfB2TKC8ou5291aP7vXeu+OA5t17NL/DZN8mtOqMQ9OT/RZxnJ+fE6VV",
-	"DSH/X2AzT1bz8spsT7+Y2nYY8vWpipfdlD0KyctFIGKakrpKo5ghea+VxV4O573jrntRFmfY3tdnkBu7",
-	"IbtUTLHhLFZwKt3NXdyBHH2ca0/02KcpihscSv38LfOfV2rM2rBYkutgH04nOFBs6yA9smhtfGuwvL2P",
-	"T6zgYbnT768NyBJ8113GRxa053VWUX/sbNrXiEbctUCPUHqQylMPAbRkTvrtvAsUrDaMD2nYiggVIal9",
-	"++TU2+erhVVjzhwGc7PgCsHo+5Gu5qjj8I6Mt8Cr5akT/WrzLo0jxfZJ/AQ+Oq6XpfQX+HWg9R3A9fFI",
-	"Vqsga9uCY9uLRHFJMguLKIFxnIywD7jRsRBy84mqgSDHuGE4TMwt46s5L3EelocvcffLPEw7lZU5c/l5",
-	"nHl/MOILS2Q48BTHz5q9OdJ8H5bYl92xWjsBof1Q0A64AnyWAXZS1qq8ygdKv0NtER+KueXIwz1H5XV9",
-	"zN6JqZ9OKpVlY4V+XczCpPpP92Nh2BAmQlYF5YNgr3EcQ1ePmJkB9qawog6zTUveuFWa2TH7KThMWKWa",
-	"YWCDxu1LyVEtSptKEylhZp/j4bZx+Lzrb7QWcL0fG5I20sm5/8rQQkWreUfQ+YW3wdsH5efXJ9H2dwMV",
-	"Gy78JaowInpJ2SgxuI24iZn+x+wtZsELKtGKEt3waRz6P+F6WvsykT64f1BCdu/X/rVmt8IXUpppaeOI",
-	"IHOxpargKyeaadjSLejGF5UMTn9+3/Mgal4B44hHj0Gy46igt9WYtyWdO86Q6A3pPRCFJAcB/zM/opMf",
-	"0S0cwhyJbajFUZg5+eT+WfLRL5eFdzuf/too3UwvuMVWXZfkagjJbd7BVIQ+28Ga9/36HSeEGkrH8Tt1",
-	"Stjb1zrYmV59m/eiS4XtvVJZtlN1jRR4N7EDWm9P6azuVX3EYUZgp69CEoe7HtRBp+8xD+jXIGG+WdB0",
-	"1RA7gamBGmt81TVoNm1sw2v27tV5p+Csg8GgWND8I1wx5X6Ms4AOliu9NGvo/z058xexTG40fn5HCWMk",
-	"n5mJ6lo3y4aYsRr4lHz56B4wzRQZounmxgpDZsIxe8YqNZe1QrOLWzbUwK+ciTqickcW1lylm3N+Dedh",
-	"RzvhT5UW7BFt9db2lENgu8nbM4dvAzx4fO0ZNX3zXV5F8PDHrhpJRtHYfF+Ep4/ZX8SfSXEMi2DnBnTi",
-	"KRwgzYZgREXePmO5hVOnqfMpH0PlpBH6+JQfrCf9NCnaQBFHoHdakSxfemOV7uNvm6t/S9RtuvVJvo87",
-	"3RPjp06oND/f8cjhooPn6JlZJwOW7qT1bQ/yvJyKWqlD4JwvGPbb544SyKGnQ1ApSPknD752uH3y4HHK",
-	"D0/LvUIBbiZiNjiUO73fzuGm6Puey8oRLLY4uT0G3eu89uIO72RbJP7IXdfiLbSxXJ/99Lx97DedSh7P",
-	"cUdJSBrGwgEcKlZ2QRjx0X64pu7UDwtsnBZfLxhyFAEotAyw8++fHT168pQKweJyE0hrqfTA80730nsZ",
-	"voob/EImVgugjIztdCbeByMmtJBSRO/1oUi6zMNG1FhjRs0uk+SzcqNPPsX/r8077xLD4W/enQCUsn1Y",
-	"r0lv5srtxsxa/tEzY5IwP6nEGIw1J5/oPxuSz67VFcT3f4u/uBtT8julh6KqQJLVJ9WcKbmXvAF8MeMt",
-	"+R4eJSuxpsAefUSf1DHsFVKrOeijkhtgE/iYKYKsAiLyRZDdoQoPjr7hR6P3n54+/pyYpRAJ5oMarhe4",
-	"P7gHvlCysdtcJyrn67hzYbmQb3bbcCCuKryXD7XRbEqzLyxdLUP9tYEGTRDsHej+UxHDHHFBtkkFvMKp",
-	"Y7KEmj5qpLM7uciVnx7QEh/ekRpC3Sb8mOlU7BDpMYoQ99fJpw9quFZs/KCGg8NCZ02OwR6FxAc8xxIk",
-	"dr16iMuuSGhheELEtnvSSPvOrGbYpltM+QIbbgW3J7o8fDcuwJEShl1GUr9MuNBxl4TUfQud3xJVEByI",
-	"Lvw4ci5s26zFhmoVyvBQs7Yjlm56zu7cpTqp1TjrszrHzmtH2KgRrt2OsR+XtFjafclKrlH3x2pxge1n",
-	"MKh9Fpo9+ZgbWfbCt3pU44IZhTFWAdL+InG/pZqCofIY8qe/4sYe4WpHL7+9ZFNhTOs1Qee6gc4Hdi5K",
-	"iNsb89klM3xhmLtX2NdkuLDOTAENcXDe8S/SPw+yao8TK/KNb3IKFYVk2SUVqf//2Nft0vt/NPCpJ2sb",
-	"Z/NZtHmwl1WKWb1S4035PLGLrUKkY/RrHiGVk0e0wXQqD+kKq1OIUpHhS1H1O44h/pmGEsQ1tAk5E2pX",
-	"G9fvYW2/GTIWPtoT3EbSybWVN9JT8V70ydg/qVZj0ic/qGGBrT6LNrIP/YrAA7B0DVYv9sPRV2pQ9OKf",
-	"TPi/OkWOcebUNeILY96r4OvzVpzevFaffotPfCGFGrfXelO7M41S/KRrIt2LbLc4ZfHwmmocvVpyy2s1",
-	"bmBXb1loXoljh8gpxqsgCLtTxCrBayjtMftRoqAM4WsKa8Sh7vhzbphRUyCxhzOh2w5Mp+yyAstF7aXf",
-	"3Imhgl2OBNTVpX+t309BDSpjf0psDJrIK6oqHDR5X8sfOmO/7tgvR/M307zH0c3eqhBZ2RirpvjSDR43",
-	"vN4nn9w/a3MX4lBtVL5QWReWJmyLUO7YmwJHSiVF54VNeXOt0LA/Stkce8KR5vsrVuwCORQoUp/YjZc/",
-	"Z5WmobHUWNnropRlFNV3Z0LF0euo73csZlQ2/Ex3T2lp7n1nPZIe/KYulTe2qSJIyFBk44wWDzGzL48g",
-	"iat+yeTu4+2nvKK5LsfsmaQRzGQ09WPJfhKbTDbpfFEJe98ZOQ5Jv+uWfRsIjpIKDCaFeMzsLXctzkQI",
-	"KCe39I24/UlZKwm72wF9Ck0aAjRQ/57TTm/q/z3SBBzdHEwbiIlkITjnBAjlM1Aakx8jso6IwuCdnBQ7",
-	"p8E0B7uA+P5c9hAOr9sTx++kEH5FKULUvvUKFjQUsjMeSnTSQjrwMwtjYdqH3Ukc8ZU2Av5GTLkzustJ",
-	"897MTNwC3v0wtYu2wj31KEuDAF730kmN9zJQBlRcgP3BawtXsPgj9lrE2kR5zNZnONPuMOllY44zzjx7",
-	"68eCHSYz8QoWX+g29wa65SRDGH4auv4S9DBvbNGB4b5Snd9omGE6EuHZj4bYijJPPuE/ayO+5GhuEbpJ",
-	"+6Zsbhqm2cz2cUCfhxnh2szOOnBlc1HXvRFeqaPvrJy5xfp+tVWwneDtuYFc7bw85x/4KZhZ6GIl5R9a",
-	"DAsMQo6ULiFUOoW0Qt/KV+GEhtYpvqCMcPYXcY0feI6AzvH19Sxv3CkPfqPfaKVGd63hbRIwvrCLmty6",
-	"De6r17oXz7zlzV1LjkYqE44dpdNg+K8ckvo+4/TVppbGWanz2qmrOBKYuNHyMGS3ARR6jFvkUmck+HAT",
-	"/hv/o3aWMg0q8f6rIS+vxlo1sjpmP9ZV+I3lCypndN83swSpvcWt/xUW5l57lu9EL3GiJhADC/OP1yI+",
-	"qGv5PihYIRUVQ3MFlcPHGKzB7NorWJgzqj/BR4lApLKMj0ZQWvBNnH0hCqe2zDQ1hqqkhT1mz8L3YSFP",
-	"Iki8y2mg/S3JZMo68DpWOhwKo350ZAan+O1+uuhgR3Y/KfIseNYMu1Y26Awa/CnSoqyLcZrhnMf5M8/l",
-	"A/vyDAXqEQZapWqL1yI1OBSH6ZhK1osznziPAw+Zn52UKkmhyVcHrEnpj9a6a1GxBYV0xQUC/kBFKbaD",
-	"oMxosHWUI+yGMNS5sPAbT6GOg7UPHwwyot+chf5e28DxnNpd3kuPSXcY912bVzicPHPDMAS1L0fJUjfs",
-	"gLLuDTn55P7ZohXj/pD5JToxIijaPoy+g2uqC2NL11l/kLCHldJ3QB8+ApAhkF3RTGyoZ0bGcejJxKqt",
-	"ZK93AflxhzShvFvddpzKLfIC7LerRGUk4jlfxCrJVjBGWATPnaIp6WvkYtsFICsY39Ejv2nJ2A6GPrxo",
-	"pImfzAawBdD7D/LpET+OOpM4N7onadzk9h0YDtl54Ut2XKDTVds1XTArcNtz84Uu8lO47127k0/47xbF",
-	"JwF5d5JJ4Bbc1zAutRVUNiQFtHPwE1UgtkPX6SKQTelZHifzieJTkWWFP9HXB2RSb7SQpZjl3Syz8MBe",
-	"ZD6KEBqp28UPG0Kt5Ngwq5IE3JdK7czjn987+qLp1IREGkt7gnTn3xPn13o55KRDSK0LrbPaj/yinU9I",
-	"Jel84McFdN/TxvS6z1GXwe4nYWZT5zNMXew+gz3GPr///H8CAAD//w==",
+	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
+	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
+	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
+	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
+	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
+	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
+	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
+	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
+	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
+	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
+	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
+	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
+	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
+	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
+	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
+	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
+	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
+	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
+	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
+	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
+	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
+	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
+	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
+	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
+	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
+	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
+	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
+	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
+	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
+	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
+	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
+	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
+	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
+	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
+	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
+	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
+	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
+	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
+	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
+	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
+	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
+	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
+	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
+	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
+	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
+	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
+	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
+	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
+	"r7Q/47UqVV5xay7ytlCtF47EvcVMnnnv3lhAkZsh45javmRcxzNfKMK9hwEXkBgxB8tFcRvrnJJZCgPO",
+	"uEZdPjrQlJtpwmshjD97uDVzDddxHxS9K5FBuPA+Hqdd5EoCsyr+ltJmKqZ5qqshy0EKyIc+io/WCL53",
+	"BFmlFibcM3DdLWT8CmmH42qDu2VkFpnaM2dxGOLjB5VDccLnptdxHw5QsVrXMeAadJ1VUSv3a3O9Qay8",
+	"Wo0fPRzrYRAK1YbWe+Lp6JklJon+GpJIV+UMGmXRUB6gY4+yraoipVvGuLfSI2O6WTXh2CKfFSq7+k6V",
+	"o0TlB8WHKWlMYl5MIeCaUnMy99tT5kjOJj6rLDCMsEMv/KisRhg2gkkpkb3LOjbofnzMzkiZWkxFgd5S",
+	"N9zxYE3Cu0ujHRdbjYSNufYxCXy4OYpXemieT5mECbfiGk59Rleb9VQ5Khp8JzEfr5ZhkR2RbKF0Hneo",
+	"RpPi/tFIf4/mqMUjtS9I7GBcB4mK6WgoOSjhyx0nzCAS4zEmWrqT7IiAqc2NIhlzD4UOOoMp5ZwVTpjV",
+	"T+Ab1XiMXD3zJ1cyzhYArdD0x3I2xxg0TcftHIB297zIC4gHpEVU/DjDbRhykta27YbywdMyDDpc4aRq",
+	"V2mn4sekNP56XjFC3RnYdLobh2x7w3AGjvdM/DeN3ewta36CwMybPc9h8ChNmv7AFaocLIjoQ+MX3Z4l",
+	"Z9bmTNTVo6itOYkmIR5LyQUvohoACkUuJyWfoBBz5gLL1GzGW1ny7iB5z45aEEeTUwVzNKaqyN3Z5Bqc",
+	"WlhAh/DIxQRM7LpxMxmVosjD8Z24bcaQoC77J/NW2/gdDhQ1DrYP4rkvLqqix9jUseYS05I0TMqCawaf",
+	"5k5rFko60r19/tBdIdlUpUI9OIYui6gYEZjxjDef32xhmeVXPkEiTe+G2zTCuhl3VxjaQDe86it6kzM1",
+	"mkc95b5WayWPGj93HGOgzXhucbqUZrtMZCtsjHjfK83moOYJl1MyLOgYwn+5WTXx/kCaQv3SVkirdbjr",
+	"k1DvUUWqTvnkGXtNSmmYCCfVEz7Ec4zdYjZ1+2itmr4bcs2v1dXmEdBycu+XaouXmyl/+PhJMkA7EpLr",
+	"JfJ7oRagjzJugE3h0x731U+puaNtOndu1esqFLSi+hVuAXlckni/dTjftRDmcrndgagSrVaHee/vD3dh",
+	"uMtqIq5BRqk4hWKekB3dScY3ELI13TtSPzGEMYK1KVe5HvGDievo3KuD+m5rZeOuuW6rmd3Mc9sZAT1j",
+	"GuAajusI2PWD4+/qR4LTxZ90NuHXsCqdRku7c9nRRDO4f/QtPxp/+Pzk0Zc/9JcOzTGjVKUIwotWMW+b",
+	"cn1LF7cQp1hiGRcydUFsKMR9ijk+0nucPWzEJkcFDtAqu+xY/TlpQ+tL75roCLhGL617pMpDpTdtM3VH",
+	"jmr4Tpe9f2x9sSaUIdB0O1aKabs3Wqd1v3R6NhTj7ZZnw5hdi6OJrS6Nftq5sO8gE2a7u6xRnoO6QDwx",
+	"j7dCov3jXd7xktSVq4cZTtCgCyc4JYVhM2FMO1swweRhffWQMfp8H+qCV4hjrRaj0sJu3MQrSW9RbzF8",
+	"ElH7qlkt5d+xFhNtVkvsu5J6onnU7ehUBC0mU7ul9o8BssT76Lvt3jfl5iKNddCopK0qz9CNFadmumpr",
+	"NZkx40VB2YzSiBxOWc/S70JlV12nEAu6yETXMC4NJEoQq6Iqn+KZZoDVDEzrnXbbGBN8c76De2ibOw+l",
+	"dCxpigiA1UJSLY43B/f8SarnGT/4VPIecaXxWObcueWjAp6SHAqeozG9pCOJ9SY+1xkY45XayO+mfD6H",
+	"eC3MCh1oJfX7YmT4IUTsD5HUcrh89q2tmI581w1ZJEjBn2rv6Br6iL/PTNIcM8z7N9lUFTmzU63KydRL",
+	"+B2klFRZGV2vIEboH/j3U+49xfcGbm80uQ/8wDeznwL4W4j/N7cnubkHtTCrfbhT1iXOag+WZSq39uH9",
+	"+71P9esx40f/HLL7R98O2b3je0N278j95+Iehv7u/ce9p6yU4tfSh0W9trOSJ9SZ4BzzTcTI9CPhuEQj",
+	"tZGUkBa+5npOSCjsTafJUZlmI0/OacpTnodi1DSm0Y0BkayF2dzGw55qbOurAR097pZrwnauRzgyLjMo",
+	"LiqEiLQmZNQMRipfMm6uAAGp6LdJVThxk7/XE5DZ8pSRT3TIsilkV6q0Q18LA/mQhZp0jPwIk6lr0Mvf",
+	"Xv0YzwshY3kQSlMaVf+XbQskNBZSmOmGNfksk7GQVIC0n+LtuwNpRNp8IpxHiq7wSGCY6oaHnOTHPQzh",
+	"VWYLxY+U9mXzve4WVKWjd4uyF3Ui1lqkX1DSxdqJ3jJdZjioAG0i6CRajWDI5gWXDVgSfxBrTJIhI5CI",
+	"FjTJkCE0BroJzRwyFIO1Ldo/ISpXEoZurReYT6U0KyXmd1UeTlq3hrnSNhEPvB3qFE07fsuRpMJwLz7l",
+	"q/wo++sUb7YlfVXh9zAJkPfX0t66H8c45JaFdPEUC7KcjPUx66Jgo9KyX0sogRLjsH4/R+O3EhEh2YMe",
+	"w7oy99BgiLvnWBEz2QYk/gbhhqGPKpCYSDJIzASI1AlUZWw1Mw8rUysgnYRrcqP1gEi7B1QvnYZy15TL",
+	"H9XorZvxKgmiqHhdcl5N0mxmEJbACdm4qb4yW4Ixdm+Mz1jcEN0B5cdFsj5vqow9xVQRbn2mhg/64mW0",
+	"nicfw1QfDvhcbDUGYpboLQfJTETKvfn7s/N/eXDf3U3fPX/bKwKk+Xg7iqxlkG0378rhHkkGoWjFnOsq",
+	"ZPFRCUne/dhiNlU5JRz2jnQrC29v2nCFUdJMaHygeDXzKbI1z39io1LmRaWTYkp4KMlMaLd1TVr0jfEf",
+	"1WlqKeRT/8gWzpumMu0mHv9pFD6xHjbxwzXHGc1/GKC6gyeoQQx3ryS3JRFH2rtvfkvFOHESztIgr7E7",
+	"MjD1hmDi32H5DvQsZh8joFBX8oABXnjUfELGZUoWS/QJJ0y/vdhT81LPlYGOYAAiM6B+d4oJg0OW8aOF",
+	"5vOk/996mkQ8lZjt62s5HtykyiXM14/SIssw0D22V2QorMdBC9UF61BFVBxlQzoRQtiOYMLlqbPXc5Gj",
+	"Oh/ARJVmU2Gs0sujV6l0oFzEMiDV1ZCNeH6RacAgDS+GjIIpQ0w28YGQISO+zJuwhg3gwIaSv306Em1R",
+	"j5AEUq6ZjBSWFaP+OoLJ2k5cCZkndgI9GGYFErYB0G3M9OIKltFs6BshBvuI7EXKcglJRz6tjOUKdfvZ",
+	"aon7xsheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2F0lfD2hr3lpewtWW1Ln42IzVuH3Sr3jlKYEj2xDer",
+	"qDgkLmqQpBcz9tV72xN8/oln1olsSkiuRAWVP4lrbuHCY0G1OT0dyt0hDj2WM1WTiCo6TmiAzPRyblfQ",
+	"/RKDPvnmL5tHvQlLb9MIILn50a2mjPz1C3oXNstebJRI2iMv7LTT11c5YRzrEa499QqKRf+3B4n0IEwX",
+	"MeP9PMAwIVAkzQPyBgAm+vRmoihEAzmvR7Eb/bpz1e4Rsw3OenfK525ttnVhp+yG9bgnnKLMJCxQqnhA",
+	"cSLwlBs2cgLcMwQhXVFlV4/k02b4dwsrLcy72pCaIWPn7ZWnezMStQa108xx5Ef/vH/07Yc/+X8cXxx9",
+	"+Nfw4Z//vz/ECPlK5XBAQMo7hRgZo7lvnLQu5EalKOyFkGmmI/eqkMbyoqDgEAXd0DBBkyLjkqoTm/jk",
+	"t7NOKmebGPvMbZwpE3JHeRf7yQl316koYAIdCuFUFfkBSkW6Kz4aEx3WTNDBOgd11wZ2vWsuWz+vPWQE",
+	"rLPjHtMCbpoPsAV/P62KNRqBwRisVxSspAHq1YAM2e44bKBf/Hg01tex/+88D37Fzf8vuxGbdsBbHTc7",
+	"gt79kmhGEIwzS7GTfff86upN9o7AarDR0UE7jwUKbWg7hj1ooi7NRJB7Q1wb803qyHbcyEnhivCiYMbC",
+	"3LtKQ6x6XBqCW0TPy5KQEKAwqXAtRNOxt002cJQ5tzDfWOFdgWPgusIEUsTGV67HO1DdMp0Wg38mDm3d",
+	"1M6omDXyLmGn3jXudDNzBfkuclV3oNOQH95rNGH+w4oqUVpqITMx50VEl9lu/nFfpFbKDld7TO49Vxfn",
+	"klguSdMXcqxiiFld5ZKF2/Aq/SyRtV3J6/X3uFkh9tOgt9DvKn2s1vJSxOqJU6poUbD6Tul/jFuE24jW",
+	"kNYY63afK0c3GrIL6fZzrSaaz6jo2U2Pa0g5DVKgKK20eQxYYRZ/unEeQkmtv+fH89ev2Fw5m1OHxiVq",
+	"PCbgbibkvLQ7xF3Baz3aepKgMpv9Iz1QSaEmZissa3e7/u3duzeMHjhOICnZFCak27tuGAP6YK0topan",
+	"WFJ66nu8nj57/d3zjacDv60FXYUsnVGU1u9/gvvoQr1h1gbCjsYCyyYAAVZotPRsSrmM4xo2tMvQizr8",
+	"va5r3qBV58YJ7BIAOdfLC13Klv8nGhPAnjPzgsuvVMm2Oc/Ap14OqxRQwpuHsfgUI+sGm3GrxMCNW7a5",
+	"PeW2ELzpfpW9QJU3BWrYOfalbMIrVw0qdxfF2ar14yarr3+PxB7QpbH+g/54EJDk7toR9u0p2NwLX1vX",
+	"7+hsgf4cT8LarqXeCv819urWXfa2Q2VtdsIzAXA4duG8Rayvm902Kcy1HxQYJqTXPHiZC8us5qI4Zm5f",
+	"OYE6oQzxVsrx1kcoDlkWX+EVLN9opcZbLi8aYQ12/hUs9+5tMFOuozDCbgL45f5dDXFy3oxfogR9IY31",
+	"0IO4JHMagH8djYcYMisEReM55i2NRQGHoX0sNIqfO4V4xq+gFf55+LiJr/8wqqJONZipiint4cWYbyGK",
+	"gpXSAGWS9x8huWFumb3s51ce+yvZcBiS/Zer29g0lwIaKNVHxiIoTdqsZvI7ww7iBVyBQxyFQi7bFczt",
+	"qRt7JtCUv4LlxVikcOC7t5cCWhT4xc0eNRcR6ZvgLrIegTL/3Bb31xYMM6IiCio5q7lnE8I05loRrasd",
+	"bq0oLlQlLF6pHH7PLv9NZpevOpF3kef9Fq6BF5CfVyg022dI7STxaE+5kY3rJbwwSgYsTVpbPcKRpFuo",
+	"89zJdWM1t3VY1K9NlxKF0EQgXNV6pH0KRZ5CV+sGzmF1v50K/rELtSXhA22Cdfj6v7SrJd1UtQqqeTkW",
+	"j/PHVd0KtBbXnNwYczOBddeM2J0ZfLFuDlHiRZNReH4t4qjoHmeTkFY1eihgbn25XKbKInf3ldO7LEg2",
+	"AmtBNxwkHmi2Xy2gKuCMJhJRI/6rNehEkC4vf25QGhDeP1rGHTwLrSy0BqlTMsZsriGHsZCQI38lEHhv",
+	"jp4yFZPphRbmqjNA5uSgaQBsK50Tnt9aKe3tkgfrQx+T2ZVTe8aXjjcQONJNbSvGRTGwDagtubNrGFuq",
+	"Sg2isv+47vXRcast7g5SOo6uks0rnn5KOGIUD/TMhKmsOZIJcnfAEneLb1O5Gfq1cQCaiWzKwBa5ZjsG",
+	"8/VJ5wbd2kiTMMWqyUddLe5r9XvoHKGgK97Dsi7TaOxaHXeoT1PFyxVfbSz4bUjVSCgsEXk+831Sg2CP",
+	"w0apPIpyHSJNaIxj/iLw/ClWZACXpO2Z5FlFfk6hc/oJb6mOLDcrHzRsM5btVzfsdEmpAp4VSsL+El3d",
+	"EJTs2jfj1P3ieS62LZioqqqwit9MsTo+4I8JUzlu3b9hNreR0omddrVs3yBdYZ3b3igHux4aDS3rAFxD",
+	"LTzonRGdzLe3zzTrE5hKSt93bXlL9wwW86GgfRogCenGunSsGvAHL2szyt0kKC1CzZ+EaF1D5Y979PDb",
+	"R98++feH325orLlyBGuxTURKncZY3v2jDXn3H3ye/dGHf43m2R88M/hOpgXXmteWGTY7Tj5PNXzwIgSD",
+	"TCQ5Ztxm06+Dat74ppOWN7vM+tJ7s+iPb0BlimoYUzqM00cN+6M7XX/cmFDdPF5nR/8dTxj9//7RtxeJ",
+	"Q5bcV2zSgXXS/+lm8odTuibjO90Vw3i4kRF63nw3ZIywwiRDBHUsqjiaRM7ivPaJcNNq/bJd9UVCGSSN",
+	"d8jQFVdntlZATSHDNeCtaZipawigTe4SH/PMmq21QtNNphtmRidJ6b1xlc1wz1QdeHx98B/fe6/qH6mu",
+	"NU32roBtuuf3hmu81hv8eUvnECV2ssIHrrQaxB2mNj6hlpy2e+CRoAc+tQHwCU79yvyWD0LfEfyH2/RQ",
+	"bbxEnKashbp5202/6X7f8Xbyh1O8t7N/flfUD62ob/ZhpPXe89D1eCsTFDT4XmUBlB9LaTzU3MJ978H5",
+	"8cmiqBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfq",
+	"XC79KTcwZKMlE1V356ehZ5cMGXo3zetsyImaQ3bcQv+1DP3xqU1yUVTrYm6sfplUsVyHc4jVCfjsvaiU",
+	"ex0aflAiQUCx8cF/7XMnMNnDVDZJz2p3/PXG8xrSM/AHC83n8y5dvmY86gfAC8hZKXMfziOsHGZBzxLC",
+	"c1NaxT5TKhJ5226ycVl4BQH3H6dFSXdD5pQTY9lYaNMfezzgOsWqdTdmWdwgsaLKqWiwX1hsc6s/JPj4",
+	"vMqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02tShJ4JTHFYDgIPBHvWnpjntjjjsQJnmgdlBUCZBeYFD1A",
+	"HSrS7RX6VNKjv2qLSF6qNLKhXgmSWZTYcs/31lS+sbf7NJHRLvPN6eyslAWY4PAP12S/uTshG3E1UXJJ",
+	"E1UAxfEuitcQ88QAyI05Woh54pYzDLUzMyFLu0WMdQZ2qlItl32LU9DM6SqQe4CELYxbRP7uWkYYAFdC",
+	"j2M3/WZ/+34rKQ102BvUWDPF9LE8M3zfCrxba2dq3msu1DNMTdma+zsO89ZVZx6f/hrQEwwyJ5budbtU",
+	"Xb1uXHh2LibyxS2hT9J2oaP8U5bxubC8MCxXuMYZunFu4Ik/CNrVxtrnyhnVUfh87gGhf+8bc8O+MY6A",
+	"B40Y4I7dtYiBm9QB+4pscHFvhjjqG/U9pzzft8FUWa3w2NKCSSl8oWyCvh8SzJU7XnLpvQwe9oIswmie",
+	"f98rcq00xK2hmlqCCFFVewM+sLtpu/CBc2GuLuZ1PXEsxGHYQis5qVNp3I/Cy3NuOcuFRrfJcojO2kVV",
+	"j1uxOKKFBbSQlAYqpLCCF+KfG1ophhVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89uYF81+GY04/uREo",
+	"s5/QDVCZu35pvOOhW0WojDr/i+6tCKTLuAxd5To6diRj428BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7G",
+	"YP5+ftPs27ugbXSqGe/45Iapxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96q7hkaPJ4kzE",
+	"6IzekdU4VaXeccl3nywEsAulr0xHHxPfNQjzYRx/tBrAo996W4O0gdByE0uxHziWMAwVSnT6NOZcOfOt",
+	"YdVUcJEEWXFDtWELDRnPwkFVZN9m+Y7pyAfC7kyz+EsgxOsmd/u4QvgRAvIPmSmxhzN78O3D4/vHD4/v",
+	"nzx8dEOctc0x7PT5OAuAQzWCw0pcp657rx15/WAXOo7US8d1SCnycJnWQP1P1JZgdJ1USiGyelDVLTFZ",
+	"0zl73zx4/M2T+zvDaX2nuTRj0Ddk+6jC+Y+p8om0BWZAY0jy1AlRd4lgsNIJj3KOdgC3Pet8InMvzU1h",
+	"0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q7hjPDR/yvNdDrBm/mMfspmd1cxO0B0JfGEFl2fhWZAff",
+	"9aXJpI8ff/MkCnxULSGa007t8YVkl3MCUbpo/OKy13GcKmMvrmAZPY2SVoLNHS7ckwYJNS9HhcgwCDas",
+	"ltadedN1BJ9EaqxBX4O+6LCZUOrUFF+pTMRciSm/hiETY/QoYo9CMtbWylC/6cWV7zGcc7PzlEBMeC19",
+	"UXpVoR6s2oNCNdLsYlLkvYni2Xf1ZH5Bbn70CVhUr7zTgHrRP6XOM1gxoyT5fzFiPPVQJTvo17wfZT/V",
+	"Z/9VAK+6ySI3KrF3HUsQOR3jrD36V7/xj3YgqlGiQN1rBjtRYupbfgMkwwbGWZjmRq0ZJ3pIpXknnb13",
+	"rTM3t2tbv/KcazuLhoC/d7tZ+gLNjdDEMEvAETqD0X3HJqrnq8ZlUVwk6/V9WaC756qt2/hKJycu/qli",
+	"3YFfnL06wwNTK/TPS0ekk7+CLoTskwN5DTJXnS5MWGJvHfJZywC7MJtzuSRk7orSkdzp6IbvMsh3gK7i",
+	"N5Y9JAA3ZSjwAJ6JHW3dnwh/1TcZ/UPMh2UgK7Wwy3NM+aDGCcA13bIh/SV8VL1gau188OULessJfXU9",
+	"inH25gVBERHeWY2/ccww8a/xSYWWJ+xTvJ9C0mEoNCJ36S9yrPSC69yEhAP6vFFe28jfYHUfMXP8i/xF",
+	"PtdaaUqA9rEGlqusRLWB/ent98/Yt48e//ufQ2TFIGApu8xUDpeORVBXvhyLT5fDRnDh+BeMn/v38gmY",
+	"U8bNFeMTLqQvo8pQRF4yA8GQZJdOUF5WbnpMQOATOP5FnoPMGZfs8kUOs7myILPl0d9heRkmllV2p8Vk",
+	"O0cwx8Ea5kAeIG5853Zu2FKVrBBXcMqE/UUSaCq1VTlmz3hRhLSxqVpgFAP7ZboXE7bAL9InjbI5t1Of",
+	"PckZ+teHqGEIgioQ/kpGOoyUnVKynbFK5ce/yMFwUIgMJCWp0wkdnM15NoWjh8f3B8NBqQvPWeb05GSx",
+	"WBxz/PpY6cmJ/605efni2fNX58/xN3VO7gB5rOF/Px3cP35Aj6g5SD4Xg9PBN8f3j7+hmowpcvrJ9YMT",
+	"70/w+Y8oaqo+wC9ytDpM6JRlQn0w1gAMTn+On/L6kRO6HAdfhhufRFcDPhjB1AyTrGITmBa64gPB+939",
+	"5NcSsOrZUxmfDdhFvEeaa99J+Hzw1LgjbrNpatzIFfPlgxNaZq6kT/l+eP++T+i3/vLm83nhzCuh5MlH",
+	"X4xcv75TQafJox6FgmvVv4Snj4IE3qESf2E1w5MAgIxitJzNuF56dqlINQg5wT8Pqo8+uGtCGRtPrXF7",
+	"SdGrU2cp4tnGTva+gB9PprDuBqhwaIS3HNj3qih8ZuJHNSLb2Mkid5810E/JSDaARusMe40fN9tfI9tX",
+	"ALs35v2G/Po7LAe0vcgxf1X5cmc7u4YE/KV9+3mcuhXOeriz8f+KbB7hKWdMhy1yEvKjGpFmwVEDM86a",
+	"vj2/VcsnXvHj+T+VpsyBCt4ywo1fhi05ePLZ/+tLUiL+AFUfy/2f2Bhl39W8vAsSnuPdJ2vXsrvLsJip",
+	"utnmBZfp07zVsagkkZ0OvnxIUv/E1Ohgt3h/Sta8Q9VBKraiZRyzkG4RKsHxn5nSlESs1iUFwZl5MLP9",
+	"nPE2+GqvA35/h4O34NoS/FgD+N6eIWnEdgtep0pXLPq03hIP/ksWAvpztjzm7l9uHV9uyWrDbkB81BCc",
+	"5tVQTEKfkPZeNjWGkExf1RgKaebOdmkUKTpSyEys1CnWpYt185VYbWLyhJD4xq5wWP3mzOuG/A4bcen/",
+	"dTEqzfLSK8ihTTK3aBGvn5mzzL6WtRC93cU6jJi6vhSXF0rCKVblEECsmgSrBFW4wF5Dj5W44O60YxUr",
+	"2jsUcmDvaD33DLvEN5hLZqEo2KLdYdeLjKdVitUYFRKfXSGSmmKYxUWdPlOzwA5QJT7s8fr/UY3ewjgl",
+	"FRwToH2FzSzFTq6r/4Zbi7vjjkJdn10dhE1NiBqSpFtYTGCjZUSP7N0u2qtt4NZwKMsg0KuiOn2wQvOT",
+	"j0rII2zET4ldW13iFAPHX1e3Ap13tPvXpNEzdEAjGarWonu6yduDbHWjP9jhmQ2LTBxbJN0xe1Ffqp5y",
+	"t+eCn5wo5k4YY2DH7xJKZA/gK32fL8cCmFkqCAi3m2E+4/+7lfYJ7FllxwFSCjt1M9+huu6Xs0aYrTVy",
+	"Ov8tfbxF1JOR7wl349fWSkZ7V/7KZdiVO2lcf1XF+zDs9Ky09ZlT4zFBfwjJxuIaQqpM7/N3Usq9Mct7",
+	"9+rf2eXrsstLcMbAiEsJuWeaEc+umJBdPFK1m0orUsFF83UczAQzEDy77srp6V32t1N/5/JeNTm3jENp",
+	"cms+Nfqg6d9dMfry/Mz74u/k6cXJfSWVjAiTOry7cpae5bmHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/",
+	"L6SkF0C1lKuOMis07JAFWnvxKOLCKDHTsDQ74fp3qLl66lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXE",
+	"pMJ2GgHJspZW2mK1k5ptj4I1v73e0RhlOJiXkT06B/tTNdKufFZ7EmFrE/1aushGnnualDyGlRLddwJ2",
+	"4k0+B9uM/jVtTUrNCPn+dbfL3uLuhODHbs13cfeGmw5mhjiiXNJQVc7ERzWihEZyfWMUk72qajt9c708",
+	"4u2YQnZFPS7urB7d6sBx4IDm4T2a32NviTI07KGNTnVdkQCE9MY4QmmHal+BLX1YwbMr059/Q1HhDqTm",
+	"qm9uYrAiNYdM5IC4IlQZQslDVc4STgSLFljBR1CYCm10qorcNyj1JSoh2uNWzMe+nHrFlnDvuNNqZrMC",
+	"9M6J5d2E7wgGlPL/JybE7raTrFjEsB/B6otSLpvFGZQsUiHnUdcss85fWAtzt/mrWa3zX5LBzuYI+eOr",
+	"Z43dUEckZtgQDTHilG5WqWwhKH0Edkf82OYpimjtyzD6Ld+ML9WE1QHb6H2IfaKcSoMKpQ56Tce2Nmtl",
+	"uvxR1XNfySlVVeugT+rN2U9Vr66YIwo7cm2RbdhnzNKAbvYKX6seSk3G43fdNuWyPRscMjUifnmXHHGe",
+	"ew7kjXPq05QbrwcGXiEc23aMG7syfklnfWCdlCJc3AC56kwM2cBfZSZTcwj6HCU2xHx9oSbs7jr8/Ay/",
+	"ntevKptL3pn+iV2wyg/iGhiv2cMqxqsyNE4HrIr/cNrlGPesy1K8J/0fnU7A7/DzXfPGJk/gO34FEgMV",
+	"u/ME1mR0700csvbSUmWDseSwJoXSCWKbUsrDTpW+YVP6vsMnNsz43B0TmYHvhUo2mJc5VlHX4mQavnu2",
+	"JaCrXbgfq8MPCU3RmvvbXayUPGgYH9G1Jlr7sDJvXyx0+8ssjFrVMGByXZJcITnwbpQPOO7Y/1X2FjhZ",
+	"/MivzGouijaKc/OYIcfWwsj9eQKfnK6f5PTn+HXg9S3I9elI5uskq5s1YzOCSHlnNCueOIFx7Fe/C7rR",
+	"spByiykKdkc5xg378fz1KxzGY+ldanR5En3JprlM0zSjUL4n5cqu4+EhM9kpCOSXartrBBag2eWx9sgN",
+	"K55ILjdJnBc9IE72o4Ce1etI5m2GB24jooexmtwqCr2zsHN6GG+W7614qh4o5AwHg4LC7BRPQ5cePXBa",
+	"FewIaSwvCk5ZyIZxYu+0zAzBmeh0o/3N9yk1v4OM8q4Tyl3uv99JlIMvq3Rkr9N59dyoGfh6RfIULztU",
+	"ugaSZSpg+cw/skfChSESdJuB0z7Mzown3w+n6o9PUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV",
+	"3Yu+Cq9D8aI4Zu/EDMh7IpVlE4WKJdbBEd6m+7EwbARTIfMhZeRjz3eEoy7GzMwBuzxYUTiR7AzCjJdu",
+	"lHJ+zP4RQtYsV+UoKD7uVGVKjguRxew4bMf9DBfXS9FuT7QQcL2bKB5NpFH1fM/QQMM69lGRzg/cZ98+",
+	"KiHT2/beQM5GS39t5piTekn1AFV6Me5NVWt9zN5iHbIg0KnKc2X4DEKrhCnXs8ID37TJ/aMSsnm+dm/z",
+	"uhG+knOYhjaOCRIHW6oc7plabbg53/iy/sHpzx9alpvmuTPd3D76HaRIGgGo1p7hvqxz4Bz1VyqHfaeo",
+	"t8b4PUM9kqHehG7ALPU+3OI4zJx8dv9bcZCswvA2O9D+Wipdzi64xZZpl3SFh/IiH+Ifhn7nIWrFMlUW",
+	"OTUnKCBzEr+BFIE9lq2jnWkhdvk8JqmwzVqsznGmrpEDD+OzeRtQhnZhV7pXtTcuYD4GHOvoHm67UEed",
+	"ds5S2H4NEhabL5qmGmKnMDNQIGqhunYKXWlLXrB3L88bkB+NHQyKhVVs5KxMCYtYAshb94Xfx/1kQfv3",
+	"/997z3hHaxPiBWHtt7xhjORzM1U2bYQzYzXwGWVTYRjMlDMUiKZZnSiMt5zYGcvVQhYKHS3cspEGfmWY",
+	"Go8JcIaFMdf55pxfw3mY0Vb7pzIL9oimemsPitvAepK3Fw7fBXrw6rVPqX2a77YrQo5VhWIeFRSxLJgA",
+	"RfbkEftB/JUUxzAIojNjsFrNQWIpsxE5RbWN5RZOnabOZ3wCubuNMJaNqAbjGl6KJjD0V4FpQr+vHnpj",
+	"lW7vX5+jf8ut23Tqo3IfZ5rvMhWFFwXR1MnYep/rFlcdd8DKmbQeyDUtywlWiHrtLfiSYQMw7jiBAtc6",
+	"pPWFW/7x/W/c3j6+/yiWb0LDvcQL3EzFfLCvtJE2QO1Nt+9vXOaOYRE/7PY76F7ntRe3eAxZVdhqQbp2",
+	"7ltoJ9od739WP/abLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSgDpRoggwHg/+/G9nRw8fPyEo",
+	"jmq4AEC/KufogWeNLrJ3MvhcTfArmVg1gRJ3bKND9C4EMW0LKUX0Xp9yR4d5VIoCUT6obWSUfdZO9Mnn",
+	"6t+dlb9NZtj/yTsIQanegrWaJSeO3HbCrJYfLTMmSvOTXEzAWHPymf6xofznWl1B9f7v8BeHMSW/V3ok",
+	"8hxku8/JDjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmP7P/fT//z5/tG3",
+	"/Gj84fOTR1/+MEhnHNTozMkr9wd65Dd93eIaDnTVTgK9AlcRTG53xeUPPi/uTt6BOLmvdP8RYRKi2qca",
+	"7qjikoXkxLWNax2Wk8/4/w1CdKauYYeb+jW8cD7PDAvAKJQ3FfMabI63Um8jzJ665m9GlrsnT34iouyd",
+	"Ob0Oge+jADwKrJDi6/cmIXC2orEXk02Nos3zJ36wk8+lAd33CBChDnMQXnhEZk+WHeYRUgImlQ93yIpb",
+	"0HwzaxPIfldBVyQz2Ibe5sRB9EV3UvBX2ja+w117gyF0aiEhMYN2k3gX8lpYJIM54RjHTjuPXtiqHjWD",
+	"Y3ZWFMxQy2jTbNHMQOapaP2Larh9gVjhMLd1FJ3fqhgo4Xg/B+ssyHs1tJ+HDZdMNMkStirQtt6sj2rU",
+	"rbb+6B74SiUhbnKNBFIPAXujbKgtMldxVOHD0+hGTaaleUzKdQTLX0so0XeOTUbdP3Ky9MdckFM9B+7+",
+	"l3GZQUEflTIDbblIIVfuMYQ0OpBST0DV1DpkEUtzRX5scefJ549q1Onv+FGNBvulTkcR2A41k4+4jhVK",
+	"bHv0cC+bmkdNwxNitu2r+up3Jl2adT2cuxGn/BpCvN53XcXGWCDdXWrYZcXql9E82QwK2tRdX5m/Ja4g",
+	"OhBfEGkXXNga590GoCsqRlDzupmGLltZGqlDdVKoSTLYeo5N0I6wqw9cuxljKw9pERX2kmVco9MagWYF",
+	"Itdj/vXT0CfCJ4tRSEr4vkBqMmRGYXKgAGl/kTjfTM3AELIWJYK85MYe4WhHL767ZDNhTB3uQ+XdQOMD",
+	"uxBOffDTm/D5JTN8aZg7VwiJPlpaMGwBGqq86uNfpH8eZF4vpwLzNb59LuSUS8guCd/2/8UuNJc+cKmB",
+	"zzxbWyr1p2VroDYYMWH1Uk02JYJXbXYUbjqmbS0qSqXuI5pgvOqEnFzrnWNiKY2XIm83K8H9ZxoyEL4T",
+	"Fg4/pb7W1fitXdttMYeFT/YEpxGNzvYKo3su3okjtGq9UKgJWTIf1WiIXTeHdUoqtMEE9yDSNVi93I1E",
+	"X4Ov0svfhfD/7xQ5xplT10guTHgL/K8tW+d8dqRVAd069Zuzn97iQ79p541fxYE0x1B+aLap733h1RFV",
+	"5KEnom/gS+1RvRGP6S+LeIT1LM/9Qu9sSxSa3ldyLAfiJI5hXce/K+9yeGNHWUd1Ck8+z/nswv2zR5Xu",
+	"Trf5azia60Jnx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe10wes9zYX8bcuMdfDp4zuoBGeAZ",
+	"WqENFhhWDR+XeEACloSwnRLFNz9OejKxnRfq7KsOTCrdjLswaXZv6tbKe9lo//rbujCfBYy9ne3KWhfH",
+	"RpPptM+y3cM/rWXVj+2TlcMobsioHlThiMx2WsJXU4HsTcZ11524WSs9kEqagAtwg9cJqnXuUNzSbWad",
+	"3AnIgANqwm7z8ZrPuOWFmpSwbQJi6Mg6m2EQ2jDtrBvvoqnecM+wXPACMnvMXkt04YSKIMoUp7obrL3g",
+	"OeOmrr1lUBhotBU7ZZc5WC4K75dBXXvILscCivzSv9bPZ0hdV6umq9g9PqqX3+XL9Stq5F03625V8aw0",
+	"Vs1WFatYEqPXxiOa+MpRCfjSqMKiG1lYdgUwxzaYdR0Q8Yp/jjq0R4OwhMJ9SL3ejZfvMF7eIHIIm9O1",
+	"ufHwpzT8ODXa63jZQp+oHMvOmh4By6bKgERPdCOWg24wTQToBG87WOOv+7+pQ+VtFVJShQz4nMIa5ilm",
+	"dpVkGTNgEicRD5/bZT8H3/qdmuDngGfymJ1JBghig07qdnkONqQz1GF67YA6Q+muC3I3x4P3odzAcFSn",
+	"ZbDOzu/MzsqB6Ux/stWWU6bvjaT9SVYoCdt7qNscGnVRP3Nvvuu8Q5O8e5qA45u9aQNVbW6od3AXCJWI",
+	"UWUoXgTdTGSAF11R/3P3/R4PIL4/VZAJvNiZxG9UZd+jqktKFr2CJbOgZyYg2XDfLsBX2jVt5KWxMGvT",
+	"7kTDFSzTDoufSCjDgpkp10BxZYsfVuffTQHPvvvHWAT4de65R+ETNQ5/kPsU/6Ki0moA9ievLVzB8s/Y",
+	"QBRhjeUx6waNoNlhHeFG2Ihzy7V9i+veV7H3FSy/0mnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNh",
+	"jhWetM/AC0bE38yZJ5/xf52OeUqBqDe0X/oj9vBhu0ka9qXtFV3L+dMGXdlCFAUWNAddJ7b0rZUzN1g7",
+	"4rtOthM8PTe4VxsvT/kH/hHMLAz+k/IP9Q4LTI8bK51BAI8Kldq+Y4GjSDNdY0kgG+wHcY0feImAaRvd",
+	"EEFv3Cr3fqLfaKXGh9bwNl0wHiuLOje7Ce7mwBKUPDa5rmRz05JzB3jo99hx+lQVhD815e1shvjRpj7d",
+	"yVvnlVNXeVEGiY4YA/5OCxPAS49xi1LqKV18OAn/jf9RBVFAMfngvxrx7GqiVSnzY/a6yMNvLF+S5999",
+	"77G8V1wFOPW/w9Lc6ZyHg+gl7qoJzEAU3LTxQV1LN/dB0KlKMTRXkLv9mICl9PorWJqnPoSC6EHIIFJZ",
+	"xsdjyCz4zuQe24dTr3EnfwLUrLDH7Cx8HwbyLILMu1pZ356SjKKAAC8q8Jh97ajltkzWvxj8djetoXhB",
+	"4sSt+2nwrBl2rWzQGTT4VcSvsuaOl7J7z8+8lA/iywsUKMaYAihVjQdWcYPbYj8/TNh46rFIpFMm3QML",
+	"rvMYys97nMweYX5ogK+E8dOHQ5rXBRJ+Tzg/trFBXjuvcPL76H8+mpdKO30XmiB4cC8JkG+Hs/tSGHse",
+	"hrkrgLv7vRFwsakAJF0MRI+dBqHigW4C7hn7oqF4IDedRu4fopTaB4/ZTMjSQmBuYdFwRLW0NJCTOfrg",
+	"IZuqUjceGsGES8wH1kufIeyF/EIrOcF4v+NeAqaJSH0xkS/2VU9EL/9aOBgIrJh7ltnALoSaZyDTsDvk",
+	"wVQpk5jIqvkN75cIED45+ez/1Rlbei2hzamUc1Dxq/T5IMH4iQgcasjTqAv08IGOveSK2Fhxc8uK5n0M",
+	"2eeYd74LrHR015hq6Phh3Ny3Aal0mZVag7SXCWwF01jhLVs4GGE3pCucC/tbz6B1SzhQ0oAR7f5f9Hcn",
+	"lsI5ga7fSc+6m9vXcsM5sqTkJqYq7Mqh7lHvV7eseUJOPrv/9ehDvbvN/BptqJEUdRNq374+1oK65utk",
+	"3IAosddDvW/+8JHiBINsu80khlruRrI30jp6DxvNhwpQw8JOXQW0gCWPY9VR3tD57RrbKe2m0a+gNqAq",
+	"WoQIj0IPRaevxcL8qJxvgmP0aTHXGEyiLjHYDJLSLtGjRmX7AcAAzSzuDfVm6dfY2XxeC48FXGD+fl8Y",
+	"jfTyr2Vy99OQd+aSJR+mYwG1kKZpX3WqwDUge1JRekeP/KY1JVzDgVSlEXCNpZeebIH4/oOOboJN42Jj",
+	"WHPFqtoIhr9PEPyvCX7vLdJ++Pc7t0ZXcfCbmx/b+9axO/mM/++BAxg27yAZiG7AHVUWuVf1oMptWv/Z",
+	"Bl/fymQsDWxAvX1vQH+NDHfyaVIJP2jw+aqYMr2Aokj2uKXHWn7GtQLufUpdgkk6iNDFzfOF/fpaZBDw",
+	"XjYgAEbrPZ0+42PPlIrSqI0TAXENcmaTwE3vDdxZKF03t68kq5EsCRntdnB3tm/dpnWFHzqAp5CHopBq",
+	"6+KIRBclWiFCBca7CaUtBs2H5Vt4AbnDieFkg9lSEoNZ1seoq1jkDLj0JQxTWDLDl6kWI7tjtQPWnJJb",
+	"ETcpVNNtB17oV71X0bVvTvVWOLUNr7uE90d23G7PY6B167nUd11yvdFqLEJa6uHMuUPwQ2i/EDI1ryQq",
+	"qJFQWJfkOsmF4aPiBqldbQaJunW/o3fvSeb8trYLXYtQhwgRLNsLtQrBRTjJ70iWryF/dG4i/Wgve/hc",
+	"/r6F7exMf2Jy2juCkSKgD68O9t21BmjibnZufem+B45vcBPy4+uWZgUmthXK2KfVB5hogRoH8SU1iw1T",
+	"xaRwg+lRSY+D6OdpQCxNiN/NO7f4G8CdCTap13iY3ncNmrYa4CFbYcyB+qRGgtOdbFXKql3qroXBe3z1",
+	"78IASxYrpFqrlw2HKmFuIkqeTzKwSjE1ttAlzhdTxWci6U/4B329X2QBmYl5OttzHh7YXUdlRSm0DXcP",
+	"G0Gh5MRZTFF/WDvo8XlAvx2c/vzBMZRBEEFix1IXg9PBCTKaf8/nKnOAwhxfhtUnobNR4yM/aOOTyh/e",
+	"+MzvY+MTD4XQ/B1GypqPYEue1vh1SVLzOQw9rryc3BSNzxATrPkM9pn/8uHL/wkAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

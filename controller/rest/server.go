@@ -58,13 +58,14 @@ type Server struct {
 	contract *contract
 	forward  *forwarder
 	metrics  *apiMetrics
+	denials  denials
 }
 
 // New makes the API of a node. Use Handler for a listener.
 func New(cfg Config) (*Server, error) {
 	ct, err := newContract()
 	if err == nil {
-		err = ct.checkActions()
+		err = ct.checkRules()
 	}
 	if err != nil {
 		return nil, err
@@ -95,9 +96,9 @@ func (s *Server) Handler() http.Handler {
 	unreadable := func(c *gin.Context, _ error) {
 		s.fail(c, reeve.Errorf(reeve.Invalid, "malformed_request", "the request could not be read").WithFix("send it as the API description says"))
 	}
-	api := r.Group("/", s.refuseRemoved, s.forwardToLeader, s.authenticate, s.authorize, s.validate)
+	api := r.Group("/", s.refuseRemoved, s.forwardToLeader, s.authenticate, s.validate)
 	RegisterHandlersWithOptions(api, NewStrictHandlerWithOptions(s, nil, StrictGinServerOptions{
-		RequestErrorHandlerFunc: unreadable, HandlerErrorFunc: s.fail, ResponseErrorHandlerFunc: s.fail,
+		RequestErrorHandlerFunc: unreadable, HandlerErrorFunc: func(c *gin.Context, err error) { s.fail(c, s.recordDenial(c, err)) }, ResponseErrorHandlerFunc: s.fail,
 	}), GinServerOptions{ErrorHandler: func(c *gin.Context, err error, _ int) { unreadable(c, err) }})
 	return r
 }
@@ -111,11 +112,23 @@ var _ StrictServerInterface = (*Server)(nil)
 // view reads with the certainty that this node still leads and has applied
 // everything that was acknowledged before.
 func (s *Server) view(ctx context.Context, fn func(*store.Tx) error) error {
-	ctx = ginContext(ctx).Request.Context() // a Gin context serves the next request when this one is over
+	c := ginContext(ctx)
+	p := permissionOf(ctx)
+	ctx = c.Request.Context() // a Gin context serves the next request when this one is over
 	if err := s.Raft.VerifyLeader(ctx); err != nil {
 		return err
 	}
-	return s.Store.View(ctx, fn)
+	return s.Store.View(ctx, func(tx *store.Tx) error {
+		if p != nil {
+			if err := p.prove(tx, c); err != nil {
+				return err
+			}
+		}
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return p.answered()
+	})
 }
 
 // ginContext is the Gin context a strict handler was called with.

@@ -22,8 +22,12 @@ func (s *Server) ListSites(ctx context.Context, r ListSitesRequestObject) (ListS
 		return nil, err
 	}
 	var out client.SitePage
-	err = s.view(ctx, func(tx *store.Tx) (err error) {
-		out.Items, out.Next, err = page(inventory.ListSites(tx, after), r.Params.Limit,
+	err = s.view(ctx, func(tx *store.Tx) error {
+		sees, err := sight(ctx, tx)
+		if err != nil {
+			return err
+		}
+		out.Items, out.Next, err = page(seen(inventory.ListSites(tx, after), func(s *inventory.Site) (bool, error) { return sees(siteObject(s)), nil }), r.Params.Limit,
 			func(s *inventory.Site) string { return string(s.ID) }, showSite)
 		return err
 	})

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/reeve-pam/reeve/api/client"
@@ -11,20 +12,36 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// principal is who authenticate found.
-func principal(ctx context.Context) identity.Principal {
-	p, _ := ginContext(ctx).Value(principalKey).(identity.Principal)
-	return p
-}
-
 // Whoami implements the contract.
 func (s *Server) Whoami(ctx context.Context, _ WhoamiRequestObject) (WhoamiResponseObject, error) {
-	p := principal(ctx)
+	p := caller(ctx)
 	return Whoami200JSONResponse{Id: string(p.ID), Name: p.Name, Kind: string(p.Kind)}, nil
 }
 
-func showToken(t *identity.Token) client.Token {
-	return client.Token{Id: string(t.ID), Name: t.Description, CreatedAt: t.Created, ExpiresAt: instant(t.Expires), LastUsedAt: instant(t.LastUsed)}
+func showToken(tx *store.Tx, t *identity.Token) client.Token {
+	out := client.Token{Id: string(t.ID), Name: t.Description, Principal: optional(identity.SubjectName(tx, string(t.Principal))), CreatedAt: t.Created,
+		ExpiresAt: instant(t.Expires), LastUsedAt: instant(t.LastUsed)}
+	if t.Limited {
+		limits := words(t.Privileges)
+		out.Privileges = &limits
+	}
+	if len(t.Networks) > 0 {
+		networks := []string{}
+		for _, n := range t.Networks {
+			networks = append(networks, n.String())
+		}
+		out.Networks = &networks
+	}
+	return out
+}
+
+// ofWhom is whose tokens the caller sees and revokes: its own, or "" for everybody's.
+func ofWhom(ctx context.Context, tx *store.Tx) (reeve.PrincipalID, error) {
+	sight, err := identity.Look(tx, caller(ctx))
+	if err == nil && sight.Can(identity.TokenManage, identity.Installation) {
+		return "", nil
+	}
+	return caller(ctx).ID, err
 }
 
 // ListTokens implements the contract.
@@ -39,7 +56,11 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 	}
 	out := client.TokenPage{Items: []client.Token{}}
 	err = s.view(ctx, func(tx *store.Tx) error {
-		tokens, err := identity.ListTokens(tx, "", reeve.TokenID(after), limit+1)
+		whose, err := ofWhom(ctx, tx)
+		if err != nil {
+			return err
+		}
+		tokens, err := identity.ListTokens(tx, whose, reeve.TokenID(after), limit+1)
 		if err != nil {
 			return err
 		}
@@ -48,7 +69,7 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 				out.Next = optional(encodeCursor(out.Items[i-1].Id))
 				break
 			}
-			out.Items = append(out.Items, showToken(t))
+			out.Items = append(out.Items, showToken(tx, t))
 		}
 		return nil
 	})
@@ -57,23 +78,77 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 
 // CreateToken implements the contract.
 func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (CreateTokenResponseObject, error) {
-	var token *identity.Token
+	in := r.Body
+	networks, err := asNetworks(value(in.Networks))
+	if err != nil {
+		return nil, err
+	}
 	var secret reeve.Secret
-	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
-		token, secret, err = identity.CreateToken(tx, by, identity.NewToken{
-			Principal: principal(ctx).ID, Description: r.Body.Name, Expires: tx.Now().Add(seconds(r.Body.TtlSeconds, 24*time.Hour)),
+	token, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (client.Token, error) {
+		p, err := whoseToken(ctx, tx, in.Principal)
+		if err != nil {
+			return client.Token{}, err
+		}
+		var t *identity.Token
+		t, secret, err = identity.IssueToken(tx, by, caller(ctx), identity.NewToken{
+			Principal: p, Description: in.Name, Expires: tx.Now().Add(seconds(in.TtlSeconds, 24*time.Hour)),
+			Limited: in.Privileges != nil, Privileges: asPrivileges(value(in.Privileges)), Networks: networks,
 		})
-		return none{}, err
+		if err != nil {
+			return client.Token{}, err
+		}
+		return showToken(tx, t), nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return CreateToken201JSONResponse{Token: showToken(token), Secret: secret.Reveal()}, nil
+	return CreateToken201JSONResponse{Token: token, Secret: secret.Reveal()}, nil
+}
+
+// whoseToken is who a new token is for: the caller, or a service account if the caller
+// manages tokens.
+func whoseToken(ctx context.Context, tx *store.Tx, ref *string) (reeve.PrincipalID, error) {
+	me := caller(ctx)
+	if ref == nil || *ref == me.Name || *ref == string(me.ID) {
+		return me.ID, nil
+	}
+	sight, err := identity.Look(tx, me)
+	if err == nil {
+		err = sight.Authorize(identity.TokenManage, identity.Installation)
+	}
+	if err != nil {
+		return "", err
+	}
+	p, err := identity.FindPrincipal(tx, *ref)
+	if err != nil {
+		return "", err
+	}
+	return p.ID, nil
+}
+
+// asNetworks reads the networks a token may be used from: code network_invalid.
+func asNetworks(in []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range in {
+		n, err := netip.ParsePrefix(s)
+		if err != nil || n != n.Masked() {
+			return nil, reeve.Errorf(reeve.Invalid, "network_invalid", "a network is written like 192.0.2.0/24 or 2001:db8::/32").WithField("/networks")
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
 
 // RevokeToken implements the contract.
 func (s *Server) RevokeToken(ctx context.Context, r RevokeTokenRequestObject) (RevokeTokenResponseObject, error) {
 	_, err := update(ctx, s, r.Params.IdempotencyKey, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
+		whose, err := ofWhom(ctx, tx)
+		if err != nil {
+			return none{}, err
+		}
+		if t, err := identity.GetToken(tx, reeve.TokenID(r.Token)); err == nil && whose != "" && t.Principal != whose {
+			return none{}, reeve.Errorf(reeve.NotFound, "token_not_found", "there is no token %q", r.Token)
+		}
 		return none{}, identity.RevokeToken(tx, by, reeve.TokenID(r.Token))
 	})
 	return RevokeToken204Response{}, err

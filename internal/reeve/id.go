@@ -39,6 +39,14 @@ type (
 	JoinTokenID string
 	// RekeyID names one rekeying of the seal, rekey_…
 	RekeyID string
+	// GroupID names a group of principals, grp_…
+	GroupID string
+	// AssignmentID names an assignment of a PAM role, asgn_…
+	AssignmentID string
+	// SessionID names a session of somebody who signed in, sess_…
+	SessionID string
+	// InvitationID names a one-time link to set a password, inv_…
+	InvitationID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -103,6 +111,18 @@ func NewBatchID() BatchID { return BatchID(newID("batch")) }
 
 // NewJoinTokenID makes a fresh JoinTokenID.
 func NewJoinTokenID() JoinTokenID { return JoinTokenID(newID("join")) }
+
+// NewGroupID makes a fresh GroupID.
+func NewGroupID() GroupID { return GroupID(newID("grp")) }
+
+// NewAssignmentID makes a fresh AssignmentID.
+func NewAssignmentID() AssignmentID { return AssignmentID(newID("asgn")) }
+
+// NewSessionID makes a fresh SessionID.
+func NewSessionID() SessionID { return SessionID(newID("sess")) }
+
+// NewInvitationID makes a fresh InvitationID.
+func NewInvitationID() InvitationID { return InvitationID(newID("inv")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.

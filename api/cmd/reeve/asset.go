@@ -48,13 +48,33 @@ func (m *managementFlags) request(a *app) (*client.ManagementAccountRequest, err
 func (a *app) assetCmd() *cobra.Command {
 	return group("asset", "Manage the systems on which accounts live",
 		"  reeve asset list\n  reeve asset add web01 --site dmz --connector ssh --address 192.0.2.10 --username root --password-file -",
-		a.assetAddCmd(), a.assetListCmd(), a.assetShowCmd(), a.assetVerifyCmd(), a.assetRightsCmd(), a.assetTrustCmd(), a.assetManagementCmd(), a.assetRetireCmd())
+		a.assetAddCmd(), a.assetListCmd(), a.assetShowCmd(), a.assetVerifyCmd(), a.assetRightsCmd(), a.assetTrustCmd(), a.assetManagementCmd(), a.assetLabelCmd(), a.assetRetireCmd())
+}
+
+func (a *app) assetLabelCmd() *cobra.Command {
+	var tags map[string]string
+	c := &cobra.Command{
+		Use: "label NAME", Short: "Replace the tags of an asset", Example: "  reeve asset label web01 --tag team=web --tag env=production", Args: exactArgs("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			as, err := call[client.Asset](c.LabelAsset(cmd.Context(), args[0], &client.LabelAssetParams{IdempotencyKey: newKey()}, client.TagsRequest{Tags: tags}))
+			if err != nil {
+				return err
+			}
+			return a.show(as, func() { a.say("asset %s has the tags %s", as.Name, sortedPairs(as.Tags)) })
+		},
+	}
+	c.Flags().StringToStringVar(&tags, "tag", map[string]string{}, "key=value; may be repeated; without any, all are removed")
+	return c
 }
 
 func (a *app) assetAddCmd() *cobra.Command {
 	var req client.AssetRequest
 	var port int
-	var options map[string]string
+	var options, tags map[string]string
 	var hostKeyFile, caFile, serverName, description string
 	var mgmt managementFlags
 	var watch bool
@@ -80,6 +100,9 @@ asset, its accounts and its jobs are marked "⚠ legacy" wherever they are liste
 			req.Name = args[0]
 			if port != 0 {
 				req.Port = &port
+			}
+			if len(tags) > 0 {
+				req.Tags = &tags
 			}
 			if len(options) > 0 {
 				req.Options = &options
@@ -126,6 +149,7 @@ asset, its accounts and its jobs are marked "⚠ legacy" wherever they are liste
 	f.StringVar(&req.Address, "address", "", "host name or IP, as the site's agents see it (required)")
 	f.IntVar(&port, "port", 0, "port, if not the connector's default")
 	f.StringToStringVar(&options, "option", nil, "connector option, key=value; may be repeated")
+	f.StringToStringVar(&tags, "tag", nil, "tag by which scopes tell assets apart, key=value; may be repeated")
 	f.StringVar(&description, "description", "", "what the asset is")
 	f.StringVar(&hostKeyFile, "host-key-file", "", "file with the host's public keys, one a line")
 	f.StringVar(&caFile, "asset-ca-file", "", "PEM file with the authority of the asset's certificate")
@@ -247,7 +271,7 @@ func (a *app) assetShowCmd() *cobra.Command {
 func (a *app) showAsset(as client.Asset) error {
 	return a.show(as, func() {
 		kv := []string{"asset", as.Name, "id", as.Id, "site", as.Site, "connector", as.Connector, "address", fmt.Sprintf("%s:%d", as.Address, as.Port),
-			"description", str(as.Description), "options", sortedPairs(as.Options), "product", strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)),
+			"description", str(as.Description), "tags", sortedPairs(as.Tags), "options", sortedPairs(as.Options), "product", strings.TrimSpace(str(as.Product) + " " + str(as.ProductVersion)),
 			"status", as.Status, "protection", legacyMark(as.Legacy), "alert", str(as.Alert), "host key to approve", str(as.PendingFingerprint), "management account", managementState(as)}
 		if as.Trusted != nil {
 			kv = append(kv, "trusted", strings.Join(*as.Trusted, "\n"))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -28,7 +29,8 @@ import (
 type contextFile struct {
 	Addresses []string `yaml:"addresses"`
 	CA        string   `yaml:"ca"`
-	Token     string   `yaml:"token"`
+	Token     string   `yaml:"token,omitempty"`
+	Session   string   `yaml:"session,omitempty"` // of reeve login; counts before Token
 }
 
 // api is a connection to the cluster.
@@ -55,7 +57,7 @@ func (a *app) connect() (*api, error) {
 			TLSHandshakeTimeout: 5 * time.Second, ForceAttemptHTTP2: true,
 		},
 	}
-	token := reeve.SecretString(strings.TrimSpace(ctx.Token))
+	token := reeve.SecretString(strings.TrimSpace(cmp.Or(ctx.Session, ctx.Token)))
 	c, err := client.NewClient("https://reeve", client.WithHTTPClient(&http.Client{Transport: rt}),
 		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			if !token.Empty() {
@@ -79,7 +81,7 @@ func (a *app) loadContext() (contextFile, error) {
 			dec := yaml.NewDecoder(bytes.NewReader(raw))
 			dec.KnownFields(true)
 			if err := dec.Decode(&ctx); err != nil {
-				return ctx, usagef("context file %s cannot be read as YAML with addresses, ca and token", a.contextFile)
+				return ctx, usagef("context file %s cannot be read as YAML with addresses, ca, token and session", a.contextFile)
 			}
 		case !errors.Is(err, fs.ErrNotExist) || os.Getenv("REEVE_CONTEXT") == a.contextFile:
 			return ctx, usagef("context file: %w", err)
@@ -100,7 +102,7 @@ func (a *app) loadContext() (contextFile, error) {
 		if err != nil {
 			return ctx, err
 		}
-		ctx.Token = t.Reveal()
+		ctx.Token, ctx.Session = t.Reveal(), ""
 	}
 	return ctx, nil
 }

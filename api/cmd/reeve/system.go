@@ -259,14 +259,27 @@ func writeNew(path string, r io.Reader) (int64, error) {
 
 func (a *app) tokenCmd() *cobra.Command {
 	var ttl int64
+	var service string
+	var privileges, networks []string
 	create := &cobra.Command{
-		Use: "create NAME", Short: "Make a bearer token", Example: "  reeve token create ci --ttl 3600 > ci.token", Args: exactArgs("NAME"),
+		Use: "create NAME", Short: "Make a bearer token, for yourself or for a service account",
+		Example: "  reeve token create laptop --ttl 3600 > laptop.token\n  reeve token create nightly --for ci --privilege lifecycle.view --network 192.0.2.0/24 > ci.token", Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			t, err := call[client.CreatedToken](c.CreateToken(cmd.Context(), client.TokenRequest{Name: args[0], TtlSeconds: &ttl}))
+			in := client.TokenRequest{Name: args[0], TtlSeconds: &ttl}
+			if service != "" {
+				in.Principal = &service
+			}
+			if len(privileges) > 0 {
+				in.Privileges = &privileges
+			}
+			if len(networks) > 0 {
+				in.Networks = &networks
+			}
+			t, err := call[client.CreatedToken](c.CreateToken(cmd.Context(), in))
 			if err != nil {
 				return err
 			}
@@ -276,7 +289,11 @@ func (a *app) tokenCmd() *cobra.Command {
 			})
 		},
 	}
-	create.Flags().Int64Var(&ttl, "ttl", 86400, "seconds the token is good for")
+	f := create.Flags()
+	f.Int64Var(&ttl, "ttl", 86400, "seconds the token is good for")
+	f.StringVar(&service, "for", "", "service account it is for; left out: yourself")
+	f.StringSliceVar(&privileges, "privilege", nil, "all that it can be used for; may be repeated")
+	f.StringSliceVar(&networks, "network", nil, "it can be used from here only, such as 192.0.2.0/24; may be repeated")
 	list := &cobra.Command{
 		Use: "list", Short: "List bearer tokens", Example: "  reeve token list", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -296,9 +313,9 @@ func (a *app) tokenCmd() *cobra.Command {
 			return a.show(items, func() {
 				var rows [][]any
 				for _, t := range items {
-					rows = append(rows, []any{t.Name, when(&t.CreatedAt), when(t.ExpiresAt), when(t.LastUsedAt), t.Id})
+					rows = append(rows, []any{t.Name, str(t.Principal), when(&t.CreatedAt), when(t.ExpiresAt), when(t.LastUsedAt), t.Id})
 				}
-				a.table([]any{"name", "created", "expires", "last used", "id"}, rows)
+				a.table([]any{"name", "of", "created", "expires", "last used", "id"}, rows)
 			})
 		},
 	}

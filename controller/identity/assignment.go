@@ -1,0 +1,204 @@
+package identity
+
+import (
+	"iter"
+	"time"
+
+	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/store"
+	"github.com/reeve-pam/reeve/internal/reeve"
+)
+
+// Assignment gives a PAM role to a principal or a group, within a scope.
+type Assignment struct {
+	ID        reeve.AssignmentID `cbor:"1,keyasint"`
+	Role      string             `cbor:"2,keyasint"`
+	Subject   string             `cbor:"3,keyasint"` // id of a principal or a group
+	Scope     Scope              `cbor:"4,keyasint"`
+	CreatedAt time.Time          `cbor:"5,keyasint"`
+}
+
+var assignments = store.NewTable("assignment",
+	store.Key(func(a *Assignment) string { return string(a.ID) }),
+	store.Index("subject", func(a *Assignment) []string { return []string{a.Subject} }),
+	store.Index("role", func(a *Assignment) []string { return []string{a.Role} }),
+)
+
+// NewAssignment is what Assign is asked for.
+type NewAssignment struct {
+	Role    string
+	Subject string // name or id of a user or service account; or of a group, if Group
+	Group   bool
+	Scope   Scope
+}
+
+// Assign gives a PAM role to a principal or a group. The grantor must hold all of it in
+// all of the scope: code grant_exceeds.
+func Assign(tx *store.Tx, by audit.Actor, grantor Caller, in NewAssignment) (*Assignment, error) {
+	role, err := GetPAMRole(tx, in.Role)
+	if err != nil {
+		return nil, invalid(err, "/role")
+	}
+	if err := in.Scope.check(); err != nil {
+		return nil, err
+	}
+	subject, name, err := subjectOf(tx, in.Subject, in.Group)
+	if err != nil {
+		return nil, invalid(err, "/subject")
+	}
+	if err := mayGrant(tx, grantor, role.Privileges, in.Scope); err != nil {
+		return nil, err
+	}
+	for have, err := range assignments.Scan(tx, "subject", store.Range{Prefix: []string{subject}}) {
+		if err != nil {
+			return nil, err
+		}
+		if have.Role == role.Name && have.Scope.Contains(in.Scope) && in.Scope.Contains(have.Scope) {
+			return nil, reeve.Errorf(reeve.Conflict, "assignment_exists", "%s has PAM role %q there already (%s)", name, role.Name, have.ID)
+		}
+	}
+	a := &Assignment{ID: reeve.NewAssignmentID(), Role: role.Name, Subject: subject, Scope: in.Scope, CreatedAt: tx.Now()}
+	if err := assignments.Insert(tx, a); err != nil {
+		return nil, err
+	}
+	return a, audit.Record(tx, audit.Event{By: by, Action: "assignment.create", Object: string(a.ID), After: a.audited(name)})
+}
+
+func subjectOf(tx *store.Tx, ref string, group bool) (id, name string, err error) {
+	if group {
+		g, err := FindGroup(tx, ref)
+		if err != nil {
+			return "", "", err
+		}
+		return string(g.ID), g.Name, nil
+	}
+	p, err := FindPrincipal(tx, ref)
+	if err != nil {
+		return "", "", err
+	}
+	if p.Removed() {
+		return "", "", principalRemoved(p)
+	}
+	return string(p.ID), p.Name, nil
+}
+
+// Unassign takes an assignment back. Only who could give it may: codes
+// assignment_not_found, grant_exceeds.
+func Unassign(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.AssignmentID) error {
+	a, err := GetAssignment(tx, id)
+	if err != nil {
+		return err
+	}
+	role, err := GetPAMRole(tx, a.Role)
+	if err == nil {
+		err = mayGrant(tx, grantor, role.Privileges, a.Scope)
+	}
+	if err != nil {
+		return err
+	}
+	return unassign(tx, by, a)
+}
+
+func unassign(tx *store.Tx, by audit.Actor, a *Assignment) error {
+	if err := assignments.Delete(tx, string(a.ID)); err != nil {
+		return err
+	}
+	return audit.Record(tx, audit.Event{By: by, Action: "assignment.delete", Object: string(a.ID), Before: a.audited(SubjectName(tx, a.Subject))})
+}
+
+// GetAssignment returns an assignment; code assignment_not_found.
+func GetAssignment(tx *store.Tx, id reeve.AssignmentID) (*Assignment, error) {
+	return assignments.Get(tx, string(id))
+}
+
+// AssignmentsOf yields the assignments of a principal or a group itself.
+func AssignmentsOf(tx *store.Tx, subject string) iter.Seq2[*Assignment, error] {
+	return assignments.Scan(tx, "subject", store.Range{Prefix: []string{subject}})
+}
+
+// AssignmentFilter narrows ListAssignments. Empty fields do not narrow.
+type AssignmentFilter struct{ Role, Subject string }
+
+// ListAssignments yields the assignments, oldest first, those after the id given only.
+func ListAssignments(tx *store.Tx, after string, f AssignmentFilter) iter.Seq2[*Assignment, error] {
+	return func(yield func(*Assignment, error) bool) {
+		for a, err := range assignments.List(tx, after) {
+			if err == nil && (f.Role != "" && a.Role != f.Role || f.Subject != "" && a.Subject != f.Subject) {
+				continue
+			}
+			if !yield(a, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// SubjectName is the name of a principal or a group, or the id if there is none.
+func SubjectName(tx *store.Tx, subject string) string {
+	if p, err := principals.Get(tx, subject); err == nil {
+		return p.Name
+	}
+	if g, err := groups.Get(tx, subject); err == nil {
+		return g.Name
+	}
+	return subject
+}
+
+func (a *Assignment) audited(subject string) map[string]string {
+	return map[string]string{"role": a.Role, "subject": a.Subject, "name": subject, "scope": a.Scope.String()}
+}
+
+// mayGrant fails with Denied "grant_exceeds" unless the grantor holds each of the
+// privileges in all of the scope (nobody gives more than they have).
+func mayGrant(tx *store.Tx, grantor Caller, privileges []Privilege, in Scope) error {
+	sight, err := Look(tx, grantor)
+	if err != nil {
+		return err
+	}
+	for _, p := range privileges {
+		if !sight.holds(p, in) {
+			return reeve.Errorf(reeve.Denied, "grant_exceeds", "you would give %s in %s, which you do not hold yourself", p, in).
+				WithFix("have it done by somebody who holds it")
+		}
+	}
+	return nil
+}
+
+// mayActFor fails with Denied "grant_exceeds" unless the grantor holds all that the
+// subject holds: who controls a principal, or who is in a group, can use its privileges.
+func mayActFor(tx *store.Tx, grantor Caller, subject string) error {
+	held, err := directHoldings(tx, subject, "")
+	if p, perr := principals.Get(tx, subject); perr == nil {
+		if p.Kind == Root && grantor.Kind != Root {
+			return reeve.Errorf(reeve.Denied, "grant_exceeds", "only root may do this to root")
+		}
+		held, err = holdings(tx, p.ID)
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range held {
+		if err := mayGrant(tx, grantor, h.role.Privileges, h.assignment.Scope); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// invalid turns a NotFound about a field of the request into Invalid: the call was
+// understood, its content names nothing.
+func invalid(err error, field string) error {
+	if reeve.KindOf(err) != reeve.NotFound {
+		return err
+	}
+	return reeve.Errorf(reeve.Invalid, reeve.CodeOf(err), "%s", err.Error()).WithField(field)
+}
+
+// MayActFor fails with Denied "grant_exceeds" unless the grantor holds all that the
+// principal holds: making a token for it is to become it.
+func MayActFor(tx *store.Tx, grantor Caller, id reeve.PrincipalID) error {
+	if grantor.ID == id {
+		return nil
+	}
+	return mayActFor(tx, grantor, string(id))
+}

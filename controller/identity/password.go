@@ -1,0 +1,136 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ccojocar/zxcvbn-go"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/reeve-pam/reeve/controller/store"
+	"github.com/reeve-pam/reeve/internal/reeve"
+)
+
+// Cost of hashing a password with argon2id: RFC 9106 §4, second recommended option.
+// The memory is a variable for tests, which hash often.
+var hashMemory uint32 = 64 << 10 // KiB
+
+const (
+	hashTime  = 3
+	hashLanes = 4
+	hashBytes = 32
+	saltBytes = 16
+)
+
+// hashing bounds how many passwords are hashed at once: each takes 64 MiB.
+var hashing = make(chan struct{}, 2)
+
+// Lengths of a password in characters: NIST SP 800-63B-4 §3.1.1.2 asks for 15 where it is
+// the only factor, and for no rules of composition.
+const (
+	minPassword = 15
+	maxPassword = 256
+)
+
+// password is what is stored of the password with which somebody signs in to Reeve.
+type password struct {
+	Principal reeve.PrincipalID `cbor:"1,keyasint"`
+	Salt      []byte            `cbor:"2,keyasint"`
+	Hash      []byte            `cbor:"3,keyasint"`
+	SetAt     time.Time         `cbor:"4,keyasint"`
+}
+
+var passwords = store.NewTable("password", store.Key(func(p *password) string { return string(p.Principal) }))
+
+// Hashed is a password that was found good enough and is hashed already, so that it can be
+// stored in a transaction: hashing takes too long for one.
+type Hashed struct{ salt, hash []byte }
+
+// HashPassword checks a new password and hashes it. about are words that belong to the
+// person, which must not be most of it. Codes password_short, password_long,
+// password_weak, with what to do better.
+func HashPassword(ctx context.Context, secret reeve.Secret, about ...string) (Hashed, error) {
+	text := normal(secret)
+	defer text.Wipe()
+	switch n := utf8.RuneCount(text.Bytes()); {
+	case !utf8.Valid(text.Bytes()):
+		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_invalid", "the password is not UTF-8").WithField("/password")
+	case n < minPassword:
+		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_short", "the password has %d characters; at least %d are needed", n, minPassword).
+			WithFix("take a few words that do not belong together").WithField("/password")
+	case n > maxPassword:
+		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_long", "the password has more than %d characters", maxPassword).WithField("/password")
+	}
+	// zxcvbn knows the common passwords, names and words, keyboard rows, dates and repeats.
+	if score := zxcvbn.PasswordStrength(text.Reveal(), append(about, "reeve", "password", "privileged")).Score; score < 3 {
+		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_weak", "the password is easy to guess (%d of 4, 3 are needed)", score).
+			WithFix("leave out names, dates, rows of keys and common passwords; take a few words that do not belong together").WithField("/password")
+	}
+	salt := make([]byte, saltBytes)
+	_, _ = rand.Read(salt) // never fails
+	hash, err := derive(ctx, text, salt)
+	return Hashed{salt, hash}, err
+}
+
+// derive waits for its turn and hashes.
+func derive(ctx context.Context, text reeve.Secret, salt []byte) ([]byte, error) {
+	select {
+	case hashing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-hashing }()
+	return argon2.IDKey(text.Bytes(), salt, hashTime, hashMemory, hashLanes, hashBytes), nil
+}
+
+// normal is NFKC, so that a password is the same from every keyboard.
+func normal(s reeve.Secret) reeve.Secret { return reeve.NewSecret(norm.NFKC.Bytes(s.Bytes())) }
+
+// matches reports whether the secret is the password. It takes as long for nil, which no
+// secret matches.
+func (p *password) matches(ctx context.Context, secret reeve.Secret) (bool, error) {
+	stored := p
+	if p == nil {
+		stored = &password{Salt: make([]byte, saltBytes), Hash: make([]byte, hashBytes)}
+	}
+	text := normal(secret)
+	defer text.Wipe()
+	if len(text.Bytes()) > 4*maxPassword {
+		text = reeve.SecretString("")
+	}
+	hash, err := derive(ctx, text, stored.Salt)
+	return subtle.ConstantTimeCompare(hash, stored.Hash) == 1 && p != nil, err
+}
+
+// setPassword stores a password and ends what was there because of the old one.
+func setPassword(tx *store.Tx, id reeve.PrincipalID, h Hashed) error {
+	return passwords.Put(tx, &password{Principal: id, Salt: h.salt, Hash: h.hash, SetAt: tx.Now()})
+}
+
+// about are the words of a principal that its password must not be made of.
+func (p Principal) about() []string {
+	return append(strings.FieldsFunc(p.Name+" "+p.Profile.FullName+" "+p.Profile.Email+" "+p.Profile.Department, func(r rune) bool {
+		return strings.ContainsRune(" .@-_", r)
+	}), p.Name)
+}
+
+func joined(words []string) string { return strings.Join(words, " ") }
+
+// printable cuts what a client says of itself to what may stand in a record.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) > maxDescription {
+		s = strings.ToValidUTF8(s[:maxDescription], "")
+	}
+	return s
+}

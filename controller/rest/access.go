@@ -1,0 +1,235 @@
+package rest
+
+import (
+	"context"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/reeve-pam/reeve/controller/identity"
+	"github.com/reeve-pam/reeve/controller/inventory"
+	"github.com/reeve-pam/reeve/controller/jobs"
+	"github.com/reeve-pam/reeve/controller/lifecycle"
+	"github.com/reeve-pam/reeve/controller/store"
+	"github.com/reeve-pam/reeve/internal/reeve"
+)
+
+// kind is a kind of object that a path names.
+type kind struct {
+	name  string // as in its code <name>_not_found
+	param string // of the path
+	sees  identity.Privilege
+	find  func(tx *store.Tx, ref string) (identity.Object, error)
+}
+
+var (
+	siteKind = &kind{name: "site", param: "site", sees: identity.SiteRead, find: func(tx *store.Tx, ref string) (identity.Object, error) {
+		s, err := inventory.GetSite(tx, ref)
+		if err != nil {
+			return identity.Object{}, err
+		}
+		return siteObject(s), nil
+	}}
+	agentKind = &kind{name: "agent", param: "agent", sees: identity.AgentRead, find: func(tx *store.Tx, ref string) (identity.Object, error) {
+		a, err := agent(tx, ref)
+		if err != nil {
+			return identity.Object{}, err
+		}
+		return inSite("agent", string(a.ID), a.SiteID), nil
+	}}
+	assetKind = &kind{name: "asset", param: "asset", sees: identity.AssetRead, find: func(tx *store.Tx, ref string) (identity.Object, error) {
+		a, err := inventory.GetAsset(tx, ref)
+		if err != nil {
+			return identity.Object{}, err
+		}
+		return assetObject(a), nil
+	}}
+	accountKind = &kind{name: "account", param: "account", sees: identity.LifecycleView, find: func(tx *store.Tx, ref string) (identity.Object, error) {
+		a, err := lifecycle.Get(tx, ref)
+		if err != nil {
+			return identity.Object{}, err
+		}
+		return accountObject(tx, a)
+	}}
+	jobKind = &kind{name: "job", param: "job", sees: identity.JobRead, find: func(tx *store.Tx, ref string) (identity.Object, error) {
+		j, err := jobs.Get(tx, reeve.JobID(ref))
+		if err != nil {
+			return identity.Object{}, err
+		}
+		return jobObject(tx, j)
+	}}
+)
+
+// placeKind is a site as the place of an asset with these tags.
+func placeKind(tags map[string]string) *kind {
+	k := *siteKind
+	k.find = func(tx *store.Tx, ref string) (identity.Object, error) {
+		o, err := siteKind.find(tx, ref)
+		o.Tags = tags
+		return o, err
+	}
+	return &k
+}
+
+func inSite(kind, id string, site reeve.SiteID) identity.Object {
+	return identity.Object{Kind: kind, ID: id, Placed: true, Site: site}
+}
+
+func siteObject(s *inventory.Site) identity.Object { return inSite("site", string(s.ID), s.ID) }
+
+func assetObject(a *inventory.Asset) identity.Object {
+	o := inSite("asset", string(a.ID), a.SiteID)
+	o.Tags = a.Tags
+	return o
+}
+
+// onAsset is an object that lies where its asset does, tags and all.
+func onAsset(tx *store.Tx, kind, id string, asset reeve.AssetID) (identity.Object, error) {
+	a, err := inventory.GetAsset(tx, string(asset))
+	if err != nil {
+		return identity.Object{}, err
+	}
+	o := assetObject(a)
+	o.Kind, o.ID = kind, id
+	return o, nil
+}
+
+func accountObject(tx *store.Tx, a *lifecycle.Account) (identity.Object, error) {
+	return onAsset(tx, "account", string(a.ID), a.AssetID)
+}
+
+func jobObject(tx *store.Tx, j *jobs.Job) (identity.Object, error) {
+	if j.AssetID == "" {
+		return inSite("job", string(j.ID), j.SiteID), nil
+	}
+	return onAsset(tx, "job", string(j.ID), j.AssetID)
+}
+
+// permission is what authenticate has found out about a call. Each transaction of the
+// call proves it again: what was taken away in between counts.
+type permission struct {
+	who   identity.Caller
+	rule  rule
+	asked bool // for the objects that filtered and within calls are about
+	// object is the id of what was refused; hidden says that it was answered as if it were
+	// not there.
+	object string
+	hidden bool
+}
+
+// permissionOf is nil for calls that need no token.
+func permissionOf(ctx context.Context) *permission {
+	p, _ := ginContext(ctx).Value(permissionKey).(*permission)
+	return p
+}
+
+// caller is who calls.
+func caller(ctx context.Context) identity.Caller {
+	if p := permissionOf(ctx); p != nil {
+		return p.who
+	}
+	return identity.Caller{}
+}
+
+// prove fails unless the call is allowed as things stand in tx. What the caller may not
+// see answers as if it were not there.
+func (p *permission) prove(tx *store.Tx, c *gin.Context) error {
+	if err := p.allowed(tx, c); err != nil {
+		return err
+	}
+	return p.proveFresh(tx)
+}
+
+// proveFresh fails with Denied "step_up_needed" if a person must first prove again who they
+// are. A token cannot do that: one of a person must have been made for the very privilege.
+func (p *permission) proveFresh(tx *store.Tx) error {
+	switch {
+	case !p.rule.stepUp, p.who.Kind != identity.User:
+		return nil
+	case p.who.Session != nil && p.who.Session.Fresh(tx.Now()), p.who.Token != nil && p.who.Token.Carries(p.rule.needs):
+		return nil
+	case p.who.Token != nil:
+		return reeve.Errorf(reeve.Denied, "step_up_needed", "this needs somebody who is signed in, or a token made for %s", p.rule.needs).WithFix("sign in: reeve login")
+	}
+	return reeve.Errorf(reeve.Denied, "step_up_needed", "this needs a proof of the last %s that it is you", identity.StepUpFor).
+		WithFix("enter your password again: reeve session step-up")
+}
+
+func (p *permission) allowed(tx *store.Tx, c *gin.Context) error {
+	if p.rule.access == own {
+		return nil
+	}
+	sight, err := identity.Look(tx, p.who)
+	if err != nil {
+		return err
+	}
+	needs := p.rule.privilege(c)
+	switch p.rule.access {
+	case whole:
+		return sight.Authorize(needs, identity.Installation)
+	case filtered, within:
+		if !sight.Anywhere(needs) {
+			return sight.Authorize(needs, identity.Installation)
+		}
+		return nil
+	case named:
+		return p.proveNamed(tx, c, sight, needs)
+	default:
+		return reeve.Errorf(reeve.Internal, "rule_missing", "there is no rule for this call")
+	}
+}
+
+func (p *permission) proveNamed(tx *store.Tx, c *gin.Context, sight identity.Sight, needs identity.Privilege) error {
+	k := p.rule.kind
+	ref := c.Param(k.param)
+	o, err := k.find(tx, ref)
+	everything := sight.Can(k.sees, identity.Installation)
+	if err != nil && everything {
+		return sight.Authorize(needs, identity.Installation) // the handler says what is missing, or that it is done already
+	}
+	p.object, p.hidden = o.ID, err == nil && !sight.Can(k.sees, o) && !sight.Can(needs, o)
+	switch {
+	case p.hidden || err != nil && strings.HasSuffix(reeve.CodeOf(err), "_not_found") || reeve.CodeOf(err) == "agent_ambiguous":
+		return reeve.Errorf(reeve.NotFound, k.name+"_not_found", "there is no %s %q", k.name, ref)
+	case err != nil:
+		return err
+	}
+	return sight.Authorize(needs, o)
+}
+
+// sight is what the caller sees, for lists: they show only what it covers.
+func sight(ctx context.Context, tx *store.Tx) (func(identity.Object) bool, error) {
+	p := permissionOf(ctx)
+	p.asked = true
+	s, err := identity.Look(tx, p.who)
+	return func(o identity.Object) bool { return s.Can(p.rule.needs, o) }, err
+}
+
+// permit fails unless the caller may do what the call is for to the object, which its
+// body names. One that the caller does not see is one that is not there.
+func permit(ctx context.Context, tx *store.Tx, k *kind, ref string) error {
+	p := permissionOf(ctx)
+	p.asked = true
+	s, err := identity.Look(tx, p.who)
+	if err != nil {
+		return err
+	}
+	o, err := k.find(tx, ref)
+	if err != nil {
+		return err
+	}
+	p.object, p.hidden = o.ID, !s.Can(k.sees, o) && !s.Can(p.rule.needs, o)
+	if p.hidden {
+		return reeve.Errorf(reeve.NotFound, k.name+"_not_found", "there is no %s %q", k.name, ref)
+	}
+	return s.Authorize(p.rule.needs, o)
+}
+
+// answered fails if the handler of a call about several objects forgot to ask for them:
+// better no answer than too much.
+func (p *permission) answered() error {
+	if p != nil && !p.asked && (p.rule.access == filtered || p.rule.access == within) {
+		return reeve.Errorf(reeve.Internal, "permission_forgotten", "the objects of this call were not checked")
+	}
+	return nil
+}
