@@ -166,7 +166,6 @@ func (w *work) create(ctx context.Context) (bool, error) {
 		if _, err := w.remove(ctx); err != nil {
 			return false, err
 		}
-		w.account = nil
 	}
 	if w.account == nil {
 		if made, err := w.add(ctx); err != nil || made {
@@ -310,9 +309,14 @@ func (w *work) remove(ctx context.Context) (bool, error) {
 	w.sent = true
 	err := w.conn.Del(ldap.NewDelRequest(w.account.address(), nil))
 	if is(err, ldap.LDAPResultNoSuchObject) {
+		w.account = nil
 		return false, nil
 	}
-	return true, failure(ctx, "delete the account", err, true)
+	if err := failure(ctx, "delete the account", err, true); err != nil {
+		return false, err
+	}
+	w.account = nil
+	return true, nil
 }
 
 // scramble makes what anybody knows of the account's password worthless.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -47,6 +48,9 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 		b.role(sdk.PhaseCreate)
 		b.role(sdk.PhaseGrant)
 		b.add(b.enable(who))
+		if p.quarantine == "" {
+			b.takesOnly(sdk.PhaseRemove)
+		}
 	case sdk.Rotate:
 		b.add(b.step("password", "Set the password, twice, so that no password before it is accepted any more",
 			who+"replace unicodePwd: "+mask+revisionText, (*work).setPassword),
@@ -148,6 +152,15 @@ func (b *builder) role(phase sdk.Phase) {
 			Command: "account " + b.in.Account + ": " + a.String(), Changes: true,
 		}
 		b.add(step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return w.run(ctx, a) }})
+	}
+}
+
+// takesOnly refuses a role that gives something in a phase in which the account is gone.
+func (b *builder) takesOnly(phase sdk.Phase) {
+	for i, line := range b.in.Role.Phases[phase] {
+		if a, err := actionOf(line, b.in); err == nil && !a.removes() && b.err == nil {
+			b.err = badCommand(i, phase, b.in.Role, errors.New("the account is deleted then, unless the option "+optionQuarantine+" is set"))
+		}
 	}
 }
 
