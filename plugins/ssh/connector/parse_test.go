@@ -75,7 +75,7 @@ func TestRoleCommands(t *testing.T) {
 	}
 }
 
-func TestOfTheAccountThatIsGoneNothingIsMadeSure(t *testing.T) {
+func TestAfterRemovalThereIsNothingToGive(t *testing.T) {
 	t.Parallel()
 	for command, fits := range map[string]bool{
 		"run logger gone: %Username%": true, "group adm": false, "no group adm": false, "no sudoers": false, "shell /bin/sh": false,
