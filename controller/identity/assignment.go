@@ -202,3 +202,32 @@ func MayActFor(tx *store.Tx, grantor Caller, id reeve.PrincipalID) error {
 	}
 	return mayActFor(tx, grantor, string(id))
 }
+
+// MayMove fails with Denied "grant_exceeds" if an object that becomes another, by its tags,
+// comes into scopes of assignments whose privileges the grantor does not hold for it as it
+// is: tags decide who may do what, so to set them is to grant.
+func MayMove(tx *store.Tx, grantor Caller, from, to Object) error {
+	sight, err := Look(tx, grantor)
+	if err != nil {
+		return err
+	}
+	for a, err := range assignments.List(tx, "") {
+		if err != nil {
+			return err
+		}
+		if len(a.Scope.Tags) == 0 || a.Scope.Covers(from) || !a.Scope.Covers(to) {
+			continue
+		}
+		role, err := GetPAMRole(tx, a.Role)
+		if err != nil {
+			return err
+		}
+		for _, p := range role.Privileges {
+			if !sight.gives(p, from) {
+				return reeve.Errorf(reeve.Denied, "grant_exceeds", "with these tags PAM role %s would give %s to others (%s), which you do not hold yourself", role.Name, p, a.Scope).
+					WithFix("have it done by somebody who holds it")
+			}
+		}
+	}
+	return nil
+}
