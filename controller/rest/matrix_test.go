@@ -365,3 +365,27 @@ func TestWhatACallDoesBesidesIsAskedForToo_CVE_2026_33413(t *testing.T) {
 		t.Errorf("a replay after the assignment was taken back: %d %s", g.StatusCode, g.raw)
 	}
 }
+
+// CVE-2024-33891: there is one way in. What is no operation of the contract does not exist,
+// and every spelling of one that needs a token needs it.
+func TestThereIsOneWayIn_CVE_2024_33891(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{})
+	before := systemtest.Call[client.UserPage](c, func(api *client.Client) (*http.Response, error) { return api.ListUsers(t.Context(), nil) })
+	for _, prefix := range []string{"", "/", "/v0", "/v2", "/api", "/api/v1", "/V1", "/v1/", "/v1//", "/v1;x=1", "/v1/.", "/v1/x/..", "/v1/%2e", "/soap", "/legacy/v1", "//v1"} {
+		for _, path := range []string{"/users", "/users/", "/users.json", "/USERS", "/users%2f", "/users?token=x", "/users?access_token=x"} {
+			for _, method := range []string{"GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
+				for _, header := range []http.Header{nil, {"X-Http-Method-Override": {"GET"}}, {"X-Original-Url": {"/v1/status"}}, {"Cookie": {"token=" + c.RootToken.Reveal()}}} {
+					g := send(t, c, 0, call{method: method, path: prefix + path, header: header, body: `{"name":"intruder"}`})
+					if g.StatusCode < 400 || bytes.Contains(g.raw, []byte(`"root"`)) {
+						t.Errorf("%s %s%s %v: %d %s", method, prefix, path, header, g.StatusCode, g.raw)
+					}
+				}
+			}
+		}
+	}
+	after := systemtest.Call[client.UserPage](c, func(api *client.Client) (*http.Response, error) { return api.ListUsers(t.Context(), nil) })
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -19,7 +19,7 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 	c := systemtest.Start(t, systemtest.Options{})
 	c.RegisterConnectors()
 	ctx := t.Context()
-	c.AddSite("quiet") // without an agent: its jobs wait
+	c.Agent("quiet", systemtest.AgentOptions{}).Stop() // its jobs wait
 	password := canary
 	systemtest.Call[client.Asset](c, func(api *client.Client) (*http.Response, error) {
 		return api.AddAsset(ctx, nil, client.AssetRequest{Name: "held", Site: "quiet", Connector: "ssh", Address: "192.0.2.1",
