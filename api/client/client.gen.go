@@ -568,7 +568,7 @@ type AuditRecord struct {
 	// Action noun.verb.
 	Action string `json:"action"`
 
-	// Actor kind, id, name, from (address) and node of who did it.
+	// Actor kind, id, name, from (address), node and session (id of the session or token) of who did it.
 	Actor map[string]string `json:"actor"`
 
 	// After Changed fields, as they are.

@@ -135,6 +135,18 @@ func Authenticate(tx *store.Tx, secret reeve.Secret, from netip.Addr) (Caller, e
 	return c, nil
 }
 
+// Actor is the caller for the audit trail, with the session or token it came with.
+func (c Caller) Actor(from, node string) audit.Actor {
+	by := c.Principal.Actor(from, node)
+	switch {
+	case c.Session != nil:
+		by.Session = string(c.Session.ID)
+	case c.Token != nil:
+		by.Session = string(c.Token.ID)
+	}
+	return by
+}
+
 // UseIsStale reports whether NoteUse would write anything for the caller.
 func (c Caller) UseIsStale(now time.Time) bool {
 	return c.Session != nil && now.Sub(c.Session.LastSeen) >= seenGrain || c.Token != nil && now.Sub(c.Token.LastUsed) >= useGrain

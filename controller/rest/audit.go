@@ -35,7 +35,7 @@ func (s *Server) ListAudit(ctx context.Context, r ListAuditRequestObject) (ListA
 }
 
 func showRecord(e *audit.Entry) client.AuditRecord {
-	actor := map[string]string{"kind": e.Actor.Kind, "id": e.Actor.ID, "name": e.Actor.Name, "from": e.Actor.From, "node": e.Actor.Node}
+	actor := map[string]string{"kind": e.Actor.Kind, "id": e.Actor.ID, "name": e.Actor.Name, "from": e.Actor.From, "node": e.Actor.Node, "session": e.Actor.Session}
 	for k, v := range actor {
 		if v == "" {
 			delete(actor, k)

@@ -122,7 +122,7 @@ func TestFollowersForwardWithTheCallersIdentityAndAddress(t *testing.T) {
 		t.Fatalf("%d sites were made", len(made))
 	}
 	for _, r := range made {
-		if r.Actor["from"] != "127.0.0.77" || r.Actor["name"] != "root" || r.Actor["node"] != leader.Node {
+		if r.Actor["from"] != "127.0.0.77" || r.Actor["name"] != "root" || r.Actor["node"] != leader.Node || !strings.HasPrefix(r.Actor["session"], "tok_") {
 			t.Errorf("the actor is %v", r.Actor)
 		}
 	}

@@ -271,6 +271,11 @@ func (s *story) signIn() {
 	if _, err := fleet.Answer[client.Principal](api.Whoami(ctx, as)); err == nil || !strings.Contains(err.Error(), "session_ended") {
 		t.Errorf("after the end of the session: %v", err)
 	}
+	changed := "password.change"
+	if page := must[client.AuditPage](s)(api.ListAudit(ctx, &client.ListAuditParams{Action: &changed})); len(page.Items) != 1 ||
+		page.Items[0].Actor["session"] != made.Session.Id {
+		t.Errorf("the trail does not say with what session of %s: %+v", made.Session.Id, page.Items)
+	}
 	nothingShown(t, s.c, first, second, invitation, made.Secret)
 }
 
