@@ -71,6 +71,25 @@ func Chain(head Head, r *Record) Head {
 	return Head{Sequence: r.Sequence, Hash: r.Hash}
 }
 
+// Follows fails with a *BrokenError unless the record follows head and its content gives
+// its hash.
+func Follows(head Head, r *Record) error {
+	want := *r
+	Chain(head, &want)
+	why := Edited
+	switch {
+	case r.Sequence > want.Sequence:
+		why = Missing
+	case r.Sequence < want.Sequence:
+		why = Reordered
+	case r.Prev != want.Prev:
+		why = Unlinked
+	case r.Hash == want.Hash:
+		return nil
+	}
+	return &BrokenError{Sequence: r.Sequence, Reason: why, Message: fmt.Sprintf("it does not follow record %d", head.Sequence)}
+}
+
 // Encode returns the record as one canonical JSON line with its newline. Verify
 // accepts exactly these bytes.
 func Encode(r *Record) ([]byte, error) {
