@@ -131,7 +131,9 @@ func TestCheckpointsAreOfOneHistoryWhoeverLeads_U2(t *testing.T) {
 func TestACheckpointIsMadeUpForAfterACrash_U2(t *testing.T) {
 	t.Parallel()
 	path, cipher := filepath.Join(t.TempDir(), "state.db"), storetest.NewCipher()
-	start := func() *storetest.Node { return storetest.Start(t, storetest.WithPath(path), storetest.WithCipher(cipher)) }
+	start := func() *storetest.Node {
+		return storetest.Start(t, storetest.WithPath(path), storetest.WithCipher(cipher))
+	}
 	n := start()
 	makeKey(t, n.Store)
 	cover(t, n.Store)

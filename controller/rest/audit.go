@@ -53,6 +53,40 @@ func mapped(m map[string]string) *map[string]string {
 	return &m
 }
 
+// ListAuditCheckpoints implements the contract.
+func (s *Server) ListAuditCheckpoints(ctx context.Context, r ListAuditCheckpointsRequestObject) (ListAuditCheckpointsResponseObject, error) {
+	limit := 100
+	if r.Params.Limit != nil {
+		limit = *r.Params.Limit
+	}
+	out := client.AuditCheckpointPage{Items: []client.AuditCheckpoint{}}
+	err := s.view(ctx, func(tx *store.Tx) error {
+		key, err := audit.VerifyingKey(tx)
+		if err != nil {
+			return err
+		}
+		newest, err := audit.NewestCheckpoint(tx)
+		if err != nil || newest == nil {
+			return err
+		}
+		shown := showCheckpoint(newest)
+		out.Newest, out.Key = &shown, &key
+		page, err := audit.Checkpoints(tx, uint64(value(r.Params.After)), limit)
+		for _, c := range page {
+			out.Items = append(out.Items, showCheckpoint(c))
+		}
+		if len(page) == limit {
+			out.Next = optional(int64(page[limit-1].Sequence))
+		}
+		return err
+	})
+	return ListAuditCheckpoints200JSONResponse(out), err
+}
+
+func showCheckpoint(c *audit.Checkpoint) client.AuditCheckpoint {
+	return client.AuditCheckpoint{Sequence: int64(c.Sequence), Hash: c.Hash, Root: c.Root, Time: c.Time, Note: string(c.Note)}
+}
+
 // ExportAudit implements the contract.
 func (s *Server) ExportAudit(ctx context.Context, _ ExportAuditRequestObject) (ExportAuditResponseObject, error) {
 	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {

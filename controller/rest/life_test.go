@@ -293,6 +293,7 @@ func (s *story) basics() {
 	must[client.SitePage](s)(api.ListSites(ctx, nil))
 	must[struct{}](s)(api.RetireSite(ctx, "empty", nil))
 	must[client.AuditPage](s)(api.ListAudit(ctx, nil))
+	must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil))
 	must[[]byte](s)(api.ExportAudit(ctx))
 }
 

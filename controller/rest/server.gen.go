@@ -94,6 +94,9 @@ type ServerInterface interface {
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(c *gin.Context, params ListAuditParams)
+	// ListAuditCheckpoints List the signed checkpoints of the audit trail, oldest first, and the key that proves them
+	// (GET /v1/audit/checkpoints)
+	ListAuditCheckpoints(c *gin.Context, params ListAuditCheckpointsParams)
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context)
@@ -1289,6 +1292,41 @@ func (siw *ServerInterfaceWrapper) ListAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ListAudit(c, params)
+}
+
+// ListAuditCheckpoints operation middleware
+func (siw *ServerInterfaceWrapper) ListAuditCheckpoints(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditCheckpointsParams
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", c.Request.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter after: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAuditCheckpoints(c, params)
 }
 
 // ExportAudit operation middleware
@@ -3680,6 +3718,7 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/jobs/:job/cancel", wrapper.CancelJob)
 	router.POST(options.BaseURL+"/v1/jobs/:job/retry", wrapper.RetryJob)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit)
+	router.GET(options.BaseURL+"/v1/audit/checkpoints", wrapper.ListAuditCheckpoints)
 	router.GET(options.BaseURL+"/v1/audit/export", wrapper.ExportAudit)
 }
 
@@ -4580,6 +4619,45 @@ type ListAuditdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListAuditdefaultApplicationProblemPlusJSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditCheckpointsRequestObject struct {
+	Params ListAuditCheckpointsParams
+}
+
+type ListAuditCheckpointsResponseObject interface {
+	VisitListAuditCheckpointsResponse(w http.ResponseWriter) error
+}
+
+type ListAuditCheckpoints200JSONResponse AuditCheckpointPage
+
+func (response ListAuditCheckpoints200JSONResponse) VisitListAuditCheckpointsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditCheckpointsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAuditCheckpointsdefaultApplicationProblemPlusJSONResponse) VisitListAuditCheckpointsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7342,6 +7420,9 @@ type StrictServerInterface interface {
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
+	// ListAuditCheckpoints List the signed checkpoints of the audit trail, oldest first, and the key that proves them
+	// (GET /v1/audit/checkpoints)
+	ListAuditCheckpoints(ctx context.Context, request ListAuditCheckpointsRequestObject) (ListAuditCheckpointsResponseObject, error)
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
@@ -8406,6 +8487,32 @@ func (sh *strictHandler) ListAudit(ctx *gin.Context, params ListAuditParams) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ListAuditResponseObject); ok {
 		if err := validResponse.VisitListAuditResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAuditCheckpoints operation middleware
+func (sh *strictHandler) ListAuditCheckpoints(ctx *gin.Context, params ListAuditCheckpointsParams) {
+	var request ListAuditCheckpointsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditCheckpoints(ctx, request.(ListAuditCheckpointsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditCheckpoints")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAuditCheckpointsResponseObject); ok {
+		if err := validResponse.VisitListAuditCheckpointsResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -10593,270 +10700,274 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
-	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
-	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
-	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
-	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
-	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
-	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
-	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
-	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
-	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
-	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
-	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
-	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
-	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
-	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
-	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
-	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
-	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
-	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
-	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
-	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
-	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
-	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
-	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
-	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
-	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
-	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
-	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
-	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
-	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
-	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
-	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
-	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
-	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
-	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
-	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
-	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
-	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
+	"7L39khs3sif6Krg8M6GZc9gfkiWdcStu3NMjyx55ZFlXLe9ErK3TDVYlSaiLAA2gmuIotLFPsw+2T7KB",
+	"TKA+SKBY7Cap9ln/Y7fIYgFIJBL5+ctPg0zN5kqCtGZw9mkw55rPwILGf51nmSqlfcPt1P0zB5NpMbdC",
+	"ycHZ4FwykQ+Z0kzyGfwHNwbs8WA4EO7LufvJcOC+GZwNOL1nMBxo+LUUGvLBmdUlDAcmm8KMu5fP+MdX",
+	"ICdupEdPng4Hdjl3PzVWCzkZfP48HJxPIDWXl3mYB1NjxiXj7tnUbNx3fefy8NFfonNxq+07ly7KuO/u",
+	"OJfnSkrIrNLx+bwOM2FZeDAxmer7vhN6+jg6n1Ibpdcn8m4K7ErCR3vlpmOnwApuLJvzCVQT+rUEvWzM",
+	"iF6VGP7Jw0ex8b/Tqpz32hs2cY8mqIHf3XFrXuYwmysLMlv+HZaxM7RkFj5aN5u/MKvYw0d/YdmUa565",
+	"M/gMqWTcdK9hyXIFpv7EToWcMCWzmnpT4DnoegmN4Y/c+F2TnwkZ/v2XoSOFBe3e+Z8//z9H/+P9v/1h",
+	"EFvf92qUJrQj8Ac1SpD3gxrdjc1eiZmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHZw9PToZuJmJUz",
+	"/NcpEsr/s5qVkBYmoHFar1UO/ZgvU9JqVRSQOo9S5XBHBnxz/sNbVcAmyfDm/AemVQGJicz57NJ9fbcN",
+	"ewvXsOxmF+0eEXKSmAd+fcdJ9KBGByXuToULYXvyhxE2NQ331R054ycDut88SgPafWJA34gMmL/NE1Nz",
+	"T99pap/dj81cSQOohLzRalTAzP3pToy7u88+Dfh8XoiMuymfzOmJf/tg3Pw/Ncb6g4bx4GzwLye1lnNC",
+	"35qT8F4csU2Bf0y5ZQuQli20kpMh4zJnC/ehVSxXx0hA/x6vJ8HcvoVfSzA0uzwX7l28eKPVHLQVbi1j",
+	"XhgYDuaNjz4NhLwRltPAa9eDYcKyBTdsymUOOVM3oI/ZBWSaNIqx0jNucQ+MWSidD4ZrilRDsD9cpfZw",
+	"sNDCwo+yWNJGfR7Wr1qfjmUFuCv74ZPGJcWsIwzXwKZc545CkxKM2WKaD08fPd52np+bLPZzk4qNFbyv",
+	"3qNGHyCzA6e5eV3UKbutjSBVLCkWhDW1JrfCs0P68aXIU6Kt+9cjbrOkVHQXvibWIlLPeA6OLxxTKjsF",
+	"baIvzTRwC/kljyzqH1OQgbXc61qblHMLR1bMIPrW0liVCy5jL1XsGmBucLWm2v21d7R+tvqWbzUA6kTR",
+	"n8LHudBgOhcFMjfPGB8ZkPaMSbihC7bf+sY8I0uoS3R8iw99Hg6iG24NE3l09iIHaYWNKIKlM6Wc6PyP",
+	"qTJ2yP73//xfsRc4pSmq8XxQI+ZkltLXTDkqDIYDpWslW0k4HpzJsigib3VPXILWpLR3L1wUpQb8EUx4",
+	"tozuguPJmuOZMGduW2Z8yUaOlXk2hZwthJ2q0rJ3ry7QiHSijXE218qqTBXE6u5fkFnDpEJ1t0HVkVIF",
+	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+04QQM3lRGd3XevQayJr2CaLuc",
+	"Od0wSXzO5qCNko6wbwFugGVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQPaRM/s63I2cjoCTT4r",
+	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+IyNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWH9fn",
+	"8Ka0bARjpQFHdewV33itboSjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
+	"0VaphCpv8lqMcGtj4qqANNd8i7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcguSjAvL0IaOD",
+	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1ZNdpX9l+rOf2Q67mRKyIfMnZ+8LNyfFasLVIczK25gyHJh",
+	"kEZDlkP7CQ0zdYM/5NoKXjhBRGwZX9xSZmlCOx6rdlUQJ984Ax3vO3PGSulGBzlkQl66dw2ZKu2lGvt/",
+	"lBJvHTdX948MtOUChaOxGjXr6Kwsn9xFrLttNail3fCiBBTuS1VqphYyKtzd/X+Z1hHcPe/FOl1sY/Lk",
+	"rU3jBrQYi65zwlmhJkLiJexehkfFEbP/SVlVwPNgAg4rp2alFA+DweqVhmFlRzcFRGBIzw6rl13kaLaU",
+	"3A5l/w2fwLrCX4nANSsH/UdX6BcKvspZ79smGBgRUSrhY2RHyF8ahKl7Bt1VQYUNstvt0fHmfcApRmkx",
+	"gZjZ4w6DGDtTGi67tOuXlmmQsDBOz5zyYhwkViHG29gP5GPukqvCvd8w7g4n8Jm73aQzK5EI6OGMC1eQ",
+	"6E3rvos/KCG3uQ621PBRlTYAsnMSdDPxothmJnEt180lqaDc7bqxZeR0OBMcgxp4BVCchU3AGhQfTe2S",
+	"nhg469ZdJ4Ph4NeSay6toH9pmBc8S+icNPylBm5U1NRcBpWB3u5keeP1KbEYV0TeQgHcVOpMFTvqL/G8",
+	"ePNEa7Ni8ix+r4R8p65B3s5xFPihSxa5rU4zQtvRh4EFYdG1sBBFgf4+ZI4NHrvhwNri0kCmZG5a7vOv",
+	"T09XL8W/qQUrlJzgMRA3YNydzfyP/WDkXv/L08ctd/vT06i/vbklzd1Ikv2wlwEK3Xt3FQRX14oHLM81",
+	"mAgV/uZIQHyi2cs3zD8Y5tlhWfMCtE0YLsaqualcFnjy3LyGDI4nx4wH1Z1N3ejXsIx7ubiFidLLxBjX",
+	"aPyM/RRrvWkYbCY5uTRLY2HmlpZzy0fcxCViHR3tNIZaQdYDOeXu4FDb9n7r4fVR+CG7omevHMWXsG8f",
+	"0IxLPoEZSHvJaw9v19H8ofpFQ2O7xSVLy72LofAjvaGLgxoeIJC549qxkBPQcy1khJV+pDddA16TZqoW",
+	"kDu9bSy00zyUtDyzSHIksX/GqQMywwvAn71nbMHdlo6VZnzujCxexF0hKnbM3z1/w9w3CQ+QVnmZpaRD",
+	"LViY4Uvvy0u5Ydx70o4GTw3/3KE0Ja8hKc00WCeT92FjOs50r4iyitWliWra39a8g1yHoS1hmP/BNv6h",
+	"zUpRM6ukktbD6rLxvNNQniojcZNxRzk4h7zN8d68l7f57XTIu9/4rWjjV91RPLyuL+cUy10hVW2F4iC8",
+	"tFOlhZsnmn6OMVFTfPPih5Vhnz558tXTHd3X3dH7bS7atfDm2rucWnN5DcsI9V8JSWS4lmohL92TBqX1",
+	"vBwVInNy3QwrurTYtzHu49OvY3SZ8Y8v6emHT9c5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzZf/tWj2F3b",
+	"eas9Iw+7Ku0ZXaOJYbz58uTJV0+6s4eGAzS59GVcC3lNWV/AGi6b9oFks9JYNuU3MGRi7BQmCsPR4Y0d",
 	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
-	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
-	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
-	"r7Q/D5lUOeDlasA4Y5r9SVRJaOEjpZlVVyD/HHg6F3lb9NbkwS24xXyfeR/gWECRmyHjmAC/ZFzH82Mo",
-	"Dr6HAReQGDEHy0VxGxueUl4KA84ER40/OtCUm2nCtyGMP6G4dXMN13FPFb0rkWe48J4gp4PkSgKzKv6W",
-	"0mYqpp+qqyHLQQrIhz7WjzYLvncEWaU8Jpw4cN0tivwKaYfjyoW7i2QWmdozZ5cY4vYHldtxwueml1AY",
-	"DlD9WtdE4Bp0nXtRmwBrc71BRL1ajR89HP5hEB3VhtZ74unomSUmr/4aUk1XpRGabtGAH6D7j3KyqlKm",
-	"W0bCt9I2YxpcNeHYIp8VKrv6TpWjRH0IRZEptUxi9kwh4JoSeDL321PmSM4mPvcsMIywlAruPdHuvI5g",
-	"Ukpk77KOILofH7MzUrkWU1GgT9UNdzxYuwfc1dKOnq3Gy8Zc+8gFPtwcxatGNM+nTMKEW3ENpz7vq816",
-	"qhwVDb6TmLVXy7DIjki2UDqPu12jqXP/aCTJRzPZ4vHcFyR2MPqDRMWkNZQclBbmjhPmGYnxGNMx3Ul2",
-	"RMAE6EYpjbmHQgddxpSYzgonzOon8I1qPEaunvmTKxlnC4BWAPtjOZtjpJqm43YOQDttQOQFxMPWIip+",
-	"nHk3DJlLa9t2Q/ngaRkGHa5wUrWrtFPxY1Iafz2vmKruDGw63Y1Dtr35OAPHeyb+m8Zu9pY1P0Fg5s3+",
-	"6TB4lCZNr+EKVQ4WavQB9Itu/5MzfnMm6hpT1OmcRJMQj7jkghdRDQCFIpeTkk9QiDmjgmVqNuOtXHp3",
-	"kLz/Ry2Io8n1gpkcU1Xk7mxyDU4tLKBDeORiAiZ23biZjEpR5OH4Ttw2Y+BQl/1Tfqtt/A4HipoQ24f6",
-	"3BcXVWlkbOpYmYnJSxomZcE1g09zHRTnMXv7/KG7QrKpSgWEcAxdFlExIjAvGm8+v9nCMsuvfBpFmt4N",
-	"52qEdTPurjC0lG541Vf0JpdrNNt6yn1F10q2NX7uOMZAm/Hc4nQpzXb5ylbYGPG+V5rNQc0Tjqlk8NAx",
-	"hP9ys2rivYY0hfqlrcBX63DXJ6Heo4pUnfLJM/aalNIwEU6qJzyN5xjhxZzr9tFaNZA3ZKRfq6vNI6Dl",
-	"5N4v1RYvN1P+8PGTZBh3JCTXS+T3Qi1AH2XcAJvCpz3uq59Sc0fbdO7cqtdVwGhF9SvcAvK4JPHe7XC+",
-	"ayHM5XK7A1GlY60O897fH+7CcJfVRFyDjFJxCsU8ITu6U5FvIGRrunckiGKgYwRrU64yQuIHE9fRuVcH",
-	"9fDWysZdc/BWM7uZf7czTnrGNMA1HNdxsusHx9/VjwSniz/pbMKvYVU6jZZ257KjiXlw/+hbfjT+8PnJ",
-	"oy9/6C8dmmNGqUpxhhetkt825foWOG4hTrEQMy5k6rLZUK77FDOBpPdLe3CJTY4KHKBVnNmx+nPShtaX",
-	"3jXREXCNvlz3yIpDcpupO3JUw3c69v1j64s1oViBptuxUkzuvdE60b/q9Gwoxtstz4YxuxZHE1tdGv20",
-	"c2HfQSbMdndZo4gHdYF4+h5vBU77R8W84yWpK1cPM5ygQRdOcEoKw2bCmHZOYYLJw/rqIWP0+T5UD68Q",
-	"x1otRqWF3biJV1Ljot5i+CSi9lWzpsq/Yy1y2qyp2He99UTzqNvRqQhaTKZ2S+0fw2iJ99F3271vys1F",
-	"GhGhUW9b1aehGytOzXRt12rKY8aLgnIepRE5nLKeBeKFyq66TiGWfZGJrmFcGkgUKlalVz4RNM0Aq3ma",
-	"1jvttjEm+OasCPfQNnceSulYahURAGuKpFocbw4B+pNUzzN+8KkwPuJK47H8unPLRwU8JTkUPEdjeklH",
-	"qutNfK4zMMYrtZHfTfl8DvGKmRU60Erq98XI8EOI6x8i9eVwWe9bWzEdWbEbck2Qgj/V3tE1jBJ/n5mk",
-	"OWaY92+yqSpyZqdalZOpl/A7SDypcje6XkGM0D89wE+59xTfG7i90eQ+8APfzH4KEHEhS6C5PcnNPaiF",
-	"We3DnbIucVZ7sCxTGbgP79/vfapfjxk/+ueQ3T/6dsjuHd8bsntH7j8X9zD0d+8/7j1lpRS/lj4s6rWd",
-	"lWyizjTomG8iRqYfCe0lGqmNJI60UDjXM0dC+W86mY6KORvZdE5TnvI8lKymkY9uDJtkLczmNh72VGNb",
-	"Xw3o6HG3XBPccz3CkXGZQXFR4UikNSGjZjBS+ZJxcwUIW0W/TarCiZv8vZ6AzJanjHyiQ5ZNIbtSpR36",
-	"ihnIhyxUrmPkR5hMXYNe/vaqzHheCBnLg1Cakq36v2xbuKGxkMJMN6zJZ5mMhaQypf2UeN8d4CPS5hPh",
-	"PFJ0hccLw4Q4POQkP+5hCK8yWyh+pLQvru91t6AqHb1blL2oE7HWIv2Cki7WTvSW6TLDQQV7E8Ew0WoE",
-	"QzYvuGyAl/iDWCOXDBlBSbQATIYMATTQTWjmkKEYrG3R/glRuZIwdGu9wHwqpVkpMb+r8nDSujXMlbaJ",
-	"eODtsKlo2vFbjiQVhnvxKV8LSNlfp3izLemrCuWHSYC8v5b21v04xiG3LLeLp1iQ5WSsj1kXBRuVlv1a",
-	"QgmUGIdV/jkav5WICMke9BhWn7mHBkPcPceKmMk2IPE3CDcMfVRByUSSQWImQKSaoCp2q5l5WJlaAQ8l",
-	"XJMbrQfE4z2geuk0lLumXP6oRm/djFdJEMXO65LzapJmM4PgBU7Ixk31ldkS2LF7Y3zG4oYYECg/LpJV",
-	"fFNl7CmminDrMzV80Bcvo/Vs+hjy+nDA52KrMRDZRG85SGYiUu7N35+d/8uD++5u+u75214RIM3H21Fk",
-	"LYNsu3lXDvdIMghFK+ZcVyGLj0pI8u7HFrOpFirhsHekW1l4e9OGK4ySZkLjA8WrmU+RrXn+ExuVMi8q",
-	"nZRyx33hZkK7rSvXom+M/6hOU0vho/pHtnDeNJVpN/H4T6Mgi/WwiR+uOc5o/sMA6B08QQ1iuHsluS2J",
-	"ONLeffNbKsaJk3CWhoKN3ZGBqTcEE/8Oy3egZzH7GGGHupIHDPDCY+sTfi5TsliiTzhh+u3FnpqXeq4M",
-	"dAQDEL8B9btTTBgcsowfLTSfJ/3/1tMk4qnEbF9f8fHgJrUwYb5+lBZZhoHusb0iQ2E9DlqoLvCHKqLi",
-	"KBvSiRDodgQTLk+dvZ6LHNX5ADmqNJsKY5VeHr1KpQPlIpYBqa6GbMTzi0wDBml4MWQUTBlisokPhAwZ",
-	"8WXeBD9swAs2lPzt05Foi3qEJJByzWSksKwY9ddxTtZ24krIPLET6MEwK8CxDRhvY6YXV7CMZkPfCFfY",
-	"R2QvUpZLSDryaWUsV6jbz1YL4TdG9koDOokc3Ihquc1MVs0GqMVOeUOp7WTsLpS+GtbWuLe8hK0tq3Xx",
-	"sxnPcfugW/XOUQJpsicKWkXFIXFRgyS9mLGv3tue4PNPPLNOZFNCciUqqPxJXHMLFx4xqs3p6VDuDtHq",
-	"sZypmkRU0XFCA2Sml3O7ggGYGPTJN3/ZPOpNWHqbdgHJzY9uNWXkr1/Qu7BZ9mKjRNIeeWGnnb6+ygnj",
-	"WI/Q76mjUCz6vz2UpIdquogZ7+cBrAnhJGkekDdgMtGnNxNFIRr4ej2K3ejXnat2j5ht0Ni7Uz53a7Ot",
-	"CztlN6zHPeEUZSZhgVLFw44TgafcsJET4J4hCA+LKrt6JJ82w79bWGlh3tWG1AwZO2+vPN2bkag1QJ5m",
-	"jiM/+uf9o28//Mn/4/ji6MO/hg///P/9IUbIVyqHA8JW3ilcyRjNfXuldSE3KkVhL4RMMx25V4U0lhcF",
-	"BYco6IaGCZoUGZdUndhEMb+ddVI528TYZ27jTJmQO8q72E9OuLtORQET6FAIp6rID1Aq0l3x0ZjosGaC",
-	"DtY5qLs2sOtdc9n6ee0hI2CdHfeYFnDTfIAt+PtpVazRCAzGwL+ikCYN6K8GsMh2x2ED/eLHo7G+jv1/",
-	"53nwK27+f9mN2LQD3uq42RH07pdEy4JgnFmKney7M1hXB7N3BGmD7ZAO2p8sUGhDczLsVBN1aSaC3Bvi",
-	"2phvUke240ZOCleEFwUzFubeVRpi1ePSECgjel6WhIQAhUmFayGajr1tsoGjzLmF+cYK7wocA9cVJpAi",
-	"Nr5yPd6B6pbptBj8M3EA7KZ2RsWskXcJO/WucaebmSvId5GrugOdhvzwXqMJ8x9WVInSUguZiTkvIrrM",
-	"dvOP+yK1Una42oly77m6OJfEckmavpBjFcPV6iqXLNyGV+lniaztSl6vv8fNChGiBr2FflfpY7WWlyJW",
-	"T5xSRYuC1XdK/2PcItxGtIa0xlg3BV05utGQXUi3n2s10XxGRc9uelxDymmQAkVppc1jwAqz+NPt9RBK",
-	"av09P56/fsXmytmcOrQ3UeMxwXszIeel3SHuCl7r0QaVBKjZ7DLpgUoKNTFbIV672/Vv7969YfTAcQJJ",
-	"yaaQI93edcMY0AdrzRO1PMWS0lPfCfb02evvnm88HfhtLegq/OmMorR+/xPcRxfqDbM2EJw0Flg2AS6w",
-	"wqylZ1PKZRz9sKFdho7V4e91XfMGDT03TmCXMMm5Xl7oUrb8P9GYAHammRdcfqVKts15Bj71clilgBIq",
-	"PYzFpxhZN9iMWyUGbtyyzU0stwXqTXe17AW9vClQw86xe2UThLlqY7m7KM5WDSI3WX39Oyn2ADiNdSn0",
-	"x4PgJnfXtLBv58HmXvjaun5HZwuM6HgS1naN91b4r7FXt+7Ftx12a7NfngmwxLEL5y1ifd3stklhrv2g",
-	"wDAhvebBy1xYZjUXxTFz+8oJ1AlliLdSjrc+QnHIsvgKr2D5Ris13nJ50QhrsPOvYLl3b4OZch0FG3YT",
-	"wC/372qIk/Nm/BIl6AtprIcexCWZ0wAP7Gg8xJBZISgazzFvaSwKOAztY6FR/NwpxDN+Ba3wz8PHTRT+",
-	"h1EVdarBTFVMaQ8vxnwLURSslAYok7z/CMkNc8vsZT+/8thfybbEkOzSXN3GprkU0ECpPjIWQWnSZjWT",
-	"3xl2EC/gChziKBRy2a5gbk/d2DOBpvwVLC/GIoUW3729FNCiwC9u9qi5iEh3BXeR9QiU+ee2uL+2YJgR",
-	"FVFQyVnNPZtwqDHXimhd7XBrRXGhKmHxSuXwe3b5bzK7fNWJvIs877dwDbyA/LxCodk+Q2oniUd7yo1s",
-	"XC/hhVEyYGnS2uoRjiTdaJ3nTq4bq7mtw6J+bbqUKIQmAuGq1iPtUyjyFLpaN3AOq7vyVPCPXagtCR9o",
-	"E6zD1/+lXS3p1qtVUM3LsXicP67qVqC1uObkxpibCay7ZsTuzOCL9XyIEi+ajMLzaxFHRfc4m4S0qtFD",
-	"AXPry+UyVRa5u6+c3mVBshFYC7rhIPFAs/1qAVUBZzSRiBrxX62NJ4J0eflzg9KA8P7RMu7gWWhloTVI",
-	"nZIxZnMNOYyFhBz5K4HAe3P0lKmYTC+0MFedATInB00DYFvpnPD81kppb5c8WB/6mMyunNozvnS8gcCR",
-	"bmpbMS6KgW1AbcmdXcPYUlVqEJX9x3Wvj45bbXF3kNJxdJVsXvH0U8IRo3igZyZMZc2RTJC7A5a4W3wz",
-	"y83Qr40D0ExkUwa2yDXbMZivTzo36NZGmoQpVk0+6mpxX6vfQ+cIBV3xTpd1mUZj1+q4Q32aKl6u+Gpj",
-	"wW9DqkZCYYnI85nvphoEexw2SuVRlOsQaUJjHPMXgedPsSIDuCRtzyTPKvJzCp3TT3hLdWS5WfmgYZux",
-	"bL+6YadLShXwrFAS9pfo6oagZNe+GafuF89zsW3BRFVVhVX8ZorV8QF/TJjKcev+DbO5jZRO7LT3ZfsG",
-	"6Qrr3PZGOdj10Gh7WQfgGmrhQe+M6GS+vX2mWZ/AVFL6vmvLW7pnsJgPBe3TAElIN9alY9WAP3hZm1Hu",
-	"JkFpEWr+JETrGip/3KOH3z769sm/P/x2Q/vNlSNYi20iUuo0xvLuH23Iu//g8+yPPvxrNM/+4JnBdzIt",
-	"uNa8tsyw2XHyearhgxchGGQiyTHjNpt+HVTzxjedtLzZZdaX3ptFf3wDKlNUw5jSYZw+atgf3en648aE",
-	"6ubxOjv673jC6P/3j769SByy5L5ikw6sk/5PN5M/nNI1Gd/prhjGw42M0PPmuyFjhBUmGSKoY1HF0SRy",
-	"Fue1T4SbVuuX7aovEsogabxDhq64OrO1AmoKGa4Bb03DTF1DAG1yl/iYZ9ZsrRWabjLdMDM6SUrvjats",
-	"hnum6sDj64P/+N57Vf9Ida1psncFbNOdwTdc47Xe4M9bOocosZMVPnCl1SDuMLXxCbXktN0DjwQ98KkN",
-	"gE9w6lfmt3wQ+o7gP9ymh2rjJeI0ZS3Uzdtu+k33+443nT+c4r2d/fO7on5oRX2zDyOt956H3shbmaCg",
-	"wfcqC6D8WErjoeYW7nsPzo9PFkWFSEdYgcKwGdhjdibJRmW+AqeBZL6CkOPeiwUK65R73hgTr/dCYD4M",
-	"kwrB55yQXUBRJHKihIW4UOdy6U+5gSEbLZmoekA/DT27ZMjQu2leZ0NO1Byy40b7r2Xook/NlIuiWhdz",
-	"Y/XLpIrlOpxDrE7AZ+9Fpdzr0PCDEgkCio0P/mufO4HJHqaySXpWu+OvN57XkJ6BP1hoPp936fI141E/",
-	"AF5AzkqZ+3AeYeUwC3qWEJ6b0ir2mVKRyNt2k43LwisIuP84LUq6GzKnnBjLxkKb/tjjAdcpVq27Mcvi",
-	"BokVVU5Fg/3CYptb/SHBx+dVLvxKKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSwCuJKQbDQeCJeNfSG/PE",
-	"HnckTvBE66CsECC7wKToAepQkW6v0KeSHv1VW0TyUqWRDfVKkMyixJZ7vrem8o293aeJjHaZb05nZ6Us",
-	"wASHf7gm+83dCdmIq4mSS5qoAiiOd1G8hpgnBkBuzNFCzBO3nGGonZkJWdotYqwzsFOVarnsW5yCZk5X",
-	"gdwDJGxh3CLyd9cywgC4Enocu+k3+9v3W0lpoMPeoMaaKaaP5Znh+1bg3Vo7U/Nec6GeYWrK1tzfcZi3",
-	"rjrz+PTXgJ5gkDmxdK/bperqdePCs3MxkS9uCX2Stgsd5Z+yjM+F5YVhucI1ztCNcwNP/EHQrjbWPlfO",
-	"qI7C53MPCP1735gb9o1xBDxoxAB37K5FDNykDthXZIOLezPEUd+o7znl+b4NpspqhceWFkxK4QtlE/T9",
-	"kGCu3PGSS+9l8LAXZBFG8/z7XpFrpSFuDdXUEkSIqtob8IHdTduFD5wLc3Uxr+uJYyEOwxZayUmdSuN+",
-	"FF6ec8tZLjS6TZZDdNYuqnrcisURLSyghaQ0UCGFFbwQ/9zQSjGsCNNAeWUKJNpEbMBzQz0T0Zs7YN3o",
-	"Jenc57M3L5j/Mhxz+smNQJn9hG6Aytz1S+MdD90qQmXU+V90b0UgXcZl6CrX0bEjGRt/C9h4YNMaVgVG",
-	"C1C6jlg32ahahF9/xQ/xMwbz9/ObZt/eBW2jU814xyc3TC3etXfNabJOeLj3kjdLqgVTsl9q8Wolu5tc",
-	"dL1x5PD96FV3DY8cTRZnIkZn9I6sxqkq9Y5LvvtkIYBdKH1lOvqY+K5BmA/j+KPVAB791tsapA2ElptY",
-	"iv3AsYRhqFCi06cx58qZbw2rpoKLJMiKG6oNW2jIeBYOqiL7Nst3TEc+EHZnmsVfAiFeN7nbxxXCjxCQ",
-	"f8hMiT2c2YNvHx7fP354fP/k4aMb4qxtjmGnz8dZAByqERxW4jp13XvtyOsHu9BxpF46rkNKkYfLtAbq",
-	"f6K2BKPrpFIKkdWDqm6JyZrO2fvmweNvntzfGU7rO82lGYO+IdtHFc5/TJVPpC0wAxpDkqdOiLpLBIOV",
-	"TniUc7QDuO1Z5xOZe2luCpMuKnthLOQEtOOTqheNs94Qlp77IA3zaNN1h3THeG74kOe9HmLN+MU8Zjc9",
-	"q5uboD0Q+sIIKsvGtyI7+K4vTSZ9/PibJ1Hgo2oJ0Zx2ao8vJLucE4jSReMXl72O41QZe3EFy+hplLQS",
-	"bO5w4Z40SKh5OSpEhkGwYbW07sybriP4JFJjDfoa9EWHzYRSp6b4SmUi5kpM+TUMmRijRxF7FJKxtlaG",
-	"+k0vrnyP4ZybnacEYsJr6YvSqwr1YNUeFKqRZheTIu9NFM++qyfzC3Lzo0/AonrlnQbUi/4pdZ7Bihkl",
-	"yf+LEeOphyrZQb/m/Sj7qT77rwJ41U0WuVGJvetYgsjpGGft0b/6jX+0A1GNEgXqXjPYiRJT3/IbIBk2",
-	"MM7CNDdqzTjRQyrNO+nsvWudubld2/qV51zbWTQE/L3bzdIXaG6EJoZZAo7QGYzuOzZRPV81LoviIlmv",
-	"78sC3T1Xbd3GVzo5cfFPFesO/OLs1RkemFqhf146Ip38FXQhZJ8cyGuQuep0YcISe+uQz1oG2IXZnMsl",
-	"IXNXlI7kTkc3fJdBvgN0Fb+x7CEBuClDgQfwTOxo6/5E+Ku+yegfYj4sA1mphV2eY8oHNU4ArumWDekv",
-	"4aPqBVNr54MvX9BbTuir61GMszcvCIqI8M5q/I1jhol/jU8qtDxhn+L9FJIOQ6ERuUt/kWOlF1znJiQc",
-	"0OeN8tpG/gar+4iZ41/kL/K51kpTArSPNbBcZSWqDexPb79/xr599Pjf/xwiKwYBS9llpnK4dCyCuvLl",
-	"WHy6HDaCC8e/YPzcv5dPwJwybq4Yn3AhfRlVhiLykhkIhiS7dILysnLTYwICn8DxL/IcZM64ZJcvcpjN",
-	"lQWZLY/+DsvLMLGssjstJts5gjkO1jAH8gBx4zu3c8OWqmSFuIJTJuwvkkBTqa3KMXvGiyKkjU3VAqMY",
-	"2C/TvZiwBX6RPmmUzbmd+uxJztC/PkQNQxBUgfBXMtJhpOyUku2MVSo//kUOhoNCZCApSZ1O6OBszrMp",
-	"HD08vj8YDkpdeM4ypycni8XimOPXx0pPTvxvzcnLF8+evzp/jr+pc3IHyGMN//vp4P7xA3pEzUHyuRic",
-	"Dr45vn/8DdVkTJHTT64fnHh/gs9/RFFT9QF+kaPVYUKnLBPqg7EGYHD6c/yU14+c0OU4+DLc+CS6GvDB",
-	"CKZmmGQVm8C00BUfCN7v7ie/loBVz57K+GzALuI90lz7TsLng6fGHXGbTVPjRq6YLx+c0DJzJX3K98P7",
-	"931Cv/WXN5/PC2deCSVPPvpi5Pr1nQo6TR71KBRcq/4lPH0UJPAOlfgLqxmeBABkFKPlbMb10rNLRapB",
-	"yAn+eVB99MFdE8rYeGqN20uKXp06SxHPNnay9wX8eDKFdTdAhUMjvOXAvldF4TMTP6oR2cZOFrn7rIF+",
-	"SkayATRaZ9hr/LjZ/hrZvgLYvTHvN+TX32E5oO1Fjvmrypc729k1JOAv7dvP49StcNbDnY3/V2TzCE85",
-	"YzpskZOQH9WINAuOGphx1vTt+a1aPvGKH8//qTRlDlTwlhFu/DJsycGTz/5fX5IS8Qeo+lju/8TGKPuu",
-	"5uVdkPAc7z5Zu5bdXYbFTNXNNi+4TJ/mrY5FJYnsdPDlQ5L6J6ZGB7vF+1Oy5h2qDlKxFS3jmIV0i1AJ",
-	"jv/MlKYkYrUuKQjOzIOZ7eeMt8FXex3w+zscvAXXluDHGsD39gxJI7Zb8DpVumLRp/WWePBfshDQn7Pl",
-	"MXf/cuv4cktWG3YD4qOG4DSvhmIS+oS097KpMYRk+qrGUEgzd7ZLo0jRkUJmYqVOsS5drJuvxGoTkyeE",
-	"xDd2hcPqN2deN+R32IhL/6+LUWmWl15BDm2SuUWLeP3MnGX2tayF6O0u1mHE1PWluLxQEk6xKocAYtUk",
-	"WCWowgX2GnqsxAV3px2rWNHeoZADe0fruWfYJb7BXDILRcEW7Q67XmQ8rVKsxqiQ+OwKkdQUwywu6vSZ",
-	"mgV2gCrxYY/X/49q9BbGKangmADtK2xmKXZyXf033FrcHXcU6vrs6iBsakLUkCTdwmICGy0jemTvdtFe",
-	"bQO3hkNZBoFeFdXpgxWan3xUQh5hI35K7NrqEqcYOP66uhXovKPdvyaNnqEDGslQtRbd003eHmSrG/3B",
-	"Ds9sWGTi2CLpjtmL+lL1lLs9F/zkRDF3whgDO36XUCJ7AF/p+3w5FsDMUkFAuN0M8xn/3620T2DPKjsO",
-	"kFLYqZv5DtV1v5w1wmytkdP5b+njLaKejHxPuBu/tlYy2rvyVy7DrtxJ4/qrKt6HYadnpa3PnBqPCfpD",
-	"SDYW1xBSZXqfv5NS7o1Z3rtX/84uX5ddXoIzBkZcSsg904x4dsWE7OKRqt1UWpEKLpqv42AmmIHg2XVX",
-	"Tk/vsr+d+juX96rJuWUcSpNb86nRB03/7orRl+dn3hd/J08vTu4rqWREmNTh3ZWz9CzPPfwJ+B5g6N2L",
-	"YLt733sAPoltc+tsn3zG/38hJb0AqqVcdZRZoWGHLNDai0cRF0aJmYal2QnXv0PN1VOvaqBWR4WqweJn",
-	"IqmVenrsVyjsnbUqrdQvJyYVttMISJa1tNIWq53UbHsUrPnt9Y7GKMPBvIzs0TnYn6qRduWz2pMIW5vo",
-	"19JFNvLc06TkMayU6L4TsBNv8jnYZvSvaWtSakbI96+7XfYWdycEP3Zrvou7N9x0MDPEEeWShqpyJj6q",
-	"ESU0kusbo5jsVVXb6Zvr5RFvxxSyK+pxcWf16FYHjgMHNA/v0fwee0uUoWEPbXSq64oEIKQ3xhFKO1T7",
-	"CmzpwwqeXZn+/BuKCncgNVd9cxODFak5ZCIHxBWhyhBKHqpylnAiWLTACj6CwlRoo1NV5L5BqS9RCdEe",
-	"t2I+9uXUK7aEe8edVjObFaB3TizvJnxHMKCU/z8xIXa3nWTFIob9CFZflHLZLM6gZJEKOY+6Zpl1/sJa",
-	"mLvNX81qnf+SDHY2R8gfXz1r7IY6IjHDhmiIEad0s0plC0HpI7A74sc2T1FEa1+G0W/5ZnypJqwO2Ebv",
-	"Q+wT5VQaVCh10Gs6trVZK9Plj6qe+0pOqapaB31Sb85+qnp1xRxR2JFri2zDPmOWBnSzV/ha9VBqMh6/",
-	"67Ypl+3Z4JCpEfHLu+SI89xzIG+cU5+m3Hg9MPAK4di2Y9zYlfFLOusD66QU4eIGyFVnYsgG/iozmZpD",
-	"0OcosSHm6ws1YXfX4edn+PW8flXZXPLO9E/sglV+ENfAeM0eVjFelaFxOmBV/IfTLse4Z12W4j3p/+h0",
-	"An6Hn++aNzZ5At/xK5AYqNidJ7Amo3tv4pC1l5YqG4wlhzUplE4Q25RSHnaq9A2b0vcdPrFhxufumMgM",
-	"fC9UssG8zLGKuhYn0/Ddsy0BXe3C/Vgdfkhoitbc3+5ipeRBw/iIrjXR2oeVeftiodtfZmHUqoYBk+uS",
-	"5ArJgXejfMBxx/6vsrfAyeJHfmVWc1G0UZybxww5thZG7s8T+OR0/SSnP8evA69vQa5PRzJfJ1ndrBmb",
-	"EUTKO6NZ8cQJjGO/+l3QjZaFlFtMUbA7yjFu2I/nr1/hMB5L71Kjy5PoSzbNZZqmGYXyPSlXdh0PD5nJ",
-	"TkEgv1TbXSOwAM0uj7VHbljxRHK5SeK86AFxsh8F9KxeRzJvMzxwGxE9jNXkVlHonYWd08N4s3xvxVP1",
-	"QCFnOBgUFGaneBq69OiB06pgR0hjeVFwykI2jBN7p2VmCM5Epxvtb75PqfkdZJR3nVDucv/9TqIcfFml",
-	"I3udzqvnRs3A1yuSp3jZodI1kCxTActn/pE9Ei4MkaDbDJz2YXZmPPl+OFV/fILKAKHZFHiBWlmgV6DP",
-	"KsFOskJlV+lU1e9RwcaHqupe9FV4HYoXxTF7J2ZA3hOpLJsoVCyxDo7wNt2PhWEjmAqZDykjH3u+Ixx1",
-	"MWZmDtjlwYrCiWRnEGa8dKOU82P2jxCyZrkqR0HxcacqU3JciCxmx2E77me4uF6KdnuihYDr3UTxaCKN",
-	"qud7hgYa1rGPinR+4D779lEJmd629wZyNlr6azPHnNRLqgeo0otxb6pa62P2FuuQBYFOVZ4rw2cQWiVM",
-	"uZ4VHvimTe4flZDN87V7m9eN8JWcwzS0cUyQONhS5XDP1GrDzfnGl/UPTn/+0LLcNM+d6eb20e8gRdII",
-	"QLX2DPdlnQPnqL9SOew7Rb01xu8Z6pEM9SZ0A2ap9+EWx2Hm5LP734qDZBWGt9mB9tdS6XJ2wS22TLuk",
-	"KzyUF/kQ/zD0Ow9RK5apssipOUEBmZP4DaQI7LFsHe1MC7HL5zFJhW3WYnWOM3WNHHgYn83bgDK0C7vS",
-	"vaq9cQHzMeBYR/dw24U66rRzlsL2a5Cw2HzRNNUQO4WZgQJRC9W1U+hKW/KCvXt53oD8aOxgUCysYiNn",
-	"ZUpYxBJA3rov/D7uJwvav///3nvGO1qbEC8Ia7/lDWMkn5upsmkjnBmrgc8omwrDYKacoUA0zepEYbzl",
-	"xM5YrhayUOho4ZaNNPArw9R4TIAzLIy5zjfn/BrOw4y22j+VWbBHNNVbe1DcBtaTvL1w+C7Qg1evfUrt",
-	"03y3XRFyrCoU86igiGXBBCiyJ4/YD+KvpDiGQRCdGYPVag4SS5mNyCmqbSy3cOo0dT7jE8jdbYSxbEQ1",
-	"GNfwUjSBob8KTBP6ffXQG6t0e//6HP1bbt2mUx+V+zjTfJepKLwoiKZOxtb7XLe46rgDVs6k9UCuaVlO",
-	"sELUa2/BlwwbgHHHCRS41iGtL9zyj+9/4/b28f1HsXwTGu4lXuBmKuaDfaWNtAFqb7p9f+MydwyL+GG3",
-	"30H3Oq+9uMVjyKrCVgvStXPfQjvR7nj/s/qx33Qxb7WOAwWeNUyEIzjkLGuSsNqP+sMO5B+sF2K6lATU",
-	"iRJFgPF48Od/Ozt6+PgJQXFUwwUA+lU5Rw88a3SRvZPB52qCX8nEqgmUuGMbHaJ3IYhpW0gpovf6lDs6",
-	"zKNSFIjyQW0jo+yzdqJPPlf/7qz8bTLD/k/eQQhK9Ras1Sw5ceS2E2a1/GiZMVGan+RiAsaak8/0jw3l",
-	"P9fqCqr3f4e/OIwp+b3SI5HnINt9TnaQuY0vZrxm3/1vyVqAJYhHn5tD6hiiNRZqAfoo4wbYFD4lMg3y",
-	"sBHpENYc2/+5n/7nz/ePvuVH4w+fnzz68odBOuOgRmdOXrk/0CO/6esW13Cgq3YS6BW4imByuysuf/B5",
-	"cXfyDsTJfaX7jwiTENU+1XBHFZcsJCeubVzrsJx8xv9vEKIzdQ073NSv4YXzeWZYAEahvKmY12BzvJV6",
-	"G2H21DV/M7LcPXnyExFl78zpdQh8HwXgUWCFFF+/NwmBsxWNvZhsahRtnj/xg518Lg3ovkeACHWYg/DC",
-	"IzJ7suwwj5ASMKl8uENW3ILmm1mbQPa7CroimcE29DYnDqIvupOCv9K28R3u2hsMoVMLCYkZtJvEu5DX",
-	"wiIZzAnHOHbaefTCVvWoGRyzs6JghlpGm2aLZgYyT0XrX1TD7QvECoe5raPo/FbFQAnH+zlYZ0Heq6H9",
-	"PGy4ZKJJlrBVgbb1Zn1Uo2619Uf3wFcqCXGTaySQegjYG2VDbZG5iqMKH55GN2oyLc1jUq4jWP5aQom+",
-	"c2wy6v6Rk6U/5oKc6jlw97+MywwK+qiUGWjLRQq5co8hpNGBlHoCqqbWIYtYmivyY4s7Tz5/VKNOf8eP",
-	"ajTYL3U6isB2qJl8xHWsUGLbo4d72dQ8ahqeELNtX9VXvzPp0qzr4dyNOOXXEOL1vusqNsYC6e5Swy4r",
-	"Vr+M5slmUNCm7vrK/C1xBdGB+IJIu+DC1jjvNgBdUTGCmtfNNHTZytJIHaqTQk2SwdZzbIJ2hF194NrN",
-	"GFt5SIuosJcs4xqd1gg0KxC5HvOvn4Y+ET5ZjEJSwvcFUpMhMwqTAwVI+4vE+WZqBoaQtSgR5CU39ghH",
-	"O3rx3SWbCWPqcB8q7wYaH9iFcOqDn96Ezy+Z4UvD3LlCSPTR0oJhC9BQ5VUf/yL98yDzejkVmK/x7XMh",
-	"p1xCdkn4tv8vdqG59IFLDXzm2dpSqT8tWwO1wYgJq5dqsikRvGqzo3DTMW1rUVEqdR/RBONVJ+TkWu8c",
-	"E0tpvBR5u1kJ7j/TkIHwnbBw+Cn1ta7Gb+3abos5LHyyJziNaHS2Vxjdc/FOHKFV64VCTciS+ahGQ+y6",
-	"OaxTUqENJrgHka7B6uVuJPoafJVe/i6E/3+nyDHOnLpGcmHCW+B/bdk657MjrQro1qnfnP30Fh/6TTtv",
-	"/CoOpDmG8kOzTX3vC6+OqCIPPRF9A19qj+qNeEx/WcQjrGd57hd6Z1ui0PS+kmM5ECdxDOs6/l15l8Mb",
-	"O8o6qlN48nnOZxfunz2qdHe6zV/D0VwXOjsul2qkcqeKJ05MypqqybBvyXEInvGmVRfTbLvfldzrgtF7",
-	"ngv725Ab7+DTwXNWD8gAz9AKbbDAsGr4uMQDErAkhO2UKL75cdKTie28UGdfdWBS6WbchUmze1O3Vt7L",
-	"RvvX39aF+Sxg7O1sV9a6ODaaTKd9lu0e/mktq35sn6wcRnFDRvWgCkdkttMSvpoKZG8yrrvuxM1a6YFU",
-	"0gRcgBu8TlCtc4film4z6+ROQAYcUBN2m4/XfMYtL9SkhG0TEENH1tkMg9CGaWfdeBdN9YZ7huWCF5DZ",
-	"Y/ZaogsnVARRpjjV3WDtBc8ZN3XtLYPCQKOt2Cm7zMFyUXi/DOraQ3Y5FlDkl/61fj5D6rpaNV3F7vFR",
-	"vfwuX65fUSPvull3q4pnpbFqtqpYxZIYvTYe0cRXjkrAl0YVFt3IwrIrgDm2wazrgIhX/HPUoT0ahCUU",
-	"7kPq9W68fIfx8gaRQ9icrs2Nhz+l4cep0V7Hyxb6ROVYdtb0CFg2VQYkeqIbsRx0g2kiQCd428Eaf93/",
-	"TR0qb6uQkipkwOcU1jBPMbOrJMuYAZM4iXj43C77OfjW79QEPwc8k8fsTDJAEBt0UrfLc7AhnaEO02sH",
-	"1BlKd12QuzkevA/lBoajOi2DdXZ+Z3ZWDkxn+pOttpwyfW8k7U+yQknY3kPd5tCoi/qZe/Nd5x2a5N3T",
-	"BBzf7E0bqGpzQ72Du0CoRIwqQ/Ei6GYiA7zoivqfu+/3eADx/amCTODFziR+oyr7HlVdUrLoFSyZBT0z",
-	"AcmG+3YBvtKuaSMvjYVZm3YnGq5gmXZY/ERCGRbMTLkGiitb/LA6/24KePbdP8YiwK9zzz0Kn6hx+IPc",
-	"p/gXFZVWA7A/eW3hCpZ/xgaiCGssj1k3aATNDusIN8JGnFuu7Vtc976Kva9g+ZVOMy4Oclpe6mZwX4YQ",
-	"uWMioh6W4i4bNNwVesQbDXOs8KR9Bl4wIv5mzjz5jP/rdMxTCkS9of3SH7GHD9tN0rAvba/oWs6fNujK",
-	"FqIosKA56DqxpW+tnLnB2hHfdbKd4Om5wb3aeHnKP/CPYGZh8J+Uf6h3WGB63FjpDAJ4VKjU9h0LHEWa",
-	"6RpLAtlgP4hr/MBLBEzb6IYIeuNWufcT/UYrNT60hrfpgvFYWdS52U1wNweWoOSxyXUlm5uWnDvAQ7/H",
-	"jtOnqiD8qSlvZzPEjzb16U7eOq+cusqLMkh0xBjwd1qYAF56jFuUUk/p4sNJ+G/8jyqIAorJB//ViGdX",
-	"E61KmR+z10UefmP5kjz/7nuP5b3iKsCp/x2W5k7nPBxEL3FXTWAGouCmjQ/qWrq5D4JOVYqhuYLc7ccE",
-	"LKXXX8HSPPUhFEQPQgaRyjI+HkNmwXcm99g+nHqNO/kToGaFPWZn4fswkGcRZN7Vyvr2lGQUBQR4UYHH",
-	"7GtHLbdlsv7F4Le7aQ3FCxInbt1Pg2fNsGtlg86gwa8ifpU1d7yU3Xt+5qV8EF9eoEAxxhRAqWo8sIob",
-	"3Bb7+WHCxlOPRSKdMukeWHCdx1B+3uNk9gjzQwN8JYyfPhzSvC6Q8HvC+bGNDfLaeYWT30f/89G8VNrp",
-	"u9AEwYN7SYB8O5zdl8LY8zDMXQHc3e+NgItNBSDpYiB67DQIFQ90E3DP2BcNxQO56TRy/xCl1D54zGZC",
-	"lhYCcwuLhiOqpaWBnMzRBw/ZVJW68dAIJlxiPrBe+gxhL+QXWskJxvsd9xIwTUTqi4l8sa96Inr518LB",
-	"QGDF3LPMBnYh1DwDmYbdIQ+mSpnERFbNb3i/RIDwycln/6/O2NJrCW1OpZyDil+lzwcJxk9E4FBDnkZd",
-	"oIcPdOwlV8TGiptbVjTvY8g+x7zzXWClo7vGVEPHD+Pmvg1Ipcus1BqkvUxgK5jGCm/ZwsEIuyFd4VzY",
-	"33oGrVvCgZIGjGj3/6K/O7EUzgl0/U561t3cvpYbzpElJTcxVWFXDnWPer+6Zc0TcvLZ/a9HH+rdbebX",
-	"aEONpKibUPv29bEW1DVfJ+MGRIm9Hup984ePFCcYZNttJjHUcjeSvZHW0XvYaD5UgBoWduoqoAUseRyr",
-	"jvKGzm/X2E5pN41+BbUBVdEiRHgUeig6fS0W5kflfBMco0+LucZgEnWJwWaQlHaJHjUq2w8ABmhmcW+o",
-	"N0u/xs7m81p4LOAC8/f7wmikl38tk7ufhrwzlyz5MB0LqIU0TfuqUwWuAdmTitI7euQ3rSnhGg6kKo2A",
-	"ayy99GQLxPcfdHQTbBoXG8OaK1bVRjD8fYLgf03we2+R9sO/37k1uoqD39z82N63jt3JZ/x/DxzAsHkH",
-	"yUB0A+6ossi9qgdVbtP6zzb4+lYmY2lgA+rtewP6a2S4k0+TSvhBg89XxZTpBRRFssctPdbyM64VcO9T",
-	"6hJM0kGELm6eL+zX1yKDgPeyAQEwWu/p9Bkfe6ZUlEZtnAiIa5AzmwRuem/gzkLpurl9JVmNZEnIaLeD",
-	"u7N96zatK/zQATyFPBSFVFsXRyS6KNEKESow3k0obTFoPizfwgvIHU4MJxvMlpIYzLI+Rl3FImfApS9h",
-	"mMKSGb5MtRjZHasdsOaU3Iq4SaGabjvwQr/qvYqufXOqt8KpbXjdJbw/suN2ex4DrVvPpb7rkuuNVmMR",
-	"0lIPZ84dgh9C+4WQqXklUUGNhMK6JNdJLgwfFTdI7WozSNSt+x29e08y57e1XehahDpEiGDZXqhVCC7C",
-	"SX5HsnwN+aNzE+lHe9nD5/L3LWxnZ/oTk9PeEYwUAX14dbDvrjVAE3ezc+tL9z1wfIObkB9ftzQrMLGt",
-	"UMY+rT7ARAvUOIgvqVlsmComhRtMj0p6HEQ/TwNiaUL8bt65xd8A7kywSb3Gw/S+a9C01QAP2QpjDtQn",
-	"NRKc7mSrUlbtUnctDN7jq38XBliyWCHVWr1sOFQJcxNR8nySgVWKqbGFLnG+mCo+E0l/wj/o6/0iC8hM",
-	"zNPZnvPwwO46KitKoW24e9gICiUnzmKK+sPaQY/PA/rt4PTnD46hDIIIEjuWuhicDk6Q0fx7PleZAxTm",
-	"+DKsPgmdjRof+UEbn1T+8MZnfh8bn3gohObvMFLWfARb8rTGr0uSms9h6HHl5eSmaHyGmGDNZ7DP/JcP",
-	"X/5PAAAA//8=",
+	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSJc4EPeId69NsxN6l5aTEPx7meaTR9Fw+/q",
+	"obWNwEz3UOXwU7ud3pHg2nWHVIN30ckobC+hE+fO8xZvbrrrd8Gq7QUtpqpaBXshfGxLGPfMFa70qsfq",
+	"VjapxcrRvSpzYZ9PIbueKxETTFNupgmjiVumIWuHMxseaWUTMsBxB+TuAgJ6C5pwvChwvc/YlcbYKXdT",
+	"YxiuWrKjo6ya5BXTwPOkrNJKpY3eH0BfF8Cs08b+9Pbb5+zp108f/Zl8C+57t1yoMy1weeSFHHEDTx/H",
+	"5ZZjc5lFfQMsc+82zdexsVYz9pCiFpiC0hbpQtqnj6NGMcr5zvuBaHvLMF21jiFtu6elH9dvaQ8uOqwg",
+	"XOHgiDS8hlTAtNKYiRF9bJR2y622ShVjpbSiwM/JTSKatF5nflh4ubfl1OOC+9xcMz7hISbLxxY0M4AZ",
+	"p8L2Yp7+0ttNKr6DU+ARPeBv3EzrO8Wtu0ss7JML3uKw/e/DfZF1SJRKUtfPM3krUlL0ijGexe1KqUp5",
+	"fAN6FPewBxP3lh6kayHzIVZyuWtqSJLrT17J/fOQSZUDqtsGjBFKsj+JKi01fKQ0s+oa5J/DLZeLvC27",
+	"a/LgFtxhvs99VGAsoHBym+NRXjKu4xlzlBmzhwEXkBgxB8tFcRevHiXBFQacDEIfQHSgjotbGH9Ccevm",
+	"Gm7ivmt6VyLzeOF9w+7WyZUEZlX8LaXNVOzaUtdDloMUkA999g96MfC9I8gqczLh1oWbblHkV0g7vOW1",
+	"/VyV0lb3dAhETPjc3Omifg1OzaiysWqnwNpc73Z5++d5sEkzn/ruN7TeE09HzywxefXXkHy+Ko3QmRNN",
+	"AQAMCFCWZlXceMfcmK3sz5hNV004tsjnhcquv1HlKFExRnkllGwqMZ+uEE5DFdawzP32jDmSs4nPRg0M",
+	"IywVh/jYlDuvI5iUEtm7rHMK3I+P2TkpGoupKDDK4oY7HqzdA+5qacfTVyPoY659LBMfbo7ijSWa5zMm",
+	"YcKtuIEznwnaZj1VjooG30nM461lWGRHJFs4BTd62qLJtP9olM1Ec1vjGR4vvbILdkhExTRWlByUKOqO",
+	"E2YeivEYE7TdSXZEwJKIRnGdeYBCBy0QKlVhhRNm9RP4RjUeI1fP/MmVjLMFQCul5UM5m2PuCk3H7RyA",
+	"dtqAyAuIJ7KIqPhxCv0w5DKubdst5YOnZRh0uMJJ1a7STsWPSWn89bzivHJnYNPpbhyy7R1KM3C8Z+K/",
+	"aexmb1nzAwRm3hyxCoNHadKMI6xQ5WDJBz6l5rLbI81KAzkTddU56nROokmIx2BzwYuoBoBCkctJySco",
+	"xLQq3JGZzXirusYdJO8RVgviaHLGYm7XVBW5O5tcg1MLC+gQHrmYgIldN24mo1IUeTi+E7fNmEqgy/5F",
+	"ANU2foMDRU2I7YP/7ovLqlg66gpxWg6mM2qYlAXXDD7OdVCcx+zti0fuCsmmKhUixjF0WUTFiMBKCbz5",
+	"/GYLyyy/9olVaXo3wi0R1s24u8LQUrrlVV/Rm4Iw0fqLKfc1niv1F/i54xgDbcZzi9OlNNtVMFhhY8T7",
+	"Vmk2BzVPuKqT6QSOIfyXm1UTH0egKdQvbYXCW4e7Pgn1HlWk6pRPnrHXpJSGiXBSPRF7uMCcD6zCaB+t",
+	"VQN5Q43KjbrePAJaTu79Um3xcjPlj548TXr8RkJyvUR+L9QC9FHGDbApfNzjvvopNXe0TefOrfqxCiGv",
+	"qH6FW0AelyQ+3hXOdy2EuVxudyCqBM3VYX7y94e7MNxlNRE3IKNUnEIxT8iO7uKEWwjZmu4dKeMY+hzB",
+	"2pSrHLH4wcR1dO7VQV2dtbJx30I+1cxuF/HpzJw4ZxgPOK4j5zcPj7+pHwlOF3/S2YTfwKp0Gi3tzmVH",
+	"EwXl9OhrfjR+/+np489/6C8dmmNGqUqRx5ctEIA25fqWPG8hTrE0Oy5k6kL6UMD/DHMDZQhkZNBDONIA",
+	"rXLtjtVfkDa0vvSuiY6Aa/TlukdWHJLbTN2Roxq+M9TnH1tfrAnlSzTdjpViuv+t1on+VadnQzHebnk2",
+	"jNm1OJrY6tLop50L+wYyYba7yxplfagLxBN6eSuVon+c3Dtekrpy9TDDCRp04QSnpDBsJoxpZxknmDys",
+	"rx4yRp9vA57ACnGs1WJUWtiNm3glWTbqLYaPImpfNass/TvWcimaVVb7RmCYaB51OzoVQYvJ1G6p/WNg",
+	"PfE++m679025uUxjpDQq8KuKVXRjxamZrvZcTYLOeFFQFrQ0Iocz1hMyolDZddcpxEJQMtE1jEsDidLl",
+	"qhjTp4anGWA1c9t6p902xgTfnCflHtrmzkMpHUu2JAJglaFUi+PNIUB/kup5xg8+QWVEXGk8lnF7Yfmo",
+	"gGckh4LnaEwv6Uh+v43PdQbGeKU28rspn88hHvVeoQOtpH5fjAzfhUyfQyTDHa4OZmsrpiNPfkP2GVLw",
+	"h9o7uoZa5O8zkzTHDPP+TTZVRc7sVKtyMvUSfgepaFU2V9criBH6pwf4Kfee4k8G7m40uQ/8wLeznwJo",
+	"ZMgSaG5PcnMPamFW+3CvrEuc1R4sy1RO/qPT096n+scx40f/HLLTo6+H7MHxgyF7cOT+c/kAQ38P/uPB",
+	"M1ZK8Wvpw6Je21nJL+wsjIj5JmJk+p7wn6KR2kjiSAuXdz1zJAACpNNrqby7kV/rNOUpz0MRexoL7dZA",
+	"atbCbG7jYU81tvXVgI4ed8s14X7XIxwZlxkUlxWyTFoTMmoGI5UvGTfXgEB29NukKpy4yX/SE5DZ8oyR",
+	"T3TIMK9RlXboa+ggH7KAZYGRH2EwhXD526s75XkhZCwPQmlKtur/sm0ByMZCCjPdsCafZTIWkgoX9wP6",
+	"cH+g0EibT4TzSNEVHkEQE+LwkJP8eIAhvMpsofiR0h5uo9fdgqp09G5R9rJOxFqL9AtKulg70VumywwH",
+	"FRBWBNVIqxEM2bzgsgFn5A9ijWU0ZAQu04I0GvocZUcSM4cMxWBti/ZPiMqVhKFb6yXmUynNSon5XZWH",
+	"k9atYa60TcQD74ZWR9OO33IkqTDci0/56mDK/jrDm21JX1W4X0wC5P21tLfuxzEOuWMBbjzFgiwnY33M",
+	"uijYqLTs1xJKoMQ4xP3I0fitRERI9qDHsB7VPTQY4u45VsRMtgGJv0G4YeijClwqkgwSMwEi9UVV+WvN",
+	"zMPK1AoISeGa3Gg9IEL3AdVLp6HcN+XyezV662a8SoIommaXnFeTNJsZhDNxQjZuqq/MluDP3RvjMxa3",
+	"RIVB+XGZrOudKmPPMFWEW5+p4YO+eBmt19fEejEMB3wuthoDsY70loNkJiLl3vz9+cW/PDx1d9M3L972",
+	"igBpPt6OImsZZNvNu3K4R5JBKFox57oKWXxQQpJ3P7aYTdWRCYe9I93KwtubNlxhlDQTGh8oXs18imzN",
+	"ix/YqJR5UemklDvuS7kT2m1dyxp9Y/xHdZpaCjHZP7KF86apTLuJJ0qecugaNvHDNccZzX8YIP6DJ6hB",
+	"DHevJLclEUfau29+S8U4cRLO0+DQsTsyMPWGYOLfYfkO9CxmHyMQWVfygAFe+G4bhKjNlCyW6BNOmH57",
+	"safmpZ4rAx3BAER0Qf3uDBMGhyzjRwvN50n/v/U0iXgqMdvXV3w8vE0tTJivH6VFlmGge2yvyFBYj4MW",
+	"qgsOpoqoOMqGdCKEvh7BhMszZ6/nIkd1PoAQK82mwlill0evU+lAuYhlQKrrIRvx/DLTgEEaXgwZBVOG",
+	"mGziAyFDRnyZN+FQG4CjDSV/+3Qk2qIeIQmkXDMZKSwrRv115KO1nbgWMk/sBHowzAqUdAPY35jp5TUs",
+	"o9nQt0Ia9xHZy5TlEpKOfFoZyxXq9rNVaIyNkb3SgE5iiTeiWm4zk7WpAXy1U95QajsZuwulr4e1Ne4t",
+	"L2Fry2pd/GxGeN0+6Fa9c5QopeyJi1hRcUhc1CBJL2bsq/e2J/jiI8+sE9mUkFyJCip/EjfcwqXHkGtz",
+	"ejqUu8P+FVjOVE0iqug4oQEy08u5XanuTQz69Ku/bB71Niy9TQOR5OZHt5oy8tcv6F3YLHuxUSJpj7yw",
+	"005fX+WEcaxH/TCox1gs+r89uKwHb7uMGe8XAb4NAWZpHpA3gHPRpzcTRSEaiJs9it3o152rdo+Ybfoz",
+	"dKd87tZmWxd2ym5Yz42vDWcSFihVfCMCIvCUGzZyAtwzBCHkUWVXj+TTZvh3CystzLvakJohY+fttad7",
+	"MxK1BtHVzHHkR/88Pfr6/Z/8H8eXR+//NXz45//vDzFCvlY5HBDI9l4hzcZo7huurQu5USkKeylkmunI",
+	"vSqksbwoKDhEQTc0TNCkyLik6sRmX4O7WSeVs02MfeY2zpQJuaO8i/3khLvrVBQwgQ6FcKqK/AClIt0V",
+	"H42JDmsm6GCdg7prA7veN5etn9ceMgLW2XGPaQG3zQfYgr+fVcUajcBgDA4wCnLUAANsQA1tdxw20C9+",
+	"PBrr69j/d54Hv+Dm/5fdiE074K2O2x1B735JYPIE48xS7GTfvQK7ehq+I0gbRGg6aMfCQKEN7Qqxd1XU",
+	"pZkIcm+Ia2O+SR3Zjhs5KVwRXhTMWJh7V2mIVY9LQzCt6HlZEhICFCYVroVoOva2yQaOMhcW5hsrvCtw",
+	"DI94RRNIERtfuR7vQHXLdFoM/pk4JH5TO6Ni1si7hJ1617jTzcw15LvIVd2BTkN+eK/RhPkPK6pEaamF",
+	"zMScFxFdZrv5x32RWik7XO1Nu/dcXZxLYrkkTV/KsYrhanWVSxZuw6v0s0TWdiWv19/jZoUIUYPeQr+r",
+	"9LFayysRqydOqaJFweo7pf8xbhFuI1pDWmOs2wSvHN1oyC6k28+1mmg+o6JnNz2uIeU0SIGitNLmMWCF",
+	"WfzphpsIJbX+nu8vfnzNECcOC74oHDUeE+A/E3Je2h3iruC1Hm1ZSxC7zb6zHqikUBOzFQa+u13/9u7d",
+	"G0YPHCeQlGwKS9btXTeMAX2w1k5VyzMsKT3zvaHPnv/4zYuNpwO/rQVdhUifUZTW73+C++hCvWXWBsIV",
+	"xwLLJgCIVoiV9GxKuYzjoTa0y9DDPvx7Xde8RYvfjRPYJXB6rpeXupQt/080JoC9quYFl1+okm1znoFP",
+	"vRxWKaDUpwLG4mOMrBtsxq0SAzdu2ea2tttCd6f73PYCY98UqGEX2M+2CcteNbbdXRRnq5axm6y+/r1V",
+	"e0Aex/qW+uNBcJO7a2Patxdpcy98bV2/o7MFanw8CWu7Vpwr/NfYqzt359wOzbnZQdMEoPLYhfMWsb5u",
+	"d9ukMNe+U2CYkF7zIHBmq7kojpnbV06gTihDvJVyvPURikOWxVd4Dcs3WqnxlstLYgE7O/8alnv3Npgp",
+	"11H4cTcB/HL/roY4OW/HL1GCvpTGeuhBXJI5C/DAjsZDDJkVgqLxHPOWxqKAw9A+FhrFz51CPOPX0Ar/",
+	"PHrS7MvxKKqiTjWYqYop7eHFmG8hioKV0gBlkvcfIblhbpm97OfXHvsr2agckn3bq9vYNJcCGijVR8Yi",
+	"KE3arGbyO8MO4gVcgUMchUIu2zXM7ZkbeybQlL+G5eVYpPpHdG8vBbQo8IubPWouItJvxV1kPQJl/rkt",
+	"7q8tGGZERRRUclZzzyYcasy1IlpXO9xaUVyoSli8Vjn8nl3+m8wuX3Ui7yLP+y3cAC8gv6hQaLbPkNpJ",
+	"4tGeciMb10t4YZQMWJq0tnqEI0m4V7hkPHdy3VjNbR0W9WvTpUQhNBEIV7UeaZ9CkafQ1bqBc1jdp6uC",
+	"f+xCbUn4QJtgHb7+L+1qSTdjroJqXo7F4/xxVbcCrcU1JzfG3E5g3TcjdmcGX6wLTJR40WQUnt+IOCq6",
+	"x9kkpFWNHgqYW18ul6myyN195fQuC5KNwFrQDQeJB5rtVwuoCjiniUTUiP9qjX0RpMvLn1uUBoT3j5Zx",
+	"B89CU6+depA6JWPM5hpyGAsJOfJXAoH39ugpUzGZXmphrjsDZE4OmgbAttI54fmtldLeLXmwPvQxmV05",
+	"tWd86XgDgSPd1LZiXBQD24Dakju7hrGlqtQgKvuP614fHbfa4u4gpePoKtm84ulnhCNG8UDPTJjKmiOZ",
+	"IHcHLHG3+Pa2m6FfGwegmcimDGyRa7ZjMF+fdG7QrY00CVOsmnzU1eK+Vr+HzhEKuuK9b+syjcau1XGH",
+	"+jRVvFzx1caC34ZUjYTCEpHnc99fOQj2OGyUyqMo1yHShMY45i8Cz59hRQZwSdqeSZ5V5OcUOqef8Jbq",
+	"yHKz8kHDNmPZfnXDTpeUKuB5oSTsL9HVDUHJrn0zTt0vXuRi24KJqqoKq/jNFKvjA/6YMJXj1v0Ns7mN",
+	"lE7stBtu+wbpCuvc9UY52PXQaIRbB+AaauFB74zoZL6+e6ZZn8BUUvq+a8tbumewmA8F7bMASUg31pVj",
+	"1YA/eFWbUe4mQWkRav4S3fYqf9zjR18//vrpvz/6ekND3pUjWIttIlLqNMby7h9vyLt/7/Psj97/azTP",
+	"/uCZwfcyLbjWvLbMsNlx8nmq4YMXIRhkIskx4zabfhlU88Y3nbS83WXWl96bRX98AypTVMOY0mGcPmrY",
+	"H93p+uPGhOrm8To/+u94wuj/p0dfXyYOWXJfsUkH1kn/p5vJH87omozvdFcM49FGRuh5892SMcIKkwwR",
+	"1LGo4mgSOYvz2ifCTav1y3bVFwllkDTeIUNXXJ3ZWgE1hQzXgLemYaZuIIA2uUt8zDNrttYKTTeZbpkZ",
+	"nSSl98ZVNsMDU3Xg8fXBf/zJe1X/SHWtabJ3BWxjaUOPT79+uvEar/UGf97SOUSJnazwgSutBnGHqY1P",
+	"qCWn7R54JOiBT20AfIJTvzK/5YPQdwT/cJseqo2XiNOUtVA377rpt93v7b1Lm9JGfqOK93b2z++K+qEV",
+	"9c0+jLTeexG6pW9lgoIG36ssgPJjKY2Hmlu47z04Pz5ZFBUiHWEFCsNmYI/ZuSQblfkKnAaS+QpCjnsv",
+	"FiisU+5FY0y83guB+TBMKgSfc0J2AUWRyIkSFuJCnculP+UGhmy0ZKLqCv8s9OySIUPvtnmdDTlRc0j/",
+	"JKpeoY8ffVc545spF0W1LubG6pdJFct1uIBYnYDP3otKuR9Dww9KJAgoNj74r33uBCZ7mMom6Vntjr/e",
+	"eF5Degb+YKH5fN6ly9eMR/0AeAE5K2Xuw3mElcMs6FlCeG5Kq9hnSkUib9tNNi4LryHg/uO0KOluyJxy",
+	"Yiy1V+8tGAOuU6xad2OWxS0SK6qcigb7hcU2t/p9go8vqlz4lVCkVpN4koCfK4k0o9iY60S6ypY80NSq",
+	"JIFXElMMsGM+8kS8a+mteWKPOxIneKJ1UFYIkF1gUvQAdahIt1foU0mP/qotInmp0siGeiVIZlFiywPf",
+	"W1P5xt7u00RGu8w3p7OzUhZggsM/XJP95u6EbMTVRMklTVQBFMe7KF5DzBMDIDfmaCHmiVvOMNTOzIQs",
+	"7RYx1hnYqUq1XPYtTkEzp6tA7gEStjBuEfm7axlhAFwJPY7d9Jv97futpDTQYW9QY80U08fyzPB9K/Bu",
+	"rZ2pea+5UM8wNWVr7u84zFtXnXl8+htATzDInFi61+1SdfW6deHZhZjIl3eEPknbhY7yz1jG58LywrBc",
+	"4Rpn6Ma5hSf+IGhXG2ufK2dUR+HzhQeE/r1vzC37xjgCHjRigDt23yIGblIH7CuywcW9GeKob9T3gvJ8",
+	"3wZTZbXCY0sLJqXwhbIJ+n5IMFfueMml9zJ42AuyCKN5/n2vyLXSELeGamoJIkRV7Q34wO6m7cIHzoW5",
+	"vpzX9cSxEIdhC63kpE6lcT8KL8+55SwXGt0myyE6axdVPW7F4ogWFtBCUhqokMIKXoh/bmilGFaEaaC8",
+	"MgUSbSI24LmhnonozR2wbvSSdO7z+ZuXzH8Zjjn95FagzH5Ct0Bl7vql8Y6HbhWhMur8L7q3IpAu4zJ0",
+	"levo2JGMjb8FbDywaQ2rAqMFKF1HrJtsVC3Cr7/ih/gZg/lP89tm394HbaNTzXjHJ7dMLd61d81psk54",
+	"uPeSN0uqBVOyX2rxaiW7m1x0vXHk8P3oVfcNjxxNFmciRmf0jqzGqSr1jku++2QhgF0ofW06+pj4rkGY",
+	"D+P4o9UAHv3W2xqkDYSW21iK/cCxhGGoUKLTpzHnyplvDaumgoskyIpbqg1baMh4Fg6qIvs2y/dMRz4Q",
+	"dmeaxV8BIV43udvHFcKPEJB/yEyJPZzZw68fHZ8ePzo+PXn0+JY4a5tj2OnzcR4Ah2oEh5W4Tl33Xjvy",
+	"+sEudBypV47rkFLk4TKtgfqfqC3B6DqplEJk9aCqW2KypnP2vnr45KunpzvDaX2nuTRj0Ldk+6jC+Y+p",
+	"8om0BWZAY0jyzAlRd4lgsNIJj3KOdgC3Pet8InMvzW1h0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q",
+	"7hjPDR/yvNdDrBm/nMfspud1cxO0B0JfGEFl2fhWZAff9aXJpE+efPU0CnxULSGa007t8YVkV3MCUbps",
+	"/OKq13GcKmMvr2EZPY2SVoLNHS7dkwYJNS9HhcgwCDasltadedN1BJ9GaqxB34C+7LCZUOrUFF+pTMRc",
+	"iSm/gSETY/QoYo9CMtbWylC/6sWVP2E453bnKYGY8KP0RelVhXqwag8K1Uizi0mRn0wUz76rJ/NLcvOj",
+	"T8CieuWdBtSL/hl1nsGKGSXJ/4sR46mHKtlBv+b9KPupPvuvA3jVbRa5UYm971iCyOkYZ+3Rv/qNf7QD",
+	"UY0SBepeM9iJElPf8lsgGTYwzsI0N2rNONFDKs076ey9a525uV3b+pXnXNtZNAT8rdvN0hdoboQmhlkC",
+	"jtAZjO47NlE9XzUui+IyWa/vywLdPVdt3cZXOjlx+U8V6w788vz1OR6YWqF/UToinfwVdCFknxzIG5C5",
+	"6nRhwhJ765DPWgbYhdmcyyUhc1eUjuRORzd8l0G+A3QVv7XsIQG4KUOBB/BM7Gjr/onwV32T0d/HfFgG",
+	"slILu7zAlA9qnABc0y0b0l/CR9ULptbOB58/o7ec0FfXoxjnb14SFBHhndX4G8cME/8an1RoecI+w/sp",
+	"JB2GQiNyl/4ix0ovuM5NSDigzxvltY38DVb3ETPHv8hf5AutlaYEaB9rYLnKSlQb2J/efvucff34yb//",
+	"OURWDAKWsqtM5XDlWAR15aux+Hg1bAQXjn/B+Ll/L5+AOWPcXDM+4UL6MqoMReQVMxAMSXblBOVV5abH",
+	"BAQ+geNf5AXInHHJrl7mMJsrCzJbHv0dlldhYllld1pMtnMEcxysYQ7kAeLGd27nhi1VyQpxDWdM2F8k",
+	"gaZSW5Vj9pwXRUgbm6oFRjGwX6Z7MWEL/CJ90iibczv12ZOcoX99iBqGIKgC4a9kpMNI2Skl2xmrVH78",
+	"ixwMB4XIQFKSOp3QwfmcZ1M4enR8OhgOSl14zjJnJyeLxeKY49fHSk9O/G/NyauXz1+8vniBv6lzcgfI",
+	"Yw3/+9ng9PghPaLmIPlcDM4GXx2fHn9FNRlT5PSTm4cn3p/g8x9R1FR9gF/maHWY0CnLhPpgrAEYnP0c",
+	"P+X1Iyd0OQ4+Dzc+ia4GfDCCqRkmWcUmMC10xQeC97v7ya8lYNWzpzI+G7CLeI80176T8PngqXFH3GbT",
+	"1LiRK+bzeye0zFxJn/L96PTUJ/Rbf3nz+bxw5pVQ8uSDL0auX9+poNPkUY9CwbXqX8LTR0EC71CJv7Ca",
+	"4UkAQEYxWs5mXC89u1SkGoSc4J8H1Ufv3TWhjI2n1ri9pOjVmbMU8WxjJ3tfwI8nU1h3A1Q4NMJbDuxb",
+	"VRQ+M/GDGpFt7GSRu88a6KdkJBtAo3WGvcaPm+2vke0rgN1b835Dfv0dlgPaXuSYv6p8ubOdXUMC/ty+",
+	"/TxO3QpnPdrZ+H9FNo/wlDOmwxY5CflBjUiz4KiBGWdN353fquUTr/jx/D+VpsyBCt4ywo2fhy05ePLJ",
+	"//U5KRG/g6qP5f5PbIyy72pe3gUJL/Duk7Vr2d1lWMxU3Wzzgsv0ad7qWFSSyE4Hn98nqX9ianSwO7w/",
+	"JWveoeogFVvRMo5ZSLcIleD4Z6Y0JRGrdUlBcGYezGw/Z7wNvtrrgJ/ucPAWXFuCH2sA37szJI3YbsHr",
+	"VOmKRZ/VW+LBf8lCQH/Olsfc/eXW8fmOrDbsBsRHDcFpXg3FJPQJae9lU2MIyfRVjaGQZu5sl0aRoiOF",
+	"zMRKnWJdulg3X4nVJiZPCIlv7AqH1W/OvG7I77ARV/6vy1FplldeQQ5tkrlFi3j9zJxn9kdZC9G7XazD",
+	"iKnrS3F5oSScYVUOAcSqSbBKUIUL7DX0WIkL7k47VrGivUMhB/aO1vPAsCt8g7liFoqCLdoddr3IeFal",
+	"WI1RIfHZFSKpKYZZXNbpMzUL7ABV4v0er//v1egtjFNSwTEB2lfYzFLs5Lr6b7i1uDvuKNT12dVB2NSE",
+	"qCFJuoXFBDZaRvTI3u2ivdoGbg2HsgwCvSqq0wcrND/5oIQ8wkb8lNi11SVOMXD8dXUr0HlHu39NGj1H",
+	"BzSSoWotuqebvD3IVjf6wx2e2bDIxLFF0h2zl/Wl6il3dy74wYli7oQxBnb8LqFE9gC+0vf5ciyAmaWC",
+	"gHC7GeYT/r9baZ/AnlV2HCClsFM38x2q6345a4TZWiOn89/Sx1tEPRn5nnC3fm2tZLR35a9chl25l8b1",
+	"F1W8D8NOz0tbnzk1HhP0h5BsLG4gpMr0Pn8npdwbs/zkXv07u3xZdnkFzhgYcSkh90wz4tk1E7KLR6p2",
+	"U2lFKrhovoyDmWAGgmfXXTk9vcv+durvXN6rJueWcShNbs2nRh80/bsrRl+en3tf/L08vTi5L6SSEWFS",
+	"h3dXztLzPPfwJ+B7gKF3L4Lt7n3vAfgkts2ts33yCf//mZT0AqiWctVRZoWGHbJAay8eR1wYJWYalmYn",
+	"XP8ONVdPvaqBWh0VqgaLn4mkVurpsV+hsHfWqrRSv5yYVNhOIyBZ1tJKW6x2UrPtUbDmt9c7GqMMB/My",
+	"skcXYH+oRtqVz2pPImxtol9KF9nIc8+SksewUqL7TsBOvMkXYJvRv6atSakZId+/7nbZW9ydEPzYnfku",
+	"7t5w08HMEEeUKxqqypn4oEaU0Eiub4xistdVbadvrpdHvB1TyK6px8W91aNbHTgOHNA8vEfzW+wtUYaG",
+	"PbTRqa4rEoCQ3hhHKO1Q7SuwpQ8reHZt+vNvKCrcgdRc9c1NDFak5pCJHBBXhCpDKHmoylnCiWDRAiv4",
+	"CApToY1OVZH7BqW+RCVEe9yK+diXU6/YEu4d91rNbFaA3juxvJvwHcGAUv7/xITY3XaSFYsY9iNYfVHK",
+	"VbM4g5JFKuQ86ppl1vkLa2HuN381q3X+SzLY+Rwhf3z1rLEb6ojEDBuiIUac0s0qlS0EpY/A7ogf2zxF",
+	"Ea19GUa/5ZvxlZqwOmAbvQ+xT5RTaVCh1EGv6djWZq1Mlz+qeu4LOaWqah30Sb05/6Hq1RVzRGFHri2y",
+	"DfuMWRrQzV7ha9VDqcl4/K67ply2Z4NDpkbEL++TI85zz4G8cU59mnLj9cDAK4Rj245xY1fGz+msD6yT",
+	"UoSLGyBXnYkhG/irzGRqDkGfo8SGmK8v1ITdX4efn+GX8/pVZXPJO9M/sQtW+U7cAOM1e1jFeFWGxumA",
+	"VfEfTrsc4551WYr3pP9HpxPwG/x817yxyRP4jl+DxEDF7jyBNRndexOHrL20VNlgLDmsSaF0gtimlPKw",
+	"U6Vv2JS+7/CJDTO+cMdEZuB7oZIN5mWOVdS1OJmG755tCehqF05jdfghoSlac3+3i5WSBw3jI7rWRGsf",
+	"Vubti4XufpmFUasaBkyuS5IrJAfej/IBxx37v8reAieLH/mVWc1F0UZxbh4z5NhaGLl/nqAmOFdio3rn",
+	"nn7eeHgD5+MONl7udhG7EYRdxa4Ebl/vFf/vnSdqEh5I0UHtgwBxV7ajk2+Gvv6dMCfQTEEbEt1ss01c",
+	"BR+dBZlkqBf4dZCgWxD845HM14letwDHFheRouForQVxIuOsEHIn9KZlIdEWU1QXHF0ZN+z7ix9f4zAe",
+	"ofFKoyOdqE+W8lWaphkliHhSrnALimRyvji1k7ydbSegwLJGuzzWHg9kxb/N5abT/LIHcM5+zJrzeh3J",
+	"bODwwF0u/mGs0rvKbdhZMkN6GO/s2VtJXj1QyEQPZiolb1CUFh3F9MBZVQYmpLG8KDjlthvGib3TN3EI",
+	"+UWnG+2av0+5+w1klM2fMBly//1OYmd8WSW5e0vBG31GzcBXwVL8YdlhKDTwUVNh8Of+kT0SLgyRoNsM",
+	"nE5rdnpT1TXeJlxAQrMp8AJ1/UCvQJ9Vgp1khcqu0wnQ36LZhg9VNePoAfOaOS+KY/ZOzIB8clJZNlFo",
+	"rmB1JaG4uh8Lw0YwFTIfUp2HLqVhCHJejJmZA/YOsaJwInnKDct46UYp58fsHyERguWqHAV12p2qTMlx",
+	"IbKYdwCbvD/HxfUy39oTLQTc7CY2TBNp1NI/MDTQsI6oVaTzA/fZtw9KyPS2/WQgZ6OlvzZzzHS+oiqT",
+	"Kmkd96aq4D9mb7G6XRCUWeUPNXwGoQHHlOtZ4eGU2uT+XgnZPF+796S4Eb5QyIGGNo4JEgdbqhwemFpt",
+	"uD3feLCIwdnP71v+AM1zYBz30e8gxWcJlreON/RlnQNXPrxWOey78KE1xu91D5G6hyYgCNY+9OEWx2Hm",
+	"5JP734rbbRXcudnX+NdS6XJ2yS024ruiKzwUrfnEkWHooh9ioSxTZZFTy4sCMifxG/gj2LnbOtqZFg6c",
+	"z46TCs3lWPXsTN0gBx7GE/g2YFftwlvhXtXeuIAkGtDRo3u47UIdddqZcGH7NUhYbL5ommqIs3cNFIiF",
+	"qW6cQlfakhfs3auLBpBMYweDYmEVGzkrU8Iillb01n3h93E/ufX+/f/33jPefd8EDsJmCVveMEbyuZkq",
+	"mzbCmbEa+Ixy9NDNYsoZCkTTrHkVxltO7JzlaiELhe47btlIA782TI3HBGPEwpjrfHPBb+AizGir/VOZ",
+	"BXtEU72zB8VtYD3JuwuHbwI9ePXaZ9SUz/dwFiFzr8LGjwqKWG5VALh7+ph9J/5KimMYBDG/MQVCzUFi",
+	"gbwROeVKGMstnDlNnc/4BHJ3G2GGBGJljGvQMprA0F8FptlQYPXQG6t0e//6HP07bt2mUx+V+zjTfJcJ",
+	"TrwoiKZOxtb7XDdO67gDVs6k9fDAaVlOYFXUwXHBlwzbynHHCZQOoUOyaLjln5x+5fb2yenjWBYTDfcK",
+	"L3AzFfPBvpKR2rDHt92+v3GZO4ZFVLq776B7ndde3OIxEFoh9gXp2rlvoUltd5jhef3Yb7pEvFrHgbz8",
+	"GibCERxyljVJWO1H/WEHnhRWoTFdSoJ/RYkiwPguAxd/Oz969OQpAbxUw4W2Bqtyjh543uhNfC9TGqoJ",
+	"fiETqyZQ4o5t9B3fhSCmbSGliN7rEznpMI9KUSB2DDUjjbLP2ok++VT93VlP3mSG/Z+8gxCUqnhYqwV3",
+	"4shtJ8xq+dEyY6I0P8nFBIw1J5/ojw1FZTfqGqr3f4O/OIwp+a3SI5HnINvdc3ZQD4AvZrxm3/1vyVqA",
+	"JYhHH1kldQwxQAu1AH2UcQNsCh8T+St52Ih0CGuOTSXdT//z59Ojr/nR+P2np48//2GQzmOpMb+TV+53",
+	"9Mhv+rrFNRzoqp0EegWuIvDl7jre73y25b28A3FyX+j+I8IkRLVPYN1RHS8LKa9rG9c6LCef8P8bhOhM",
+	"3cAON/VLeOF89iKWFVIobyrmNYQhbyV0R5g9dc3fjiz3T578QETZO3N6HQLfRwF4FFghcdzvTULgbEVj",
+	"LyabGkWb50/8YCefSgO67xEgQh3mILz0ON+eLDvMTqW0XipK75AVd6D5Ztam1g1dZYKRfHMbOuYTB9EX",
+	"3anmX2jb+A537Q2G0KkxicS87E3iXcgbYZEM5oRjHDvtPHppqyrnDI7ZeVEwQ43ITbPxNwOZp6L1L6vh",
+	"9gWNhsPc1VF0cacSs4Tj/QKssyAf1ICRHoxeMtEkS9iqQNt6sz6oUbfa+r174AsVGrnJNdKSPbDwrbKh",
+	"tsiHxlGFD0+jGzWZluaRTtdxUX8toUTfObaudX/kZOmPuSCneg7c/S/jMoOCPiplBtpykcJD3WMIaXQg",
+	"pZ7gz6khzSKWPI382OLOk08f1KjT3/G9Gg32S52O0sIdaiYfcB0rlNj26OFeNjWPmoYnxGzb14rW70y6",
+	"NOsqS3cjTvkNhHi97+WL7dZAurvUsKuK1a+iebIZFLSpu74yf0tcQXQgviDSLriwdfcAG+DTqMRFzesW",
+	"LbpsZWmkDtVJoSbJYOsFttY7wl5RcONmjA1ipEWs4SuWcY1Oa4QvFtgPAfOvn4XuIz5ZjEJSwnebUpMh",
+	"MwqTAwVI+4vE+WZqBobw2igR5BU39ghHO3r5zRWbCWPqcB8q7wYaH9iFcOqDn96Ez6+Y4UvD3LlCoP3R",
+	"0oJhC9BQ5VUf/yL98yDzejkVRLTxTZkhp1xCdkWoyf8v9ja68oFLDXzm2doSgAQtWwM1V4kJq1dqsikR",
+	"vGrepHDTMW1rUVEqdR/RBOO1HOTkWu9HFEtpvBJ5uwUO7j/TkIHw/dVw+Cl1S6/Gb+3abkuELHy0JziN",
+	"aHS2Vxjdc/FOHKFVQ49CTciS+aBGQ+zlOqxTUqENUbkHka7B6uVuJPoaKJpe/i6E/3+nyDHOnLpGcmHC",
+	"W5CSbdk657MjrQro1qnfnP/wFh/6TTtv/CoOpDmGolazTdX4S6+OqCIPnTZ9W2hquuuNeEx/WcQjrOd5",
+	"7hd6bxvt0PS+kGM5ECdxDGt0iF15l8MbO8o6qlN48mnOZ5fuzx613zvd5i/haK7L5x2XSzVSuVPFEycm",
+	"ZU3VZNi35DgEz3jTqotptt3vSu51gTO+yIX9bciNd/Dx4DmrB2SA52iFNlhgWLURXeIBCQglwnZKFN9S",
+	"O+nJxCZxqLOvOjCpdDPuwqTZvakbdu9lo/3r7+rCfB6QG3e2K2u9QRuty9M+y6oQdYOWVT+2T1YOo7gh",
+	"o3pQhU4z22kJX00FsjcZ11134mat9EAqaQKEwg1eJ6jWuUNxS7eZdXIvgCgOqAm7zcdrPuOWF2pSwrYJ",
+	"iKHP72yGQWjDtLNuvIumesMDw3LBC8jsMftRogsnVARRpjjV3WDtBc8ZN3XtLYPCQKNZ3Rm7ysFyUXi/",
+	"DOraQ3Y1FlDkV/61fj5D6uVbtfJdaF8YvqaX3+fL9Qtq5F03625V8aw0Vs1WFatYEqPXxiOa+MpRCajl",
+	"qMKiG1lYdg0wx+aqdR0Q8Yp/jvr+R4OwhO1+SL3ejZfvMF7eIHIIm9O1ufHwpzT8ODXa63jVQp+oHMvO",
+	"mh4By6bKgERPdCOWg24wTQTohAQ8WDu509/UofK2CimpQgbUV2EN8xQzu0qyjBkwiZOIh8/tsp+D+3tJ",
+	"rvQZzwHP5DE7lwwQ4gad1O3yHGxzaKhv+doBdYbSfRfkbo4H7266geGoTstgnZ3fmZ2VA9OZ/mirLadM",
+	"31tJ+5OsUBK291C3OTTqon7u3nzfeYcmef80Acc3e9MGqtrcUO/gLhAqEaPKULwIupnIAC+6ov4X7vs9",
+	"HkB8f6ogE3ixM4nfqMp+QFWXlCyKgGCgZyYg2XDfhMJX2jVt5KWxMGvT7kTDNSzTDosfSCjDgpkp10Bx",
+	"ZYsfVuffTQHPvvtjLAKoP/fco/CJurtDkPsU/6Ki0moA9ievLVzD8s/YlhaBzuQx6waNoNlhHeFG2IgL",
+	"y7V9i+veV7H3NSy/0GnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNhjhWetM/AC0bE38yZJ5/wf52O",
+	"eUqBqDe0X/ojdoZiu0ka9qXtFV3L+bMGXdlCFAUWNAddJ7b0rZUzN1g74rtOthM8Pbe4VxsvT/kH/hHM",
+	"LAz+k/IP9Q4LTI8bK51BhV7oK7V9HwxHkWa6xpJANth34gY/8BIB0za6IYLeuFXu/US/0UqND63hbbpg",
+	"PFYW9QN3E9zNgaUGBdg6vZLNTUvOHeCh32PH6VNVEP7UlLezGeJHm7q/J2+d105d5UUZJDpiDPg7LUwA",
+	"Lz3GLUqpZ3Tx4ST8N/5HFUQBxeSD/2rEs+uJVqXMj9mPRR5+Y/mSPP/ue48Qv+IqwKn/HZbmXuc8HEQv",
+	"cVdNYAai4KaND+paumUUgk5ViqG5htztxwQspddfw9I88yEURA9CBpHKMj4eQ2bB97v32D6cOtg7+ROg",
+	"boU9Zufh+zCQZxFk3tXK+vaUZBQFBHhRgcfsa0ctt2Wy/sXgt7tpOMYLEidu3c+CZ82wG2WDzqDBryJ+",
+	"lTV3vJTde37upXwQX16gQDHGFECpajywihvcFvv5YcLGM49FIp0y6R5YcJ3HUH5+wsnsEeaHBvhCGD99",
+	"OKR5XSDh94TzYxsb5LXzqvtCH/3PR/NSaafvQmsND+4lAfLtcHZfCWMvwjD3BXB3vzcCLjYVgKSLgeix",
+	"W7jraKCbgHvGvmgoHshNp5H7hyil9uETNhOytBCYW1g0HFEtLQ3kZI4+fMSmqtSNh0Yw4RLzgfXSZwh7",
+	"Ib/QSk4w3u+4l4BpIlJfTOTLfdUT0cu/FA4GAivmnmU2sAuh5hnINOwOeTBVyiQmsmqpxPslAoRPTj75",
+	"vzpjSz9KaHMq5RxU/Cp9PkgwfiICh9o8NeoCPXxgQNlvio0VN7esaN7HkH2Beee7wEpHd42pho4fxs3d",
+	"QJBKV1mpNUh7lcBWMI0V3rExiBF2Q7rChbC/9Qxat4QDJQ0Y0e4qR//uxFK4IND1e+lZd3P7Um44R5aU",
+	"3MRUhV051D3q/eqWNU/IySf3vx7dzXe3mV+iuTmSom5tjq3z4o3Na75Oxg2IEns91PvmDx8pTjDItttM",
+	"YqjlbiR7I62j97DRfKgANSzs/1ZAC1jyOFYd5Q2d366xndJuGv0KagOqokWI8Cj0UHT6WizMj8r5JjhG",
+	"nxZzg8Ek6hKDLUYp7RI9alS2HwAM0Mzi3lBvln6Nnc3ntfBYwAXmP+0Lo5Fe/qVM7n4a8s5csuTDdCyg",
+	"FtI07atOFbgGZE8qSu/okd+0poRrOJCqNAKusfTSky0Q33/Q0aOyaVxsDGuuWFUbwfD3CYL/JcHvvUXa",
+	"D/9+59boKg5+c/Nje986dief8P89cADD5h0kA9ENuKPKIveqHlS5S0NJ2+DrO5mMpYENqLc/GdBfIsOd",
+	"fJpUwg/Ymw+Lvxg3bAFFkeycTI+1/IxrBdz7lLoEk3QQoYub5wv79Y3IIOC9bEAAjNZ7On3Gx54pFaVR",
+	"GycC4hrkzCaBm34ycG+hdN3cvpCsRrIkZLTbwd3ZvnXz3xV+6ACeQh6KQqqtiyMSXZRohQgVGO8mlLYY",
+	"NB+Wb+EF5A4nhpMNZktJDGZZH6OuYpEz4NKXMExhyQxfplqM7I7VDlhzSm5F3KRQTbcdeKFf9V5F1745",
+	"1Vvh1Iy+7j3fH9lxuz2Pgdat51Lfd8n1RquxCGmphzPnDsEPof1CyNS8lqigRkJhXZLrJBeGj4pbpHa1",
+	"GSTq1v2G3r0nmfPb2i50LUIdIkSwbC/UKgQX4SS/I1m+hvzRuYn0o73s4Qv5+xa2szP9iclp7whGioA+",
+	"vDrYd9caoIm72bn1pfseOL7BTciPr1uaFZjYVihjn1UfYKIFahzEl9QsNkwVk8INpkclPQ6in6cBsTQh",
+	"fjfv3OJvAHcm2KRe42F63zVo2mqAh2yFMQfqkxoJTneyVSmrdqm7FgY/4at/FwZYslgh1Vq9bDhUCXMT",
+	"UfJ8koFViqmxhS5xvpgqPhNJf8I/6Ov9IgvITMzT2Z7z8MDuOiorSqFtuHvYCAolJ85iivrD2kGPTwP6",
+	"7eDs5/eOoQyCCBI7lroYnA1OkNH8ez5VmQMU5vg8rD4JnY0aH/lBG59U/vDGZ34fG594KITm7zBS1nwE",
+	"W/K0xq9LkprPYehx5eXkpmh8hphgzWewz/zn95//TwAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

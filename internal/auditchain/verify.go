@@ -146,6 +146,9 @@ func (v *verifier) check(line []byte) error {
 	}
 	if v.opt.Each != nil {
 		if err := v.opt.Each(r); err != nil {
+			if broken, ok := errors.AsType[*BrokenError](err); ok && broken.Sequence == r.Sequence {
+				broken.Line = v.line
+			}
 			return err
 		}
 	}

@@ -1,18 +1,12 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/reeve-pam/reeve/api/client"
-	"github.com/reeve-pam/reeve/internal/auditchain"
 )
 
 func (a *app) auditCmd() *cobra.Command {
@@ -70,48 +64,5 @@ func (a *app) auditCmd() *cobra.Command {
 		},
 	}
 	return group("audit", "Read and verify the audit trail", "  reeve audit list\n  reeve audit export > trail.jsonl && reeve audit verify trail.jsonl",
-		list, export, a.auditVerifyCmd())
-}
-
-func (a *app) auditVerifyCmd() *cobra.Command {
-	var head string
-	cmd := &cobra.Command{
-		Use: "verify FILE", Short: "Prove, offline, that nothing in an exported trail was changed, removed or reordered",
-		Long: `Checks the hash chain of an exported trail without any cluster. Removal at the very end shows only against a head
-that was noted before: give it with --head.`,
-		Example: "  reeve audit verify trail.jsonl\n  reeve audit verify trail.jsonl --head 1204:5f2c…", Args: exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			in := a.in
-			if args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return usagef("%w", err)
-				}
-				defer f.Close()
-				in = f
-			}
-			var opt auditchain.Options
-			if head != "" {
-				seq, hash, ok := strings.Cut(head, ":")
-				n, err := strconv.ParseUint(seq, 10, 64)
-				if !ok || err != nil {
-					return usagef("--head takes a sequence number and a hash, as in 1204:5f2c…")
-				}
-				opt.Expect = &auditchain.Head{Sequence: n, Hash: hash}
-			}
-			rep, err := auditchain.Verify(in, opt)
-			if err != nil {
-				return err
-			}
-			if rep.Records == 0 {
-				return errors.New("there is no record in it, which proves nothing: every cluster has some")
-			}
-			return a.show(rep, func() {
-				_, _ = fmt.Fprintf(a.out, "%d records are whole and in order, %s to %s\nhead %d:%s\n",
-					rep.Records, when(&rep.Begin), when(&rep.End), rep.Head.Sequence, rep.Head.Hash)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&head, "head", "", "sequence:hash of a head noted before; the trail must reach it")
-	return cmd
+		list, export, a.auditCheckpointCmd(), a.auditKeyCmd(), a.auditVerifyCmd())
 }
