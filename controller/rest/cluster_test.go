@@ -311,7 +311,7 @@ func TestATrailIsProvenOverALeaderChange_U2(t *testing.T) {
 		n := signed().Newest.Sequence
 		return n > added, fmt.Sprintf("signed up to %d, not %d", n, added)
 	})
-	trail := systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ExportAudit(t.Context()) })
+	trail := systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ExportAudit(t.Context(), nil) })
 	now := signed()
 	if *now.Key != *first.Key {
 		t.Errorf("the key was %s and is %s", *first.Key, *now.Key)

@@ -97,9 +97,9 @@ type ServerInterface interface {
 	// ListAuditCheckpoints List the signed checkpoints of the audit trail, oldest first, and the key that proves them
 	// (GET /v1/audit/checkpoints)
 	ListAuditCheckpoints(c *gin.Context, params ListAuditCheckpointsParams)
-	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
+	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
-	ExportAudit(c *gin.Context)
+	ExportAudit(c *gin.Context, params ExportAuditParams)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -1284,6 +1284,38 @@ func (siw *ServerInterfaceWrapper) ListAudit(c *gin.Context) {
 		return
 	}
 
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", c.Request.URL.Query(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter actor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", c.Request.URL.Query(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter outcome: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", c.Request.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter since: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", c.Request.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter until: %w", err), http.StatusBadRequest)
+		return
+	}
+
 	for _, middleware := range siw.HandlerMiddlewares {
 		middleware(c)
 		if c.IsAborted() {
@@ -1332,6 +1364,68 @@ func (siw *ServerInterfaceWrapper) ListAuditCheckpoints(c *gin.Context) {
 // ExportAudit operation middleware
 func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportAuditParams
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", c.Request.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter format: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "object" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "object", c.Request.URL.Query(), &params.Object, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter object: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "action" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "action", c.Request.URL.Query(), &params.Action, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter action: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", c.Request.URL.Query(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter actor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", c.Request.URL.Query(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter outcome: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", c.Request.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter since: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", c.Request.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter until: %w", err), http.StatusBadRequest)
+		return
+	}
+
 	for _, middleware := range siw.HandlerMiddlewares {
 		middleware(c)
 		if c.IsAborted() {
@@ -1339,7 +1433,7 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 		}
 	}
 
-	siw.Handler.ExportAudit(c)
+	siw.Handler.ExportAudit(c, params)
 }
 
 // Can operation middleware
@@ -4670,6 +4764,7 @@ func (response ListAuditCheckpointsdefaultApplicationProblemPlusJSONResponse) Vi
 }
 
 type ExportAuditRequestObject struct {
+	Params ExportAuditParams
 }
 
 type ExportAuditResponseObject interface {
@@ -4717,6 +4812,26 @@ func (response ExportAudit200ApplicationxNdjsonResponse) VisitExportAuditRespons
 			return err
 		}
 	}
+}
+
+type ExportAudit200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportAudit200TextcsvResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
 }
 
 type ExportAuditdefaultApplicationProblemPlusJSONResponse struct {
@@ -7423,7 +7538,7 @@ type StrictServerInterface interface {
 	// ListAuditCheckpoints List the signed checkpoints of the audit trail, oldest first, and the key that proves them
 	// (GET /v1/audit/checkpoints)
 	ListAuditCheckpoints(ctx context.Context, request ListAuditCheckpointsRequestObject) (ListAuditCheckpointsResponseObject, error)
-	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
+	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
 	// Can Say whether a user may do something, and why
@@ -8521,8 +8636,10 @@ func (sh *strictHandler) ListAuditCheckpoints(ctx *gin.Context, params ListAudit
 }
 
 // ExportAudit operation middleware
-func (sh *strictHandler) ExportAudit(ctx *gin.Context) {
+func (sh *strictHandler) ExportAudit(ctx *gin.Context, params ExportAuditParams) {
 	var request ExportAuditRequestObject
+
+	request.Params = params
 
 	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ExportAudit(ctx, request.(ExportAuditRequestObject))
@@ -10700,274 +10817,278 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9gfkiWdcStu3NMjyx55ZFlXLe9ErK3TDVYlSaiLAA2gmuIotLFPsw+2T7KB",
-	"TKA+SKBY7Cap9ln/Y7fIYgFIJBL5+ctPg0zN5kqCtGZw9mkw55rPwILGf51nmSqlfcPt1P0zB5NpMbdC",
-	"ycHZ4FwykQ+Z0kzyGfwHNwbs8WA4EO7LufvJcOC+GZwNOL1nMBxo+LUUGvLBmdUlDAcmm8KMu5fP+MdX",
-	"ICdupEdPng4Hdjl3PzVWCzkZfP48HJxPIDWXl3mYB1NjxiXj7tnUbNx3fefy8NFfonNxq+07ly7KuO/u",
-	"OJfnSkrIrNLx+bwOM2FZeDAxmer7vhN6+jg6n1Ibpdcn8m4K7ErCR3vlpmOnwApuLJvzCVQT+rUEvWzM",
-	"iF6VGP7Jw0ex8b/Tqpz32hs2cY8mqIHf3XFrXuYwmysLMlv+HZaxM7RkFj5aN5u/MKvYw0d/YdmUa565",
-	"M/gMqWTcdK9hyXIFpv7EToWcMCWzmnpT4DnoegmN4Y/c+F2TnwkZ/v2XoSOFBe3e+Z8//z9H/+P9v/1h",
-	"EFvf92qUJrQj8Ac1SpD3gxrdjc1eiZmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHZw9PToZuJmJUz",
-	"/NcpEsr/s5qVkBYmoHFar1UO/ZgvU9JqVRSQOo9S5XBHBnxz/sNbVcAmyfDm/AemVQGJicz57NJ9fbcN",
-	"ewvXsOxmF+0eEXKSmAd+fcdJ9KBGByXuToULYXvyhxE2NQ331R054ycDut88SgPafWJA34gMmL/NE1Nz",
-	"T99pap/dj81cSQOohLzRalTAzP3pToy7u88+Dfh8XoiMuymfzOmJf/tg3Pw/Ncb6g4bx4GzwLye1lnNC",
-	"35qT8F4csU2Bf0y5ZQuQli20kpMh4zJnC/ehVSxXx0hA/x6vJ8HcvoVfSzA0uzwX7l28eKPVHLQVbi1j",
-	"XhgYDuaNjz4NhLwRltPAa9eDYcKyBTdsymUOOVM3oI/ZBWSaNIqx0jNucQ+MWSidD4ZrilRDsD9cpfZw",
-	"sNDCwo+yWNJGfR7Wr1qfjmUFuCv74ZPGJcWsIwzXwKZc545CkxKM2WKaD08fPd52np+bLPZzk4qNFbyv",
-	"3qNGHyCzA6e5eV3UKbutjSBVLCkWhDW1JrfCs0P68aXIU6Kt+9cjbrOkVHQXvibWIlLPeA6OLxxTKjsF",
-	"baIvzTRwC/kljyzqH1OQgbXc61qblHMLR1bMIPrW0liVCy5jL1XsGmBucLWm2v21d7R+tvqWbzUA6kTR",
-	"n8LHudBgOhcFMjfPGB8ZkPaMSbihC7bf+sY8I0uoS3R8iw99Hg6iG24NE3l09iIHaYWNKIKlM6Wc6PyP",
-	"qTJ2yP73//xfsRc4pSmq8XxQI+ZkltLXTDkqDIYDpWslW0k4HpzJsigib3VPXILWpLR3L1wUpQb8EUx4",
-	"tozuguPJmuOZMGduW2Z8yUaOlXk2hZwthJ2q0rJ3ry7QiHSijXE218qqTBXE6u5fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+04QQM3lRGd3XevQayJr2CaLuc",
-	"Od0wSXzO5qCNko6wbwFugGVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQPaRM/s63I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+IyNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWH9fn",
-	"8Ka0bARjpQFHdewV33itboSjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8i7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcguSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1ZNdpX9l+rOf2Q67mRKyIfMnZ+8LNyfFasLVIczK25gyHJh",
-	"kEZDlkP7CQ0zdYM/5NoKXjhBRGwZX9xSZmlCOx6rdlUQJ984Ax3vO3PGSulGBzlkQl66dw2ZKu2lGvt/",
-	"lBJvHTdX948MtOUChaOxGjXr6Kwsn9xFrLttNail3fCiBBTuS1VqphYyKtzd/X+Z1hHcPe/FOl1sY/Lk",
-	"rU3jBrQYi65zwlmhJkLiJexehkfFEbP/SVlVwPNgAg4rp2alFA+DweqVhmFlRzcFRGBIzw6rl13kaLaU",
-	"3A5l/w2fwLrCX4nANSsH/UdX6BcKvspZ79smGBgRUSrhY2RHyF8ahKl7Bt1VQYUNstvt0fHmfcApRmkx",
-	"gZjZ4w6DGDtTGi67tOuXlmmQsDBOz5zyYhwkViHG29gP5GPukqvCvd8w7g4n8Jm73aQzK5EI6OGMC1eQ",
-	"6E3rvos/KCG3uQ621PBRlTYAsnMSdDPxothmJnEt180lqaDc7bqxZeR0OBMcgxp4BVCchU3AGhQfTe2S",
-	"nhg469ZdJ4Ph4NeSay6toH9pmBc8S+icNPylBm5U1NRcBpWB3u5keeP1KbEYV0TeQgHcVOpMFTvqL/G8",
-	"ePNEa7Ni8ix+r4R8p65B3s5xFPihSxa5rU4zQtvRh4EFYdG1sBBFgf4+ZI4NHrvhwNri0kCmZG5a7vOv",
-	"T09XL8W/qQUrlJzgMRA3YNydzfyP/WDkXv/L08ctd/vT06i/vbklzd1Ikv2wlwEK3Xt3FQRX14oHLM81",
-	"mAgV/uZIQHyi2cs3zD8Y5tlhWfMCtE0YLsaqualcFnjy3LyGDI4nx4wH1Z1N3ejXsIx7ubiFidLLxBjX",
-	"aPyM/RRrvWkYbCY5uTRLY2HmlpZzy0fcxCViHR3tNIZaQdYDOeXu4FDb9n7r4fVR+CG7omevHMWXsG8f",
-	"0IxLPoEZSHvJaw9v19H8ofpFQ2O7xSVLy72LofAjvaGLgxoeIJC549qxkBPQcy1khJV+pDddA16TZqoW",
-	"kDu9bSy00zyUtDyzSHIksX/GqQMywwvAn71nbMHdlo6VZnzujCxexF0hKnbM3z1/w9w3CQ+QVnmZpaRD",
-	"LViY4Uvvy0u5Ydx70o4GTw3/3KE0Ja8hKc00WCeT92FjOs50r4iyitWliWra39a8g1yHoS1hmP/BNv6h",
-	"zUpRM6ukktbD6rLxvNNQniojcZNxRzk4h7zN8d68l7f57XTIu9/4rWjjV91RPLyuL+cUy10hVW2F4iC8",
-	"tFOlhZsnmn6OMVFTfPPih5Vhnz558tXTHd3X3dH7bS7atfDm2rucWnN5DcsI9V8JSWS4lmohL92TBqX1",
-	"vBwVInNy3QwrurTYtzHu49OvY3SZ8Y8v6emHT9c5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzZf/tWj2F3b",
-	"eas9Iw+7Ku0ZXaOJYbz58uTJV0+6s4eGAzS59GVcC3lNWV/AGi6b9oFks9JYNuU3MGRi7BQmCsPR4Y0d",
-	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSJc4EPeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEz3UOXwU7ud3pHg2nWHVIN30ckobC+hE+fO8xZvbrrrd8Gq7QUtpqpaBXshfGxLGPfMFa70qsfq",
-	"VjapxcrRvSpzYZ9PIbueKxETTFNupgmjiVumIWuHMxseaWUTMsBxB+TuAgJ6C5pwvChwvc/YlcbYKXdT",
-	"YxiuWrKjo6ya5BXTwPOkrNJKpY3eH0BfF8Cs08b+9Pbb5+zp108f/Zl8C+57t1yoMy1weeSFHHEDTx/H",
-	"5ZZjc5lFfQMsc+82zdexsVYz9pCiFpiC0hbpQtqnj6NGMcr5zvuBaHvLMF21jiFtu6elH9dvaQ8uOqwg",
-	"XOHgiDS8hlTAtNKYiRF9bJR2y622ShVjpbSiwM/JTSKatF5nflh4ubfl1OOC+9xcMz7hISbLxxY0M4AZ",
-	"p8L2Yp7+0ttNKr6DU+ARPeBv3EzrO8Wtu0ss7JML3uKw/e/DfZF1SJRKUtfPM3krUlL0ijGexe1KqUp5",
-	"fAN6FPewBxP3lh6kayHzIVZyuWtqSJLrT17J/fOQSZUDqtsGjBFKsj+JKi01fKQ0s+oa5J/DLZeLvC27",
-	"a/LgFtxhvs99VGAsoHBym+NRXjKu4xlzlBmzhwEXkBgxB8tFcRevHiXBFQacDEIfQHSgjotbGH9Ccevm",
-	"Gm7ivmt6VyLzeOF9w+7WyZUEZlX8LaXNVOzaUtdDloMUkA999g96MfC9I8gqczLh1oWbblHkV0g7vOW1",
-	"/VyV0lb3dAhETPjc3Omifg1OzaiysWqnwNpc73Z5++d5sEkzn/ruN7TeE09HzywxefXXkHy+Ko3QmRNN",
-	"AQAMCFCWZlXceMfcmK3sz5hNV004tsjnhcquv1HlKFExRnkllGwqMZ+uEE5DFdawzP32jDmSs4nPRg0M",
-	"IywVh/jYlDuvI5iUEtm7rHMK3I+P2TkpGoupKDDK4oY7HqzdA+5qacfTVyPoY659LBMfbo7ijSWa5zMm",
-	"YcKtuIEznwnaZj1VjooG30nM461lWGRHJFs4BTd62qLJtP9olM1Ec1vjGR4vvbILdkhExTRWlByUKOqO",
-	"E2YeivEYE7TdSXZEwJKIRnGdeYBCBy0QKlVhhRNm9RP4RjUeI1fP/MmVjLMFQCul5UM5m2PuCk3H7RyA",
-	"dtqAyAuIJ7KIqPhxCv0w5DKubdst5YOnZRh0uMJJ1a7STsWPSWn89bzivHJnYNPpbhyy7R1KM3C8Z+K/",
-	"aexmb1nzAwRm3hyxCoNHadKMI6xQ5WDJBz6l5rLbI81KAzkTddU56nROokmIx2BzwYuoBoBCkctJySco",
-	"xLQq3JGZzXirusYdJO8RVgviaHLGYm7XVBW5O5tcg1MLC+gQHrmYgIldN24mo1IUeTi+E7fNmEqgy/5F",
-	"ANU2foMDRU2I7YP/7ovLqlg66gpxWg6mM2qYlAXXDD7OdVCcx+zti0fuCsmmKhUixjF0WUTFiMBKCbz5",
-	"/GYLyyy/9olVaXo3wi0R1s24u8LQUrrlVV/Rm4Iw0fqLKfc1niv1F/i54xgDbcZzi9OlNNtVMFhhY8T7",
-	"Vmk2BzVPuKqT6QSOIfyXm1UTH0egKdQvbYXCW4e7Pgn1HlWk6pRPnrHXpJSGiXBSPRF7uMCcD6zCaB+t",
-	"VQN5Q43KjbrePAJaTu79Um3xcjPlj548TXr8RkJyvUR+L9QC9FHGDbApfNzjvvopNXe0TefOrfqxCiGv",
-	"qH6FW0AelyQ+3hXOdy2EuVxudyCqBM3VYX7y94e7MNxlNRE3IKNUnEIxT8iO7uKEWwjZmu4dKeMY+hzB",
-	"2pSrHLH4wcR1dO7VQV2dtbJx30I+1cxuF/HpzJw4ZxgPOK4j5zcPj7+pHwlOF3/S2YTfwKp0Gi3tzmVH",
-	"EwXl9OhrfjR+/+np489/6C8dmmNGqUqRx5ctEIA25fqWPG8hTrE0Oy5k6kL6UMD/DHMDZQhkZNBDONIA",
-	"rXLtjtVfkDa0vvSuiY6Aa/TlukdWHJLbTN2Roxq+M9TnH1tfrAnlSzTdjpViuv+t1on+VadnQzHebnk2",
-	"jNm1OJrY6tLop50L+wYyYba7yxplfagLxBN6eSuVon+c3Dtekrpy9TDDCRp04QSnpDBsJoxpZxknmDys",
-	"rx4yRp9vA57ACnGs1WJUWtiNm3glWTbqLYaPImpfNass/TvWcimaVVb7RmCYaB51OzoVQYvJ1G6p/WNg",
-	"PfE++m679025uUxjpDQq8KuKVXRjxamZrvZcTYLOeFFQFrQ0Iocz1hMyolDZddcpxEJQMtE1jEsDidLl",
-	"qhjTp4anGWA1c9t6p902xgTfnCflHtrmzkMpHUu2JAJglaFUi+PNIUB/kup5xg8+QWVEXGk8lnF7Yfmo",
-	"gGckh4LnaEwv6Uh+v43PdQbGeKU28rspn88hHvVeoQOtpH5fjAzfhUyfQyTDHa4OZmsrpiNPfkP2GVLw",
-	"h9o7uoZa5O8zkzTHDPP+TTZVRc7sVKtyMvUSfgepaFU2V9criBH6pwf4Kfee4k8G7m40uQ/8wLeznwJo",
-	"ZMgSaG5PcnMPamFW+3CvrEuc1R4sy1RO/qPT096n+scx40f/HLLTo6+H7MHxgyF7cOT+c/kAQ38P/uPB",
-	"M1ZK8Wvpw6Je21nJL+wsjIj5JmJk+p7wn6KR2kjiSAuXdz1zJAACpNNrqby7kV/rNOUpz0MRexoL7dZA",
-	"atbCbG7jYU81tvXVgI4ed8s14X7XIxwZlxkUlxWyTFoTMmoGI5UvGTfXgEB29NukKpy4yX/SE5DZ8oyR",
-	"T3TIMK9RlXboa+ggH7KAZYGRH2EwhXD526s75XkhZCwPQmlKtur/sm0ByMZCCjPdsCafZTIWkgoX9wP6",
-	"cH+g0EibT4TzSNEVHkEQE+LwkJP8eIAhvMpsofiR0h5uo9fdgqp09G5R9rJOxFqL9AtKulg70VumywwH",
-	"FRBWBNVIqxEM2bzgsgFn5A9ijWU0ZAQu04I0GvocZUcSM4cMxWBti/ZPiMqVhKFb6yXmUynNSon5XZWH",
-	"k9atYa60TcQD74ZWR9OO33IkqTDci0/56mDK/jrDm21JX1W4X0wC5P21tLfuxzEOuWMBbjzFgiwnY33M",
-	"uijYqLTs1xJKoMQ4xP3I0fitRERI9qDHsB7VPTQY4u45VsRMtgGJv0G4YeijClwqkgwSMwEi9UVV+WvN",
-	"zMPK1AoISeGa3Gg9IEL3AdVLp6HcN+XyezV662a8SoIommaXnFeTNJsZhDNxQjZuqq/MluDP3RvjMxa3",
-	"RIVB+XGZrOudKmPPMFWEW5+p4YO+eBmt19fEejEMB3wuthoDsY70loNkJiLl3vz9+cW/PDx1d9M3L972",
-	"igBpPt6OImsZZNvNu3K4R5JBKFox57oKWXxQQpJ3P7aYTdWRCYe9I93KwtubNlxhlDQTGh8oXs18imzN",
-	"ix/YqJR5UemklDvuS7kT2m1dyxp9Y/xHdZpaCjHZP7KF86apTLuJJ0qecugaNvHDNccZzX8YIP6DJ6hB",
-	"DHevJLclEUfau29+S8U4cRLO0+DQsTsyMPWGYOLfYfkO9CxmHyMQWVfygAFe+G4bhKjNlCyW6BNOmH57",
-	"safmpZ4rAx3BAER0Qf3uDBMGhyzjRwvN50n/v/U0iXgqMdvXV3w8vE0tTJivH6VFlmGge2yvyFBYj4MW",
-	"qgsOpoqoOMqGdCKEvh7BhMszZ6/nIkd1PoAQK82mwlill0evU+lAuYhlQKrrIRvx/DLTgEEaXgwZBVOG",
-	"mGziAyFDRnyZN+FQG4CjDSV/+3Qk2qIeIQmkXDMZKSwrRv115KO1nbgWMk/sBHowzAqUdAPY35jp5TUs",
-	"o9nQt0Ia9xHZy5TlEpKOfFoZyxXq9rNVaIyNkb3SgE5iiTeiWm4zk7WpAXy1U95QajsZuwulr4e1Ne4t",
-	"L2Fry2pd/GxGeN0+6Fa9c5QopeyJi1hRcUhc1CBJL2bsq/e2J/jiI8+sE9mUkFyJCip/EjfcwqXHkGtz",
-	"ejqUu8P+FVjOVE0iqug4oQEy08u5XanuTQz69Ku/bB71Niy9TQOR5OZHt5oy8tcv6F3YLHuxUSJpj7yw",
-	"005fX+WEcaxH/TCox1gs+r89uKwHb7uMGe8XAb4NAWZpHpA3gHPRpzcTRSEaiJs9it3o152rdo+Ybfoz",
-	"dKd87tZmWxd2ym5Yz42vDWcSFihVfCMCIvCUGzZyAtwzBCHkUWVXj+TTZvh3CystzLvakJohY+fttad7",
-	"MxK1BtHVzHHkR/88Pfr6/Z/8H8eXR+//NXz45//vDzFCvlY5HBDI9l4hzcZo7huurQu5USkKeylkmunI",
-	"vSqksbwoKDhEQTc0TNCkyLik6sRmX4O7WSeVs02MfeY2zpQJuaO8i/3khLvrVBQwgQ6FcKqK/AClIt0V",
-	"H42JDmsm6GCdg7prA7veN5etn9ceMgLW2XGPaQG3zQfYgr+fVcUajcBgDA4wCnLUAANsQA1tdxw20C9+",
-	"PBrr69j/d54Hv+Dm/5fdiE074K2O2x1B735JYPIE48xS7GTfvQK7ehq+I0gbRGg6aMfCQKEN7Qqxd1XU",
-	"pZkIcm+Ia2O+SR3Zjhs5KVwRXhTMWJh7V2mIVY9LQzCt6HlZEhICFCYVroVoOva2yQaOMhcW5hsrvCtw",
-	"DI94RRNIERtfuR7vQHXLdFoM/pk4JH5TO6Ni1si7hJ1617jTzcw15LvIVd2BTkN+eK/RhPkPK6pEaamF",
-	"zMScFxFdZrv5x32RWik7XO1Nu/dcXZxLYrkkTV/KsYrhanWVSxZuw6v0s0TWdiWv19/jZoUIUYPeQr+r",
-	"9LFayysRqydOqaJFweo7pf8xbhFuI1pDWmOs2wSvHN1oyC6k28+1mmg+o6JnNz2uIeU0SIGitNLmMWCF",
-	"WfzphpsIJbX+nu8vfnzNECcOC74oHDUeE+A/E3Je2h3iruC1Hm1ZSxC7zb6zHqikUBOzFQa+u13/9u7d",
-	"G0YPHCeQlGwKS9btXTeMAX2w1k5VyzMsKT3zvaHPnv/4zYuNpwO/rQVdhUifUZTW73+C++hCvWXWBsIV",
-	"xwLLJgCIVoiV9GxKuYzjoTa0y9DDPvx7Xde8RYvfjRPYJXB6rpeXupQt/080JoC9quYFl1+okm1znoFP",
-	"vRxWKaDUpwLG4mOMrBtsxq0SAzdu2ea2tttCd6f73PYCY98UqGEX2M+2CcteNbbdXRRnq5axm6y+/r1V",
-	"e0Aex/qW+uNBcJO7a2Patxdpcy98bV2/o7MFanw8CWu7Vpwr/NfYqzt359wOzbnZQdMEoPLYhfMWsb5u",
-	"d9ukMNe+U2CYkF7zIHBmq7kojpnbV06gTihDvJVyvPURikOWxVd4Dcs3WqnxlstLYgE7O/8alnv3Npgp",
-	"11H4cTcB/HL/roY4OW/HL1GCvpTGeuhBXJI5C/DAjsZDDJkVgqLxHPOWxqKAw9A+FhrFz51CPOPX0Ar/",
-	"PHrS7MvxKKqiTjWYqYop7eHFmG8hioKV0gBlkvcfIblhbpm97OfXHvsr2agckn3bq9vYNJcCGijVR8Yi",
-	"KE3arGbyO8MO4gVcgUMchUIu2zXM7ZkbeybQlL+G5eVYpPpHdG8vBbQo8IubPWouItJvxV1kPQJl/rkt",
-	"7q8tGGZERRRUclZzzyYcasy1IlpXO9xaUVyoSli8Vjn8nl3+m8wuX3Ui7yLP+y3cAC8gv6hQaLbPkNpJ",
-	"4tGeciMb10t4YZQMWJq0tnqEI0m4V7hkPHdy3VjNbR0W9WvTpUQhNBEIV7UeaZ9CkafQ1bqBc1jdp6uC",
-	"f+xCbUn4QJtgHb7+L+1qSTdjroJqXo7F4/xxVbcCrcU1JzfG3E5g3TcjdmcGX6wLTJR40WQUnt+IOCq6",
-	"x9kkpFWNHgqYW18ul6myyN195fQuC5KNwFrQDQeJB5rtVwuoCjiniUTUiP9qjX0RpMvLn1uUBoT3j5Zx",
-	"B89CU6+depA6JWPM5hpyGAsJOfJXAoH39ugpUzGZXmphrjsDZE4OmgbAttI54fmtldLeLXmwPvQxmV05",
-	"tWd86XgDgSPd1LZiXBQD24Dakju7hrGlqtQgKvuP614fHbfa4u4gpePoKtm84ulnhCNG8UDPTJjKmiOZ",
-	"IHcHLHG3+Pa2m6FfGwegmcimDGyRa7ZjMF+fdG7QrY00CVOsmnzU1eK+Vr+HzhEKuuK9b+syjcau1XGH",
-	"+jRVvFzx1caC34ZUjYTCEpHnc99fOQj2OGyUyqMo1yHShMY45i8Cz59hRQZwSdqeSZ5V5OcUOqef8Jbq",
-	"yHKz8kHDNmPZfnXDTpeUKuB5oSTsL9HVDUHJrn0zTt0vXuRi24KJqqoKq/jNFKvjA/6YMJXj1v0Ns7mN",
-	"lE7stBtu+wbpCuvc9UY52PXQaIRbB+AaauFB74zoZL6+e6ZZn8BUUvq+a8tbumewmA8F7bMASUg31pVj",
-	"1YA/eFWbUe4mQWkRav4S3fYqf9zjR18//vrpvz/6ekND3pUjWIttIlLqNMby7h9vyLt/7/Psj97/azTP",
-	"/uCZwfcyLbjWvLbMsNlx8nmq4YMXIRhkIskx4zabfhlU88Y3nbS83WXWl96bRX98AypTVMOY0mGcPmrY",
-	"H93p+uPGhOrm8To/+u94wuj/p0dfXyYOWXJfsUkH1kn/p5vJH87omozvdFcM49FGRuh5892SMcIKkwwR",
-	"1LGo4mgSOYvz2ifCTav1y3bVFwllkDTeIUNXXJ3ZWgE1hQzXgLemYaZuIIA2uUt8zDNrttYKTTeZbpkZ",
-	"nSSl98ZVNsMDU3Xg8fXBf/zJe1X/SHWtabJ3BWxjaUOPT79+uvEar/UGf97SOUSJnazwgSutBnGHqY1P",
-	"qCWn7R54JOiBT20AfIJTvzK/5YPQdwT/cJseqo2XiNOUtVA377rpt93v7b1Lm9JGfqOK93b2z++K+qEV",
-	"9c0+jLTeexG6pW9lgoIG36ssgPJjKY2Hmlu47z04Pz5ZFBUiHWEFCsNmYI/ZuSQblfkKnAaS+QpCjnsv",
-	"FiisU+5FY0y83guB+TBMKgSfc0J2AUWRyIkSFuJCnculP+UGhmy0ZKLqCv8s9OySIUPvtnmdDTlRc0j/",
-	"JKpeoY8ffVc545spF0W1LubG6pdJFct1uIBYnYDP3otKuR9Dww9KJAgoNj74r33uBCZ7mMom6Vntjr/e",
-	"eF5Degb+YKH5fN6ly9eMR/0AeAE5K2Xuw3mElcMs6FlCeG5Kq9hnSkUib9tNNi4LryHg/uO0KOluyJxy",
-	"Yiy1V+8tGAOuU6xad2OWxS0SK6qcigb7hcU2t/p9go8vqlz4lVCkVpN4koCfK4k0o9iY60S6ypY80NSq",
-	"JIFXElMMsGM+8kS8a+mteWKPOxIneKJ1UFYIkF1gUvQAdahIt1foU0mP/qotInmp0siGeiVIZlFiywPf",
-	"W1P5xt7u00RGu8w3p7OzUhZggsM/XJP95u6EbMTVRMklTVQBFMe7KF5DzBMDIDfmaCHmiVvOMNTOzIQs",
-	"7RYx1hnYqUq1XPYtTkEzp6tA7gEStjBuEfm7axlhAFwJPY7d9Jv97futpDTQYW9QY80U08fyzPB9K/Bu",
-	"rZ2pea+5UM8wNWVr7u84zFtXnXl8+htATzDInFi61+1SdfW6deHZhZjIl3eEPknbhY7yz1jG58LywrBc",
-	"4Rpn6Ma5hSf+IGhXG2ufK2dUR+HzhQeE/r1vzC37xjgCHjRigDt23yIGblIH7CuywcW9GeKob9T3gvJ8",
-	"3wZTZbXCY0sLJqXwhbIJ+n5IMFfueMml9zJ42AuyCKN5/n2vyLXSELeGamoJIkRV7Q34wO6m7cIHzoW5",
-	"vpzX9cSxEIdhC63kpE6lcT8KL8+55SwXGt0myyE6axdVPW7F4ogWFtBCUhqokMIKXoh/bmilGFaEaaC8",
-	"MgUSbSI24LmhnonozR2wbvSSdO7z+ZuXzH8Zjjn95FagzH5Ct0Bl7vql8Y6HbhWhMur8L7q3IpAu4zJ0",
-	"levo2JGMjb8FbDywaQ2rAqMFKF1HrJtsVC3Cr7/ih/gZg/lP89tm394HbaNTzXjHJ7dMLd61d81psk54",
-	"uPeSN0uqBVOyX2rxaiW7m1x0vXHk8P3oVfcNjxxNFmciRmf0jqzGqSr1jku++2QhgF0ofW06+pj4rkGY",
-	"D+P4o9UAHv3W2xqkDYSW21iK/cCxhGGoUKLTpzHnyplvDaumgoskyIpbqg1baMh4Fg6qIvs2y/dMRz4Q",
-	"dmeaxV8BIV43udvHFcKPEJB/yEyJPZzZw68fHZ8ePzo+PXn0+JY4a5tj2OnzcR4Ah2oEh5W4Tl33Xjvy",
-	"+sEudBypV47rkFLk4TKtgfqfqC3B6DqplEJk9aCqW2KypnP2vnr45KunpzvDaX2nuTRj0Ldk+6jC+Y+p",
-	"8om0BWZAY0jyzAlRd4lgsNIJj3KOdgC3Pet8InMvzW1h0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q",
-	"7hjPDR/yvNdDrBm/nMfspud1cxO0B0JfGEFl2fhWZAff9aXJpE+efPU0CnxULSGa007t8YVkV3MCUbps",
-	"/OKq13GcKmMvr2EZPY2SVoLNHS7dkwYJNS9HhcgwCDasltadedN1BJ9GaqxB34C+7LCZUOrUFF+pTMRc",
-	"iSm/gSETY/QoYo9CMtbWylC/6sWVP2E453bnKYGY8KP0RelVhXqwag8K1Uizi0mRn0wUz76rJ/NLcvOj",
-	"T8CieuWdBtSL/hl1nsGKGSXJ/4sR46mHKtlBv+b9KPupPvuvA3jVbRa5UYm971iCyOkYZ+3Rv/qNf7QD",
-	"UY0SBepeM9iJElPf8lsgGTYwzsI0N2rNONFDKs076ey9a525uV3b+pXnXNtZNAT8rdvN0hdoboQmhlkC",
-	"jtAZjO47NlE9XzUui+IyWa/vywLdPVdt3cZXOjlx+U8V6w788vz1OR6YWqF/UToinfwVdCFknxzIG5C5",
-	"6nRhwhJ765DPWgbYhdmcyyUhc1eUjuRORzd8l0G+A3QVv7XsIQG4KUOBB/BM7Gjr/onwV32T0d/HfFgG",
-	"slILu7zAlA9qnABc0y0b0l/CR9ULptbOB58/o7ec0FfXoxjnb14SFBHhndX4G8cME/8an1RoecI+w/sp",
-	"JB2GQiNyl/4ix0ovuM5NSDigzxvltY38DVb3ETPHv8hf5AutlaYEaB9rYLnKSlQb2J/efvucff34yb//",
-	"OURWDAKWsqtM5XDlWAR15aux+Hg1bAQXjn/B+Ll/L5+AOWPcXDM+4UL6MqoMReQVMxAMSXblBOVV5abH",
-	"BAQ+geNf5AXInHHJrl7mMJsrCzJbHv0dlldhYllld1pMtnMEcxysYQ7kAeLGd27nhi1VyQpxDWdM2F8k",
-	"gaZSW5Vj9pwXRUgbm6oFRjGwX6Z7MWEL/CJ90iibczv12ZOcoX99iBqGIKgC4a9kpMNI2Skl2xmrVH78",
-	"ixwMB4XIQFKSOp3QwfmcZ1M4enR8OhgOSl14zjJnJyeLxeKY49fHSk9O/G/NyauXz1+8vniBv6lzcgfI",
-	"Yw3/+9ng9PghPaLmIPlcDM4GXx2fHn9FNRlT5PSTm4cn3p/g8x9R1FR9gF/maHWY0CnLhPpgrAEYnP0c",
-	"P+X1Iyd0OQ4+Dzc+ia4GfDCCqRkmWcUmMC10xQeC97v7ya8lYNWzpzI+G7CLeI80176T8PngqXFH3GbT",
-	"1LiRK+bzeye0zFxJn/L96PTUJ/Rbf3nz+bxw5pVQ8uSDL0auX9+poNPkUY9CwbXqX8LTR0EC71CJv7Ca",
-	"4UkAQEYxWs5mXC89u1SkGoSc4J8H1Ufv3TWhjI2n1ri9pOjVmbMU8WxjJ3tfwI8nU1h3A1Q4NMJbDuxb",
-	"VRQ+M/GDGpFt7GSRu88a6KdkJBtAo3WGvcaPm+2vke0rgN1b835Dfv0dlgPaXuSYv6p8ubOdXUMC/ty+",
-	"/TxO3QpnPdrZ+H9FNo/wlDOmwxY5CflBjUiz4KiBGWdN353fquUTr/jx/D+VpsyBCt4ywo2fhy05ePLJ",
-	"//U5KRG/g6qP5f5PbIyy72pe3gUJL/Duk7Vr2d1lWMxU3Wzzgsv0ad7qWFSSyE4Hn98nqX9ianSwO7w/",
-	"JWveoeogFVvRMo5ZSLcIleD4Z6Y0JRGrdUlBcGYezGw/Z7wNvtrrgJ/ucPAWXFuCH2sA37szJI3YbsHr",
-	"VOmKRZ/VW+LBf8lCQH/Olsfc/eXW8fmOrDbsBsRHDcFpXg3FJPQJae9lU2MIyfRVjaGQZu5sl0aRoiOF",
-	"zMRKnWJdulg3X4nVJiZPCIlv7AqH1W/OvG7I77ARV/6vy1FplldeQQ5tkrlFi3j9zJxn9kdZC9G7XazD",
-	"iKnrS3F5oSScYVUOAcSqSbBKUIUL7DX0WIkL7k47VrGivUMhB/aO1vPAsCt8g7liFoqCLdoddr3IeFal",
-	"WI1RIfHZFSKpKYZZXNbpMzUL7ABV4v0er//v1egtjFNSwTEB2lfYzFLs5Lr6b7i1uDvuKNT12dVB2NSE",
-	"qCFJuoXFBDZaRvTI3u2ivdoGbg2HsgwCvSqq0wcrND/5oIQ8wkb8lNi11SVOMXD8dXUr0HlHu39NGj1H",
-	"BzSSoWotuqebvD3IVjf6wx2e2bDIxLFF0h2zl/Wl6il3dy74wYli7oQxBnb8LqFE9gC+0vf5ciyAmaWC",
-	"gHC7GeYT/r9baZ/AnlV2HCClsFM38x2q6345a4TZWiOn89/Sx1tEPRn5nnC3fm2tZLR35a9chl25l8b1",
-	"F1W8D8NOz0tbnzk1HhP0h5BsLG4gpMr0Pn8npdwbs/zkXv07u3xZdnkFzhgYcSkh90wz4tk1E7KLR6p2",
-	"U2lFKrhovoyDmWAGgmfXXTk9vcv+durvXN6rJueWcShNbs2nRh80/bsrRl+en3tf/L08vTi5L6SSEWFS",
-	"h3dXztLzPPfwJ+B7gKF3L4Lt7n3vAfgkts2ts33yCf//mZT0AqiWctVRZoWGHbJAay8eR1wYJWYalmYn",
-	"XP8ONVdPvaqBWh0VqgaLn4mkVurpsV+hsHfWqrRSv5yYVNhOIyBZ1tJKW6x2UrPtUbDmt9c7GqMMB/My",
-	"skcXYH+oRtqVz2pPImxtol9KF9nIc8+SksewUqL7TsBOvMkXYJvRv6atSakZId+/7nbZW9ydEPzYnfku",
-	"7t5w08HMEEeUKxqqypn4oEaU0Eiub4xistdVbadvrpdHvB1TyK6px8W91aNbHTgOHNA8vEfzW+wtUYaG",
-	"PbTRqa4rEoCQ3hhHKO1Q7SuwpQ8reHZt+vNvKCrcgdRc9c1NDFak5pCJHBBXhCpDKHmoylnCiWDRAiv4",
-	"CApToY1OVZH7BqW+RCVEe9yK+diXU6/YEu4d91rNbFaA3juxvJvwHcGAUv7/xITY3XaSFYsY9iNYfVHK",
-	"VbM4g5JFKuQ86ppl1vkLa2HuN381q3X+SzLY+Rwhf3z1rLEb6ojEDBuiIUac0s0qlS0EpY/A7ogf2zxF",
-	"Ea19GUa/5ZvxlZqwOmAbvQ+xT5RTaVCh1EGv6djWZq1Mlz+qeu4LOaWqah30Sb05/6Hq1RVzRGFHri2y",
-	"DfuMWRrQzV7ha9VDqcl4/K67ply2Z4NDpkbEL++TI85zz4G8cU59mnLj9cDAK4Rj245xY1fGz+msD6yT",
-	"UoSLGyBXnYkhG/irzGRqDkGfo8SGmK8v1ITdX4efn+GX8/pVZXPJO9M/sQtW+U7cAOM1e1jFeFWGxumA",
-	"VfEfTrsc4551WYr3pP9HpxPwG/x817yxyRP4jl+DxEDF7jyBNRndexOHrL20VNlgLDmsSaF0gtimlPKw",
-	"U6Vv2JS+7/CJDTO+cMdEZuB7oZIN5mWOVdS1OJmG755tCehqF05jdfghoSlac3+3i5WSBw3jI7rWRGsf",
-	"Vubti4XufpmFUasaBkyuS5IrJAfej/IBxx37v8reAieLH/mVWc1F0UZxbh4z5NhaGLl/nqAmOFdio3rn",
-	"nn7eeHgD5+MONl7udhG7EYRdxa4Ebl/vFf/vnSdqEh5I0UHtgwBxV7ajk2+Gvv6dMCfQTEEbEt1ss01c",
-	"BR+dBZlkqBf4dZCgWxD845HM14letwDHFheRouForQVxIuOsEHIn9KZlIdEWU1QXHF0ZN+z7ix9f4zAe",
-	"ofFKoyOdqE+W8lWaphkliHhSrnALimRyvji1k7ydbSegwLJGuzzWHg9kxb/N5abT/LIHcM5+zJrzeh3J",
-	"bODwwF0u/mGs0rvKbdhZMkN6GO/s2VtJXj1QyEQPZiolb1CUFh3F9MBZVQYmpLG8KDjlthvGib3TN3EI",
-	"+UWnG+2av0+5+w1klM2fMBly//1OYmd8WSW5e0vBG31GzcBXwVL8YdlhKDTwUVNh8Of+kT0SLgyRoNsM",
-	"nE5rdnpT1TXeJlxAQrMp8AJ1/UCvQJ9Vgp1khcqu0wnQ36LZhg9VNePoAfOaOS+KY/ZOzIB8clJZNlFo",
-	"rmB1JaG4uh8Lw0YwFTIfUp2HLqVhCHJejJmZA/YOsaJwInnKDct46UYp58fsHyERguWqHAV12p2qTMlx",
-	"IbKYdwCbvD/HxfUy39oTLQTc7CY2TBNp1NI/MDTQsI6oVaTzA/fZtw9KyPS2/WQgZ6OlvzZzzHS+oiqT",
-	"Kmkd96aq4D9mb7G6XRCUWeUPNXwGoQHHlOtZ4eGU2uT+XgnZPF+796S4Eb5QyIGGNo4JEgdbqhwemFpt",
-	"uD3feLCIwdnP71v+AM1zYBz30e8gxWcJlreON/RlnQNXPrxWOey78KE1xu91D5G6hyYgCNY+9OEWx2Hm",
-	"5JP734rbbRXcudnX+NdS6XJ2yS024ruiKzwUrfnEkWHooh9ioSxTZZFTy4sCMifxG/gj2LnbOtqZFg6c",
-	"z46TCs3lWPXsTN0gBx7GE/g2YFftwlvhXtXeuIAkGtDRo3u47UIdddqZcGH7NUhYbL5ommqIs3cNFIiF",
-	"qW6cQlfakhfs3auLBpBMYweDYmEVGzkrU8Iillb01n3h93E/ufX+/f/33jPefd8EDsJmCVveMEbyuZkq",
-	"mzbCmbEa+Ixy9NDNYsoZCkTTrHkVxltO7JzlaiELhe47btlIA782TI3HBGPEwpjrfHPBb+AizGir/VOZ",
-	"BXtEU72zB8VtYD3JuwuHbwI9ePXaZ9SUz/dwFiFzr8LGjwqKWG5VALh7+ph9J/5KimMYBDG/MQVCzUFi",
-	"gbwROeVKGMstnDlNnc/4BHJ3G2GGBGJljGvQMprA0F8FptlQYPXQG6t0e//6HP07bt2mUx+V+zjTfJcJ",
-	"TrwoiKZOxtb7XDdO67gDVs6k9fDAaVlOYFXUwXHBlwzbynHHCZQOoUOyaLjln5x+5fb2yenjWBYTDfcK",
-	"L3AzFfPBvpKR2rDHt92+v3GZO4ZFVLq776B7ndde3OIxEFoh9gXp2rlvoUltd5jhef3Yb7pEvFrHgbz8",
-	"GibCERxyljVJWO1H/WEHnhRWoTFdSoJ/RYkiwPguAxd/Oz969OQpAbxUw4W2Bqtyjh543uhNfC9TGqoJ",
-	"fiETqyZQ4o5t9B3fhSCmbSGliN7rEznpMI9KUSB2DDUjjbLP2ok++VT93VlP3mSG/Z+8gxCUqnhYqwV3",
-	"4shtJ8xq+dEyY6I0P8nFBIw1J5/ojw1FZTfqGqr3f4O/OIwp+a3SI5HnINvdc3ZQD4AvZrxm3/1vyVqA",
-	"JYhHH1kldQwxQAu1AH2UcQNsCh8T+St52Ih0CGuOTSXdT//z59Ojr/nR+P2np48//2GQzmOpMb+TV+53",
-	"9Mhv+rrFNRzoqp0EegWuIvDl7jre73y25b28A3FyX+j+I8IkRLVPYN1RHS8LKa9rG9c6LCef8P8bhOhM",
-	"3cAON/VLeOF89iKWFVIobyrmNYQhbyV0R5g9dc3fjiz3T578QETZO3N6HQLfRwF4FFghcdzvTULgbEVj",
-	"LyabGkWb50/8YCefSgO67xEgQh3mILz0ON+eLDvMTqW0XipK75AVd6D5Ztam1g1dZYKRfHMbOuYTB9EX",
-	"3anmX2jb+A537Q2G0KkxicS87E3iXcgbYZEM5oRjHDvtPHppqyrnDI7ZeVEwQ43ITbPxNwOZp6L1L6vh",
-	"9gWNhsPc1VF0cacSs4Tj/QKssyAf1ICRHoxeMtEkS9iqQNt6sz6oUbfa+r174AsVGrnJNdKSPbDwrbKh",
-	"tsiHxlGFD0+jGzWZluaRTtdxUX8toUTfObaudX/kZOmPuSCneg7c/S/jMoOCPiplBtpykcJD3WMIaXQg",
-	"pZ7gz6khzSKWPI382OLOk08f1KjT3/G9Gg32S52O0sIdaiYfcB0rlNj26OFeNjWPmoYnxGzb14rW70y6",
-	"NOsqS3cjTvkNhHi97+WL7dZAurvUsKuK1a+iebIZFLSpu74yf0tcQXQgviDSLriwdfcAG+DTqMRFzesW",
-	"LbpsZWmkDtVJoSbJYOsFttY7wl5RcONmjA1ipEWs4SuWcY1Oa4QvFtgPAfOvn4XuIz5ZjEJSwnebUpMh",
-	"MwqTAwVI+4vE+WZqBobw2igR5BU39ghHO3r5zRWbCWPqcB8q7wYaH9iFcOqDn96Ez6+Y4UvD3LlCoP3R",
-	"0oJhC9BQ5VUf/yL98yDzejkVRLTxTZkhp1xCdkWoyf8v9ja68oFLDXzm2doSgAQtWwM1V4kJq1dqsikR",
-	"vGrepHDTMW1rUVEqdR/RBOO1HOTkWu9HFEtpvBJ5uwUO7j/TkIHw/dVw+Cl1S6/Gb+3abkuELHy0JziN",
-	"aHS2Vxjdc/FOHKFVQ49CTciS+aBGQ+zlOqxTUqENUbkHka7B6uVuJPoaKJpe/i6E/3+nyDHOnLpGcmHC",
-	"W5CSbdk657MjrQro1qnfnP/wFh/6TTtv/CoOpDmGolazTdX4S6+OqCIPnTZ9W2hquuuNeEx/WcQjrOd5",
-	"7hd6bxvt0PS+kGM5ECdxDGt0iF15l8MbO8o6qlN48mnOZ5fuzx613zvd5i/haK7L5x2XSzVSuVPFEycm",
-	"ZU3VZNi35DgEz3jTqotptt3vSu51gTO+yIX9bciNd/Dx4DmrB2SA52iFNlhgWLURXeIBCQglwnZKFN9S",
-	"O+nJxCZxqLOvOjCpdDPuwqTZvakbdu9lo/3r7+rCfB6QG3e2K2u9QRuty9M+y6oQdYOWVT+2T1YOo7gh",
-	"o3pQhU4z22kJX00FsjcZ11134mat9EAqaQKEwg1eJ6jWuUNxS7eZdXIvgCgOqAm7zcdrPuOWF2pSwrYJ",
-	"iKHP72yGQWjDtLNuvIumesMDw3LBC8jsMftRogsnVARRpjjV3WDtBc8ZN3XtLYPCQKNZ3Rm7ysFyUXi/",
-	"DOraQ3Y1FlDkV/61fj5D6uVbtfJdaF8YvqaX3+fL9Qtq5F03625V8aw0Vs1WFatYEqPXxiOa+MpRCajl",
-	"qMKiG1lYdg0wx+aqdR0Q8Yp/jvr+R4OwhO1+SL3ejZfvMF7eIHIIm9O1ufHwpzT8ODXa63jVQp+oHMvO",
-	"mh4By6bKgERPdCOWg24wTQTohAQ8WDu509/UofK2CimpQgbUV2EN8xQzu0qyjBkwiZOIh8/tsp+D+3tJ",
-	"rvQZzwHP5DE7lwwQ4gad1O3yHGxzaKhv+doBdYbSfRfkbo4H7266geGoTstgnZ3fmZ2VA9OZ/mirLadM",
-	"31tJ+5OsUBK291C3OTTqon7u3nzfeYcmef80Acc3e9MGqtrcUO/gLhAqEaPKULwIupnIAC+6ov4X7vs9",
-	"HkB8f6ogE3ixM4nfqMp+QFWXlCyKgGCgZyYg2XDfhMJX2jVt5KWxMGvT7kTDNSzTDosfSCjDgpkp10Bx",
-	"ZYsfVuffTQHPvvtjLAKoP/fco/CJurtDkPsU/6Ki0moA9ievLVzD8s/YlhaBzuQx6waNoNlhHeFG2IgL",
-	"y7V9i+veV7H3NSy/0GnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNhjhWetM/AC0bE38yZJ5/wf52O",
-	"eUqBqDe0X/ojdoZiu0ka9qXtFV3L+bMGXdlCFAUWNAddJ7b0rZUzN1g74rtOthM8Pbe4VxsvT/kH/hHM",
-	"LAz+k/IP9Q4LTI8bK51BhV7oK7V9HwxHkWa6xpJANth34gY/8BIB0za6IYLeuFXu/US/0UqND63hbbpg",
-	"PFYW9QN3E9zNgaUGBdg6vZLNTUvOHeCh32PH6VNVEP7UlLezGeJHm7q/J2+d105d5UUZJDpiDPg7LUwA",
-	"Lz3GLUqpZ3Tx4ST8N/5HFUQBxeSD/2rEs+uJVqXMj9mPRR5+Y/mSPP/ue48Qv+IqwKn/HZbmXuc8HEQv",
-	"cVdNYAai4KaND+paumUUgk5ViqG5htztxwQspddfw9I88yEURA9CBpHKMj4eQ2bB97v32D6cOtg7+ROg",
-	"boU9Zufh+zCQZxFk3tXK+vaUZBQFBHhRgcfsa0ctt2Wy/sXgt7tpOMYLEidu3c+CZ82wG2WDzqDBryJ+",
-	"lTV3vJTde37upXwQX16gQDHGFECpajywihvcFvv5YcLGM49FIp0y6R5YcJ3HUH5+wsnsEeaHBvhCGD99",
-	"OKR5XSDh94TzYxsb5LXzqvtCH/3PR/NSaafvQmsND+4lAfLtcHZfCWMvwjD3BXB3vzcCLjYVgKSLgeix",
-	"W7jraKCbgHvGvmgoHshNp5H7hyil9uETNhOytBCYW1g0HFEtLQ3kZI4+fMSmqtSNh0Yw4RLzgfXSZwh7",
-	"Ib/QSk4w3u+4l4BpIlJfTOTLfdUT0cu/FA4GAivmnmU2sAuh5hnINOwOeTBVyiQmsmqpxPslAoRPTj75",
-	"vzpjSz9KaHMq5RxU/Cp9PkgwfiICh9o8NeoCPXxgQNlvio0VN7esaN7HkH2Beee7wEpHd42pho4fxs3d",
-	"QJBKV1mpNUh7lcBWMI0V3rExiBF2Q7rChbC/9Qxat4QDJQ0Y0e4qR//uxFK4IND1e+lZd3P7Um44R5aU",
-	"3MRUhV051D3q/eqWNU/IySf3vx7dzXe3mV+iuTmSom5tjq3z4o3Na75Oxg2IEns91PvmDx8pTjDItttM",
-	"YqjlbiR7I62j97DRfKgANSzs/1ZAC1jyOFYd5Q2d366xndJuGv0KagOqokWI8Cj0UHT6WizMj8r5JjhG",
-	"nxZzg8Ek6hKDLUYp7RI9alS2HwAM0Mzi3lBvln6Nnc3ntfBYwAXmP+0Lo5Fe/qVM7n4a8s5csuTDdCyg",
-	"FtI07atOFbgGZE8qSu/okd+0poRrOJCqNAKusfTSky0Q33/Q0aOyaVxsDGuuWFUbwfD3CYL/JcHvvUXa",
-	"D/9+59boKg5+c/Nje986dief8P89cADD5h0kA9ENuKPKIveqHlS5S0NJ2+DrO5mMpYENqLc/GdBfIsOd",
-	"fJpUwg/Ymw+Lvxg3bAFFkeycTI+1/IxrBdz7lLoEk3QQoYub5wv79Y3IIOC9bEAAjNZ7On3Gx54pFaVR",
-	"GycC4hrkzCaBm34ycG+hdN3cvpCsRrIkZLTbwd3ZvnXz3xV+6ACeQh6KQqqtiyMSXZRohQgVGO8mlLYY",
-	"NB+Wb+EF5A4nhpMNZktJDGZZH6OuYpEz4NKXMExhyQxfplqM7I7VDlhzSm5F3KRQTbcdeKFf9V5F1745",
-	"1Vvh1Iy+7j3fH9lxuz2Pgdat51Lfd8n1RquxCGmphzPnDsEPof1CyNS8lqigRkJhXZLrJBeGj4pbpHa1",
-	"GSTq1v2G3r0nmfPb2i50LUIdIkSwbC/UKgQX4SS/I1m+hvzRuYn0o73s4Qv5+xa2szP9iclp7whGioA+",
-	"vDrYd9caoIm72bn1pfseOL7BTciPr1uaFZjYVihjn1UfYKIFahzEl9QsNkwVk8INpkclPQ6in6cBsTQh",
-	"fjfv3OJvAHcm2KRe42F63zVo2mqAh2yFMQfqkxoJTneyVSmrdqm7FgY/4at/FwZYslgh1Vq9bDhUCXMT",
-	"UfJ8koFViqmxhS5xvpgqPhNJf8I/6Ov9IgvITMzT2Z7z8MDuOiorSqFtuHvYCAolJ85iivrD2kGPTwP6",
-	"7eDs5/eOoQyCCBI7lroYnA1OkNH8ez5VmQMU5vg8rD4JnY0aH/lBG59U/vDGZ34fG594KITm7zBS1nwE",
-	"W/K0xq9LkprPYehx5eXkpmh8hphgzWewz/zn95//TwAAAP//",
+	"7L3/khs3kj/4KjjuTGhml90tyZJ23IqL2x5Z9sgjSzq1tBNxtrYbrEqSUBcBGkA1xVHo4p7mHuye5AKZ",
+	"QP0ggWKxm6Ta8/U/tposFoBEIpE/P/l5kKnZXEmQ1gxOPw/mXPMZWND411mWqVLaN9xO3Z85mEyLuRVK",
+	"Dk4HZ5KJfMiUZpLP4L+4MWCPB8OBcF/O3U+GA/fN4HTA6T2D4UDDr6XQkA9OrS5hODDZFGbcvXzGP70E",
+	"OXEjPXz8ZDiwy7n7qbFayMngy5fh4GwCqbm8yMM8mBozLhl3z6Zm477rO5cHD/8SnYtbbd+5dFHGfXfb",
+	"uZS5sGeZVXp9Mq9lsWSLKbfMToVh3D3FcpGfuon57eM42WqCv5agl829cy++wYxelzZT7hXROWnIlM4N",
+	"Wwg7pbkpen7ITJlNGTcsBykgT83LP56a2ZNHyYmdC5ltmpYa06SscNuoWcEt6NRUDL6wOZGx0jNuB6eD",
+	"nFs4ci8ZJKfzXlpRbJjOCMZKQz2l1ExKfNcNZvJMSQlup+M8/SpwM8vCgwmGrr7vy9TxjXpWahPj53dT",
+	"YJcSPtlL2iJgBTeWzfkkSZOMXpUY/vGDh7Hxf9CqnPc632ziHk1QA7+75fF+kcNsrizIbPl3WMbk8JJZ",
+	"+GTdbP7CrGIPHv6FZVOueebk+FOkknHTvYIlyxWY+hM7FXLClMxq6k2B56DrJTSGP3Ljd01+JmT4+y9D",
+	"RwoL2r3zf37+347+7w//8Yco6/2oRmlCOwJ/VKMEeT+q0e3Y7KWYCRvnspkylgkLMxQGSkInkxX4oubY",
+	"OYx5WdjB6YP794duJmJWzvCv+0go/2c1KyEtTEDjtF6pHPoxX6ak1aooIHUepcrhlgz45uynt6qATZLh",
+	"zdlPTKsCEhOZ89mF+/p2G/YWrmDZzS7aPSLkJDEP/PqWk+hBjQ5K3J4K58L25A8jbGoa7qtbcsZ7A7rf",
+	"PEoD2n1iQF+LDJjXCBNTc0/fampf3I/NXEkDqMi+0WpUwMz9050Yp/+dfh7w+bwQGXdTPpnTE//x0bj5",
+	"f26M9QcN48Hp4N9Oak35hL41J+G9OGKbAv9wStcCpGULreRkyLjMvSamWK6OkYD+PV7Xhrl9C7+WYGh2",
+	"eS7cu3jxRqs5aCvcWsa8MDAczBsffR4IeS0sp4HXrgfDhGULbtiUyxxypq5BH7NzyDRppZWGMOfGLJTO",
+	"B8M1Zbwh2B+sUns4WGhhwekrtFFfhvWr1qdjWQHuyn7wuHFJMesIwzWwKde5o9CkBGO2mOaD+w8fbTvP",
+	"L00W+7lJxcYKPlTvUaOPkNmB09u8PeMMptZGkDqfFAvCmtoaWOHZIf34QuQp0db96xG3WVIqugtfE2sR",
+	"qWc8B8cXjimVnYI20ZdmGriF/IJHFvWPKcjAWu51rU3q0DaHg6w0VuWCy9hLFbsCmBtcral2f+0drZ+t",
+	"vuV7DYA6UfSn8GkuNJjORYHMzVPGRwakPWUSrumC7be+Mc/Imu4SHd/jQ1+Gg+iGW8NEHp29yEFaYSOK",
+	"YOnsOSc6/2uqjB2y/+//+X9jL3BKU1Tj+ahGzMkspa+YclQYDAdK10q2knA8OJVlUUTe6p64AK1Jae9e",
+	"uChKDfgjmPBsGd0Fx5M1xzNhTt22zPiSjRwr82wKORqPqrTs3ctztGSdaGOczbWyKlMFsbr7CzJrmFSo",
+	"7jaoOlKqAC7dVOjmiQtPZ5xKpIPlepJgSLWQoOMMzaVZOCE3Vm5J0V+j38Wkxf7nDSdg8KZy3FTn3Wsg",
+	"a9IriLaLmdMNk8TnbA7aKOkI+xbgGlg2VQb8CkA69fXngXESMxsMBxOQoJ2waEjM5vr8mNegTfTMvipn",
+	"I6cj0OSzUmt3d4bfNRZSKcrDwbzg0sRWwC1zLMJ45j4io6e1hU/ZWKt/gkQFxCn5G2/6gvjET4JrzZc4",
+	"BQ1j8Wl9Dm9KW1vtUHlY1gmj1bVwFOkpZdc5sZ9M0mBEXkKCWFwyx2t4+dGpGXNRQM4KGLt1TIW7J1ZH",
+	"rgi3NtoqlVDlTV6LEW5tTFwVkOaa73EX2aJBJX/PQYJntLKbrjRTsR0JvmzK5YTe15PYivSIC5B8VECe",
+	"PmR0sJxYo0Fao8clFertnSpGUPrX5mUs1za68leqya6y/1Ld+Y9Mx51MCfmQufOTl4X7Z8XqAtXhzIpr",
+	"GLJcGKTRkOXQfkLDTF3jD7m2ghdOEBFbxhe3lFma0I7Hql0VxMnXzkDH+86cslK60UEOmZAX7l1Dpkp7",
+	"ocb+j1LirePm6v7IQFsuUDgaq1Gzjs7K8sltxLrbVoNa2jUvSkDhvlSlZmoho8Ld3f8XaR3B3fNerNPF",
+	"NiZP3to0rkGLseg6J5wVaiIkeXCFpaPiiNn/pKwq4HkwAYeVY7xSiofBYPVKw7Cyo5sCIjCkZ4fVyy5y",
+	"NFtKboey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAU",
+	"o7SYQMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDG",
+	"hStI9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93Y0iRCG1z6K4BidWwC1qD4aGqX",
+	"9MTAWbfuOhkMB7+WXHNpBf2lYV7wLKFz0vAXGrhRUVNzGVQGeruT5Y3Xp8RiXBF5CwVwU6kzVfyxv8Tz",
+	"4s0Trc2KybP4oxLynboCeTPHUeCHLlnktjrNCG1HHwYWhEXXwkIUBfr7kDk2eOyGA2uLCwOZkrlpuc+/",
+	"vX9/9VL8m1qwQskJHgNxDcbd2cz/2A9G7vW/PHnUcrc/uR/1tze3pLkbSbIf9jJAoXvnroLg6lrxgOW5",
+	"BhOhwt8cCYhPNHvxhvkHwzw7LGtegLYJw8VYNTeVywJPnpvXkMHx5JjxoLqzqRv9CpZxLxe3MFF6mRjj",
+	"Co2fsZ9irTcNg80kJxdmaSzM3NJybvmIm7hErKOjncZQK8h6IKfcLRxq295vPbw+Cj9kl/TspaP4Evbt",
+	"A5pxyScwA2kveO3h7TqaP1W/aGhsN7hkabm3MRRe0xu6OKjhAQKZO64dCzkBPddCRljpNb3pCvCaNFO1",
+	"gNzpbWOhneahpOWZRZIjif0zTh2QGV4A/uw9ZQvutnSsNONzZ2TxIu4KUbFj/u7ZG+a+SXiAtMrLLCUd",
+	"asHCDF96X17KDePek3Y0eGr45w6lKXkNSWmmwTqZvA8b03Gme0WUVawuTVTT/r7mHeQ6DG0Jw/wPtvEP",
+	"bVaKmlkllbQeVpeN552G8lQZiZuMO8rjOuRtjvfmnbzNb6ZD3v7Gb0Ubv+mO4uF1fTGnWO4KqWorFAfh",
+	"pZ0qLdw80fRzjIma4pvnP60M++Tx42+e7Oi+7o7eb3PRroU3197l1JqLK1hGqP9SSCLDlVQLeeGeNCit",
+	"5+WoEJmT62ZY0aXFvo1xH93/NkaXGf/0gp5+8GSdk3dwjwZWbFynfWyUHvfoZqL2v1hn/FPz5d88jN21",
+	"nbfaU/Kwq9Ke0jWaGMabL48ff/O4O3toOECTS1/EtZBXlPUFrOGyaR9INiuNZVN+DUMmxk5hojAcHd7Y",
+	"ce15EbYtxeZ1uNk23HDBbbuna17V0ZItpiKbMpOpuRMXUBRkSRjG51zbfrvdYUq277AgMxOiWEzkLO5o",
+	"24vqT1mKnRIOHyEOnXKTimJuaQjEo0LvptDKJVtnL7dHmyTCOT7kHeLda8PcpO6lxTQU736m2fRRNPyu",
+	"HlrbCMx0B1UOP7Wb6R0Jrl13SDV4F52MwvYSOnHuPGvx5qa7fhes2l7QYqqqVbDnwse2hHHPXOJKL3us",
+	"bmWTWqwc3asyF/bZFLKruRIxwTTlZpowmrj1aezRwyyVTcgAxx2QuwsI6C1owvGiwPU+ZZcaY6fcTY1h",
+	"uGrJjo6yapKXTAPPk7JKK5U2en8CfVUAs04b+9Pb75+xJ98+efhn8i24791yoc60oCx91C1H3MCTR3G5",
+	"5dg8WnrwwtnT15QHV72OjbWasQcUtcAUlLZIF9I+eRQ1ilHOd94PRNsbhumqdQxp2z0t/bh+S3tw0WEF",
+	"4QoHR6ThFaQCppXGTIzoY6O0W261VaoYwwIM/JzcJKJJ63Xmh4WXe1tOPS64z8wV4xMeYrJ8bEEzA5hx",
+	"Kmwv5ukvvd2k4js4BR7RA/7GzbS+U9y6u8TCPrngLQ7b/z7cF1mHRKkkdf08k7ciJUWvGONZ3K6UqpTH",
+	"16BHcQ97MHFv6EG6EjIfYjmZu6aGJLn+5JXcPw+ZVDmgum3AGKEk+5Oo0lLDR0ozq65A/jnccrnI27K7",
+	"Jg9uwS3m+8xHBcYCCie3OR7lJeM6njFHmTF7GHABiRFzsFwUt/HqURJcYcDJIPQBRAfquLiF8ScUt26u",
+	"4Truu6Z3JTKPF9437G6dXElgVsXfkqoWVFdDXwk49Nk/6MXA944gq8zJhFsXrrtFkV8h7fCW1/YzVUpb",
+	"3dMhEDHhc3Ori/oVODWjysaqnQJrc73d5e2fDwWeXnRUGzpslFgiHT2zxOTVX0Py+ao0QmdONAUAMCBA",
+	"WZpVgewtc2O2sj9jNl014dginxUqu/pOlaNExRjllVCyqcR8ukI4DVVYwzL321MqJ534bNTAMMJScYiP",
+	"TbnzOoJJKZG9yzqnAAs/2RkpGoupKDDK4oY7HqzdA+5qacfTVyPoY659LBMfbo7ijSWa51MmYcKtuIZT",
+	"nwnaZj1VjooG30nM461lWGRHJFs4BTd62qLJtP9olM1Ec1vjGR4vvLILdkhExTRWlByUKOqOE2YeivEY",
+	"E7TdSXZEwJKIRnGduYdCBy0QKlVhhRNm9RP4RjUeI1fP/MmVjLMFQCul5WM5m2PuCk3H7RyAdtqAyAuI",
+	"J7LEC5adQj8MuYxr23ZD+eBpOayKmtucVO0q7VT8mJTGX88rzit3Bjad7sYh296hNAPHeyb+m8Zu9pY1",
+	"P0Fg5s0RqzB4lCbNOMIKVQ6WfOBTai66PdKsNJAzUSMXoE7nJJqEeAw2F7yIagAoFLmclHyCQkyrwh2Z",
+	"2Yy3qmvcQfIeYbUgjiZnLOZ2TVWRu7PJNTi1sIAO4ZGLCZjYdeNmMipFkYfjO3HbjKkEuuxfBFBt43c4",
+	"UNSE2D747764qIqlo64Qp+VgOqOGSVlwzeDTXAfFeczePn/orpBsqlIhYhxDl0VUjAislMCbz2+2sMzy",
+	"K59YlaZ3I9wSYd2MuysMLaUbXvUVvSkIE62/mHJf47lSf4GfO44x0GY8tzhdSrNdBYMVNka875Vmc1Dz",
+	"hKs6mU7gGMJ/uVk18XEEmkL90lYovHW465NQ71FFqk755Bl7TUppmAgn1ROxB4TUoCqM9tFaNZA31Khc",
+	"q6vNI6Dl5N4v1RYvN1P+8PGTpMdvJCTXS+T3Qi1AH2XcAJvCpz3uq59Sc0fbdO7cqtdVCHlF9SvcAvK4",
+	"JPHxrnC+ayHM5XK7A1ElaK4O897fH+7CcJfVRFyDjFJxCsU8ITu6ixNuIGRrunekjGPocwRrU65yxOIH",
+	"E9fRuVcHdXXWysZdC/lUM7tZxKczc+KMYTzguI6cXz84/q5+JDhd/ElnE34Nq9JptLQ7lx1NFJT7R9/y",
+	"o/GHz08efflDf+nQHDNKVYo8vmiBALQp17fkeQtxiqXZcSFTF9KHAv6nmBsoQyAjgx7CkQZolWt3rP6c",
+	"tKH1pXdNdARcoy/XPbLikNxm6o4c1fCdoT7/2PpiTShfoul2rBTT/W+0TvSvOj0bivF2y7NhzK7F0cRW",
+	"l0Y/7VzYd5AJs91d1ijrQ10gntDLW6kU/ePk3vGS1JWrhxlO0KALJzglhWEzYUw7yzjB5GF99ZAx+nwf",
+	"8ARWiGOtFqPSwm7cxCvJslFvMXwSUfuqWWXp37GWS9Gssto3AsNE86jb0akIWkymdkvtHwPriffRd9u9",
+	"b8rNRRojpVGBX1WsohsrTs10tedqEnTGi4KyoKUROZyynpARhcquuk4hFoKSia5hXBpIlC5XxZg+NTzN",
+	"AKuZ29Y77bYxJvjmPCn30DZ3HkrpWLIlEQCrDKVaHG8OAfqTVM8zfvAJKiPiSuOxjNtzy0cFPCU5FDxH",
+	"Y3pJR/L7TXyuMzDGK7WR3035fA7xqPcKHWgl9ftiZPghZPocIhnucHUwW1sxHXnyG7LPkII/1d7RNdQi",
+	"f5+ZpDlmmPdvsqkqcmanWpWTqZfwO0hFq7K5ul5BjNA/PcBPufcU3xu4vdHkPvAD38x+CqCRIUuguT3J",
+	"zT2ohVntw52yLnFWe7AsUzn5D+/f732qX48ZP/rnkN0/+nbI7h3fG7J7R+4/F/cw9Hfvv+49ZaUUv5Y+",
+	"LOq1nZX8ws7CiJhvIkamHwn/KRqpjSSOtLCd1zNHAiBAOr2Wyrsb+bVOU57yPBSxp7HQbgykZi3M5jYe",
+	"9lRjW18N6Ohxt1wTMno9wpFxmUFxUSHLpDUho2YwUvmScXMFCGRHv02qwomb/L2egMyWp4x8okOGeY2q",
+	"tENfQwf5kAUsC4z8CIMphMvfXt0pzwshY3kQSlOyVf+XbQtANhZSmOmGNfksk7GQVLi4H9CHuwOFRtp8",
+	"IpxHiq7wCIIevbvC87yHIbzKbKH4kdIebqPX3YKqdPRuUfaiTsRai/QLSrpYO9FbpssMBxUQVgTVSKsR",
+	"DNm84LIBZ+QPYo1lNGQELtOCNBr6HGVHEjOHDMVgbYv2T4jKlYShW+sF5lMpzUqJ+V2Vh5PWrWGutE3E",
+	"A2+HVkfTjt9yJKkw3ItP+epgyv46xZttSV9VuF9MAuT9tbS37scxDrllAW48xYIsJ2N9zLoo2Ki07NcS",
+	"SqDEOMT9yNH4rURESPagx7Ae1T00GOLuOVbETLYBib9BuGHoowpcKpIMEjMBIvVFVflrzczDytQKCEnh",
+	"mtxoPSBC9wHVS6eh3DXl8kc1eutmvEqCKJpml5xXkzSbGYQzcUI2bqqvzJbgz90b4zMWN0SFQflxkazr",
+	"nSpjTzFVhFufqeGDvngZrdfXxPp5DAd8LrYaA7GO9JaDZCYi5d78/dn5vz247+6m756/7RUB0ny8HUXW",
+	"Msi2m3flcI8kg1C0Ys51FbL4qIQk735sMZuqIxMOe0e6lYW3N224wihpJjQ+ULya+RTZmuc/sVEp86LS",
+	"SSl33JdyJ7TbupY1+sb4j+o0tRRisn9kC+dNU5l2E0+UPOXQNWzih2uOM5r/MED8B09QgxjuXkluSyKO",
+	"tHff/JaKceIknKXBoWN3ZGDqDcHEv8PyHehZzD5GILKu5AEDvPDdNghRmylZLNEnnDD99mJPzUs9VwY6",
+	"ggGI6IL63SkmDA5Zxo8Wms+T/n/raRLxVGK2r6/4eHCTWpgwXz9KiyzDQPfYXpGhsB4HLVQXHEwVUXGU",
+	"DelECH09ggmXp85ez0WO6nwAIVaaTYWxSi+PXqXSgXIRy4BUV0M24vlFpgGDNLwYMgqmDDHZxAdChoz4",
+	"Mm/CoTYARxtK/vbpSLRFPUISSLlmMlJYVoz668hHaztxJWSe2An0YJgVKOkGsL8x04srWEazoW+ENO4j",
+	"shcpyyUkHfm0MpYr1O1nq9AYGyN7pQGdxBJvRLXcZiZrUwP4aqe8odR2MnYXSl8Na2vcW17C1pbVuvjZ",
+	"jPC6fdCteucoUUrZExexouKQuKhBkl7M2FfvbU/w+SeeWSeyKSG5EhVU/iSuuYULjyHX5vR0KHeH/Suw",
+	"nKmaRFTRcUIDZKaXc7tS3ZsY9Mk3f9k86k1YepsGIsnNj241ZeSvX9C7sFn2YqNE0h55Yaedvr7KCeNY",
+	"j/phUI+xWPR/e3BZD952ETPezwN8GwLM0jwgbwDnok9vJopCNBA3exS70a87V+0eMdv0Z+hO+dytzbYu",
+	"7JTdsJ5rXxvOJCxQqvhGBETgKTds5AS4ZwhCyKPKrh7Jp83w7xZWWph3tSE1Q8bO2ytP92Ykag2iq5nj",
+	"yI/+ef/o2w9/8v84vjj68O/hwz//H3+IEfKVyuGAQLZ3Cmk2RnPfcG1dyI1KUdgLIdNMR+5VIY3lRUHB",
+	"IQq6oWGCJkXGJVUnNvsa3M46qZxtYuwzt3GmTMgd5V3sJyfcXaeigAl0KIRTVeQHKBXprvhoTHRYM0EH",
+	"6xzUXRvY9a65bP289pARsM6Oe0wLuGk+wBb8/bQq1mgEBmNwgFGQowYYYANqaLvjsIF+8ePRWF/H/r/z",
+	"PPgVN/9fdiM27YC3Om52BL37JYHJE4wzS7GTffcK7Opp+I4gbRCh6aAdCwOFNrQrxN5VUZdmIsi9Ia6N",
+	"+SZ1ZDtu5KRwRXhRMGNh7l2lIVY9Lg3BtKLnZUlICFCYVLgWounY2yYbOMqcW5hvrPCuwDE84hVNIEVs",
+	"fOV6vAPVLdNpMfhn4pD4Te2Milkj7xJ26l3jTjczV5DvIld1BzoN+eG9RhPmP6yoEqWlFjITc15EdJnt",
+	"5h/3RWql7HC1N+3ec3VxLonlkjR9IccqhqvVVS5ZuA2v0s8SWduVvF5/j5sVIkQNegv9rtLHai0vRaye",
+	"OKWKFgWr75T+x7hFuI1oDWmNsW4TvHJ0oyG7kG4/12qi+YyKnt30uIaU0yAFitJKm8eAFWbxpxtuIpTU",
+	"+nt+PH/9iiFOHBZ8UThqPCbAfybkvLQ7xF3Baz3aspYgdpt9Zz1QSaEmZisMfHe7/u3duzeMHjhOICnZ",
+	"FJas27tuGAP6YK2dqpanWFJ66ntDnz57/d3zjacDv60FXYVIn1GU1u9/gvvoQr1h1gbCFccCyyYAiFaI",
+	"lfRsSrmM46E2tMvQwz78va5r3qDF78YJ7BI4PdfLC13Klv8nGhPAXlXzgsuvVMm2Oc/Ap14OqxRQ6lMB",
+	"Y/EpRtYNNuNWiYEbt2xzW9ttobvTfW57gbFvCtSwc+xn24Rlrxrb7i6Ks1XL2E1WX//eqj0gj2N9S/3x",
+	"ILjJ3bUx7duLtLkXvrau39HZAjU+noS1XSvOFf5r7NWtu3Nuh+bc7KBpAlB57MJ5i1hfN7ttUphrPygw",
+	"TEiveRA4s9VcFMfM7SsnUCeUId5KOd76CMUhy+IrvILlG63UeMvlJbGAnZ1/Bcu9exvMlOso/LibAH65",
+	"f1dDnJw345coQV9IYz30IC7JnAZ4YEfjIYbMCkHReI55S2NRwGFoHwuN4udOIZ7xK2iFfx4+bvbleBhV",
+	"UacazFTFlPbwYsy3EEXBSmmAMsn7j5DcMLfMXvbzK4/9lWxUDsm+7dVtbJpLAQ2U6iNjEZQmbVYz+Z1h",
+	"B/ECrsAhjkIhl+0K5vbUjT0TaMpfwfJiLFL9I7q3lwJaFPjFzR41FxHpt+Iush6BMv/cFvfXFgwzoiIK",
+	"KjmruWcTDjXmWhGtqx1urSguVCUsXqkcfs8u/01ml686kXeR5/0WroEXkJ9XKDTbZ0jtJPFoT7mRjesl",
+	"vDBKBixNWls9wpEk3CtcMp47uW6s5rYOi/q16VKiEJoIhKtaj7RPochT6GrdwDms7tNVwT92obYkfKBN",
+	"sA5f/5d2taSbMVdBNS/H4nH+uKpbgdbimpMbY24msO6aEbszgy/WBSZKvGgyCs+vRRwV3eNsEtKqRg8F",
+	"zK0vl8tUWeTuvnJ6lwXJRmAt6IaDxAPN9qsFVAWc0UQiasS/WmNfBOny8ucGpQHh/aNl3MGz0NRrpx6k",
+	"TskYs7mGHMZCQo78lUDgvTl6ylRMphdamKvOAJmTg6YBsK10Tnh+a6W0t0serA99TGZXTu0ZXzreQOBI",
+	"N7WtGBfFwDagtuTOrmFsqSo1iMr+47rXR8ettrg7SOk4uko2r3j6KeGIUTzQMxOmsuZIJsjdAUvcLb69",
+	"7Wbo18YBaCayKQNb5JrtGMzXJ50bdGsjTcIUqyYfdbW4r9XvoXOEgq5479u6TKOxa3XcoT5NFS9XfLWx",
+	"4LchVSOhsETk+cz3Vw6CPQ4bpfIoynWINKExjvmLwPOnWJEBXJK2Z5JnFfk5hc7pJ7ylOrLcrHzQsM1Y",
+	"tl/dsNMlpQp4VigJ+0t0dUNQsmvfjFP3i+e52LZgoqqqwip+M8Xq+IA/JkzluHX/htncRkondtoNt32D",
+	"dIV1bnujHOx6aDTCrQNwDbXwoHdGdDLf3j7TrE9gKil937XlLd0zWMyHgvZpgCSkG+vSsWrAH7yszSh3",
+	"k6C0CDV/iW57lT/u0cNvH3375D8ffruhIe/KEazFNhEpdRpjefePNuTdf/B59kcf/j2aZ3/wzOA7mRZc",
+	"a15bZtjsOPk81fDBixAMMpHkmHGbTb8Oqnnjm05a3uwy60vvzaI/vgGVKaphTOkwTh817I/udP1xY0J1",
+	"83idHf1feMLo//ePvr1IHLLkvmKTDqyT/h83kz+c0jUZ3+muGMbDjYzQ8+a7IWOEFSYZIqhjUcXRJHIW",
+	"57VPhJtW65ftqi8SyiBpvEOGrrg6s7UCagoZrgFvTcNMXUMAbXKX+Jhn1mytFZpuMt0wMzpJSu+Nq2yG",
+	"e6bqwOPrg//43ntV/0h1rWmydwVsY2lDj+5/+2TjNV7rDf68pXOIEjtZ4QNXWg3iDlMbn1BLTts98EjQ",
+	"A5/aAPgEp35lfssHoe8I/sNteqg2XiJOU9ZC3bztpt90v7f3Lm1KG/mNKt7b2T+/K+qHVtQ3+zDSeu95",
+	"6Ja+lQkKGnyvsgDKj6U0Hmpu4b734Pz4ZFFUiHSEFSgMm4E9ZmeSbFTmK3AaSOYrCDnuvVigsE65540x",
+	"8XovBObDMKkQfM4J2QUURSInSliIC3Uul/6UGxiy0ZKJqiv809CzS4YMvZvmdTbkRM0h/ZOoeoU+Xvuu",
+	"csY3Uy6Kal3MjdUvkyqW63AOsToBn70XlXKvQ8MPSiQIKDY++K997gQme5jKJulZ7Y6/3nheQ3oG/mCh",
+	"+XzepcvXjEf9AHgBOStl7sN5hJXDLOhZQnhuSqvYZ0pFIm/bTTYuC68g4P7jtCjpbsiccmIstVfvLRgD",
+	"rlOsWndjlsUNEiuqnIoG+4XFNrf6Q4KPz6tc+JVQpFaTeJKAnyuJNKPYmOtEusqWPNDUqiSBVxJTDLBj",
+	"PvJEvGvpjXlijzsSJ3iidVBWCJBdYFL0AHWoSLdX6FNJj/6qLSJ5qdLIhnolSGZRYss931tT+cbe7tNE",
+	"RrvMN6ezs1IWYILDP1yT/ebuhGzE1UTJJU1UARTHuyheQ8wTAyA35mgh5olbzjDUzsyELO0WMdYZ2KlK",
+	"tVz2LU5BM6erQO4BErYwbhH5u2sZYQBcCT2O3fSb/e37raQ00GFvUGPNFNPH8szwfSvwbq2dqXmvuVDP",
+	"MDVla+7vOMxbV515fPprQE8wyJxYutftUnX1unHh2bmYyBe3hD5J24WO8k9ZxufC8sKwXOEaZ+jGuYEn",
+	"/iBoVxtrnytnVEfh87kHhP69b8wN+8Y4Ah40YoA7dtciBm5SB+wrssHFvRniqG/U95zyfN8GU2W1wmNL",
+	"Cyal8IWyCfp+SDBX7njJpfcyeNgLsgijef59r8i10hC3hmpqCSJEVe0N+MDupu3CB86FubqY1/XEsRCH",
+	"YQut5KROpXE/Ci/PueUsFxrdJsshOmsXVT1uxeKIFhbQQlIaqJDCCl6If25opRhWhGmgvDIFEm0iNuC5",
+	"oZ6J6M0dsG70knTu89mbF8x/GY45/eRGoMx+QjdAZe76pfGOh24VoTLq/C+6tyKQLuMydJXr6NiRjI2/",
+	"BWw8sGkNqwKjBShdR6ybbFQtwq+/4of4GYP5+/lNs2/vgrbRqWa845Mbphbv2rvmNFknPNx7yZsl1YIp",
+	"2S+1eLWS3U0uut44cvh+9Kq7hkeOJoszEaMzekdW41SVescl332yEMAulL4yHX1MfNcgzIdx/NFqAI9+",
+	"620N0gZCy00sxX7gWMIwVCjR6dOYc+XMt4ZVU8FFEmTFDdWGLTRkPAsHVZF9m+U7piMfCLszzeIvgRCv",
+	"m9zt4wrhRwjIP2SmxB7O7MG3D4/vHz88vn/y8NENcdY2x7DT5+MsAA7VCA4rcZ267r125PWDXeg4Ui8d",
+	"1yGlyMNlWgP1P1FbgtF1UimFyOpBVbfEZE3n7H3z4PE3T+7vDKf1nebSjEHfkO2jCuc/pson0haYAY0h",
+	"yVMnRN0lgsFKJzzKOdoB3Pas84nMvTQ3hUkXlb0wFnIC2vFJ1YvGWW8IS899kIZ5tOm6Q7pjPDd8yPNe",
+	"D7Fm/GIes5ue1c1N0B4IfWEElWXjW5EdfNeXJpM+fvzNkyjwUbWEaE47tccXkl3OCUTpovGLy17HcaqM",
+	"vbiCZfQ0SloJNne4cE8aJNS8HBUiwyDYsFpad+ZN1xF8EqmxBn0N+qLDZkKpU1N8pTIRcyWm/BqGTIzR",
+	"o4g9CslYWytD/aYXV77HcM7NzlMCMeG19EXpVYV6sGoPCtVIs4tJkfcmimff1ZP5Bbn50SdgUb3yTgPq",
+	"Rf+UOs9gxYyS5P/FiPHUQ5XsoF/zfpT9VJ/9VwG86iaL3KjE3nUsQeR0jLP26F/9xj/agahGiQJ1rxns",
+	"RImpb/kNkAwbGGdhmhu1ZpzoIZXmnXT23rXO3Nyubf3Kc67tLBoC/t7tZukLNDdCE8MsAUfoDEb3HZuo",
+	"nq8al0VxkazX92WB7p6rtm7jK52cuPininUHfnH26gwPTK3QPy8dkU7+CroQsk8O5DXIXHW6MGGJvXXI",
+	"Zy0D7MJszuWSkLkrSkdyp6Mbvssg3wG6it9Y9pAA3JShwAN4Jna0dX8i/FXfZPQPMR+WgazUwi7PMeWD",
+	"GicA13TLhvSX8FH1gqm188GXL+gtJ/TV9SjG2ZsXBEVEeGc1/sYxw8S/xicVWp6wT/F+CkmHodCI3KW/",
+	"yLHSC65zExIO6PNGeW0jf4PVfcTM8S/yF/lca6UpAdrHGliushLVBvant98/Y98+evyffw6RFYOApewy",
+	"UzlcOhZBXflyLD5dDhvBheNfMH7u38snYE4ZN1eMT7iQvowqQxF5yQwEQ5JdOkF5WbnpMQGBT+D4F3kO",
+	"MmdcsssXOczmyoLMlkd/h+VlmFhW2Z0Wk+0cwRwHa5gDeYC48Z3buWFLVbJCXMEpE/YXSaCp1FblmD3j",
+	"RRHSxqZqgVEM7JfpXkzYAr9InzTK5txOffYkZ+hfH6KGIQiqQPgrGekwUnZKyXbGKpUf/yIHw0EhMpCU",
+	"pE4ndHA259kUjh4e3x8MB6UuPGeZ05OTxWJxzPHrY6UnJ/635uTli2fPX50/x9/UObkD5LGG//10cP/4",
+	"AT2i5iD5XAxOB98c3z/+hmoypsjpJ9cPTrw/wec/oqip+gC/yNHqMKFTlgn1wVgDMDj9OX7K60dO6HIc",
+	"fBlufBJdDfhgBFMzTLKKTWBa6IoPBO9395NfS8CqZ09lfDZgF/Eeaa59J+HzwVPjjrjNpqlxI1fMlw9O",
+	"aJm5kj7l++H9+z6h3/rLm8/nhTOvhJInH30xcv36TgWdJo96FAquVf8Snj4KEniHSvyF1QxPAgAyitFy",
+	"NuN66dmlItUg5AT/PKg++uCuCWVsPLXG7SVFr06dpYhnGzvZ+wJ+PJnCuhugwqER3nJg36ui8JmJH9WI",
+	"bGMni9x91kA/JSPZABqtM+w1ftxsf41sXwHs3pj3G/Lr77Ac0PYix/xV5cud7ewaEvCX9u3ncepWOOvh",
+	"zsb/K7J5hKecMR22yEnIj2pEmgVHDcw4a/r2/FYtn3jFj+f/VJoyByp4ywg3fhm25ODJZ/+vL0mJ+ANU",
+	"fSz3f2JjlH1X8/IuSHiOd5+sXcvuLsNipupmmxdcpk/zVseikkR2OvjyIUn9E1Ojg93i/SlZ8w5VB6nY",
+	"ipZxzEK6RagEx39mSlMSsVqXFARn5sHM9nPG2+CrvQ74/R0O3oJrS/BjDeB7e4akEdsteJ0qXbHo03pL",
+	"PPgvWQjoz9nymLt/uXV8uSWrDbsB8VFDcJpXQzEJfULae9nUGEIyfVVjKKSZO9ulUaToSCEzsVKnWJcu",
+	"1s1XYrWJyRNC4hu7wmH1mzOvG/I7bMSl/9fFqDTLS68ghzbJ3KJFvH5mzjL7WtZC9HYX6zBi6vpSXF4o",
+	"CadYlUMAsWoSrBJU4QJ7DT1W4oK7045VrGjvUMiBvaP13DPsEt9gLpmFomCLdoddLzKeVilWY1RIfHaF",
+	"SGqKYRYXdfpMzQI7QJX4sMfr/0c1egvjlFRwTID2FTazFDu5rv4btxZ3xx2Fuj67OgibmhA1JEm3sJjA",
+	"RsuIHtm7XbRX28Ct4VCWQaBXRXX6YIXmJx+VkEfYiJ8Su7a6xCkGjr+ubgU672j3r0mjZ+iARjJUrUX3",
+	"dJO3B9nqRn+wwzMbFpk4tki6Y/aivlQ95W7PBT85UcydMMbAjt8llMgewFf6Pl+OBTCzVBAQbjfDfMb/",
+	"dyvtE9izyo4DpBR26ma+Q3XdL2eNMFtr5HT+W/p4i6gnI98T7savrZWM9q78lcuwK3fSuP6qivdh2OlZ",
+	"aeszp8Zjgv4Qko3FNYRUmd7n76SUe2OW9+7Vv7PL12WXl+CMgRGXEnLPNCOeXTEhu3ikajeVVqSCi+br",
+	"OJgJZiB4dt2V09O77G+n/s7lvWpybhmH0uTWfGr0QdO/u2L05fmZ98XfydOLk/tKKhkRJnV4d+UsPctz",
+	"D38CvgcYevci2O7e9x6AT2Lb3DrbJ5/x/19ISS+AailXHWVWaNghC7T24lHEhVFipmFpdsL171Bz9dSr",
+	"GqjVUaFqsPiZSGqlnh77FQp7Z61KK/XLiUmF7TQCkmUtrbTFaic12x4Fa357vaMxynAwLyN7dA72p2qk",
+	"Xfms9iTC1ib6tXSRjTz3NCl5DCsluu8E7MSbfA62Gf1r2pqUmhHy/etul73F3QnBj92a7+LuDTcdzAxx",
+	"RLmkoaqciY9qRAmN5PrGKCZ7VdV2+uZ6ecTbMYXsinpc3Fk9utWB48ABzcN7NL/H3hJlaNhDG53quiIB",
+	"COmNcYTSDtW+Alv6sIJnV6Y//4aiwh1IzVXf3MRgRWoOmcgBcUWoMoSSh6qcJZwIFi2wgo+gMBXa6FQV",
+	"uW9Q6ktUQrTHrZiPfTn1ii3h3nGn1cxmBeidE8u7Cd8RDCjl/09MiN1tJ1mxiGE/gtUXpVw2izMoWaRC",
+	"zqOuWWadv7AW5m7zV7Na51+Swc7mCPnjq2eN3VBHJGbYEA0x4pRuVqlsISh9BHZH/NjmKYpo7csw+i3f",
+	"jC/VhNUB2+h9iH2inEqDCqUOek3HtjZrZbr8UdVzX8kpVVXroE/qzdlPVa+umCMKO3JtkW3YZ8zSgG72",
+	"Cl+rHkpNxuN33Tblsj0bHDI1In55lxxxnnsO5I1z6tOUG68HBl4hHNt2jBu7Mn5JZ31gnZQiXNwAuepM",
+	"DNnAX2UmU3MI+hwlNsR8faEm7O46/PwMv57XryqbS96Z/oldsMoP4hoYr9nDKsarMjROB6yK/3Da5Rj3",
+	"rMtSvCf9H51OwO/w813zxiZP4Dt+BRIDFbvzBNZkdO9NHLL20lJlg7HksCaF0glim1LKw06VvmFT+r7D",
+	"JzbM+NwdE5mB74VKNpiXOVZR1+JkGr57tiWgq124H6vDDwlN0Zr7212slDxoGB/RtSZa+7Ayb18sdPvL",
+	"LIxa1TBgcl2SXCE5cJsLfZMu6vb4DKHV+z79urSZQjiNfs9j/73eT7+XVhR7Tm5y4+z/En4LnHwVeNKY",
+	"1VwUbfzppoDAs1aLUffnCeqwcyU2Kqbu6WeNhzecWeS9xssd/2EfhcCP2E/BceSdOrl754mahAdS0VBv",
+	"Iijfle3o5Juhr9wntAw0sND6RQfhbBNXwSdn+yYZ6jl+3Uv2Ix/9eP76FSsQhyLjko2AVZ569kKyZ+f/",
+	"PQydisxcA8/NFMCyBfbx1SVW5HHmWKYsuEcOvFfncKc40PNYlAUHbu+LBvB4+Dsz19FmLL9fCf9yV8Kn",
+	"I5mvi4C6lT62iokW31v4ZE8cp2z5y2i1E20n43hCdiE36Hji4V9MUWF38sEdovogEkbqpcZQFkkR8lVd",
+	"1iA6CM+psykbi5VkrrbMyCh1y4uKFWmIJ4Pcos4gpDhE2z0vsODYLo+1R+pZiTxxuUnKvOgBabUfh8NZ",
+	"vY5knn544DYq+TCGwVBlHe0szSg9jHfD7q1Yth4o1IgEBxKlVVH+BIZw6IHTqkBTSGN5UXCqOnGXA7J9",
+	"WiCGYHx0ug8fPzms1+c7yKjOJmHM5/77nUS1+bIqP/E2vHfHGDUDX59OkcFlhwnfQC5OJag884/skXBh",
+	"iATdZuCsTbNTTaxGXzBBwRKaTYEXaIUHegX6rBLsJCtUdpUuTfgeHSr4UIXmgL5pbzPzojhm78QMyFsu",
+	"lWUThY4ErHsmfGX3Y2HYCKZC5kOqwNKlNAzbDxRjZuaAXX2sKJxIdvpUxks3Sjk/Zv8IKUosV+UoaDXu",
+	"VGVKjguRxfx2WQZz+wwX18ux0p5oIeB6N1kbNJEGysU9QwMN61h3RTo/cJ99+6iETG/bewM5Gy39dZpj",
+	"DcIl1X9V5SS4NxW2xjF7i7gTgkAGq0iF4TMIrXGmXM8KD3TWJvePSsjm+dq9j9ON8JWCgTS0cUyQONhS",
+	"5XDP1GrDzfnGw7gMTn/+0PLUaZ4D47iPfgcpc4IAs+tIYF/WOXBN0iuVw75Lklpj/F6RFKlIakL1YFVS",
+	"H25xHGZOPrv/rTjEV2HXmx3Hfy2VLmcX3GKLzEu6wkM5qU/pGlLeV52lwDK0r7EZTQGZk/gNZCDsqW8d",
+	"7UwLodHnrUqF7qBYXftMXSMHHsZH/zagyu3CG+de1d64gPEb+hZE93DbhTrqtHNUw/ZrkLDYfNE01RA7",
+	"hZmBAlFq1bVT6Epb8oK9e3negHhq7GBQLKxiI2d9SljEEv7eui/8Pu6n6sW//3/de8YH1pqQXtjGZMsb",
+	"xkg+N1Nl00Y4M1YDn1H2LLoRTTlDgWia1ejCeMuJnbFcLWSh0D3NLRtp4FeGqfGYAMZYGHOdb875NZyH",
+	"GW21fyqzYI9oqrf2rLgNrCd5e+HwXaAHr177lNpl+u7qIuTUVl0rooIilvUYoCefPGI/iL+S4hgGQTR+",
+	"TE5Sc5AIXWFETllMxnILp05T5zM+gdzdRui+QRSbcQ0nSBMY+qvANFt9rB56Y5Vu71+fo3/Lrdt06qNy",
+	"H2ea7zL1kBcF0dTJ2Hqf65aGHXfAypm0Hrg7LcsJRo56qy74kmHDR+44gRKVdEjjDrf84/vfuL19fP9R",
+	"LL+QhnuJF7iZivlgX2mCbUDym27f37jMHcMiXuTtd9C9zmsvbvGYolBhaQbp2rlvoX10dxjtWf3Ybxq8",
+	"oVrHgaJYGibCERxyljVJWO1H/WEH0hvWh2JACIGZUaIIML7/x/nfzo4ePn5C0EvVcKHhyKqcoweeNbqG",
+	"38lko2qCX8nEqgmUuGOrnduNIKZtIaWI3utTrOkwj0pRIKoTtQmOss/aiT75XP27E+mhyQz7P3kHISjV",
+	"17FWc/zEkdtOmNXyo2XGRGl+kosJGGtOPtM/NpR7XqsrqN7/Hf7iMKbk90qPRJ6DbPe12kGlDr6Y8Zp9",
+	"978lawGWIB595gCpY4jOW6gF6KOMG2BT+JTILMvDRqRDWHNs9+p++j8/3z/6lh+NP3x+8ujLHwbpDLMa",
+	"jT955f5Aj/ymr1tcw4Gu2kmgV+AqgkXvrrD/wedB38k7ECf3le4/IkxCVPvU8h1V2LOQjL62ca3DcvIZ",
+	"/79BiM7UNexwU7+GF87nFWPBL4XypmJeg4vyVqlFhNlT1/zNyHL35MlPRJS9M6fXIfB9FIBHgRVKOvze",
+	"JATOVjT2YrKpUbR5/sQPdvK5NKD7HgEi1GEOwguPwO/JssO8cUq4J7iIDllxC5pvZm1qqtJVwBupBCHQ",
+	"/cCR/ovuIpCvtG18h7v2BkPo1DJIYsXEJvEu5LWwSAZzwjGOnXYevbAV/kAGx+ysKJgBY9xvmy35Gcg8",
+	"Fa1/UQ23L9BCHOa2jqLzWxV/Jhzv52CdBXmvhnL1bSIkE02yhK0KtK0366MadautP7oHvlIJoJtcIzvU",
+	"Q37fKBtqi7RUHFX48DS6UZNpaR6DeB2x+NcSSvSdY1Np94+cLP0xF+RUz4G7/2VcZlDQR6XMQFsuUkjF",
+	"ewwhjQ6k1FNjAmoVtYgVByA/trjz5PNHNer0d/yoRoP9Uqej6HeHmslHXMcKJbY9eriXTc2jpuEJMdv2",
+	"Vdz1O5Muzbr+2d2IU34NIV7vu2xjI0SQ7i417LJi9ctonmwGBW3qrq/M3xJXEB2IL4i0Cy5s3dfDBmBD",
+	"Kj5T87p5ki5bWRqpQ3VSqEky2HqOTS+PsIsbXLsZY+smaREF/JJlXKPTGoHFBXYqwbzsp6EvkE8Wo5CU",
+	"8H3g1GTIjMLkQAHS/iJxvpmagSEkRUoEecmNPcLRjl58d8lmwpg63IfKu4HGB3YhnPrgpzfh80tm+NIw",
+	"d66wBcZoacGwBWio8qqPf5H+eZB5vZwKvN34dumQUy4huyQ88/8du45d+sClBj7zbG0p25yWrYHaHsWE",
+	"1Us12ZQIXrVVU7jpmLa1qCiVLhRxE4wXipCTa71TWCyl8VLk7eZUuP9MQwbCdz7E4acYqKrHb+3abnv/",
+	"YKUCTiMane0VRvdcvBNHaNVqp1ATsmQ+qtEQuywP65RUaNcb7EGka7B6uRuJvgZXqJe/C+H/0ylyjDOn",
+	"rpFcmPAW2Gtbts757EirArp16jdnP73Fh37Tzhu/igNpjqHc3GyD5/DCqyOqyEMPXN+wndpheyMe018W",
+	"8QjrWZ77hd7ZFlg0va/kWA7ESRzDGrdlV97l8MaOso7qFJ58nvPZhftnD1SGnW7z13A018AWjsulGqnc",
+	"qeKJE5Oypmoy7FtyHIJnvGnVxTTb7ncl97pgU5/nwv425MY7+HTwnNUDMsAztEIbLDCsGvwu8YAE7CBh",
+	"OyWKb3af9GRi+0bU2VcdmFS6GXdh0uze1K3097LR/vW3dWE+C5iqO9uVta6985oSaZ9lVYi6QcuqH9sn",
+	"K4dR3JBRPajCjZrttISvpgLZm4zrrjtxs1Z6IJU0gQXgBq8TVOvcobil28w6uRMdZg+oCbvNx2s+45YX",
+	"alLCtgmIoQP3bIZBaMO0s268i6Z6wz3DcsELyOwxey3RhRMqgihTnOpusPaC54ybuvaWQWGg0UbylF3m",
+	"YLkovF8Gde0huxwLKPJL/1o/nyF12a6abC+0Lwxf08vv8uX6FTXyrpt1t6p4VhqrZquKVSyJ0WvjEU18",
+	"5aiEfgKowqIbWVh2BTDHtsd1HRDxin9OkwYcC8JS14VD6vVuvHyH8fIGkUPYnK7NjYc/peHHqdFex8sW",
+	"+kTlWHbW9AhYNlUGJHqiG7EcdINpIkAnWOfBGj3e/00dKm+rkJIqZMBjFtYwTzGzqyTLmAGTOIl4+Nwu",
+	"+zm4fy/JlT7jOeCZPGZnkgFCOKGTul2egw1I3V+xTuPOULrrgtzN8eB9hzcwHNVpGayz8zuzs3JgOtOf",
+	"bLXllOl7I2l/khVKwvYe6jaHRl3Uz9yb7zrv0CTvnibg+GZv2kBVmxvqHdwFQiViVBmKF0E3ExngRVfU",
+	"/9x9v8cDiO9PFWQCL3Ym8RtV2feo6pKSRRHwDvTMBCQb7tvD+Eq7po28NBZmbdqdaLiCZdph8RMJZVgw",
+	"M+UaKK5s8cPq/Lsp4Nl3/xiL0G6De+5R+ETddyXIfYp/UVFpNQD7k9cWrmD5Z2wYjUB+8ph1g0bQ7LCO",
+	"cCNsxLnl2r7Fde+r2PsKll/pNOPiIKflpW4G92UIkTsmIuphKe6yQcNdoUe80TDHCk/aZ+AFI+Jv5syT",
+	"z/i/Tsc8pUDUG9ov/RF7trHdJA370vaKruX8aYOubCGKAguag64TW/rWypkbrB3xXSfbCZ6eG9yrjZen",
+	"/AP/CGYWBv9J+Yd6hwWmx42VzqBC5/SV2h7L0lGkma6xJJAN9oO4xg+8RMC0jW6IoDdulXs/0W+0UuND",
+	"a3ibLhiPlUWd+t0Ed3NgqXUIwiJWsrlpybkDPPR77Dh9qgrCn5rydjZD/GhjN/r0rfPKqau8KINER4wB",
+	"f6eFCeClx7hFKfWULj6chP/G/6iCKKCYfPBfjXh2NdGqlPkxe13k4TeWL8nz7773vRtWXAU49b/D0tzp",
+	"nIeD6CXuqgnMQBTctPFBXUs3c0PQqUoxNFeQu/2YgKX0+itYmqc+hILoQcggUlnGx2PILOQEKOGxfXhR",
+	"qAVV0QQcWWGP2Vn4PgzkWQSZd7Wyvj0lGUUBAV5U4DH72lHLbZmsfzH47W5aAfKCxIlb99PgWTPsWtmg",
+	"M2jwq4hfZc0dL2X3np95KR/ElxcoUIwxBVCqGg+s4ga3xX5+mLDx1GORSKdMugcWXOcxlJ/3OJk9wvzQ",
+	"AF8J46cPhzSvCyT8nnB+bGODvHZe9UXpo//5aF4q7fRdaHrjwb0kQL4dzu5LYex5GOauAO7u90bAxaYC",
+	"kHQxED12C+ceDXQTcM/YFw3FA7npNHL/EKXUPnjMZkKWFgJzC4uGI6qlpYGczNEHD9lUlbrx0AgmXGI+",
+	"sF76DGEv5BdayQnG+x33EjBNROqLiXyxr3oievnXwsFAYMXcs8wGdiHUPAOZht0hD6ZKmcREVs3OeL9E",
+	"gPDJyWf/r87Y0msJbU6lnIOKX6XPBwnGT0TgUAO2Rl2ghw8MXSSaYmPFzS0rmvcxZJ9j3vkuMNTRXWOq",
+	"oeOHcXOfHqTSZVZqDdJeJrAVTGOFt2zZY4TdkK5wLuxvPYPWLeFASQNGtPs90t+dWArnBLp+Jz3rbm5f",
+	"yw3nyJKSm5iqsCuHuke9X92y5gk5+ez+t6GA3AoNu9vMTaLrNcWoSwM7DIK7VVZwrtTUMgTDSwNRvk7G",
+	"DYgSez3U++YPHylOMMi220xiqOVuJHsjraP3sNF8qAA1LOzMWEALWPI4Vh3lDZ3frrGd0m4a/QpqA6qi",
+	"RYjwKPRQdPpaLMyPyvkmOEafFnONwSTqgoTNfyntEj1qVLYfAAzQzOLeUG+Wfo2dzee18FjABebv94XR",
+	"SC//WiZ3Pw15Zy5Z8mE6FlALaZr2VacKXAOyJxWld/TIb1pTwjUcSFUaAddYeunJFojvP+joHts0LjaG",
+	"NVesqo1g+PsEwf+a4PfeIu2Hf79za3QVB7+5+bG9bx27k8/4/x44gGHzDpKB6AbcUWWRe1UPqtym1att",
+	"8PWtTMbSwAbU2/cG9NfIcCefJpXwA/aexOIvxg1bQFEke5rTYy0/41oB9z6lLsEkHUTo4ub5wn59LTII",
+	"eC8bEACj9Z5On/GxZ0pFadTGiYC4BjmzSeCm9wbuLJSum9tXktVIloSMdju4O9u3bsu9wg8dwFPIQ1FI",
+	"tXVxRKKLEq0QoQLj3YTSFoPmw/ItvIDc4cRwssFsKYnBLOtj1FUscgZc+hKGKSyZ4ctUi5HdsdoBa07J",
+	"rYibFKrptgMv9Kveq+jaN6d6K9y9jhgpzT67QLiLgdat51Lfdcn1RquxCGmphzPnDsEPof1CyNS8kqig",
+	"RkJhXZLrJBeGj4obpHa1GSTq1v2O3r0nmfPb2i50LUIdIkSwbC/UKgQX4SS/I1m+hvzRuYn0o73s4XP5",
+	"+xa2szP9iclp7whGioA+vDrYd9caoIm72bn1pfseOL7BTciPr1uaFZjYVihjn1YfYKIFahzEl9QsNkwV",
+	"k8INpkclPQ6in6cBsTQhfjfv3OJvAHcm2KRe42F63zVo2mqAh2yFMQfqkxoJTneyVSmrdqm7Fgbv8dW/",
+	"CwMsWayQaq1eNhyqhLmJKHk+ycAqxdTYQpc4X0wVn4mkP+Ef9PV+kQVkJubpbM95eGB3HZUVpdA23D1s",
+	"BIWSE2cxRf1h7aDH5wH9dnD68wfHUAZBBIkdS10MTgcnyGj+PZ+rzAEKc3wZVp+EzkaNj/ygjU8qf3jj",
+	"M7+PjU88FELzdxgpaz6CLXla49clSc3nMPS48nJyUzQ+Q0yw5jPYZ/7Lhy//fwAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
