@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity/directory"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -14,7 +15,7 @@ import (
 // back.
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
-		pamRoles.Replace(to, from), assignments.Replace(to, from))
+		pamRoles.Replace(to, from), assignments.Replace(to, from), directory.Keep(to, from))
 }
 
 // Refound voids all tokens, because it is not known which were revoked, and makes one for

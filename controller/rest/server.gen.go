@@ -139,6 +139,18 @@ type ServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(c *gin.Context, connector ConnectorPath, digest string, params RevokeConnectorDigestParams)
+	// ListDirectories List directories that prove passwords
+	// (GET /v1/directories)
+	ListDirectories(c *gin.Context, params ListDirectoriesParams)
+	// AddDirectory Add a directory that proves passwords
+	// (POST /v1/directories)
+	AddDirectory(c *gin.Context, params AddDirectoryParams)
+	// RemoveDirectory End sign-in through a directory, and the sessions of its users
+	// (DELETE /v1/directories/{directory})
+	RemoveDirectory(c *gin.Context, directory string, params RemoveDirectoryParams)
+	// TestDirectory Log in to a directory with its bind account and search
+	// (POST /v1/directories/{directory}/test)
+	TestDirectory(c *gin.Context, directory string)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(c *gin.Context, params ListGroupsParams)
@@ -1672,6 +1684,155 @@ func (siw *ServerInterfaceWrapper) RevokeConnectorDigest(c *gin.Context) {
 	}
 
 	siw.Handler.RevokeConnectorDigest(c, connector, digest, params)
+}
+
+// ListDirectories operation middleware
+func (siw *ServerInterfaceWrapper) ListDirectories(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDirectoriesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListDirectories(c, params)
+}
+
+// AddDirectory operation middleware
+func (siw *ServerInterfaceWrapper) AddDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddDirectoryParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddDirectory(c, params)
+}
+
+// RemoveDirectory operation middleware
+func (siw *ServerInterfaceWrapper) RemoveDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "directory" -------------
+	var directory string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "directory", c.Param("directory"), &directory, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter directory: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveDirectoryParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveDirectory(c, directory, params)
+}
+
+// TestDirectory operation middleware
+func (siw *ServerInterfaceWrapper) TestDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "directory" -------------
+	var directory string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "directory", c.Param("directory"), &directory, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter directory: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.TestDirectory(c, directory)
 }
 
 // ListGroups operation middleware
@@ -3625,6 +3786,10 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
 	router.POST(options.BaseURL+"/v1/users/:user/invitation", wrapper.InviteUser)
 	router.POST(options.BaseURL+"/v1/users/:user/unlock", wrapper.UnlockUser)
+	router.GET(options.BaseURL+"/v1/directories", wrapper.ListDirectories)
+	router.POST(options.BaseURL+"/v1/directories", wrapper.AddDirectory)
+	router.DELETE(options.BaseURL+"/v1/directories/:directory", wrapper.RemoveDirectory)
+	router.POST(options.BaseURL+"/v1/directories/:directory/test", wrapper.TestDirectory)
 	router.GET(options.BaseURL+"/v1/groups", wrapper.ListGroups)
 	router.POST(options.BaseURL+"/v1/groups", wrapper.AddGroup)
 	router.DELETE(options.BaseURL+"/v1/groups/:group", wrapper.RemoveGroup)
@@ -5170,6 +5335,159 @@ type RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse) VisitRevokeConnectorDigestResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDirectoriesRequestObject struct {
+	Params ListDirectoriesParams
+}
+
+type ListDirectoriesResponseObject interface {
+	VisitListDirectoriesResponse(w http.ResponseWriter) error
+}
+
+type ListDirectories200JSONResponse DirectoryPage
+
+func (response ListDirectories200JSONResponse) VisitListDirectoriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDirectoriesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListDirectoriesdefaultApplicationProblemPlusJSONResponse) VisitListDirectoriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddDirectoryRequestObject struct {
+	Params AddDirectoryParams
+	Body   *AddDirectoryJSONRequestBody
+}
+
+type AddDirectoryResponseObject interface {
+	VisitAddDirectoryResponse(w http.ResponseWriter) error
+}
+
+type AddDirectory201JSONResponse Directory
+
+func (response AddDirectory201JSONResponse) VisitAddDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddDirectorydefaultApplicationProblemPlusJSONResponse) VisitAddDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveDirectoryRequestObject struct {
+	Directory string `json:"directory"`
+	Params    RemoveDirectoryParams
+}
+
+type RemoveDirectoryResponseObject interface {
+	VisitRemoveDirectoryResponse(w http.ResponseWriter) error
+}
+
+type RemoveDirectory204Response struct {
+}
+
+func (response RemoveDirectory204Response) VisitRemoveDirectoryResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveDirectorydefaultApplicationProblemPlusJSONResponse) VisitRemoveDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestDirectoryRequestObject struct {
+	Directory string `json:"directory"`
+	Body      *TestDirectoryJSONRequestBody
+}
+
+type TestDirectoryResponseObject interface {
+	VisitTestDirectoryResponse(w http.ResponseWriter) error
+}
+
+type TestDirectory200JSONResponse DirectoryTest
+
+func (response TestDirectory200JSONResponse) VisitTestDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestDirectorydefaultApplicationProblemPlusJSONResponse) VisitTestDirectoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7387,6 +7705,18 @@ type StrictServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(ctx context.Context, request RevokeConnectorDigestRequestObject) (RevokeConnectorDigestResponseObject, error)
+	// ListDirectories List directories that prove passwords
+	// (GET /v1/directories)
+	ListDirectories(ctx context.Context, request ListDirectoriesRequestObject) (ListDirectoriesResponseObject, error)
+	// AddDirectory Add a directory that proves passwords
+	// (POST /v1/directories)
+	AddDirectory(ctx context.Context, request AddDirectoryRequestObject) (AddDirectoryResponseObject, error)
+	// RemoveDirectory End sign-in through a directory, and the sessions of its users
+	// (DELETE /v1/directories/{directory})
+	RemoveDirectory(ctx context.Context, request RemoveDirectoryRequestObject) (RemoveDirectoryResponseObject, error)
+	// TestDirectory Log in to a directory with its bind account and search
+	// (POST /v1/directories/{directory}/test)
+	TestDirectory(ctx context.Context, request TestDirectoryRequestObject) (TestDirectoryResponseObject, error)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
@@ -8873,6 +9203,147 @@ func (sh *strictHandler) RevokeConnectorDigest(ctx *gin.Context, connector Conne
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RevokeConnectorDigestResponseObject); ok {
 		if err := validResponse.VisitRevokeConnectorDigestResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListDirectories operation middleware
+func (sh *strictHandler) ListDirectories(ctx *gin.Context, params ListDirectoriesParams) {
+	var request ListDirectoriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDirectories(ctx, request.(ListDirectoriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDirectories")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListDirectoriesResponseObject); ok {
+		if err := validResponse.VisitListDirectoriesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddDirectory operation middleware
+func (sh *strictHandler) AddDirectory(ctx *gin.Context, params AddDirectoryParams) {
+	var request AddDirectoryRequestObject
+
+	request.Params = params
+
+	var body AddDirectoryJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddDirectory(ctx, request.(AddDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddDirectoryResponseObject); ok {
+		if err := validResponse.VisitAddDirectoryResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveDirectory operation middleware
+func (sh *strictHandler) RemoveDirectory(ctx *gin.Context, directory string, params RemoveDirectoryParams) {
+	var request RemoveDirectoryRequestObject
+
+	request.Directory = directory
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveDirectory(ctx, request.(RemoveDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveDirectoryResponseObject); ok {
+		if err := validResponse.VisitRemoveDirectoryResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestDirectory operation middleware
+func (sh *strictHandler) TestDirectory(ctx *gin.Context, directory string) {
+	var request TestDirectoryRequestObject
+
+	request.Directory = directory
+
+	var body TestDirectoryJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestDirectory(ctx, request.(TestDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(TestDirectoryResponseObject); ok {
+		if err := validResponse.VisitTestDirectoryResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -10593,269 +11064,286 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
-	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
-	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
-	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
-	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
-	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
-	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
-	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
-	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
-	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
-	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
-	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
-	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
-	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
-	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
-	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
-	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
-	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
-	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
-	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
-	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
-	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
-	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
-	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
-	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
-	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
-	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
-	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
-	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
-	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
-	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
-	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
-	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
-	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
-	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
-	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
-	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
-	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
-	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
-	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
-	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
-	"r7Q/47UqVV5xay7ytlCtF47EvcVMnnnv3lhAkZsh45javmRcxzNfKMK9hwEXkBgxB8tFcRvrnJJZCgPO",
-	"uEZdPjrQlJtpwmshjD97uDVzDddxHxS9K5FBuPA+Hqdd5EoCsyr+ltJmKqZ5qqshy0EKyIc+io/WCL53",
-	"BFmlFibcM3DdLWT8CmmH42qDu2VkFpnaM2dxGOLjB5VDccLnptdxHw5QsVrXMeAadJ1VUSv3a3O9Qay8",
-	"Wo0fPRzrYRAK1YbWe+Lp6JklJon+GpJIV+UMGmXRUB6gY4+yraoipVvGuLfSI2O6WTXh2CKfFSq7+k6V",
-	"o0TlB8WHKWlMYl5MIeCaUnMy99tT5kjOJj6rLDCMsEMv/KisRhg2gkkpkb3LOjbofnzMzkiZWkxFgd5S",
-	"N9zxYE3Cu0ujHRdbjYSNufYxCXy4OYpXemieT5mECbfiGk59Rleb9VQ5Khp8JzEfr5ZhkR2RbKF0Hneo",
-	"RpPi/tFIf4/mqMUjtS9I7GBcB4mK6WgoOSjhyx0nzCAS4zEmWrqT7IiAqc2NIhlzD4UOOoMp5ZwVTpjV",
-	"T+Ab1XiMXD3zJ1cyzhYArdD0x3I2xxg0TcftHIB297zIC4gHpEVU/DjDbRhykta27YbywdMyDDpc4aRq",
-	"V2mn4sekNP56XjFC3RnYdLobh2x7w3AGjvdM/DeN3ewta36CwMybPc9h8ChNmv7AFaocLIjoQ+MX3Z4l",
-	"Z9bmTNTVo6itOYkmIR5LyQUvohoACkUuJyWfoBBz5gLL1GzGW1ny7iB5z45aEEeTUwVzNKaqyN3Z5Bqc",
-	"WlhAh/DIxQRM7LpxMxmVosjD8Z24bcaQoC77J/NW2/gdDhQ1DrYP4rkvLqqix9jUseYS05I0TMqCawaf",
-	"5k5rFko60r19/tBdIdlUpUI9OIYui6gYEZjxjDef32xhmeVXPkEiTe+G2zTCuhl3VxjaQDe86it6kzM1",
-	"mkc95b5WayWPGj93HGOgzXhucbqUZrtMZCtsjHjfK83moOYJl1MyLOgYwn+5WTXx/kCaQv3SVkirdbjr",
-	"k1DvUUWqTvnkGXtNSmmYCCfVEz7Ec4zdYjZ1+2itmr4bcs2v1dXmEdBycu+XaouXmyl/+PhJMkA7EpLr",
-	"JfJ7oRagjzJugE3h0x731U+puaNtOndu1esqFLSi+hVuAXlckni/dTjftRDmcrndgagSrVaHee/vD3dh",
-	"uMtqIq5BRqk4hWKekB3dScY3ELI13TtSPzGEMYK1KVe5HvGDievo3KuD+m5rZeOuuW6rmd3Mc9sZAT1j",
-	"GuAajusI2PWD4+/qR4LTxZ90NuHXsCqdRku7c9nRRDO4f/QtPxp/+Pzk0Zc/9JcOzTGjVKUIwotWMW+b",
-	"cn1LF7cQp1hiGRcydUFsKMR9ijk+0nucPWzEJkcFDtAqu+xY/TlpQ+tL75roCLhGL617pMpDpTdtM3VH",
-	"jmr4Tpe9f2x9sSaUIdB0O1aKabs3Wqd1v3R6NhTj7ZZnw5hdi6OJrS6Nftq5sO8gE2a7u6xRnoO6QDwx",
-	"j7dCov3jXd7xktSVq4cZTtCgCyc4JYVhM2FMO1swweRhffWQMfp8H+qCV4hjrRaj0sJu3MQrSW9RbzF8",
-	"ElH7qlkt5d+xFhNtVkvsu5J6onnU7ehUBC0mU7ul9o8BssT76Lvt3jfl5iKNddCopK0qz9CNFadmumpr",
-	"NZkx40VB2YzSiBxOWc/S70JlV12nEAu6yETXMC4NJEoQq6Iqn+KZZoDVDEzrnXbbGBN8c76De2ibOw+l",
-	"dCxpigiA1UJSLY43B/f8SarnGT/4VPIecaXxWObcueWjAp6SHAqeozG9pCOJ9SY+1xkY45XayO+mfD6H",
-	"eC3MCh1oJfX7YmT4IUTsD5HUcrh89q2tmI581w1ZJEjBn2rv6Br6iL/PTNIcM8z7N9lUFTmzU63KydRL",
-	"+B2klFRZGV2vIEboH/j3U+49xfcGbm80uQ/8wDeznwL4W4j/N7cnubkHtTCrfbhT1iXOag+WZSq39uH9",
-	"+71P9esx40f/HLL7R98O2b3je0N278j95+Iehv7u/ce9p6yU4tfSh0W9trOSJ9SZ4BzzTcTI9CPhuEQj",
-	"tZGUkBa+5npOSCjsTafJUZlmI0/OacpTnodi1DSm0Y0BkayF2dzGw55qbOurAR097pZrwnauRzgyLjMo",
-	"LiqEiLQmZNQMRipfMm6uAAGp6LdJVThxk7/XE5DZ8pSRT3TIsilkV6q0Q18LA/mQhZp0jPwIk6lr0Mvf",
-	"Xv0YzwshY3kQSlMaVf+XbQskNBZSmOmGNfksk7GQVIC0n+LtuwNpRNp8IpxHiq7wSGCY6oaHnOTHPQzh",
-	"VWYLxY+U9mXzve4WVKWjd4uyF3Ui1lqkX1DSxdqJ3jJdZjioAG0i6CRajWDI5gWXDVgSfxBrTJIhI5CI",
-	"FjTJkCE0BroJzRwyFIO1Ldo/ISpXEoZurReYT6U0KyXmd1UeTlq3hrnSNhEPvB3qFE07fsuRpMJwLz7l",
-	"q/wo++sUb7YlfVXh9zAJkPfX0t66H8c45JaFdPEUC7KcjPUx66Jgo9KyX0sogRLjsH4/R+O3EhEh2YMe",
-	"w7oy99BgiLvnWBEz2QYk/gbhhqGPKpCYSDJIzASI1AlUZWw1Mw8rUysgnYRrcqP1gEi7B1QvnYZy15TL",
-	"H9XorZvxKgmiqHhdcl5N0mxmEJbACdm4qb4yW4Ixdm+Mz1jcEN0B5cdFsj5vqow9xVQRbn2mhg/64mW0",
-	"nicfw1QfDvhcbDUGYpboLQfJTETKvfn7s/N/eXDf3U3fPX/bKwKk+Xg7iqxlkG0378rhHkkGoWjFnOsq",
-	"ZPFRCUne/dhiNlU5JRz2jnQrC29v2nCFUdJMaHygeDXzKbI1z39io1LmRaWTYkp4KMlMaLd1TVr0jfEf",
-	"1WlqKeRT/8gWzpumMu0mHv9pFD6xHjbxwzXHGc1/GKC6gyeoQQx3ryS3JRFH2rtvfkvFOHESztIgr7E7",
-	"MjD1hmDi32H5DvQsZh8joFBX8oABXnjUfELGZUoWS/QJJ0y/vdhT81LPlYGOYAAiM6B+d4oJg0OW8aOF",
-	"5vOk/996mkQ8lZjt62s5HtykyiXM14/SIssw0D22V2QorMdBC9UF61BFVBxlQzoRQtiOYMLlqbPXc5Gj",
-	"Oh/ARJVmU2Gs0sujV6l0oFzEMiDV1ZCNeH6RacAgDS+GjIIpQ0w28YGQISO+zJuwhg3gwIaSv306Em1R",
-	"j5AEUq6ZjBSWFaP+OoLJ2k5cCZkndgI9GGYFErYB0G3M9OIKltFs6BshBvuI7EXKcglJRz6tjOUKdfvZ",
-	"aon7xsheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2F0lfD2hr3lpewtWW1Ln42IzVuH3Sr3jlKYEj2xDer",
-	"qDgkLmqQpBcz9tV72xN8/oln1olsSkiuRAWVP4lrbuHCY0G1OT0dyt0hDj2WM1WTiCo6TmiAzPRyblfQ",
-	"/RKDPvnmL5tHvQlLb9MIILn50a2mjPz1C3oXNstebJRI2iMv7LTT11c5YRzrEa499QqKRf+3B4n0IEwX",
-	"MeP9PMAwIVAkzQPyBgAm+vRmoihEAzmvR7Eb/bpz1e4Rsw3OenfK525ttnVhp+yG9bgnnKLMJCxQqnhA",
-	"cSLwlBs2cgLcMwQhXVFlV4/k02b4dwsrLcy72pCaIWPn7ZWnezMStQa108xx5Ef/vH/07Yc/+X8cXxx9",
-	"+Nfw4Z//vz/ECPlK5XBAQMo7hRgZo7lvnLQu5EalKOyFkGmmI/eqkMbyoqDgEAXd0DBBkyLjkqoTm/jk",
-	"t7NOKmebGPvMbZwpE3JHeRf7yQl316koYAIdCuFUFfkBSkW6Kz4aEx3WTNDBOgd11wZ2vWsuWz+vPWQE",
-	"rLPjHtMCbpoPsAV/P62KNRqBwRisVxSspAHq1YAM2e44bKBf/Hg01tex/+88D37Fzf8vuxGbdsBbHTc7",
-	"gt79kmhGEIwzS7GTfff86upN9o7AarDR0UE7jwUKbWg7hj1ooi7NRJB7Q1wb803qyHbcyEnhivCiYMbC",
-	"3LtKQ6x6XBqCW0TPy5KQEKAwqXAtRNOxt002cJQ5tzDfWOFdgWPgusIEUsTGV67HO1DdMp0Wg38mDm3d",
-	"1M6omDXyLmGn3jXudDNzBfkuclV3oNOQH95rNGH+w4oqUVpqITMx50VEl9lu/nFfpFbKDld7TO49Vxfn",
-	"klguSdMXcqxiiFld5ZKF2/Aq/SyRtV3J6/X3uFkh9tOgt9DvKn2s1vJSxOqJU6poUbD6Tul/jFuE24jW",
-	"kNYY63afK0c3GrIL6fZzrSaaz6jo2U2Pa0g5DVKgKK20eQxYYRZ/unEeQkmtv+fH89ev2Fw5m1OHxiVq",
-	"PCbgbibkvLQ7xF3Baz3aepKgMpv9Iz1QSaEmZissa3e7/u3duzeMHjhOICnZFCak27tuGAP6YK0topan",
-	"WFJ66nu8nj57/d3zjacDv60FXYUsnVGU1u9/gvvoQr1h1gbCjsYCyyYAAVZotPRsSrmM4xo2tMvQizr8",
-	"va5r3qBV58YJ7BIAOdfLC13Klv8nGhPAnjPzgsuvVMm2Oc/Ap14OqxRQwpuHsfgUI+sGm3GrxMCNW7a5",
-	"PeW2ELzpfpW9QJU3BWrYOfalbMIrVw0qdxfF2ar14yarr3+PxB7QpbH+g/54EJDk7toR9u0p2NwLX1vX",
-	"7+hsgf4cT8LarqXeCv819urWXfa2Q2VtdsIzAXA4duG8Rayvm902Kcy1HxQYJqTXPHiZC8us5qI4Zm5f",
-	"OYE6oQzxVsrx1kcoDlkWX+EVLN9opcZbLi8aYQ12/hUs9+5tMFOuozDCbgL45f5dDXFy3oxfogR9IY31",
-	"0IO4JHMagH8djYcYMisEReM55i2NRQGHoX0sNIqfO4V4xq+gFf55+LiJr/8wqqJONZipiint4cWYbyGK",
-	"gpXSAGWS9x8huWFumb3s51ce+yvZcBiS/Zer29g0lwIaKNVHxiIoTdqsZvI7ww7iBVyBQxyFQi7bFczt",
-	"qRt7JtCUv4LlxVikcOC7t5cCWhT4xc0eNRcR6ZvgLrIegTL/3Bb31xYMM6IiCio5q7lnE8I05loRrasd",
-	"bq0oLlQlLF6pHH7PLv9NZpevOpF3kef9Fq6BF5CfVyg022dI7STxaE+5kY3rJbwwSgYsTVpbPcKRpFuo",
-	"89zJdWM1t3VY1K9NlxKF0EQgXNV6pH0KRZ5CV+sGzmF1v50K/rELtSXhA22Cdfj6v7SrJd1UtQqqeTkW",
-	"j/PHVd0KtBbXnNwYczOBddeM2J0ZfLFuDlHiRZNReH4t4qjoHmeTkFY1eihgbn25XKbKInf3ldO7LEg2",
-	"AmtBNxwkHmi2Xy2gKuCMJhJRI/6rNehEkC4vf25QGhDeP1rGHTwLrSy0BqlTMsZsriGHsZCQI38lEHhv",
-	"jp4yFZPphRbmqjNA5uSgaQBsK50Tnt9aKe3tkgfrQx+T2ZVTe8aXjjcQONJNbSvGRTGwDagtubNrGFuq",
-	"Sg2isv+47vXRcast7g5SOo6uks0rnn5KOGIUD/TMhKmsOZIJcnfAEneLb1O5Gfq1cQCaiWzKwBa5ZjsG",
-	"8/VJ5wbd2kiTMMWqyUddLe5r9XvoHKGgK97Dsi7TaOxaHXeoT1PFyxVfbSz4bUjVSCgsEXk+831Sg2CP",
-	"w0apPIpyHSJNaIxj/iLw/ClWZACXpO2Z5FlFfk6hc/oJb6mOLDcrHzRsM5btVzfsdEmpAp4VSsL+El3d",
-	"EJTs2jfj1P3ieS62LZioqqqwit9MsTo+4I8JUzlu3b9hNreR0omddrVs3yBdYZ3b3igHux4aDS3rAFxD",
-	"LTzonRGdzLe3zzTrE5hKSt93bXlL9wwW86GgfRogCenGunSsGvAHL2szyt0kKC1CzZ+EaF1D5Y979PDb",
-	"R98++feH325orLlyBGuxTURKncZY3v2jDXn3H3ye/dGHf43m2R88M/hOpgXXmteWGTY7Tj5PNXzwIgSD",
-	"TCQ5Ztxm06+Dat74ppOWN7vM+tJ7s+iPb0BlimoYUzqM00cN+6M7XX/cmFDdPF5nR/8dTxj9//7RtxeJ",
-	"Q5bcV2zSgXXS/+lm8odTuibjO90Vw3i4kRF63nw3ZIywwiRDBHUsqjiaRM7ivPaJcNNq/bJd9UVCGSSN",
-	"d8jQFVdntlZATSHDNeCtaZipawigTe4SH/PMmq21QtNNphtmRidJ6b1xlc1wz1QdeHx98B/fe6/qH6mu",
-	"NU32roBtuuf3hmu81hv8eUvnECV2ssIHrrQaxB2mNj6hlpy2e+CRoAc+tQHwCU79yvyWD0LfEfyH2/RQ",
-	"bbxEnKashbp5202/6X7f8Xbyh1O8t7N/flfUD62ob/ZhpPXe89D1eCsTFDT4XmUBlB9LaTzU3MJ978H5",
-	"8cmiqBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfq",
-	"XC79KTcwZKMlE1V356ehZ5cMGXo3zetsyImaQ3bcQv+1DP3xqU1yUVTrYm6sfplUsVyHc4jVCfjsvaiU",
-	"ex0aflAiQUCx8cF/7XMnMNnDVDZJz2p3/PXG8xrSM/AHC83n8y5dvmY86gfAC8hZKXMfziOsHGZBzxLC",
-	"c1NaxT5TKhJ5226ycVl4BQH3H6dFSXdD5pQTY9lYaNMfezzgOsWqdTdmWdwgsaLKqWiwX1hsc6s/JPj4",
-	"vMqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02tShJ4JTHFYDgIPBHvWnpjntjjjsQJnmgdlBUCZBeYFD1A",
-	"HSrS7RX6VNKjv2qLSF6qNLKhXgmSWZTYcs/31lS+sbf7NJHRLvPN6eyslAWY4PAP12S/uTshG3E1UXJJ",
-	"E1UAxfEuitcQ88QAyI05Woh54pYzDLUzMyFLu0WMdQZ2qlItl32LU9DM6SqQe4CELYxbRP7uWkYYAFdC",
-	"j2M3/WZ/+34rKQ102BvUWDPF9LE8M3zfCrxba2dq3msu1DNMTdma+zsO89ZVZx6f/hrQEwwyJ5budbtU",
-	"Xb1uXHh2LibyxS2hT9J2oaP8U5bxubC8MCxXuMYZunFu4Ik/CNrVxtrnyhnVUfh87gGhf+8bc8O+MY6A",
-	"B40Y4I7dtYiBm9QB+4pscHFvhjjqG/U9pzzft8FUWa3w2NKCSSl8oWyCvh8SzJU7XnLpvQwe9oIswmie",
-	"f98rcq00xK2hmlqCCFFVewM+sLtpu/CBc2GuLuZ1PXEsxGHYQis5qVNp3I/Cy3NuOcuFRrfJcojO2kVV",
-	"j1uxOKKFBbSQlAYqpLCCF+KfG1ophhVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89uYF81+GY04/uREo",
-	"s5/QDVCZu35pvOOhW0WojDr/i+6tCKTLuAxd5To6diRj428BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7G",
-	"YP5+ftPs27ugbXSqGe/45Iapxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96q7hkaPJ4kzE",
-	"6IzekdU4VaXeccl3nywEsAulr0xHHxPfNQjzYRx/tBrAo996W4O0gdByE0uxHziWMAwVSnT6NOZcOfOt",
-	"YdVUcJEEWXFDtWELDRnPwkFVZN9m+Y7pyAfC7kyz+EsgxOsmd/u4QvgRAvIPmSmxhzN78O3D4/vHD4/v",
-	"nzx8dEOctc0x7PT5OAuAQzWCw0pcp657rx15/WAXOo7US8d1SCnycJnWQP1P1JZgdJ1USiGyelDVLTFZ",
-	"0zl73zx4/M2T+zvDaX2nuTRj0Ddk+6jC+Y+p8om0BWZAY0jy1AlRd4lgsNIJj3KOdgC3Pet8InMvzU1h",
-	"0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q7hjPDR/yvNdDrBm/mMfspmd1cxO0B0JfGEFl2fhWZAff",
-	"9aXJpI8ff/MkCnxULSGa007t8YVkl3MCUbpo/OKy13GcKmMvrmAZPY2SVoLNHS7ckwYJNS9HhcgwCDas",
-	"ltadedN1BJ9EaqxBX4O+6LCZUOrUFF+pTMRciSm/hiETY/QoYo9CMtbWylC/6cWV7zGcc7PzlEBMeC19",
-	"UXpVoR6s2oNCNdLsYlLkvYni2Xf1ZH5Bbn70CVhUr7zTgHrRP6XOM1gxoyT5fzFiPPVQJTvo17wfZT/V",
-	"Z/9VAK+6ySI3KrF3HUsQOR3jrD36V7/xj3YgqlGiQN1rBjtRYupbfgMkwwbGWZjmRq0ZJ3pIpXknnb13",
-	"rTM3t2tbv/KcazuLhoC/d7tZ+gLNjdDEMEvAETqD0X3HJqrnq8ZlUVwk6/V9WaC756qt2/hKJycu/qli",
-	"3YFfnL06wwNTK/TPS0ekk7+CLoTskwN5DTJXnS5MWGJvHfJZywC7MJtzuSRk7orSkdzp6IbvMsh3gK7i",
-	"N5Y9JAA3ZSjwAJ6JHW3dnwh/1TcZ/UPMh2UgK7Wwy3NM+aDGCcA13bIh/SV8VL1gau188OULessJfXU9",
-	"inH25gVBERHeWY2/ccww8a/xSYWWJ+xTvJ9C0mEoNCJ36S9yrPSC69yEhAP6vFFe28jfYHUfMXP8i/xF",
-	"PtdaaUqA9rEGlqusRLWB/ent98/Yt48e//ufQ2TFIGApu8xUDpeORVBXvhyLT5fDRnDh+BeMn/v38gmY",
-	"U8bNFeMTLqQvo8pQRF4yA8GQZJdOUF5WbnpMQOATOP5FnoPMGZfs8kUOs7myILPl0d9heRkmllV2p8Vk",
-	"O0cwx8Ea5kAeIG5853Zu2FKVrBBXcMqE/UUSaCq1VTlmz3hRhLSxqVpgFAP7ZboXE7bAL9InjbI5t1Of",
-	"PckZ+teHqGEIgioQ/kpGOoyUnVKynbFK5ce/yMFwUIgMJCWp0wkdnM15NoWjh8f3B8NBqQvPWeb05GSx",
-	"WBxz/PpY6cmJ/605efni2fNX58/xN3VO7gB5rOF/Px3cP35Aj6g5SD4Xg9PBN8f3j7+hmowpcvrJ9YMT",
-	"70/w+Y8oaqo+wC9ytDpM6JRlQn0w1gAMTn+On/L6kRO6HAdfhhufRFcDPhjB1AyTrGITmBa64gPB+939",
-	"5NcSsOrZUxmfDdhFvEeaa99J+Hzw1LgjbrNpatzIFfPlgxNaZq6kT/l+eP++T+i3/vLm83nhzCuh5MlH",
-	"X4xcv75TQafJox6FgmvVv4Snj4IE3qESf2E1w5MAgIxitJzNuF56dqlINQg5wT8Pqo8+uGtCGRtPrXF7",
-	"SdGrU2cp4tnGTva+gB9PprDuBqhwaIS3HNj3qih8ZuJHNSLb2Mkid5810E/JSDaARusMe40fN9tfI9tX",
-	"ALs35v2G/Po7LAe0vcgxf1X5cmc7u4YE/KV9+3mcuhXOeriz8f+KbB7hKWdMhy1yEvKjGpFmwVEDM86a",
-	"vj2/VcsnXvHj+T+VpsyBCt4ywo1fhi05ePLZ/+tLUiL+AFUfy/2f2Bhl39W8vAsSnuPdJ2vXsrvLsJip",
-	"utnmBZfp07zVsagkkZ0OvnxIUv/E1Ohgt3h/Sta8Q9VBKraiZRyzkG4RKsHxn5nSlESs1iUFwZl5MLP9",
-	"nPE2+GqvA35/h4O34NoS/FgD+N6eIWnEdgtep0pXLPq03hIP/ksWAvpztjzm7l9uHV9uyWrDbkB81BCc",
-	"5tVQTEKfkPZeNjWGkExf1RgKaebOdmkUKTpSyEys1CnWpYt185VYbWLyhJD4xq5wWP3mzOuG/A4bcen/",
-	"dTEqzfLSK8ihTTK3aBGvn5mzzL6WtRC93cU6jJi6vhSXF0rCKVblEECsmgSrBFW4wF5Dj5W44O60YxUr",
-	"2jsUcmDvaD33DLvEN5hLZqEo2KLdYdeLjKdVitUYFRKfXSGSmmKYxUWdPlOzwA5QJT7s8fr/UY3ewjgl",
-	"FRwToH2FzSzFTq6r/4Zbi7vjjkJdn10dhE1NiBqSpFtYTGCjZUSP7N0u2qtt4NZwKMsg0KuiOn2wQvOT",
-	"j0rII2zET4ldW13iFAPHX1e3Ap13tPvXpNEzdEAjGarWonu6yduDbHWjP9jhmQ2LTBxbJN0xe1Ffqp5y",
-	"t+eCn5wo5k4YY2DH7xJKZA/gK32fL8cCmFkqCAi3m2E+4/+7lfYJ7FllxwFSCjt1M9+huu6Xs0aYrTVy",
-	"Ov8tfbxF1JOR7wl349fWSkZ7V/7KZdiVO2lcf1XF+zDs9Ky09ZlT4zFBfwjJxuIaQqpM7/N3Usq9Mct7",
-	"9+rf2eXrsstLcMbAiEsJuWeaEc+umJBdPFK1m0orUsFF83UczAQzEDy77srp6V32t1N/5/JeNTm3jENp",
-	"cms+Nfqg6d9dMfry/Mz74u/k6cXJfSWVjAiTOry7cpae5bmHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/",
-	"L6SkF0C1lKuOMis07JAFWnvxKOLCKDHTsDQ74fp3qLl66lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXE",
-	"pMJ2GgHJspZW2mK1k5ptj4I1v73e0RhlOJiXkT06B/tTNdKufFZ7EmFrE/1aushGnnualDyGlRLddwJ2",
-	"4k0+B9uM/jVtTUrNCPn+dbfL3uLuhODHbs13cfeGmw5mhjiiXNJQVc7ERzWihEZyfWMUk72qajt9c708",
-	"4u2YQnZFPS7urB7d6sBx4IDm4T2a32NviTI07KGNTnVdkQCE9MY4QmmHal+BLX1YwbMr059/Q1HhDqTm",
-	"qm9uYrAiNYdM5IC4IlQZQslDVc4STgSLFljBR1CYCm10qorcNyj1JSoh2uNWzMe+nHrFlnDvuNNqZrMC",
-	"9M6J5d2E7wgGlPL/JybE7raTrFjEsB/B6otSLpvFGZQsUiHnUdcss85fWAtzt/mrWa3zX5LBzuYI+eOr",
-	"Z43dUEckZtgQDTHilG5WqWwhKH0Edkf82OYpimjtyzD6Ld+ML9WE1QHb6H2IfaKcSoMKpQ56Tce2Nmtl",
-	"uvxR1XNfySlVVeugT+rN2U9Vr66YIwo7cm2RbdhnzNKAbvYKX6seSk3G43fdNuWyPRscMjUifnmXHHGe",
-	"ew7kjXPq05QbrwcGXiEc23aMG7syfklnfWCdlCJc3AC56kwM2cBfZSZTcwj6HCU2xHx9oSbs7jr8/Ay/",
-	"ntevKptL3pn+iV2wyg/iGhiv2cMqxqsyNE4HrIr/cNrlGPesy1K8J/0fnU7A7/DzXfPGJk/gO34FEgMV",
-	"u/ME1mR0700csvbSUmWDseSwJoXSCWKbUsrDTpW+YVP6vsMnNsz43B0TmYHvhUo2mJc5VlHX4mQavnu2",
-	"JaCrXbgfq8MPCU3RmvvbXayUPGgYH9G1Jlr7sDJvXyx0+8ssjFrVMGByXZJcITnwbpQPOO7Y/1X2FjhZ",
-	"/MivzGouijaKc/OYIcfWwsj9eQKfnK6f5PTn+HXg9S3I9elI5uskq5s1YzOCSHlnNCueOIFx7Fe/C7rR",
-	"spByiykKdkc5xg378fz1KxzGY+ldanR5En3JprlM0zSjUL4n5cqu4+EhM9kpCOSXartrBBag2eWx9sgN",
-	"K55ILjdJnBc9IE72o4Ce1etI5m2GB24jooexmtwqCr2zsHN6GG+W7614qh4o5AwHg4LC7BRPQ5cePXBa",
-	"FewIaSwvCk5ZyIZxYu+0zAzBmeh0o/3N9yk1v4OM8q4Tyl3uv99JlIMvq3Rkr9N59dyoGfh6RfIULztU",
-	"ugaSZSpg+cw/skfChSESdJuB0z7Mzown3w+n6o9PUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV",
-	"3Yu+Cq9D8aI4Zu/EDMh7IpVlE4WKJdbBEd6m+7EwbARTIfMhZeRjz3eEoy7GzMwBuzxYUTiR7AzCjJdu",
-	"lHJ+zP4RQtYsV+UoKD7uVGVKjguRxew4bMf9DBfXS9FuT7QQcL2bKB5NpFH1fM/QQMM69lGRzg/cZ98+",
-	"KiHT2/beQM5GS39t5piTekn1AFV6Me5NVWt9zN5iHbIg0KnKc2X4DEKrhCnXs8ID37TJ/aMSsnm+dm/z",
-	"uhG+knOYhjaOCRIHW6oc7plabbg53/iy/sHpzx9alpvmuTPd3D76HaRIGgGo1p7hvqxz4Bz1VyqHfaeo",
-	"t8b4PUM9kqHehG7ALPU+3OI4zJx8dv9bcZCswvA2O9D+Wipdzi64xZZpl3SFh/IiH+Ifhn7nIWrFMlUW",
-	"OTUnKCBzEr+BFIE9lq2jnWkhdvk8JqmwzVqsznGmrpEDD+OzeRtQhnZhV7pXtTcuYD4GHOvoHm67UEed",
-	"ds5S2H4NEhabL5qmGmKnMDNQIGqhunYKXWlLXrB3L88bkB+NHQyKhVVs5KxMCYtYAshb94Xfx/1kQfv3",
-	"/997z3hHaxPiBWHtt7xhjORzM1U2bYQzYzXwGWVTYRjMlDMUiKZZnSiMt5zYGcvVQhYKHS3cspEGfmWY",
-	"Go8JcIaFMdf55pxfw3mY0Vb7pzIL9oimemsPitvAepK3Fw7fBXrw6rVPqX2a77YrQo5VhWIeFRSxLJgA",
-	"RfbkEftB/JUUxzAIojNjsFrNQWIpsxE5RbWN5RZOnabOZ3wCubuNMJaNqAbjGl6KJjD0V4FpQr+vHnpj",
-	"lW7vX5+jf8ut23Tqo3IfZ5rvMhWFFwXR1MnYep/rFlcdd8DKmbQeyDUtywlWiHrtLfiSYQMw7jiBAtc6",
-	"pPWFW/7x/W/c3j6+/yiWb0LDvcQL3EzFfLCvtJE2QO1Nt+9vXOaOYRE/7PY76F7ntRe3eAxZVdhqQbp2",
-	"7ltoJ9od739WP/abLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSgDpRoggwHg/+/G9nRw8fPyEo",
-	"jmq4AEC/KufogWeNLrJ3MvhcTfArmVg1gRJ3bKND9C4EMW0LKUX0Xp9yR4d5VIoCUT6obWSUfdZO9Mnn",
-	"6t+dlb9NZtj/yTsIQanegrWaJSeO3HbCrJYfLTMmSvOTXEzAWHPymf6xofznWl1B9f7v8BeHMSW/V3ok",
-	"8hxku8/JDjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmP7P/fT//z5/tG3",
-	"/Gj84fOTR1/+MEhnHNTozMkr9wd65Dd93eIaDnTVTgK9AlcRTG53xeUPPi/uTt6BOLmvdP8RYRKi2qca",
-	"7qjikoXkxLWNax2Wk8/4/w1CdKauYYeb+jW8cD7PDAvAKJQ3FfMabI63Um8jzJ665m9GlrsnT34iouyd",
-	"Ob0Oge+jADwKrJDi6/cmIXC2orEXk02Nos3zJ36wk8+lAd33CBChDnMQXnhEZk+WHeYRUgImlQ93yIpb",
-	"0HwzaxPIfldBVyQz2Ibe5sRB9EV3UvBX2ja+w117gyF0aiEhMYN2k3gX8lpYJIM54RjHTjuPXtiqHjWD",
-	"Y3ZWFMxQy2jTbNHMQOapaP2Larh9gVjhMLd1FJ3fqhgo4Xg/B+ssyHs1tJ+HDZdMNMkStirQtt6sj2rU",
-	"rbb+6B74SiUhbnKNBFIPAXujbKgtMldxVOHD0+hGTaaleUzKdQTLX0so0XeOTUbdP3Ky9MdckFM9B+7+",
-	"l3GZQUEflTIDbblIIVfuMYQ0OpBST0DV1DpkEUtzRX5scefJ549q1Onv+FGNBvulTkcR2A41k4+4jhVK",
-	"bHv0cC+bmkdNwxNitu2r+up3Jl2adT2cuxGn/BpCvN53XcXGWCDdXWrYZcXql9E82QwK2tRdX5m/Ja4g",
-	"OhBfEGkXXNga590GoCsqRlDzupmGLltZGqlDdVKoSTLYeo5N0I6wqw9cuxljKw9pERX2kmVco9MagWYF",
-	"Itdj/vXT0CfCJ4tRSEr4vkBqMmRGYXKgAGl/kTjfTM3AELIWJYK85MYe4WhHL767ZDNhTB3uQ+XdQOMD",
-	"uxBOffDTm/D5JTN8aZg7VwiJPlpaMGwBGqq86uNfpH8eZF4vpwLzNb59LuSUS8guCd/2/8UuNJc+cKmB",
-	"zzxbWyr1p2VroDYYMWH1Uk02JYJXbXYUbjqmbS0qSqXuI5pgvOqEnFzrnWNiKY2XIm83K8H9ZxoyEL4T",
-	"Fg4/pb7W1fitXdttMYeFT/YEpxGNzvYKo3su3okjtGq9UKgJWTIf1WiIXTeHdUoqtMEE9yDSNVi93I1E",
-	"X4Ov0svfhfD/7xQ5xplT10guTHgL/K8tW+d8dqRVAd069Zuzn97iQ79p541fxYE0x1B+aLap733h1RFV",
-	"5KEnom/gS+1RvRGP6S+LeIT1LM/9Qu9sSxSa3ldyLAfiJI5hXce/K+9yeGNHWUd1Ck8+z/nswv2zR5Xu",
-	"Trf5azia60Jnx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe10wes9zYX8bcuMdfDp4zuoBGeAZ",
-	"WqENFhhWDR+XeEACloSwnRLFNz9OejKxnRfq7KsOTCrdjLswaXZv6tbKe9lo//rbujCfBYy9ne3KWhfH",
-	"RpPptM+y3cM/rWXVj+2TlcMobsioHlThiMx2WsJXU4HsTcZ11524WSs9kEqagAtwg9cJqnXuUNzSbWad",
-	"3AnIgANqwm7z8ZrPuOWFmpSwbQJi6Mg6m2EQ2jDtrBvvoqnecM+wXPACMnvMXkt04YSKIMoUp7obrL3g",
-	"OeOmrr1lUBhotBU7ZZc5WC4K75dBXXvILscCivzSv9bPZ0hdV6umq9g9PqqX3+XL9Stq5F03625V8aw0",
-	"Vs1WFatYEqPXxiOa+MpRCfjSqMKiG1lYdgUwxzaYdR0Q8Yp/jjq0R4OwhMJ9SL3ejZfvMF7eIHIIm9O1",
-	"ufHwpzT8ODXa63jZQp+oHMvOmh4By6bKgERPdCOWg24wTQToBG87WOOv+7+pQ+VtFVJShQz4nMIa5ilm",
-	"dpVkGTNgEicRD5/bZT8H3/qdmuDngGfymJ1JBghig07qdnkONqQz1GF67YA6Q+muC3I3x4P3odzAcFSn",
-	"ZbDOzu/MzsqB6Ux/stWWU6bvjaT9SVYoCdt7qNscGnVRP3Nvvuu8Q5O8e5qA45u9aQNVbW6od3AXCJWI",
-	"UWUoXgTdTGSAF11R/3P3/R4PIL4/VZAJvNiZxG9UZd+jqktKFr2CJbOgZyYg2XDfLsBX2jVt5KWxMGvT",
-	"7kTDFSzTDoufSCjDgpkp10BxZYsfVuffTQHPvvvHWAT4de65R+ETNQ5/kPsU/6Ki0moA9ievLVzB8s/Y",
-	"QBRhjeUx6waNoNlhHeFG2Ihzy7V9i+veV7H3FSy/0mnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNh",
-	"jhWetM/AC0bE38yZJ5/xf52OeUqBqDe0X/oj9vBhu0ka9qXtFV3L+dMGXdlCFAUWNAddJ7b0rZUzN1g7",
-	"4rtOthM8PTe4VxsvT/kH/hHMLAz+k/IP9Q4LTI8bK51BAI8Kldq+Y4GjSDNdY0kgG+wHcY0feImAaRvd",
-	"EEFv3Cr3fqLfaKXGh9bwNl0wHiuLOje7Ce7mwBKUPDa5rmRz05JzB3jo99hx+lQVhD815e1shvjRpj7d",
-	"yVvnlVNXeVEGiY4YA/5OCxPAS49xi1LqKV18OAn/jf9RBVFAMfngvxrx7GqiVSnzY/a6yMNvLF+S5999",
-	"77G8V1wFOPW/w9Lc6ZyHg+gl7qoJzEAU3LTxQV1LN/dB0KlKMTRXkLv9mICl9PorWJqnPoSC6EHIIFJZ",
-	"xsdjyCz4zuQe24dTr3EnfwLUrLDH7Cx8HwbyLILMu1pZ356SjKKAAC8q8Jh97ajltkzWvxj8djetoXhB",
-	"4sSt+2nwrBl2rWzQGTT4VcSvsuaOl7J7z8+8lA/iywsUKMaYAihVjQdWcYPbYj8/TNh46rFIpFMm3QML",
-	"rvMYys97nMweYX5ogK+E8dOHQ5rXBRJ+Tzg/trFBXjuvcPL76H8+mpdKO30XmiB4cC8JkG+Hs/tSGHse",
-	"hrkrgLv7vRFwsakAJF0MRI+dBqHigW4C7hn7oqF4IDedRu4fopTaB4/ZTMjSQmBuYdFwRLW0NJCTOfrg",
-	"IZuqUjceGsGES8wH1kufIeyF/EIrOcF4v+NeAqaJSH0xkS/2VU9EL/9aOBgIrJh7ltnALoSaZyDTsDvk",
-	"wVQpk5jIqvkN75cIED45+ez/1Rlbei2hzamUc1Dxq/T5IMH4iQgcasjTqAv08IGOveSK2Fhxc8uK5n0M",
-	"2eeYd74LrHR015hq6Phh3Ny3Aal0mZVag7SXCWwF01jhLVs4GGE3pCucC/tbz6B1SzhQ0oAR7f5f9Hcn",
-	"lsI5ga7fSc+6m9vXcsM5sqTkJqYq7Mqh7lHvV7eseUJOPrv/9ehDvbvN/BptqJEUdRNq374+1oK65utk",
-	"3IAosddDvW/+8JHiBINsu80khlruRrI30jp6DxvNhwpQw8JOXQW0gCWPY9VR3tD57RrbKe2m0a+gNqAq",
-	"WoQIj0IPRaevxcL8qJxvgmP0aTHXGEyiLjHYDJLSLtGjRmX7AcAAzSzuDfVm6dfY2XxeC48FXGD+fl8Y",
-	"jfTyr2Vy99OQd+aSJR+mYwG1kKZpX3WqwDUge1JRekeP/KY1JVzDgVSlEXCNpZeebIH4/oOOboJN42Jj",
-	"WHPFqtoIhr9PEPyvCX7vLdJ++Pc7t0ZXcfCbmx/b+9axO/mM/++BAxg27yAZiG7AHVUWuVf1oMptWv/Z",
-	"Bl/fymQsDWxAvX1vQH+NDHfyaVIJP2jw+aqYMr2Aokj2uKXHWn7GtQLufUpdgkk6iNDFzfOF/fpaZBDw",
-	"XjYgAEbrPZ0+42PPlIrSqI0TAXENcmaTwE3vDdxZKF03t68kq5EsCRntdnB3tm/dpnWFHzqAp5CHopBq",
-	"6+KIRBclWiFCBca7CaUtBs2H5Vt4AbnDieFkg9lSEoNZ1seoq1jkDLj0JQxTWDLDl6kWI7tjtQPWnJJb",
-	"ETcpVNNtB17oV71X0bVvTvVWOLUNr7uE90d23G7PY6B167nUd11yvdFqLEJa6uHMuUPwQ2i/EDI1ryQq",
-	"qJFQWJfkOsmF4aPiBqldbQaJunW/o3fvSeb8trYLXYtQhwgRLNsLtQrBRTjJ70iWryF/dG4i/Wgve/hc",
-	"/r6F7exMf2Jy2juCkSKgD68O9t21BmjibnZufem+B45vcBPy4+uWZgUmthXK2KfVB5hogRoH8SU1iw1T",
-	"xaRwg+lRSY+D6OdpQCxNiN/NO7f4G8CdCTap13iY3ncNmrYa4CFbYcyB+qRGgtOdbFXKql3qroXBe3z1",
-	"78IASxYrpFqrlw2HKmFuIkqeTzKwSjE1ttAlzhdTxWci6U/4B329X2QBmYl5OttzHh7YXUdlRSm0DXcP",
-	"G0Gh5MRZTFF/WDvo8XlAvx2c/vzBMZRBEEFix1IXg9PBCTKaf8/nKnOAwhxfhtUnobNR4yM/aOOTyh/e",
-	"+MzvY+MTD4XQ/B1GypqPYEue1vh1SVLzOQw9rryc3BSNzxATrPkM9pn/8uHL/wkAAP//",
+	"7L19cxs50if4VXDceaJndinJ7zstx8aNxu3ucY/b9lnq64jr9iOBVUkSVhFgAyjRHIcv7tPcB7tPcoFM",
+	"oF5IoFiUSFq9O3/ZIosFIJFI5OsvPw8yNZsrCdKawennwZxrPgMLGv86yzJVSvuO26n7MweTaTG3QsnB",
+	"6eBMMpEPmdJM8hn8jRsD9ngwHAj35dz9ZDhw3wxOB5zeMxgONPxeCg354NTqEoYDk01hxt3LZ/zTa5AT",
+	"N9Kjp8+GA7ucu58aq4WcDL58GQ7OJpCay6s8zIOpMeOScfdsajbuu75zefjor9G5uNX2nUsXZdx3d5zL",
+	"CyUlZFbp+HzehJmwLDyYmEz1fd8JPXsSnU+pjdLrE7mYAruS8MleuenYKbCCG8vmfALVhH4vQS8bM6JX",
+	"JYZ/+vBRbPwftCrnvfaGTdyjCWrgd3fcmlc5zObKgsyW/4Rl7AwtmYVP1s3mr8wq9vDRX1k25Zpn7gw+",
+	"RyoZN91rWLJcgak/sVMhJ0zJrKbeFHgOul5CY/gjN37X5GdChr//OnSksKDdO//z1//t6P/+8N/+NIit",
+	"70c1ShPaEfijGiXI+1GN7sZmr8VM2DiXzZSxTFiYGTcLJaGTyQp8UXPsHMa8LOzg9OGDB0M3EzErZ/jX",
+	"AySU/7OalZAWJqBxWm9UDv2YL1PSalUUkDqPUuVwRwZ8d/bTe1XAJsnw7uwnplUBiYnM+ezSfX23DXsP",
+	"17DsZhftHhFykpgHfn3HSfSgRgcl7k6Fc2F78ocRNjUN99UdOeNnA7rfPEoD2n1iQN+IDJi/zRNTc0/f",
+	"aWpf3I/NXEkDqIS802pUwMz9150Yd3effh7w+bwQGXdTPpnTE//to3Hz/9wY608axoPTwX85qbWcE/rW",
+	"nIT34ohtCvwy5ZYtQFq20EpOhozLnC3ch1axXB0jAf17vJ4Ec/sefi/B0OzyXLh38eKdVnPQVri1jHlh",
+	"YDiYNz76PBDyRlhOA69dD4YJyxbcsCmXOeRM3YA+ZueQadIoxkrPuMU9MGahdD4YrilSDcH+cJXaw8FC",
+	"CwtvZbGkjfoyrF+1Ph3LCnBX9sOnjUuKWUcYroFNuc4dhSYlGLPFNB8+ePRk23l+abLYr00qNlbwoXqP",
+	"Gn2EzA6c5uZ1UafstjaCVLGkWBDW1JrcCs8O6ceXIk+Jtu5fj7jNklLRXfiaWItIPeM5OL5wTKnsFLSJ",
+	"vjTTwC3klzyyqF+mIANrude1NinnFo6smEH0raWxKhdcxl6q2DXA3OBqTbX7a+9o/Wz1Ld9rANSJoj+F",
+	"T3OhwXQuCmRunjM+MiDtKZNwQxdsv/WNeUaWUJfo+B4f+jIcRDfcGiby6OxFDtIKG1EES2dKOdH5t6ky",
+	"dsj+v//n/429wClNUY3noxoxJ7OUvmbKUWEwHChdK9lKwvHgVJZFEXmre+IStCalvXvhoig14I9gwrNl",
+	"dBccT9Ycz4Q5ddsy40s2cqzMsynkbCHsVJWWXbw+RyPSiTbG2VwrqzJVEKu7vyCzhkmF6m6DqiOlCuDS",
+	"TYVunrjwFMbRw9HBcj1JMKRaSNBxhubSLJyQGyu3pOiv0WY2abH/ecMJGLyrjO7qvHsNZE16BdF2OXO6",
+	"YZL4nM1BGyUdYd8D3ADLpsqAXwFIp77+OjBOYmaD4WACErQTFg2J2VyfH/MGtIme2TflbOR0BJp8Vmrt",
+	"7s7wu8ZCKkV5OJgXXJrYCrhljkUYz9xHZPS0tvA5G2v1L5CogDglf+NNXxCf+ElwrfkSp6BhLD6tz+Fd",
+	"adkIxkoDjurYK77xWt0IR5GeUnadE/vJJA1G5CUkiMUlc7yGlx+dmjEXBeSsgLFbx1S4e2J15Ipwa6Ot",
+	"UglV3uS1GOHWxsRVAWmu+R53kS0aVPL3HCR4Riu76UozFduR4MumXE7ofT2JrUiPuATJRwXk6UNGB8uJ",
+	"NRqkNXpcUqHe3qliBKV/bV7Gcm2jK3+jmuwq+y/Vnf/IdNzJlJAPmTs/eVm4/1asLlAdzqy4gSHLhUEa",
+	"DVkO7Sc0zNQN/pBrK3jhBBGxZXxxS5mlCe14rNpVQZx84wx0vO/MKSulGx3kkAl56d41ZKq0l2rs/ygl",
+	"3jpuru6PDLTlAoWjsRo16+isLJ/cRay7bTWopd3wogQU7ktVaqYWMirc3f1/mdYR3D3vxTpdbGPy5K1N",
+	"4wa0GIuuc8JZoSZC4iXsXoZHxRGz/0lZVcDzYAIOK6dmpRQPg8HqlYZhZUc3BURgSM8Oq5dd5Gi2lNwO",
+	"Zf8dn8C6wl+JwDUrB/1HV+gXCr7KWe/bJhgYEVEq4VNkR8hfGoSpewbdVUGFDbLb7dHx5n3AKUZpMYGY",
+	"2eMOgxg7Uxouu7TrV5ZpkLAwTs+c8mIcJFYhxtvYD+Rj7pKrwr3fMO4OJ/CZu92kMyuRCOjhjAtXkOhN",
+	"676LPyoht7kOttTwUZU2ALJzEnQz8aLYZiZxLdfNJamg3O26sWXkdDgTHIMaeAVQnIVNwBoUH03tkp4Y",
+	"OOvWXSeD4eD3kmsuraC/NMwLniV0Thr+UgM3KmpqLoPKQG93srzx+pRYjCsi76EAbip1pood9Zd4Xrx5",
+	"orVZMXkWf1RCXqhrkLdzHAV+6JJFbqvTjNB29GFgQVh0LSxEUaC/D5ljg8duOLC2uDSQKZmblvv82wcP",
+	"Vi/Ff6gFK5Sc4DEQN2Dcnc38j/1g5F7/67MnLXf7swdRf3tzS5q7kST7YS8DFLr37ioIrq4VD1ieazAR",
+	"KvzDkYD4RLNX75h/MMyzw7LmBWibMFyMVXNTuSzw5Ll5DRkcT44ZD6o7m7rRr2EZ93JxCxOll4kxrtH4",
+	"Gfsp1nrTMNhMcnJplsbCzC0t55aPuIlLxDo62mkMtYKsB3LK3cGhtu391sPro/BDdkXPXjmKL2HfPqAZ",
+	"l3wCM5D2ktce3q6j+VP1i4bGdotLlpZ7F0PhLb2hi4MaHiCQuePasZAT0HMtZISV3tKbrgGvSTNVC8id",
+	"3jYW2mkeSlqeWSQ5ktg/49QBmeEF4M/ec7bgbkvHSjM+d0YWL+KuEBU75hcv3jH3TcIDpFVeZinpUAsW",
+	"ZvjS+/JSbhj3nrSjwVPDP3coTclrSEozDdbJ5H3YmI4z3SuirGJ1aaKa9vc17yDXYWhLGOZ/sI1/aLNS",
+	"1MwqqaT1sLpsPO80lKfKSNxk3FEOziFvc7w37+Vtfjsd8u43fiva+Lg7iofX9eWcYrkrpKqtUByEl3aq",
+	"tHDzRNPPMSZqiu9e/rQy7LOnTx8/29F93R293+aiXQtvrr3LqTWX17CMUP+1kESGa6kW8tI9aVBaz8tR",
+	"ITIn182wokuLfRvjPnnwbYwuM/7pFT398Nk6J+/gHg2s2LhO+9goPe7RzUTtf7HO+Kfmyx8/it21nbfa",
+	"c/Kwq9Ke0jWaGMabL0+fPn7anT00HKDJpS/jWsgbyvoC1nDZtA8km5XGsim/gSETY6cwURiODm/suPa8",
+	"CNuWYvM63Gwbbrjgtt3TNa/qaMkWU5FNmcnU3IkLKAqyJAzjc65tv93uMCXbd1iQmQlRLCZyFne07UX1",
+	"pyzFTgmHjxCHTrlJRTG3NATiUaGLKbRyydbZy+3RJolwjg95h3j32jA3qXtpMQ3Fu59pNn0UDb+rh9Y2",
+	"AjPdQ5XDT+12ekeCa9cdUg3eRSejsL2ETpw7z1q8uemu3wWrthe0mKpqFeyl8LEtYdwzV7jSqx6rW9mk",
+	"FitH96rMRYJxp8Ajp/4f3ExrDlqAsUxD1o5pNuTGnpjfzfo9Dtuf+8/MNeMTHgJbfGxBMwOYtifaAXch",
+	"7bMng40eRZrrkCiVpK6fZ/IMUArkiuqdxbVIqUp5fAN6FPenBYX2lvbitZD5EOs2HFMO2VirGfuzv9L+",
+	"gteqVHnFrbnI20K1XjgS9w4zeeG9e2MBRW6GjGNq+5JxHc98oQj3HgZcQGLEHCwXxV2sc0pmKQw44xp1",
+	"+ehAU26mCa+FMP7s4dbMNdzEfVD0rkQG4cL7eJx2kSsJzKr4W0qbqZjmqa6HLAcpIB/6KD5aI/jeEWSV",
+	"Wphwz8BNt5DxK6QdjqsN7paRWWRqL5zFYYiPH1YOxQmfm17HfThAxWpdx4Ab0HVWRa3cr831FrHyajV+",
+	"9HCsh0EoVBta74mno2eWmCT6e0giXZUzaJRFQ3mAjj3KtqqKlO4Y495Kj4zpZtWEY4t8Uajs+jtVjhKV",
+	"HxQfpqQxiXkxhYAbSs3J3G9PmSM5m/isssAwwg698KOyGmHYCCalRPYu69ig+/ExOyNlajEVBXpL3XDH",
+	"gzUJ7y6NdlxsNRI25trHJPDh5ihe6aF5PmcSJtyKGzj1GV1t1lPlqGjwncR8vFqGRXZEsoXSedyhGk2K",
+	"+6WR/h7NUYtHal+R2MG4DhIV09FQclDClztOmEEkxmNMtHQn2REBU5sbRTLmGxQ66AymlHNWOGFWP4Fv",
+	"VOMxcvXMn1zJOFsAtELTH8vZHGPQNB23cwDa3fMiLyAekBZR8eMMt2HISVrbtlvKB0/LMOhwhZOqXaWd",
+	"ih+T0vjrecUIdWdg0+luHLLtDcMZON4z8d80drO3rPkJAjNv9jyHwaM0afoDV6hysCCiD41fdnuWnFmb",
+	"M1FXj6K25iSahHgsJRe8iGoAKBS5nJR8gkLMmQssU7MZb2XJu4PkPTtqQRxNThXM0ZiqIndnk2twamEB",
+	"HcIjFxMwsevGzWRUiiIPx3fithlDgrrsn8xbbeN3OFDUONg+iOe+uKyKHmNTx5pLTEvSMCkLrhl8mjut",
+	"WSjpSPf+5SN3hWRTlQr14Bi6LKJiRGDGM958frOFZZZf+wSJNL0bbtMI62bcXWFoA93yqq/oTc7UaB71",
+	"lPtarZU8avzccYyBNuO5xelSmu0yka2wMeJ9rzSbg5onXE7JsKBjCP/lZtXE+wNpCvVLWyGt1uGuT0K9",
+	"RxWpOuWTZ+w1KaVhIpxUT/gQzzF2i9nU7aO1avpuyDW/UdebR0DLyb1fqi1ebqb80dNnyQDtSEiul8jv",
+	"hVqAPsq4ATaFT3vcVz+l5o626dy5VW+rUNCK6le4BeRxSeL91uF810KYy+V2B6JKtFod5md/f7gLw11W",
+	"E3EDMkrFKRTzhOzoTjK+hZCt6d6R+okhjBGsTbnK9YgfTFxH514d1HdbKxv3zXVbzex2ntvOCOgZ0wA3",
+	"cFxHwG4eHn9XPxKcLv6kswm/gVXpNFrancuOJprBg6Nv+dH4w+dnT778qb90aI4ZpSpFEF61innblOtb",
+	"uriFOMUSy7iQqQtiQyHuc8zxkd7j7GEjNjkqcIBW2WXH6s9JG1pfetdER8A1emndI1UeKr1pm6k7clTD",
+	"d7rs/WPrizWhDIGm27FSTNu91Tqt+6XTs6EYb7c8G8bsWhxNbHVp9NPOhX0HmTDb3WWN8hzUBeKJebwV",
+	"Eu0f7/KOl6SuXD3McIIGXTjBKSkMmwlj2tmCCSYP66uHjNJHaJRoyy3SZqfK2FOvDK7XfAuZX+YJYyNY",
+	"AmgoGeA6m0JXlfdlaaI2d9iixVShQ9PRzDgZOfbFwZQQiI4L4YsUCfAhvpl9Y9g8z7cpbcDY1yW3VotR",
+	"Gcs/OAtfNRApMMRTxQjr6AETclcKC9Xc2aKDshevzzFzrtRYheAjT+fuhxevz+NUxDqvEY8x99+hUAtv",
+	"euOe4oo8B8TNSnzbWBQ2FoD8Hj/3ZaHCWV5OI1zZ4G6Tp07Uq8lRs29zNe25rG/rCrdujLtXZ+6gqlt9",
+	"0u+b6lbNbB/JfkqzSl6hniaonLaRbHTMfvHuck5uqmePnw2J4SvWYI//+u1qotGzRxvzApPS8DthrJCT",
+	"Upgp5K3UgKSM3ApZBHMSI66Llz8R+FZIRFwG91iTHtFExE2jdQrsn/h1kMBDjMA6GztXVVxiCe6WG/cR",
+	"6HHZs2tR+5yRz/XtGP2VyO99sivi0vjtmPGjfw3Zg6Nvh+yb42+G7JujbzAw883lN89ZKcXvpQ9aeVSP",
+	"xjiPN7NZGtvmbQdTPfemsLFKQ+4+LoACspI2Yeoju3vAuem8hC5KLfEGWr13hhj8qkIpxBTOstr6Qoqc",
+	"v9HGO2rbE3jLK+w5+483fAb/4aSP+zycAUptAJPxOeTH7M/m7CcfsHSP/w/60V+S/BpNQ9x0N2a8dSk2",
+	"GKAmbqdMv4j6/KiI4DJvap9J14kwjEt2RnUH1YtPw6kNnK1VOZn68Jr/ihu2gKLoEBkJh77/PQ0uagO/",
+	"mrB3Zq/dwBt9W0i2XCZ8U07JHKtS9ggqr5Fw4zbc7nqNZ4D9MnVnUPnj0Qy4FEtWqImT3U6SFEpdM1/2",
+	"EqJHG7Hk1pbxfUAvWuGiINN3k8yyUpoTzWmBTyIaBWpiOvh3rGVuNmu69433NNE8mhzh7AItJlO7ZYwi",
+	"dVjc++i77d435eYyfWs18H4qfAwMtsepmcaWWC25ynhR0LGWRuRwynoCVBUqu+7yFSDsBF0YGsalgQRQ",
+	"SgX94AvR0gywWidmvXjYJuTBN1u07qFtPHPoS4qVdhABENNAqsXx5hREf5LqeX6IHnwC5ooE/HlM5T+3",
+	"fFTAc/KWhPj2mF7SUWp3m8yQGRjj7bfI76Z8Pod4xf4KHWgl9ftiZPgh5BUfIvX+DlW3Hff5Rev2JD3U",
+	"8bUzBoS3ymppR3HPFOnhkwUtedFx3uuh6MhXWv4uigS2drl0VBNu8BXgzv9U556sYTt6b6FJBruMt2QM",
+	"m6oir/QkYXeUsF/lvHe9ghi4f1q1n3LvKf5s4O4hKfeBH/h2Lo4ArR2yq5vbk9zcgzqBqn24Vw4gnNUe",
+	"4napysVHDx4cTHitGPI7lWXPGWf5uiFL2TzlWjlIog5tC5fFkH1z6f0Wf9vot3i2yUCO2Z4x9viR0EGj",
+	"+b+RQoNW14b1SoMAF5UuviLwn0b1FToReR4gjtJIubeG2bUWZnMbT6ZVY1tf5Zg+4LSSZjOI9by5jMsM",
+	"issKdzCtuRo1g5HKl4yba0CYY/pt0nRJaF4/6wnIbHnKKNNmyLIpZNeqtEOPsAD5kAWkM8wnFCZTN6CX",
+	"fzxUEp4XQsay65Wm4pz+L9sWnnYsJJ70zjX52oWxkARrsR9IsPsDlEvWVyJJlAwT4fGlK5evlx/fYGJo",
+	"ZWZSVqLSHoyt152Kpk/0TlX2si7vWcsfF5TKv3aityzCGA4qmNQI5qVWIxiyecFlA+zSH8Qa6XLICHqw",
+	"BXg5ZAi4iMknZg4ZisHad9C/zCZXEtBze4lVOkqzUmLVUOVWo3VrmCttE+HAu2EZ07TjtxxJKkwixqc8",
+	"dgzVFJ3izbakrypUWCYB8v7a6Xv34xiH3BGeJZ64T5Yu+Y6fM14UbFRa9nsJpffuIypcjs6KSkSEEgJ6",
+	"DNFK3EODIe6eY0WsjxqQ+BuEG4Y+qqBHIyUGMdMnUn1egaPUzDysTOOAnxmuyY1WE/ZvOaBa7TSU+6ZU",
+	"/6hG792MV0kQxVrvkvNqkmYzg2B35PA1m2dLzXHcG+MzFrfEDET5cbk5YQWx5CnPhlKJ8TJar76Odeoa",
+	"DvhcbDUGImHqLQfJTETKvfvni/P/8vCBu5u+e/m+V16h5uPtKLJWl7TdvKs0rkiJAeXAzbmuEuE+KiEp",
+	"Zyy2mC2DViENzJFuZeHtTRuuMEqaCY1PP16tp4lG1NmolHlR6aRYaFzF1+OKaR1sj74x/qO6+CnVT8M/",
+	"soXTqqlMu4nHfxoF5a+HTfxwzdFJ8x+GBlDBA9YgBgYcU9uSyE7ceyxlS8U4cRLO0q1DYndkYOoNKar/",
+	"hOUF6FkqwtoZVzXAC9+LjfqtUPROzeMJ6vuyp+alnisDHQ4QxPtD/e4Uy9CGLONHC83nyXiN9TSJeGix",
+	"htQjBDy8DXZCmK8fpUWWYaB7bK/IUFjPri1UF1hgFQFzlA1FKtgYZQQTLk+dvZ6LHNX50KJCaTYVxiq9",
+	"PHqTKjLJRayuTl0P2Yjnl5kGDKrxYsgo+DXEEgYfuBoy4su8CZbfgKNvKPnbF7nQFvUIISHlmiUuYVkx",
+	"6q/jYq7txLWQeWIn0INhVhqNNLIhjJleXsMyWmN7qz40Ps/3MmW5hFIWX6zEcoW6/WwVOK1XQkKy00wj",
+	"Cuk2M4myFKD5O+UNFUyTsbtQ+npYW+Pe8hK2tqzWxc9m/P/tg6TVO0cJt29P1OyKikPiogZJejFjX723",
+	"PcGXn3hmncimMtdKVBCohrjhFi49wnCb09Oh9x12N0OQjGoSUUXHCQ2QmV7O7UpidWLQZ4//2i/valuW",
+	"3qa9XHLzo1tNdd7rF/QubJa92CiRYjpe2Gl3klZwwjjWo25prVhrK1tj+9YDHtr3Mma8nwdwX2w/QPOA",
+	"vNFWAX16M1EUooHH3gNChX7duWr3iNmme1d3IeFubbZ1YafshvW4J5yizCQsUKr4NlVE4Ck3bOQEuGcI",
+	"wk8mvJAeJY3NsPcWVlqYd7UhNUPGztsbT/dmJGoNwLVZOceP/vXg6NsPf/b/Ob48+vBfw4d/+d//FCPk",
+	"G5XDAdsc3Ks+BDGa+3a860JuVIrCXgqZZjpyrwppLC8KCg5R0A0NEzQpMi4J86bZ9epu1knlbBNjn+SJ",
+	"M/U1NjvIk9lPpbG7TkUBE+hQCKeqyA8AQNCNI9CY6LBmgg7WOai7NrDrfXPZ+nntIRNinR03pkPcPi3g",
+	"tvkAW/D38woCoBEYjIFFR4s0GlDRDSDK7Y7DBvrFj0djfR37f+F58Ctu/v+0G7FpB7zVcbsj6N0viRZ3",
+	"wTizFDvZdyfprqqgC4JAxfa5B+1nHSi0oZk1djaNujQTQe4NcW3MN6kj23EjJ4VWyYuCGQtz7yoNsepx",
+	"aQjEHz0vS6pjg8KkwrUQTZ/fNtnAUebcwnwjblgFuYjrChNIERtfuR7vQHXLdFoM/pl4w6SmdkYQSZF3",
+	"YZ0l8qDTzcw15LvI0d2BTkN+eK/RhPkPK6pEaamFzMSc0vlWdJnt5h/3RWqlLNUrIGYg6BuRwd5zlHEu",
+	"ieWSNH0lxyqGw9wFwlO4Da/SzxKp3pW8Xn+PmxUiCg96C/0uQJ1qLa9FrGItpYoWBavvlP7HuEW4jRiA",
+	"aY1Rq1EBkfBPFg3ZhfKIuVYTzWcEpeWmh0Wvqa72cajNVpkDBqyw6iLdjh0Bitff8+P52zdsrpzNqUM7",
+	"TDUeUzsoJuS8tDtE88Rr/TJ2Ft+Egr7QrTnAXxZqYrbqkORu139cXLxj9MBxAp/XpjoNuL3rBsejD9aa",
+	"7Wt5ikBFp3Nii9MXb797ufF04Le1oKv6FWUUpfX7n+A+ulBvmbWBzSxigWUT4OWrHif0bEq5jKPlN7TL",
+	"B97VEf5e1zWz0liVCy7jOWbk0sSMrEpd2jiBXbbVyfXyUpey5f+JxgSwk+m84PIrVR5uzjPwqZfDKgWU",
+	"upjBWHyKkXWDzbhVYuDGLZtzJxd32djlnXsjWAyvt/vK92rVsylQw84ttyJrNu2ZgATNewZU+kVxICpt",
+	"35XNDu2VYrHJ6uvfeb9HQ4xYV3t/PKg9we6a3PftVN/cC18L2e/obNFTKJ6EtV2j9hX+a+zVnXu3b9fr",
+	"o9lf3YQ2NrEL5z0iSN/utkkhef+gwDAhvebBy1xYZjUXxTFz+8oJKhhliLdStoeCiANhx1d4Dct3Wqnx",
+	"lsuLRliDnX8Ny717G8yU62hzGjcB/HL/roY4OW/HL1GCvpLGekB7XJI5De1kHI2HGDIrhPQgM9ewZGNR",
+	"wGFoHwuN4udOIZ7xa2iFfx49bXZtexRVUacazFTFlPbwYsy3EEXBSmmAMsn7j5DcMLfMXvbzG48oneqf",
+	"ehNLxHtTUjlswGRsLgU0UKqPjEVQmrRZzeR3hh3EC7gChzgKhVy2a5jbUzf2TKApfw3Ly7FIdRfr3l4K",
+	"aFHgFzd71FxEpBufu8h6BMr8c1vcX1swzIiKKKjkrOaeTX2LMNeKaF3tcGtFcaEqYfFG5fDv7PI/ZHb5",
+	"qhN5F3ne7+EG8a7OK2zT7TOkdpJ4tKfcyMb1El4YJQOWJq2tHuFjEu4VLhnPnVw3VnNbh0X92nQpUQhN",
+	"BIIgr0fap1DkKczubjhWVndxrRDNulB2Ej7QJriKr/9Lu1pSamMjqOblWDzOH1d1q1YouObkxpjbCaz7",
+	"ZsTuzOCL9QiMEi+ajMLzGxHvteW7N1D/Do0eCphbXy6XqbLI3X3l9C4Lko3AWtANB4lvX9KvFlAVcEYT",
+	"iagRh+vYcpgCa4R+9vLnFqUB4f2jZdzBs9DKQmuQOiVjzOYachgLCTnyV6Kvy+3RbqZiMr3Uwlx3Bsic",
+	"HDSNtk1K54QSv1ZKe7fkwfrQx2R25dSe8aXjDWxH4Ka2FeOiGNimVQq5s+vmKDWi4XbjutdHx622uDtI",
+	"6Ti6SjavePo54b55vA5iJkxlzZFMkLsDlrhbNFih+zQUaRyAZiKbMrBFrtmOW8T4pHODbm2kSZhi1Tqy",
+	"rhb3tfo9dI5Q0NWo6220kanLNBq7Vscd6tNU8XLFVxsLfhtSNRIKS0SezwLAoxfscZgvlUd7J4VIExrj",
+	"mL8IPEdE1RlwSdqeSZ7VaRSU9G2QuTjhLdWR5Wblg4ZtxrL96oadLilVwItCSdhfoqsbgpJd+2acul+8",
+	"zMW2BRNVVRVW8ZspVscHvDhhKset+z/M5jZSOrHLoM7KDdIV1rnrjXKw6yFwSSsA11ALD3pnRCfz7d0z",
+	"zfoEppLS96Itb+mewWI+FLTPA4Qk3VhXjlUDXuRVbUa5mwSlRaj5kxCta6j8cU8effvk22f//dG3Tbfc",
+	"w41CvRbbRKTUaYzl3T/ZkHf/wefZH334r9E8+4NnBt/LtOBa89oyw2bHyeepNoJehGCQiSTHjNts+nV6",
+	"ZTW+6aTl7S6zvvS+LepaZYpqGFM6jNNHjQcE35hQ3TxeZ0f/F54w+vfB0beXiUOW3Fds/Yh10v/pZvKn",
+	"U7om4zvdFcN4tJERet58t2SMsMIkQwR1LKo4mkTO4rz2iXDTaii6XfVFQhkkjXfI0BVXZ7ZWQE0hwzXg",
+	"rWmYqRsIoE3uEh/zzJqttULTTaZbZkYnSem9cZXN8I2p+rr6+uD/+Nl7Vf+D6lrTZO8K2MbShp48+HZz",
+	"Y4tab/DnLZ1DlNjJCs+50moQJ5qaw4ZactrugUfuHvjUBsAnOHXB9ls+CN0s8T9u00O18RJxmrIW2uhd",
+	"N/22+729d2lT2sgfVPHezv75t6J+aEV9sw8jrfeeZ4oSMbcyQUGD74AdWr1hKY2Hmlu4733LN3yyKCpE",
+	"OsIKFIbNwB6zM0k2KvMVOA3k+RWEHPdeLFBYp9zLxph4vRcC82GYVAg+191Dwz0RF+pcLv0pNzBkoyUT",
+	"eUjqfB46QcuQoXfbvM6GnKg5pH8SVa/Qx1vfq9zQbeS2I6yLubH6ZVLFch3OIVYn4LP3olLubWgjSYkE",
+	"AcXGB/+1z53AZA9T2SQ9q93x1xvPa0jPwB8sNJ/Pu3T5mvGofwM2GCpl7sN5hJXDLOhZQnhuSqvYZ0pF",
+	"Im/bTTYuC68h9GnAaVHS3ZA55cRYalbUWzAGXKdYte7GLItbJFZUORUN9guLbW71hwQfn1e58CuhSK0m",
+	"8SQBP1cSaUaxMdeJdJUteaCpVUkCrySmGAwHgSeiOD2354k97kic4ImGtFkhQHaBSdEDBF6ebofRp5Ie",
+	"/VVbRPJSpZHtPk84R0xsocD8kGStMPhpIqNd5pvT2VkpCzDB4R+uyX5zd0I24mqi5JImqgCK410UryHm",
+	"iQGQG3O0EPPELWcYamdmQpZ2ixjrDOxU5SZ+voTFbfAd+SD3AAlbGLeI/N21jDAAroQeR1z90Iyv/0ri",
+	"naqCvbGYKpPuARPLM8P3rcC7tXam5r3mQj3D1JStub/jMG9ddebx6W8APcEgfWfaXrdL1Sv61oVn52Ii",
+	"X90R+iRtF1IXvIzPheWF8Y0i2QzdOLfwxB8E7Wpj7XPljOoofD73gND3vM/P/e2X4wh40IgB7th9ixi4",
+	"SR2wn8oGF/dmiKO+Ud9zyvN9H0yV1QqPLS2YlMIXyibo+yHBXLnjJZfey+BhL8gijOb5970i10pD3Bqq",
+	"qSWIEFW1N+ADY5PfDnzgXJjry3ldTxwLcRi20EpO6lQa96Pw8pxbXveqGaKzdlHV41YsjmhhVePfhAYq",
+	"pLCCF+JfGxr0hxVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89u4V81+GY04/uRUos5/QLVCZu35pvOOh",
+	"W0WojDr/i+6tCKTLuAxdADs6diRj4+8BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7GYP7z/LbZt/dB2+hU",
+	"My745Japxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96r7hkaPJ4kzE6IwuyGqcqlLvuOS7",
+	"TxYC2IXS16ajj4nvGoT5MI4/6klySX7rbQ3SBkLLbSzFfuBYwjBUKNHp05hz5cy3hlVT8d3w76A2bKEh",
+	"41k4qIpMp+++6cgHwu5Ms/hrIMTrJnf7uEL4EQLyD5kps6lTQB9+++j4wfGj4wcnj57cEmdtcww7fT7O",
+	"AuBQjeCwEtep695rR14/2IWOI/XacR1SijxcpjVQ/xO1JRhdJ5VSiKweVHVLTNZ0zt7jh08fP3uwM5zW",
+	"C82lGYO+JdtHFc5fpson0haYAY0hyVMnRN0lgsFKJzzKOdoB3Pas84nMvTS3hUkXlb0wFnIC2vFJ1YvG",
+	"WW8IS899kIZ5tGkfhCULxrrhQ573eog145fzmN30om5ugvZA6AsjqCwb34rs4Lu+NJn06dPHz6LAR9US",
+	"ojntZqoW0r3yak4gSpeNX1z1Oo5TZezlNSyjp1HSSrC5w6V70iCh5uWoEBkGwYbV0rozb7qO4LNIjTXo",
+	"G9CXHTYTSp2a4iuViZgrMeU3MGRijB5F7FFIxtpaGerjXlz5M4ZzbneeEogJb6UvSq8q1INVe1CoRppd",
+	"TIr8bKJ49l29qF+Rmx99AhbVK+80wD625jl1nsGKGSXJ/4sR46mHKtlBn+o9OVG3ahrsu4jYKQhdoc3U",
+	"2iGB0uQqUapGtEqhINySoBsV5vuOW4inCmO6PXqEv/OPdqC3UVJC3dcGu15iml1+C9TEBp5amOZGDR0n",
+	"ekgFfSfd03etnze3a1sf9pxrO4uGm793u1n6YtCNMMgwS0AfOuPUfccmquerxmVRXCaxAXwJortTq63b",
+	"+Eonky7/pWKdiF+dvTnDA1MbDy9LR6STv4MuhOyTb3kDMled7lJYYh8f8o/LAPEwm3O5JBTwitKRPO3o",
+	"ht8yaLEnIcwu3BLdpYJwjN7pLcjaIRxnnxPvUx89CNjf/D1HkGjhpDRc445elEe2hn8RbRL/1Vq031q4",
+	"koTflO7BAxIptgd2fyKWWN/M/g8xh6CBrNTCLs8xf4a6UADXpLKEXKLwUfWCqbXzwZcvGHogKNt1Pjp7",
+	"94pwnYhFajCTY4ZZlI1PKuhBYZ/jBRwyOEPVFvmef5NjpRdc5yZkb9DnjVrlRjIMq5uymePf5G/ypdZK",
+	"Uza5D9ywXGUl6mDsz++/f8G+ffL0v/8lhKkMor+yq0zlcOVYBA2Pq7H4dDVsRGqOf8NkBP9ePgFzyri5",
+	"ZnzCwym4yvAOuGIGglXOrtxNcFXFPDCbg0/g+Dd5DjJnXLKrVznM5sqCzJZH/4TlVZhYVhnxFjMXHcEc",
+	"B2uYA7nTuPFt8LlhS1WyQlzDKRP2N0kItNSj5pi94EURcvCmaoEhIWw+6l5MQA2/SZ+By+bcTn0qKmcY",
+	"rBiiCiUI90F4nQPpMFJ2SpmLxiqVH/8mB8NBITKQlPFPJ3RwNufZFI4eHT8YDAelLjxnmdOTk8Vicczx",
+	"62OlJyf+t+bk9asXL9+cv8Tf1AnOA+SxRjDjdPDg+CE9ouYg+VwMTgePjx8cP6YClyly+snNwxPvnPHJ",
+	"pChLq6bKr3I04UxoO2ZCsTUWVAxOf42f8vqRE7r9B1+GG59Evw0+GAEoDZOsAj2YY7viUEIFxv3k9xKw",
+	"hNxTGZ8NQFC8R85w30n45PrUuCNus2lq3Mgd+uWDE1pmrqTPn3/04IGvjrBeO+HzeeFsVaHkyUdf2V2/",
+	"vtPaocmjooiCa9VZh6ePIi7eOxV/YTXDk4AmjWK0nM24u1GRXSpSDUKC9a+D6qMP7ppQxsbzlNxeUijw",
+	"1JndeLbd/gU0BDyZwroboAL1Ed4MY9+rovBpnh/ViBwNTha5+6wBJUseBwN4Kc+wcftxs5c4sn2FVnxr",
+	"3m/Ir3/CckDbixzzd5Uvd7aza7DKX9q3nwf9W+GsRzsb/+/I5hGeeisriqOE/KhGpFlwVDEN2F3wW7V8",
+	"4hU/nv9TaUrDqLBCI9z4ZdiSgyef/f++JCXiD1A1Bd3/iY1R9qLm5V2Q8BzvPln76d1dhpVh1c02L7hM",
+	"n+atjkUliex08OVDkvonpoZau8P7U7LmAlUHqdiKlnHMQu5KKKvH/2ZKU0a2WpcUhA3nkeH2c8bbSLa9",
+	"DviDHQ7ewr5L8GONhnx3hqQR2/2MnSpdsejzeku8EUUWAjqstjzm7n9uHV/uyGrD7u4CqCE4zauhmISm",
+	"K+29bGoMoTKhKtgU0syd7dKo+HSkkJlYKfqs60DrTjaxQs/kCSHxjS32sJTQihk05HfYiCv/v8tRaZZX",
+	"XkEOPae5RZN//cycZfatrIXo3S7WYcTU9XXNvFASTrHEidB21aS2zUWN4T30wJML7k47lgSjvUPxG2fZ",
+	"u/V8Y9gVvsFcMQtFwRbtdsVeZDyv8tXGqJD4VBWR1BTDLC7rXKSaBXYA0fFhj9f/j2r0HsYpqeCYAO0r",
+	"7AwqdnJd/Z+4tbg77ijUxe7VQdjU0akhSbqFxQQ2Wkb0yN7tor3aBm4Nh7IMAr0qqtMHKzQ/+aiEPLLq",
+	"GiRlyW11iVNCAf66uhXovKPdvyaNXqCHHclQ9Wnd003eHmSrG/3hDs9sWGTi2CLpjtmr+lL1lLs7F/zk",
+	"RDF3whijZH6XUCJ7NGTpm6Y5FsA0XUGowt0M8xn/7VbaJ7BnlR0HSCns1Bp+h+q6X84aYbbWyOn8t/Tx",
+	"FlFPRr7B3q1fWysZ7V35O5dhV+6lcf1VFe/DsNOL0tZnTo3HhKMiJBuLGwh5R73P30kp98YsP7tX/5td",
+	"vi67vAZnDIy4lJB7phnx7JoJ2cUjVe+utCIVXDRfx8FMmA3Bs+uunJ7eZX879Xcu71WTc8s4lCa35lOj",
+	"D5r+3RWjL8/PvC/+Xp5enNxXUsmIMKnDuytn6VmeeywZ8A3V0LsXAcr3vveAIhPb5tbZPvmM/34hJb0A",
+	"KkxddZRZoWGHLNDaiycRF0aJaZul2QnXX6Dm6qlXdaOro0LVYPEzkdRKPT32KxT2zlqVVuqXE5MK22kE",
+	"JMtaWmmL1U5qtj0K1vz2ekdjlOFgXkb26BzsT9VIu/JZ7UmErU30a+kiG3nueVLyGFZKdN8J2Ik3+Rxs",
+	"M/rXtDUpNSMUT9StQ3uLuxPCcrsz38XdG246mBniiHJFQ1U5Ex/ViDI2yfWNUUz2piqU9Z0K84i3YwrZ",
+	"NTUMubd6dKudyYEDmof3aH6PjTrK0P2INjrVwkYCEGwe44hLHkqnBfZHYgXPrk1//g0VmjuQmqu+uYnB",
+	"8t4cMpEDgrRQmQ0lD1U5SzgRrABhBR9BYSro1qkqct/t1df7hGiPWzEf+9r0FVvCveNeq5nNctp7J5Z3",
+	"E74jTFUqppiYELvbTrJiRch+BKuv8LlqVrpQskgFQ0gtyMw6f2Fh0f3mr2bp0/+UDHY2x6xcX4ps7Iai",
+	"LDHD7nIIuKd0s+RnC0HpI7A74sc2T1FEa1+G0R/5ZnytJs1k6th9iE23nEqDCqUOek3HtjYLj7r8UdVz",
+	"X8kpVZU+oU/q3dlPVeOzmCMK25ttkW3YZ8zSgG42Xl8rxUpNxoOh3TXlsj0bHDI1In55nxxxnnsO5I1z",
+	"6tOUG68HBl4hUOB2jBtbXH5JZ31gIZgikOG67gDhdyswW2YyNYegz1FiQ8zXFwrs7q/Dz8/w63n9qhrE",
+	"5J3pn9gFq/wgboDxmj2sYryqs+N0wKr4D6ddjnHPuizFe9L/0ekE/A4/3zVvbPIEXvBrkBio2J0nsCaj",
+	"e2/ikLWXlqqLjCWHNSmUThDblFIedqr03a/S9x0+sWHG5+6YyAx8Y1mywbzMsYpaQCfT8N2zLQFd7cKD",
+	"GKhBSGiKAhjc7WKl5EHD+IiuNdHah5V5+2Khu19mYdSqhgGT65LkCsmB96N8wHHH/q+y98DJ4kd+ZVZz",
+	"UbQhsZvHDDm2FkbuzxP45HT9JKe/xK8Dr29Brk9HMl8nWd35Gjs7ROpXo1nxxAmMY/P/XdCNloWUW0xR",
+	"sDvKMW7Yj+dv3+AwHpjwSqPLk+hLNs1VmqYZhfI9KVd2HQ8PmclOQSC/VNtdI7AAzS6PtYfBWPFEcrlJ",
+	"4rzqgRezHwX0rF5HMm8zPHAXET2MFR1XUeidhZ3Tw3izfG/FU/VAIWc4GBQUZqd4Grr06IHTqmBHSGN5",
+	"UXDKQjaME3unZWYIzkSnG20Wv0+p+R1klHedUO5y//1Oohx8WaUje53Oq+dGzcDXK5KneNmh0jVgQVMB",
+	"yxf+kT0SLgyRoNsMnPZhdmY8+eZCvhrXhHpsodkUeIFaWaBXoM8qwU6yQmXX6VTV71HBxoeq6l70VXgd",
+	"ihfFMbsQM6olx8LfiULFEuvgCLzU/VgYNoKpkPmQMvKxgT5iexdjZuaALTOsKJxIdgZhxks3Sjk/Zr+E",
+	"kDXLVTkKio87VZmS40JkMTsOe5u/wMX1UrTbEy0E3OwmikcTaVQ9f2NooGEd+6hI5wfus28flZDpbfvZ",
+	"QM5GS39t5piTekX1AFV6Me5NVWt9zN5jHbIgBK/Kc2X4DELfiSnXs8KjCLXJ/aMSsnm+dm/zuhG+knOY",
+	"hjaOCRIHW6ocvjG12nB7vvFl/YPTXz+0LDfNc2e6uX30O0iRNEKjrT3DfVnnwDnqb1QO+05Rb43x7wz1",
+	"SIZ6E7oBs9T7cIvjMHPy2f2z4iBZxTRutvP9vVS6nF1yi/3nrugKD+VFPsQ/DM3jQ9SKZaoscur0UEDm",
+	"JH4DKQIbVltHO9OCP/N5TFJhz7pYneNM3SAHHsZn8z7AKO3CrnSvam9cANAMoODRPdx2oY467ZylsP0a",
+	"JCw2XzRNNcROYWagQAhIdeMUutKWvGAXr88bkB+NHQyKhVVs5KxMCYtYAsh794Xfx/1kQfv3/697z3hH",
+	"axPiBXsEbHnDGMnnZqps2ghnxmrgM8qmwjCYKWcoEE2zOlEYbzmxM5arhSwUOlq4ZSMN/NowNR4T4AwL",
+	"Y67zzTm/gfMwo632T2UW7BFN9c4eFLeB9STvLhy+C/Tg1WufUy8637pYhByrChI+KihiWTABa+3ZE/aD",
+	"+DspjmEQhLrGYLWag8RSZiNyimobyy2cOk2dz/gEcncbYSwbUQ3GNX4WTWDorwLTxNFfPfTGKt3evz5H",
+	"/45bt+nUR+U+zjTfZSoKLwqiqZOx9T7X/cI67oCVM2k9Km5alhOsEDUuXPAlw25q3HECBa51SOsLt/zT",
+	"B4/d3j598CSWb0LDvcYL3EzFfLCvtJE22u9tt+8fXOaOYRE/7O476F7ntRe3eAxZVeBxQbp27lvozdod",
+	"739RP/aHLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSkEhRoggwHlz//B9nR4+ePiMojmq4gOa/",
+	"KufogReNlrz3MvhcTfArmVg1gRJ3bKPd9i4EMW0LKUX0Xp9yR4d5VIoCUT6oB2eUfdZO9Mnn6v+dlb9N",
+	"Ztj/yTsIQanegrU6TyeO3HbCrJYfLTMmSvOTXEzAWHPymf6zofznRl1D9f7v8BeHMSW/V3ok8hxku2nM",
+	"DjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmMvRffT//z1wdG3/Gj84fOz",
+	"J1/+NEhnHAT80qpPdeLe/a7x3B/64g0LWR7o4m0QuIFUWyHaNO9gwgvursyspn9f78tqgl/pvqwJlIrm",
+	"hQd2VqmZwCLu3OL14+eEs3/NBvk8UzewYz44oJPvpcwRfflISGanWpWTKVtrMUgdErCfbQWCXxrQqePS",
+	"lZtw0YBs5s3tT4jZmrC9kgUeP9oAtxyTtc3NPrEQraC4b6tISaULqK+H5WDPUsUN9pX8la05xKQLIskt",
+	"uGFjVcp8h3n1mP9ZC5mqIHwk6mwMPDYGuM6mHfKm7jaRvOl/oEf+0Jc8ruFAF/wk0Guba/wHnwZ/L69w",
+	"nNxXur6JMImr21cW7OraDrUI3Yfl5DP+2+NO3uGmfo2gm08rx3pvytyZinmNLctblTYRZk9Z9bcjy/2T",
+	"Jz8RUfbOnN5lgO+jfDsUWEEN8nvTSxHaQDkvJpsOhDbPn/jBTj475avvESBCHeYgvPINGDxZdlg2QPUW",
+	"hBbSISvuQPPNrE1Ng7rqtyOFQNRzIXCk/6K7BugrbRvf4a69w4w5aoklUWHaJN6FvBEWyWBOOKatpWNF",
+	"r2wFP5HBMTsripZ54qiNQ4PMU8l5r6rh9oVZicPcNS50fqfa30Sc/RwsUxK+qY1i3yVEMtEkS9iqQNt6",
+	"sz6qUbfa+qN74CtVgLrJNepFPOL7rZKftyhUwVGFz0bDqGkyC91DUK8DVv9eQomhcmzQ7v6Tk2N/zAXF",
+	"0HPg7p+MywwK+qiUGWjLRQqoeo8ZI6MDKfXUl4JaoS1iVS3Ijy3uPPn8UY06wxs/qtFgv9TpqPneoWby",
+	"EdexQoltjx7uZVPzqGl4Qsy2fRF//c5kBLMuf3c34pTfQEjP8x3rsakoSHeXGnZVsfpVtCwmg4I2dddX",
+	"5h+JK4gOxBdE2gUXtm7rYgOuJdUeqnndO0uXraTM1KE6KdQkmVt1jg1kj7BLIdy4GWPnLmkRBP6KZVyj",
+	"8x1x5QU2qsFyq+ehLZTPDacMFOH7HKrJkBmFtQACpP1N4nwzNQNDQJqU9/maG3uEox29+u6KzYQxdXaP",
+	"d8k0PrAL4dQHP70Jn18xw5eGuXOFHVBGSwuGLUBDVUZ1/Jv0z4PM6+VU2P1Y1QUyh5xKB9gVwdn/D+yq",
+	"d+XzlDTwmWdrS8g+tGwN1PUqJqxeq8mmuq+qbaDCTccs7UVFqdR9RBOMF5mSj3K9UVzMH3ol8nZvMtx/",
+	"piED4Tt74vBTzEupx2/t2m5rNy18sic4jWgyVq+sOc/FO4l7Vp2WCjUhS+ajGg2xY/mwrkCBNnbwHkS6",
+	"BquXu5Hoa2iVevlvIfx/OEWOcebUNZILE97C+m3L1jmfHWlVbAj6vjv76T0+9Id23vhVHEhzDGgDZhs4",
+	"j1deHVFFHno8c9/IHFvLeyMes10X8YSqszz3C723HdBoel/JsRyIkziGNWzPrrzL4Y0dVZzVKTz5POez",
+	"S/ffHqAcO93mr+FornFNHJdLNVK5U8UTJyZlTdVk2LfkOATPeNOqi2m23e9K7nWh5r7Mhf1jyI0L+HTw",
+	"kO8BGeAFWqENFhhW/Z2XeEACdJSwnRKF3GtpTyZ270SdfdWBSUgNcRcmze5dePueNtq//q4uzBcBUndn",
+	"u7LWtHleUyLts6xwJzZoWfVj+2TlMIobMqoHVbBhs51W7NdUIHuTcd11J27WSg+kkibQgdzgdT1KnSoc",
+	"t3SbSab3AiHogJqw23y85jNueaEmJWxbbxAasM9mGIQ2TDvrxrtoqjd8Y1gueAGZPWZvJbpwQgEwFYZR",
+	"mS2WWvKccVNDbTAoDDS6iJ6yqxwsF4X3y6CuPWRXYwFFfuVf6+czpCbrVY/1hfY4MGt6+X2+XL+iRt51",
+	"s+5WFc9KY9VsVbGK1Sx4bTyiia8cldBOAlVYdCMLy64B5tj1ui77JV7xz2nSgGNBWGq6cUi93o2X7zBe",
+	"3iByCJvTtbnx8Kc0/Dg12ut43QKbqhzLzpoeAcumyoBET3QjloNuME0E6MRqPVifzwd/qEPlbRVSUoUM",
+	"cNzCGuYpZnZVUxEzYBInEQ+f22U/B/f/JbnSZzwHPJPH7EwyQMw6dFK3q3Gx/6z7K9Zo3hlK912Quzke",
+	"vO30BoajsmyDZfV+Z3aG/kFn+pOttpwKe24l7U+yQknY3kPd5tCoi/qFe/N95x2a5P3TBBzf7E0bqKA4",
+	"Qnmju0CoIpyAIPAi6GYiA7zoivqfu+/3eADx/Sn8BeDFziR+A4TlGwJZoGTRa1gyC3pmAnAd992BfGF9",
+	"00ZeGguzNu1ONFzDMu2w+ImEMiyYmXINFFe2+GF1/t0U8Oy7/4xF6LbCPfcofKJuuxPkPsW/CEOiGoD9",
+	"2WsL17D8C6bzYz2PPGbdGFE0O4QN2IgSdW65tu9x3fvCdrmGr1WBhYuDnJaXuhnclyFE7piIqIfIG8sG",
+	"DXcFFvVOwxwBHWifgReMiL+ZM08+4z+djnlKgag3tF/6I7bsY7tJGvZINhVdy/nzBl3ZQhQF4pcEXSe2",
+	"9K2VMzdYO+K7TrYTPD23uFcbL0/5B34JZhYG/0n5h3qHBabHjZXOoCoq88AsvkGRo0gzXWNJmFrsB3GD",
+	"H3iJgGkb3YiA79wq936i32mlxofW8DZdMB4aE8Xd3E1wNweWOsdwG86s24mmJecO8NDvseP0qSoIbnLK",
+	"29kM8aOtMCcyeeu8ceoqL8og0RFSyN9pYQJ46TFuUUo9p4sPJ+G/8T+qEIkoJh/8VyOeXU80Voqxt0Ue",
+	"fmP5kjz/7nvfumPFVYBT/ycszb3OeTiIXuKumsAMRMFNGx/UtXQvP8SYrBRDcw25248JWEqvv4alee5D",
+	"KAgWiAwilWV8PIbMQk74UR7KjxeFWlAVTUCWF/aYnYXvw0CeRZB5V4F02lOSUdAv4EWFFbevHbXclsn6",
+	"F4Pf7qYTJC9InLh1Pw+eNcNulA06gwa/ivhV1tzxUnbv+ZmX8kF8eYECxRhTAKWq4T8rbnBb7OeHCRvP",
+	"PfSYdMqke2DBdR4D9fsZJ7NHVD8a4CuVyPbhkOZ1gYTfE6yfbWyQ186rtjh99D8fzUulnV6Enkcey1MC",
+	"5NvB6r8Wxp6HYe4Lvv5+bwRcbCoAedGo+d9pECoe6CacvrEvGooHctNp5P4hSql9+JTNhCwtBOYWVAeO",
+	"amlpICdz9OEjNlWlbjw0ggmXmA+slz5D2Av5hVZygvF+x72EQxeR+mIiX+2rnohe/rVgrxBHOfcss4Fd",
+	"CCTXQKZhd0DDqVImMZFVrzveLxEgfHLy2f+vM7b0VkKbUynnoOJX6fNBgvETETjUf69RF+jRgh17yRWx",
+	"seLmlhXN+xiyLzHvfEeoIDzsZ/Iwbm7ThFS6ykqtQdqrBDqGaazwjh2bjLAb0hXOhf2jZ9C6JRwoacCI",
+	"drtP+rsTS+GceqzcS8+6m9vXcsM5sqTkJqYq7Mqh7pvcrG5Z84ScfHb/bCggt0LD7jZzk+h6SzHq0sAO",
+	"g+BulRV6O/U0DcHw0kCUr5NxA6LEXg/1vvnDR4oTDLLtNpMYarkbyd5I6+g9bDQfKkANCxtzFtDCkT6O",
+	"VUd5Q+ePa2yntJtGe6LagKpoESI8Cj0Unb4WC/Ojcr4JfdmnxdxgMImawmHvZ0q7RI8ale0HAAM0s7g3",
+	"1JulX2Nn83ktPBZwgfnP+4Jkppd/LZO7n4a8M5cs+TAdC6iFNE37qlMFrvuvJBWlC3rkD60p4RoOpCqN",
+	"gGssvfRkC8T3H3Q0D24aFxvDmitW1cbeN/vsefM1e914i7Rfu5udW6OrbW+amx/b+9axO/mM//aA/Q2b",
+	"d5AMRDfgjiqL3Kt6UOUunX5tg6/vZDISjmWXJPzZI10eOsOdfJpUwg8afL4qpkwvoCiSLe3psZafca2A",
+	"e59Sl2CSDiJ0cfN8Yb++ERkEvJcNCIDRek+nz/jYM6WiNGrjREBcg5zZJHDTzwbuLXK+m9tXktVIloSM",
+	"dju4O9u37sq+wg8dwFPIQ1FItXVxRKKLEq0QoQLj3YTSFoPmw/ItvIAQLNZYvjSYLSUxmGV9jLqKRc6A",
+	"S1/CMIUlM3yZ6ii2O1Y7MNiw36RQTbcdeKFf9V5F17451Vvh7nXESGn22QXCXQy0bj2X+r5LrndajUVI",
+	"Sz2cOXcIfgjdlkKm5rVEBTUSCuuSXCe5MHxU3CK1q80gUbfud/TuPcmcP9Z2oWsR6hAh9sbwQq1CcBFO",
+	"8juS5WvIH52bSD/ayx6+lP/ewnZ2pj8xOe0dwUgR0IdXB/vuWgM0cTc7t7503/LO97ML+fF1B9MCE9sK",
+	"Zezz6gNMtECNg/iSesOHqWJSuMH0qKTHQfTzNCCWJsTv5p1b/A3gzgSb1Gs8TKvbBk1b/W6RrTDmQG3R",
+	"I8HpTrYqZdUdfdfC4Gd89b+FAZYsVki1Vi8bDlXC3ESUPJ9kYJViamyhS5wvporPRNKf8At9vV9kAZmJ",
+	"eTrbcx4e2IkyywkKA1NoG+4eNoJCyYmzmKL+sHbQ4/OAfjs4/fWDYyiDIILEjqUuBqeDE2Q0/57PVeYA",
+	"hTm+DKtPQiPDxkd+0MYnlT+88Znfx8YnHgqh+TuMlDUfwQ58rfHrkqTmcxh6XHk5uSkanyEmWPOZEgsI",
+	"P3z5/wMAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
