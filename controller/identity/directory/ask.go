@@ -65,7 +65,7 @@ func Ask(ctx context.Context, d *Directory, name string, password reeve.Secret) 
 }
 
 // Look is what an administrator sees of a name, or with an empty name whether the
-// directory can be used. Kind Unavailable, codes directory_unreachable,
+// directory can be used. Kind Conflict, codes directory_unreachable,
 // directory_untrusted, directory_login_refused, directory_search_failed; NotFound
 // directory_user_not_found.
 func Look(ctx context.Context, d *Directory, name string) (*Answer, error) {
@@ -94,17 +94,17 @@ func Look(ctx context.Context, d *Directory, name string) (*Answer, error) {
 func (r *Refused) explain(d *Directory, name string) error {
 	switch r.Reason {
 	case "untrusted":
-		return reeve.Errorf(reeve.Unavailable, "directory_untrusted", "the certificate of %s is not one of the directory's authority, or for another name", d.Address).
+		return reeve.Errorf(reeve.Conflict, "directory_untrusted", "the certificate of %s is not one of the directory's authority, or for another name", d.Address).
 			WithFix("add the directory with the address that is in the certificate and the right --ca-file").Wrap(r)
 	case "login_refused":
-		return reeve.Errorf(reeve.Unavailable, "directory_login_refused", "%s refuses the bind account", d.Address).WithFix("check its name and password").Wrap(r)
+		return reeve.Errorf(reeve.Conflict, "directory_login_refused", "%s refuses the bind account", d.Address).WithFix("check its name and password").Wrap(r)
 	case "search_failed":
-		return reeve.Errorf(reeve.Unavailable, "directory_search_failed", "%s does not answer the search", d.Address).
+		return reeve.Errorf(reeve.Conflict, "directory_search_failed", "%s does not answer the search", d.Address).
 			WithFix("check the base and the filter of users, and what the bind account may read").Wrap(r)
 	case "not_found", "ambiguous":
 		return reeve.Errorf(reeve.NotFound, "directory_user_not_found", "not exactly one entry of %s is found for %q", d.Name, name).WithFix("check the base and the filter of users").Wrap(r)
 	default:
-		return reeve.Errorf(reeve.Unavailable, "directory_unreachable", "%s does not answer within %s, or does not speak TLS", d.Address, Patience).
+		return reeve.Errorf(reeve.Conflict, "directory_unreachable", "%s does not answer within %s, or does not speak TLS", d.Address, Patience).
 			WithFix("check the address, and that the controllers can reach it; LDAPS is port 636, StartTLS port 389").Wrap(r)
 	}
 }
