@@ -277,6 +277,68 @@ func TestADirectoryThatHangsHarmsNobodyElse(t *testing.T) {
 	}
 }
 
+func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
+	t.Parallel()
+	st := storetest.New(t)
+	s, dn := corp(t, st, false)
+	ada := directoryUser(t, st, "ada")
+	bob := directoryUser(t, st, "bob")
+	robert, err := s.AddPerson(t.Context(), "bob", good)
+	if err == nil {
+		err = s.Add(t.Context(), "cn=dba,"+testlab.SlapdGroups, map[string][]string{"objectClass": {"groupOfNames"}, "member": {dn, robert}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	update(t, st, func(tx *store.Tx) error {
+		_, err := CreateMappedGroup(tx, by, "dba", "", "corp", "cn=dba,"+testlab.SlapdGroups)
+		return err
+	})
+	var sessions []reeve.Secret
+	for _, name := range []string{"ada", "bob"} {
+		_, secret, err := try(st, name, good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions = append(sessions, secret)
+	}
+	in := func(p *Principal) (n int) {
+		update(t, st, func(tx *store.Tx) error {
+			groups, err := GroupsOf(tx, p.ID)
+			n = len(groups)
+			return err
+		})
+		return n
+	}
+	recheck := func(want int) {
+		t.Helper()
+		if shut, err := Recheck(t.Context(), st); err != nil || shut != want {
+			t.Errorf("%d are shut out, %v", shut, err)
+		}
+	}
+	recheck(0)
+	if in(ada) != 1 || in(bob) != 1 {
+		t.Error("not in their group")
+	}
+	if err := s.Delete(t.Context(), dn); err != nil {
+		t.Fatal(err)
+	}
+	recheck(1)
+	if _, err := authenticate(st, sessions[0]); reeve.CodeOf(err) != "session_ended" || in(ada) != 0 {
+		t.Errorf("who is gone: %v, in %d groups", err, in(ada))
+	}
+	if _, err := authenticate(st, sessions[1]); err != nil || in(bob) != 1 {
+		t.Errorf("who is there: %v, in %d groups", err, in(bob))
+	}
+	if err := s.Hang(); err != nil {
+		t.Fatal(err)
+	}
+	recheck(0)
+	if _, err := authenticate(st, sessions[1]); err != nil || in(bob) != 1 {
+		t.Errorf("while the directory hangs: %v, in %d groups", err, in(bob))
+	}
+}
+
 // Why Active Directory refuses somebody stands in the audit trail alone.
 func TestWhoAsksLearnsNotWhyADirectoryRefuses(t *testing.T) {
 	t.Parallel()
@@ -291,14 +353,21 @@ func TestWhoAsksLearnsNotWhyADirectoryRefuses(t *testing.T) {
 		return err
 	})
 	off := directoryUser(t, st, "off")
-	if _, _, err := try(st, "off", good); err != nil {
+	_, secret, err := try(st, "off", good)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := dc.Replace(t.Context(), "CN=off,"+testlab.AccountsOU, map[string][]string{"userAccountControl": {"514"}}); err != nil {
 		t.Fatal(err)
 	}
+	if shut, err := Recheck(t.Context(), st); err != nil || shut != 1 {
+		t.Errorf("%d are shut out, %v", shut, err)
+	}
+	if _, err := authenticate(st, secret); reeve.CodeOf(err) != "session_ended" {
+		t.Errorf("the session of who is disabled: %v", err)
+	}
 	began := time.Now()
-	_, _, err := try(st, "off@corp", good)
+	_, _, err = try(st, "off@corp", good)
 	if err == nil || err.Error() != signInFailed().Error() {
 		t.Error(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ type Answer struct {
 	Email    string
 	Groups   []string // as the directory names them
 	Active   bool     // it is an Active Directory
+	Shut     string   // why it would not let them in, of what Active Directory shows: disabled, expired
 }
 
 // Refused is why somebody is not let in. It is for the audit trail, never for who asks.
@@ -78,17 +80,26 @@ func Look(ctx context.Context, d *Directory, name string) (*Answer, error) {
 			_, a.Active = domain(conn)
 			return a, nil
 		}
-		found, refused := d.find(conn, name)
-		if refused != nil {
-			return nil, refused
-		}
-		a := d.answer(found)
-		return a, d.groups(conn, found, a)
+		return d.see(conn, name)
 	})
 	if r, ok := errors.AsType[*Refused](err); ok {
 		return nil, r.explain(d, name)
 	}
 	return a, err
+}
+
+// See is what a directory says of a name without its password. It fails with *[Refused].
+func See(ctx context.Context, d *Directory, name string) (*Answer, error) {
+	return d.with(ctx, func(conn *ldap.Conn) (*Answer, error) { return d.see(conn, name) })
+}
+
+func (d *Directory) see(conn *ldap.Conn, name string) (*Answer, error) {
+	found, refused := d.find(conn, name)
+	if refused != nil {
+		return nil, refused
+	}
+	a := d.answer(found)
+	return a, d.groups(conn, found, a)
 }
 
 func (r *Refused) explain(d *Directory, name string) error {
@@ -161,7 +172,7 @@ func (d *Directory) find(conn *ldap.Conn, name string) (*ldap.Entry, error) {
 	if err != nil {
 		return nil, &Refused{Reason: "not_found", Judged: true, cause: err}
 	}
-	res, err := conn.Search(d.request(d.UserBase, ldap.ScopeWholeSubtree, filter, "displayName", "cn", "mail", "objectGUID", "entryUUID", d.GroupAttribute))
+	res, err := conn.Search(d.request(d.UserBase, ldap.ScopeWholeSubtree, filter, "displayName", "cn", "mail", "objectGUID", "entryUUID", "userAccountControl", "accountExpires", d.GroupAttribute))
 	switch {
 	case ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) || err == nil && len(res.Entries) > 1:
 		return nil, &Refused{Reason: "ambiguous", Judged: true, cause: err}
@@ -183,7 +194,25 @@ func (d *Directory) answer(e *ldap.Entry) *Answer {
 	if guid := e.GetRawAttributeValue("objectGUID"); len(guid) > 0 {
 		a.Entry = hex.EncodeToString(guid)
 	}
+	a.Shut = shut(e.GetAttributeValue("userAccountControl"), e.GetAttributeValue("accountExpires"), time.Now())
 	return a
+}
+
+const (
+	accountDisable = 0x2                // of userAccountControl (MS-ADTS 2.2.16)
+	intervals1970  = 116444736000000000 // of 100 ns from 1601 to 1970 (MS-DTYP 2.3.3)
+	neverExpires   = 0x7fffffffffffffff // as is 0 (MS-ADA1 2.3)
+)
+
+// shut says why Active Directory would refuse somebody, from what it shows of them.
+func shut(control, expires string, now time.Time) string {
+	if flags, err := strconv.ParseInt(control, 10, 64); err == nil && flags&accountDisable != 0 {
+		return "disabled"
+	}
+	if at, err := strconv.ParseInt(expires, 10, 64); err == nil && at > 0 && at != neverExpires && now.UnixNano()/100+intervals1970 >= at {
+		return "expired"
+	}
+	return ""
 }
 
 // groups finds out which groups an entry is in, with the bind account: of Active
