@@ -24,10 +24,8 @@ func (a *app) directoryAddCmd() *cobra.Command {
 		Long: `Add a directory whose users can sign in, as NAME@DIRECTORY. Reeve searches the name with the bind account and then logs in to the
 directory as what it found, with the password that was given; both over TLS alone. The bind account needs to read users and their groups and
 nothing more. Try it afterwards with reeve directory test.`,
-		Example: `  reeve directory add corp --address dc1.example.com --ca-file ca.pem --bind-dn 'CN=Reeve,OU=Services,DC=example,DC=com' \
-    --password-file bind.password --user-base 'OU=People,DC=example,DC=com'
-  reeve directory add unix --address ldap.example.com --start-tls --ca-file ca.pem --bind-dn 'cn=reeve,dc=example,dc=com' \
-    --password-file - --user-base 'ou=people,dc=example,dc=com' --user-filter '(uid=%Name%)' --create-users`,
+		Example: `  reeve directory add corp --address dc1.example.com --ca-file ca.pem --bind-dn 'CN=Reeve,OU=Services,DC=example,DC=com' --password-file bind.password --user-base 'OU=People,DC=example,DC=com'
+  reeve directory add unix --address ldap.example.com --start-tls --ca-file ca.pem --bind-dn 'cn=reeve,dc=example,dc=com' --password-file - --user-base 'ou=people,dc=example,dc=com' --user-filter '(uid=%Name%)' --create-users`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
