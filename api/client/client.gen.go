@@ -801,6 +801,15 @@ type DirectoryPage struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// DirectoryRenewal defines model for DirectoryRenewal.
+type DirectoryRenewal struct {
+	// Ca PEM; the authority of its certificate.
+	Ca *string `json:"ca,omitempty"`
+
+	// Password Of the account that searches. Secret.
+	Password *string `json:"password,omitempty"`
+}
+
 // DirectoryRequest defines model for DirectoryRequest.
 type DirectoryRequest struct {
 	// Address Host or host:port, as in its certificate. Without a port 636, with start_tls 389.
@@ -2252,6 +2261,12 @@ type RemoveDirectoryParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// RenewDirectoryParams defines parameters for RenewDirectory.
+type RenewDirectoryParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListGroupsParams defines parameters for ListGroups.
 type ListGroupsParams struct {
 	// Cursor The `next` of the last page.
@@ -2548,6 +2563,9 @@ type RegisterConnectorJSONRequestBody = ConnectorRequest
 
 // AddDirectoryJSONRequestBody defines body for AddDirectory for application/json ContentType.
 type AddDirectoryJSONRequestBody = DirectoryRequest
+
+// RenewDirectoryJSONRequestBody defines body for RenewDirectory for application/json ContentType.
+type RenewDirectoryJSONRequestBody = DirectoryRenewal
 
 // TestDirectoryJSONRequestBody defines body for TestDirectory for application/json ContentType.
 type TestDirectoryJSONRequestBody = DirectoryTestRequest
@@ -3300,6 +3318,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
 	RemoveDirectory(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenewDirectoryWithBody Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectoryWithBody(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenewDirectory Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectory(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TestDirectoryWithBody Log in to a directory with its bind account and search
 	//
@@ -4801,6 +4837,44 @@ func (c *Client) AddDirectory(ctx context.Context, params *AddDirectoryParams, b
 // Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
 func (c *Client) RemoveDirectory(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveDirectoryRequest(c.Server, directory, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenewDirectoryWithBody Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *Client) RenewDirectoryWithBody(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenewDirectoryRequestWithBody(c.Server, directory, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenewDirectory Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *Client) RenewDirectory(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenewDirectoryRequest(c.Server, directory, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8257,6 +8331,68 @@ func NewRemoveDirectoryRequest(server string, directory string, params *RemoveDi
 	return req, nil
 }
 
+// NewRenewDirectoryRequest calls the generic RenewDirectory builder with application/json body
+func NewRenewDirectoryRequest(server string, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRenewDirectoryRequestWithBody(server, directory, params, "application/json", bodyReader)
+}
+
+// NewRenewDirectoryRequestWithBody constructs an http.Request for the RenewDirectory method, with any body, and a specified content type
+func NewRenewDirectoryRequestWithBody(server string, directory string, params *RenewDirectoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "directory", directory, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/directories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewTestDirectoryRequest calls the generic TestDirectory builder with application/json body
 func NewTestDirectoryRequest(server string, directory string, body TestDirectoryJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -11504,6 +11640,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
 	RemoveDirectoryWithResponse(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*RemoveDirectoryResponse, error)
 
+	// RenewDirectoryWithBodyWithResponse Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectoryWithBodyWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error)
+
+	// RenewDirectoryWithResponse Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectoryWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error)
+
 	// TestDirectoryWithBodyWithResponse Log in to a directory with its bind account and search
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -13980,6 +14134,54 @@ func (r RemoveDirectoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RemoveDirectoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenewDirectoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Directory
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RenewDirectoryResponse) GetJSON200() *Directory {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RenewDirectoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenewDirectoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenewDirectoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenewDirectoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenewDirectoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17349,6 +17551,36 @@ func (c *ClientWithResponses) RemoveDirectoryWithResponse(ctx context.Context, d
 	return ParseRemoveDirectoryResponse(rsp)
 }
 
+// RenewDirectoryWithBodyWithResponse Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *ClientWithResponses) RenewDirectoryWithBodyWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error) {
+	rsp, err := c.RenewDirectoryWithBody(ctx, directory, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenewDirectoryResponse(rsp)
+}
+
+// RenewDirectoryWithResponse Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *ClientWithResponses) RenewDirectoryWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error) {
+	rsp, err := c.RenewDirectory(ctx, directory, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenewDirectoryResponse(rsp)
+}
+
 // TestDirectoryWithBodyWithResponse Log in to a directory with its bind account and search
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -19664,6 +19896,39 @@ func ParseRemoveDirectoryResponse(rsp *http.Response) (*RemoveDirectoryResponse,
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenewDirectoryResponse parses an HTTP response from a RenewDirectoryWithResponse call
+func ParseRenewDirectoryResponse(rsp *http.Response) (*RenewDirectoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenewDirectoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Directory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

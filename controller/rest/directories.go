@@ -45,6 +45,20 @@ func (s *Server) AddDirectory(ctx context.Context, r AddDirectoryRequestObject) 
 	return AddDirectory201JSONResponse(out), err
 }
 
+// RenewDirectory implements the contract.
+func (s *Server) RenewDirectory(ctx context.Context, r RenewDirectoryRequestObject) (RenewDirectoryResponseObject, error) {
+	password := secret(r.Body.Password)
+	defer password.Wipe()
+	out, err := update(ctx, s, r.Params.IdempotencyKey, r.Body, func(tx *store.Tx, by audit.Actor) (client.Directory, error) {
+		d, err := directory.Renew(tx, by, r.Directory, value(r.Body.Ca), password)
+		if err != nil {
+			return client.Directory{}, err
+		}
+		return showDirectory(d)
+	})
+	return RenewDirectory200JSONResponse(out), err
+}
+
 // RemoveDirectory implements the contract.
 func (s *Server) RemoveDirectory(ctx context.Context, r RemoveDirectoryRequestObject) (RemoveDirectoryResponseObject, error) {
 	_, err := update(ctx, s, r.Params.IdempotencyKey, nil, func(tx *store.Tx, by audit.Actor) (none, error) {

@@ -261,10 +261,14 @@ func (s *story) directory() {
 		t.Fatal(err)
 	}
 	d := must[client.Directory](s)(api.AddDirectory(ctx, nil, client.DirectoryRequest{Name: "corp", Address: ldap.Addr, Ca: ldap.CAPEM, BindDn: testlab.SlapdSearcher,
-		Password: &ldap.SearcherPassword, UserBase: testlab.SlapdPeople, UserFilter: &filter, CreateUsers: &create}))
+		Password: &password, UserBase: testlab.SlapdPeople, UserFilter: &filter, CreateUsers: &create}))
 	if all := must[client.DirectoryPage](s)(api.ListDirectories(ctx, nil)); d.Address != ldap.Addr+":636" || len(all.Items) != 1 {
 		t.Errorf("%+v %+v", d, all)
 	}
+	if _, err := fleet.Answer[client.DirectoryTest](api.TestDirectory(ctx, "corp", client.DirectoryTestRequest{})); err == nil || !strings.Contains(err.Error(), "directory_login_refused") {
+		t.Errorf("with a wrong password of the bind account: %v", err)
+	}
+	must[client.Directory](s)(api.RenewDirectory(ctx, "corp", nil, client.DirectoryRenewal{Password: &ldap.SearcherPassword}))
 	user, corp, external := "grace", "corp", "cn=navy,"+testlab.SlapdGroups
 	if found := must[client.DirectoryTest](s)(api.TestDirectory(ctx, "corp", client.DirectoryTestRequest{User: &user})); found.ActiveDirectory || *found.UserDn != dn || len(*found.Groups) != 1 {
 		t.Errorf("%+v", found)

@@ -82,6 +82,7 @@ var rules = map[string]rule{
 	"ListDirectories": {access: whole, needs: identity.IdentityRead},
 	"AddDirectory":    {access: whole, needs: identity.IdentityManage, records: "directory.add", stepUp: true},
 	"TestDirectory":   {access: whole, needs: identity.IdentityManage, records: "directory.test"},
+	"RenewDirectory":  {access: whole, needs: identity.IdentityManage, records: "directory.renew", stepUp: true},
 	"RemoveDirectory": {access: whole, needs: identity.IdentityManage, records: "directory.remove"},
 
 	"ListGroups":        {access: whole, needs: identity.IdentityRead},

@@ -148,6 +148,9 @@ type ServerInterface interface {
 	// RemoveDirectory End sign-in through a directory, and the sessions of its users
 	// (DELETE /v1/directories/{directory})
 	RemoveDirectory(c *gin.Context, directory string, params RemoveDirectoryParams)
+	// RenewDirectory Replace the password of the bind account or the authority
+	// (PATCH /v1/directories/{directory})
+	RenewDirectory(c *gin.Context, directory string, params RenewDirectoryParams)
 	// TestDirectory Log in to a directory with its bind account and search
 	// (POST /v1/directories/{directory}/test)
 	TestDirectory(c *gin.Context, directory string)
@@ -1808,6 +1811,55 @@ func (siw *ServerInterfaceWrapper) RemoveDirectory(c *gin.Context) {
 	}
 
 	siw.Handler.RemoveDirectory(c, directory, params)
+}
+
+// RenewDirectory operation middleware
+func (siw *ServerInterfaceWrapper) RenewDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "directory" -------------
+	var directory string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "directory", c.Param("directory"), &directory, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter directory: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RenewDirectoryParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RenewDirectory(c, directory, params)
 }
 
 // TestDirectory operation middleware
@@ -3789,6 +3841,7 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/directories", wrapper.ListDirectories)
 	router.POST(options.BaseURL+"/v1/directories", wrapper.AddDirectory)
 	router.DELETE(options.BaseURL+"/v1/directories/:directory", wrapper.RemoveDirectory)
+	router.PATCH(options.BaseURL+"/v1/directories/:directory", wrapper.RenewDirectory)
 	router.POST(options.BaseURL+"/v1/directories/:directory/test", wrapper.TestDirectory)
 	router.GET(options.BaseURL+"/v1/groups", wrapper.ListGroups)
 	router.POST(options.BaseURL+"/v1/groups", wrapper.AddGroup)
@@ -5448,6 +5501,47 @@ type RemoveDirectorydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RemoveDirectorydefaultApplicationProblemPlusJSONResponse) VisitRemoveDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenewDirectoryRequestObject struct {
+	Directory string `json:"directory"`
+	Params    RenewDirectoryParams
+	Body      *RenewDirectoryJSONRequestBody
+}
+
+type RenewDirectoryResponseObject interface {
+	VisitRenewDirectoryResponse(w http.ResponseWriter) error
+}
+
+type RenewDirectory200JSONResponse Directory
+
+func (response RenewDirectory200JSONResponse) VisitRenewDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenewDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RenewDirectorydefaultApplicationProblemPlusJSONResponse) VisitRenewDirectoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7714,6 +7808,9 @@ type StrictServerInterface interface {
 	// RemoveDirectory End sign-in through a directory, and the sessions of its users
 	// (DELETE /v1/directories/{directory})
 	RemoveDirectory(ctx context.Context, request RemoveDirectoryRequestObject) (RemoveDirectoryResponseObject, error)
+	// RenewDirectory Replace the password of the bind account or the authority
+	// (PATCH /v1/directories/{directory})
+	RenewDirectory(ctx context.Context, request RenewDirectoryRequestObject) (RenewDirectoryResponseObject, error)
 	// TestDirectory Log in to a directory with its bind account and search
 	// (POST /v1/directories/{directory}/test)
 	TestDirectory(ctx context.Context, request TestDirectoryRequestObject) (TestDirectoryResponseObject, error)
@@ -9300,6 +9397,51 @@ func (sh *strictHandler) RemoveDirectory(ctx *gin.Context, directory string, par
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RemoveDirectoryResponseObject); ok {
 		if err := validResponse.VisitRemoveDirectoryResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RenewDirectory operation middleware
+func (sh *strictHandler) RenewDirectory(ctx *gin.Context, directory string, params RenewDirectoryParams) {
+	var request RenewDirectoryRequestObject
+
+	request.Directory = directory
+	request.Params = params
+
+	var body RenewDirectoryJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RenewDirectory(ctx, request.(RenewDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RenewDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RenewDirectoryResponseObject); ok {
+		if err := validResponse.VisitRenewDirectoryResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -11064,286 +11206,287 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L19cxs50if4VXDceaJndinJ7zstx8aNxu3ucY/b9lnq64jr9iOBVUkSVhFgAyjRHIcv7tPcB7tPcoFM",
-	"oF5IoFiUSFq9O3/ZIosFIJFI5OsvPw8yNZsrCdKawennwZxrPgMLGv86yzJVSvuO26n7MweTaTG3QsnB",
-	"6eBMMpEPmdJM8hn8jRsD9ngwHAj35dz9ZDhw3wxOB5zeMxgONPxeCg354NTqEoYDk01hxt3LZ/zTa5AT",
-	"N9Kjp8+GA7ucu58aq4WcDL58GQ7OJpCay6s8zIOpMeOScfdsajbuu75zefjor9G5uNX2nUsXZdx3d5zL",
-	"CyUlZFbp+HzehJmwLDyYmEz1fd8JPXsSnU+pjdLrE7mYAruS8MleuenYKbCCG8vmfALVhH4vQS8bM6JX",
-	"JYZ/+vBRbPwftCrnvfaGTdyjCWrgd3fcmlc5zObKgsyW/4Rl7AwtmYVP1s3mr8wq9vDRX1k25Zpn7gw+",
-	"RyoZN91rWLJcgak/sVMhJ0zJrKbeFHgOul5CY/gjN37X5GdChr//OnSksKDdO//z1//t6P/+8N/+NIit",
-	"70c1ShPaEfijGiXI+1GN7sZmr8VM2DiXzZSxTFiYGTcLJaGTyQp8UXPsHMa8LOzg9OGDB0M3EzErZ/jX",
-	"AySU/7OalZAWJqBxWm9UDv2YL1PSalUUkDqPUuVwRwZ8d/bTe1XAJsnw7uwnplUBiYnM+ezSfX23DXsP",
-	"17DsZhftHhFykpgHfn3HSfSgRgcl7k6Fc2F78ocRNjUN99UdOeNnA7rfPEoD2n1iQN+IDJi/zRNTc0/f",
-	"aWpf3I/NXEkDqIS802pUwMz9150Yd3effh7w+bwQGXdTPpnTE//to3Hz/9wY608axoPTwX85qbWcE/rW",
-	"nIT34ohtCvwy5ZYtQFq20EpOhozLnC3ch1axXB0jAf17vJ4Ec/sefi/B0OzyXLh38eKdVnPQVri1jHlh",
-	"YDiYNz76PBDyRlhOA69dD4YJyxbcsCmXOeRM3YA+ZueQadIoxkrPuMU9MGahdD4YrilSDcH+cJXaw8FC",
-	"CwtvZbGkjfoyrF+1Ph3LCnBX9sOnjUuKWUcYroFNuc4dhSYlGLPFNB8+ePRk23l+abLYr00qNlbwoXqP",
-	"Gn2EzA6c5uZ1UafstjaCVLGkWBDW1JrcCs8O6ceXIk+Jtu5fj7jNklLRXfiaWItIPeM5OL5wTKnsFLSJ",
-	"vjTTwC3klzyyqF+mIANrude1NinnFo6smEH0raWxKhdcxl6q2DXA3OBqTbX7a+9o/Wz1Ld9rANSJoj+F",
-	"T3OhwXQuCmRunjM+MiDtKZNwQxdsv/WNeUaWUJfo+B4f+jIcRDfcGiby6OxFDtIKG1EES2dKOdH5t6ky",
-	"dsj+v//n/429wClNUY3noxoxJ7OUvmbKUWEwHChdK9lKwvHgVJZFEXmre+IStCalvXvhoig14I9gwrNl",
-	"dBccT9Ycz4Q5ddsy40s2cqzMsynkbCHsVJWWXbw+RyPSiTbG2VwrqzJVEKu7vyCzhkmF6m6DqiOlCuDS",
-	"TYVunrjwFMbRw9HBcj1JMKRaSNBxhubSLJyQGyu3pOiv0WY2abH/ecMJGLyrjO7qvHsNZE16BdF2OXO6",
-	"YZL4nM1BGyUdYd8D3ADLpsqAXwFIp77+OjBOYmaD4WACErQTFg2J2VyfH/MGtIme2TflbOR0BJp8Vmrt",
-	"7s7wu8ZCKkV5OJgXXJrYCrhljkUYz9xHZPS0tvA5G2v1L5CogDglf+NNXxCf+ElwrfkSp6BhLD6tz+Fd",
-	"adkIxkoDjurYK77xWt0IR5GeUnadE/vJJA1G5CUkiMUlc7yGlx+dmjEXBeSsgLFbx1S4e2J15Ipwa6Ot",
-	"UglV3uS1GOHWxsRVAWmu+R53kS0aVPL3HCR4Riu76UozFduR4MumXE7ofT2JrUiPuATJRwXk6UNGB8uJ",
-	"NRqkNXpcUqHe3qliBKV/bV7Gcm2jK3+jmuwq+y/Vnf/IdNzJlJAPmTs/eVm4/1asLlAdzqy4gSHLhUEa",
-	"DVkO7Sc0zNQN/pBrK3jhBBGxZXxxS5mlCe14rNpVQZx84wx0vO/MKSulGx3kkAl56d41ZKq0l2rs/ygl",
-	"3jpuru6PDLTlAoWjsRo16+isLJ/cRay7bTWopd3wogQU7ktVaqYWMirc3f1/mdYR3D3vxTpdbGPy5K1N",
-	"4wa0GIuuc8JZoSZC4iXsXoZHxRGz/0lZVcDzYAIOK6dmpRQPg8HqlYZhZUc3BURgSM8Oq5dd5Gi2lNwO",
-	"Zf8dn8C6wl+JwDUrB/1HV+gXCr7KWe/bJhgYEVEq4VNkR8hfGoSpewbdVUGFDbLb7dHx5n3AKUZpMYGY",
-	"2eMOgxg7Uxouu7TrV5ZpkLAwTs+c8mIcJFYhxtvYD+Rj7pKrwr3fMO4OJ/CZu92kMyuRCOjhjAtXkOhN",
-	"676LPyoht7kOttTwUZU2ALJzEnQz8aLYZiZxLdfNJamg3O26sWXkdDgTHIMaeAVQnIVNwBoUH03tkp4Y",
-	"OOvWXSeD4eD3kmsuraC/NMwLniV0Thr+UgM3KmpqLoPKQG93srzx+pRYjCsi76EAbip1pood9Zd4Xrx5",
-	"orVZMXkWf1RCXqhrkLdzHAV+6JJFbqvTjNB29GFgQVh0LSxEUaC/D5ljg8duOLC2uDSQKZmblvv82wcP",
-	"Vi/Ff6gFK5Sc4DEQN2Dcnc38j/1g5F7/67MnLXf7swdRf3tzS5q7kST7YS8DFLr37ioIrq4VD1ieazAR",
-	"KvzDkYD4RLNX75h/MMyzw7LmBWibMFyMVXNTuSzw5Ll5DRkcT44ZD6o7m7rRr2EZ93JxCxOll4kxrtH4",
-	"Gfsp1nrTMNhMcnJplsbCzC0t55aPuIlLxDo62mkMtYKsB3LK3cGhtu391sPro/BDdkXPXjmKL2HfPqAZ",
-	"l3wCM5D2ktce3q6j+VP1i4bGdotLlpZ7F0PhLb2hi4MaHiCQuePasZAT0HMtZISV3tKbrgGvSTNVC8id",
-	"3jYW2mkeSlqeWSQ5ktg/49QBmeEF4M/ec7bgbkvHSjM+d0YWL+KuEBU75hcv3jH3TcIDpFVeZinpUAsW",
-	"ZvjS+/JSbhj3nrSjwVPDP3coTclrSEozDdbJ5H3YmI4z3SuirGJ1aaKa9vc17yDXYWhLGOZ/sI1/aLNS",
-	"1MwqqaT1sLpsPO80lKfKSNxk3FEOziFvc7w37+Vtfjsd8u43fiva+Lg7iofX9eWcYrkrpKqtUByEl3aq",
-	"tHDzRNPPMSZqiu9e/rQy7LOnTx8/29F93R293+aiXQtvrr3LqTWX17CMUP+1kESGa6kW8tI9aVBaz8tR",
-	"ITIn182wokuLfRvjPnnwbYwuM/7pFT398Nk6J+/gHg2s2LhO+9goPe7RzUTtf7HO+Kfmyx8/it21nbfa",
-	"c/Kwq9Ke0jWaGMabL0+fPn7anT00HKDJpS/jWsgbyvoC1nDZtA8km5XGsim/gSETY6cwURiODm/suPa8",
-	"CNuWYvM63Gwbbrjgtt3TNa/qaMkWU5FNmcnU3IkLKAqyJAzjc65tv93uMCXbd1iQmQlRLCZyFne07UX1",
-	"pyzFTgmHjxCHTrlJRTG3NATiUaGLKbRyydbZy+3RJolwjg95h3j32jA3qXtpMQ3Fu59pNn0UDb+rh9Y2",
-	"AjPdQ5XDT+12ekeCa9cdUg3eRSejsL2ETpw7z1q8uemu3wWrthe0mKpqFeyl8LEtYdwzV7jSqx6rW9mk",
-	"FitH96rMRYJxp8Ajp/4f3ExrDlqAsUxD1o5pNuTGnpjfzfo9Dtuf+8/MNeMTHgJbfGxBMwOYtifaAXch",
-	"7bMng40eRZrrkCiVpK6fZ/IMUArkiuqdxbVIqUp5fAN6FPenBYX2lvbitZD5EOs2HFMO2VirGfuzv9L+",
-	"gteqVHnFrbnI20K1XjgS9w4zeeG9e2MBRW6GjGNq+5JxHc98oQj3HgZcQGLEHCwXxV2sc0pmKQw44xp1",
-	"+ehAU26mCa+FMP7s4dbMNdzEfVD0rkQG4cL7eJx2kSsJzKr4W0qbqZjmqa6HLAcpIB/6KD5aI/jeEWSV",
-	"Wphwz8BNt5DxK6QdjqsN7paRWWRqL5zFYYiPH1YOxQmfm17HfThAxWpdx4Ab0HVWRa3cr831FrHyajV+",
-	"9HCsh0EoVBta74mno2eWmCT6e0giXZUzaJRFQ3mAjj3KtqqKlO4Y495Kj4zpZtWEY4t8Uajs+jtVjhKV",
-	"HxQfpqQxiXkxhYAbSs3J3G9PmSM5m/isssAwwg698KOyGmHYCCalRPYu69ig+/ExOyNlajEVBXpL3XDH",
-	"gzUJ7y6NdlxsNRI25trHJPDh5ihe6aF5PmcSJtyKGzj1GV1t1lPlqGjwncR8vFqGRXZEsoXSedyhGk2K",
-	"+6WR/h7NUYtHal+R2MG4DhIV09FQclDClztOmEEkxmNMtHQn2REBU5sbRTLmGxQ66AymlHNWOGFWP4Fv",
-	"VOMxcvXMn1zJOFsAtELTH8vZHGPQNB23cwDa3fMiLyAekBZR8eMMt2HISVrbtlvKB0/LMOhwhZOqXaWd",
-	"ih+T0vjrecUIdWdg0+luHLLtDcMZON4z8d80drO3rPkJAjNv9jyHwaM0afoDV6hysCCiD41fdnuWnFmb",
-	"M1FXj6K25iSahHgsJRe8iGoAKBS5nJR8gkLMmQssU7MZb2XJu4PkPTtqQRxNThXM0ZiqIndnk2twamEB",
-	"HcIjFxMwsevGzWRUiiIPx3fithlDgrrsn8xbbeN3OFDUONg+iOe+uKyKHmNTx5pLTEvSMCkLrhl8mjut",
-	"WSjpSPf+5SN3hWRTlQr14Bi6LKJiRGDGM958frOFZZZf+wSJNL0bbtMI62bcXWFoA93yqq/oTc7UaB71",
-	"lPtarZU8avzccYyBNuO5xelSmu0yka2wMeJ9rzSbg5onXE7JsKBjCP/lZtXE+wNpCvVLWyGt1uGuT0K9",
-	"RxWpOuWTZ+w1KaVhIpxUT/gQzzF2i9nU7aO1avpuyDW/UdebR0DLyb1fqi1ebqb80dNnyQDtSEiul8jv",
-	"hVqAPsq4ATaFT3vcVz+l5o626dy5VW+rUNCK6le4BeRxSeL91uF810KYy+V2B6JKtFod5md/f7gLw11W",
-	"E3EDMkrFKRTzhOzoTjK+hZCt6d6R+okhjBGsTbnK9YgfTFxH514d1HdbKxv3zXVbzex2ntvOCOgZ0wA3",
-	"cFxHwG4eHn9XPxKcLv6kswm/gVXpNFrancuOJprBg6Nv+dH4w+dnT778qb90aI4ZpSpFEF61innblOtb",
-	"uriFOMUSy7iQqQtiQyHuc8zxkd7j7GEjNjkqcIBW2WXH6s9JG1pfetdER8A1emndI1UeKr1pm6k7clTD",
-	"d7rs/WPrizWhDIGm27FSTNu91Tqt+6XTs6EYb7c8G8bsWhxNbHVp9NPOhX0HmTDb3WWN8hzUBeKJebwV",
-	"Eu0f7/KOl6SuXD3McIIGXTjBKSkMmwlj2tmCCSYP66uHjNJHaJRoyy3SZqfK2FOvDK7XfAuZX+YJYyNY",
-	"AmgoGeA6m0JXlfdlaaI2d9iixVShQ9PRzDgZOfbFwZQQiI4L4YsUCfAhvpl9Y9g8z7cpbcDY1yW3VotR",
-	"Gcs/OAtfNRApMMRTxQjr6AETclcKC9Xc2aKDshevzzFzrtRYheAjT+fuhxevz+NUxDqvEY8x99+hUAtv",
-	"euOe4oo8B8TNSnzbWBQ2FoD8Hj/3ZaHCWV5OI1zZ4G6Tp07Uq8lRs29zNe25rG/rCrdujLtXZ+6gqlt9",
-	"0u+b6lbNbB/JfkqzSl6hniaonLaRbHTMfvHuck5uqmePnw2J4SvWYI//+u1qotGzRxvzApPS8DthrJCT",
-	"Upgp5K3UgKSM3ApZBHMSI66Llz8R+FZIRFwG91iTHtFExE2jdQrsn/h1kMBDjMA6GztXVVxiCe6WG/cR",
-	"6HHZs2tR+5yRz/XtGP2VyO99sivi0vjtmPGjfw3Zg6Nvh+yb42+G7JujbzAw883lN89ZKcXvpQ9aeVSP",
-	"xjiPN7NZGtvmbQdTPfemsLFKQ+4+LoACspI2Yeoju3vAuem8hC5KLfEGWr13hhj8qkIpxBTOstr6Qoqc",
-	"v9HGO2rbE3jLK+w5+483fAb/4aSP+zycAUptAJPxOeTH7M/m7CcfsHSP/w/60V+S/BpNQ9x0N2a8dSk2",
-	"GKAmbqdMv4j6/KiI4DJvap9J14kwjEt2RnUH1YtPw6kNnK1VOZn68Jr/ihu2gKLoEBkJh77/PQ0uagO/",
-	"mrB3Zq/dwBt9W0i2XCZ8U07JHKtS9ggqr5Fw4zbc7nqNZ4D9MnVnUPnj0Qy4FEtWqImT3U6SFEpdM1/2",
-	"EqJHG7Hk1pbxfUAvWuGiINN3k8yyUpoTzWmBTyIaBWpiOvh3rGVuNmu69433NNE8mhzh7AItJlO7ZYwi",
-	"dVjc++i77d435eYyfWs18H4qfAwMtsepmcaWWC25ynhR0LGWRuRwynoCVBUqu+7yFSDsBF0YGsalgQRQ",
-	"SgX94AvR0gywWidmvXjYJuTBN1u07qFtPHPoS4qVdhABENNAqsXx5hREf5LqeX6IHnwC5ooE/HlM5T+3",
-	"fFTAc/KWhPj2mF7SUWp3m8yQGRjj7bfI76Z8Pod4xf4KHWgl9ftiZPgh5BUfIvX+DlW3Hff5Rev2JD3U",
-	"8bUzBoS3ymppR3HPFOnhkwUtedFx3uuh6MhXWv4uigS2drl0VBNu8BXgzv9U556sYTt6b6FJBruMt2QM",
-	"m6oir/QkYXeUsF/lvHe9ghi4f1q1n3LvKf5s4O4hKfeBH/h2Lo4ArR2yq5vbk9zcgzqBqn24Vw4gnNUe",
-	"4napysVHDx4cTHitGPI7lWXPGWf5uiFL2TzlWjlIog5tC5fFkH1z6f0Wf9vot3i2yUCO2Z4x9viR0EGj",
-	"+b+RQoNW14b1SoMAF5UuviLwn0b1FToReR4gjtJIubeG2bUWZnMbT6ZVY1tf5Zg+4LSSZjOI9by5jMsM",
-	"issKdzCtuRo1g5HKl4yba0CYY/pt0nRJaF4/6wnIbHnKKNNmyLIpZNeqtEOPsAD5kAWkM8wnFCZTN6CX",
-	"fzxUEp4XQsay65Wm4pz+L9sWnnYsJJ70zjX52oWxkARrsR9IsPsDlEvWVyJJlAwT4fGlK5evlx/fYGJo",
-	"ZWZSVqLSHoyt152Kpk/0TlX2si7vWcsfF5TKv3aityzCGA4qmNQI5qVWIxiyecFlA+zSH8Qa6XLICHqw",
-	"BXg5ZAi4iMknZg4ZisHad9C/zCZXEtBze4lVOkqzUmLVUOVWo3VrmCttE+HAu2EZ07TjtxxJKkwixqc8",
-	"dgzVFJ3izbakrypUWCYB8v7a6Xv34xiH3BGeJZ64T5Yu+Y6fM14UbFRa9nsJpffuIypcjs6KSkSEEgJ6",
-	"DNFK3EODIe6eY0WsjxqQ+BuEG4Y+qqBHIyUGMdMnUn1egaPUzDysTOOAnxmuyY1WE/ZvOaBa7TSU+6ZU",
-	"/6hG792MV0kQxVrvkvNqkmYzg2B35PA1m2dLzXHcG+MzFrfEDET5cbk5YQWx5CnPhlKJ8TJar76Odeoa",
-	"DvhcbDUGImHqLQfJTETKvfvni/P/8vCBu5u+e/m+V16h5uPtKLJWl7TdvKs0rkiJAeXAzbmuEuE+KiEp",
-	"Zyy2mC2DViENzJFuZeHtTRuuMEqaCY1PP16tp4lG1NmolHlR6aRYaFzF1+OKaR1sj74x/qO6+CnVT8M/",
-	"soXTqqlMu4nHfxoF5a+HTfxwzdFJ8x+GBlDBA9YgBgYcU9uSyE7ceyxlS8U4cRLO0q1DYndkYOoNKar/",
-	"hOUF6FkqwtoZVzXAC9+LjfqtUPROzeMJ6vuyp+alnisDHQ4QxPtD/e4Uy9CGLONHC83nyXiN9TSJeGix",
-	"htQjBDy8DXZCmK8fpUWWYaB7bK/IUFjPri1UF1hgFQFzlA1FKtgYZQQTLk+dvZ6LHNX50KJCaTYVxiq9",
-	"PHqTKjLJRayuTl0P2Yjnl5kGDKrxYsgo+DXEEgYfuBoy4su8CZbfgKNvKPnbF7nQFvUIISHlmiUuYVkx",
-	"6q/jYq7txLWQeWIn0INhVhqNNLIhjJleXsMyWmN7qz40Ps/3MmW5hFIWX6zEcoW6/WwVOK1XQkKy00wj",
-	"Cuk2M4myFKD5O+UNFUyTsbtQ+npYW+Pe8hK2tqzWxc9m/P/tg6TVO0cJt29P1OyKikPiogZJejFjX723",
-	"PcGXn3hmncimMtdKVBCohrjhFi49wnCb09Oh9x12N0OQjGoSUUXHCQ2QmV7O7UpidWLQZ4//2i/valuW",
-	"3qa9XHLzo1tNdd7rF/QubJa92CiRYjpe2Gl3klZwwjjWo25prVhrK1tj+9YDHtr3Mma8nwdwX2w/QPOA",
-	"vNFWAX16M1EUooHH3gNChX7duWr3iNmme1d3IeFubbZ1YafshvW4J5yizCQsUKr4NlVE4Ck3bOQEuGcI",
-	"wk8mvJAeJY3NsPcWVlqYd7UhNUPGztsbT/dmJGoNwLVZOceP/vXg6NsPf/b/Ob48+vBfw4d/+d//FCPk",
-	"G5XDAdsc3Ks+BDGa+3a860JuVIrCXgqZZjpyrwppLC8KCg5R0A0NEzQpMi4J86bZ9epu1knlbBNjn+SJ",
-	"M/U1NjvIk9lPpbG7TkUBE+hQCKeqyA8AQNCNI9CY6LBmgg7WOai7NrDrfXPZ+nntIRNinR03pkPcPi3g",
-	"tvkAW/D38woCoBEYjIFFR4s0GlDRDSDK7Y7DBvrFj0djfR37f+F58Ctu/v+0G7FpB7zVcbsj6N0viRZ3",
-	"wTizFDvZdyfprqqgC4JAxfa5B+1nHSi0oZk1djaNujQTQe4NcW3MN6kj23EjJ4VWyYuCGQtz7yoNsepx",
-	"aQjEHz0vS6pjg8KkwrUQTZ/fNtnAUebcwnwjblgFuYjrChNIERtfuR7vQHXLdFoM/pl4w6SmdkYQSZF3",
-	"YZ0l8qDTzcw15LvI0d2BTkN+eK/RhPkPK6pEaamFzMSc0vlWdJnt5h/3RWqlLNUrIGYg6BuRwd5zlHEu",
-	"ieWSNH0lxyqGw9wFwlO4Da/SzxKp3pW8Xn+PmxUiCg96C/0uQJ1qLa9FrGItpYoWBavvlP7HuEW4jRiA",
-	"aY1Rq1EBkfBPFg3ZhfKIuVYTzWcEpeWmh0Wvqa72cajNVpkDBqyw6iLdjh0Bitff8+P52zdsrpzNqUM7",
-	"TDUeUzsoJuS8tDtE88Rr/TJ2Ft+Egr7QrTnAXxZqYrbqkORu139cXLxj9MBxAp/XpjoNuL3rBsejD9aa",
-	"7Wt5ikBFp3Nii9MXb797ufF04Le1oKv6FWUUpfX7n+A+ulBvmbWBzSxigWUT4OWrHif0bEq5jKPlN7TL",
-	"B97VEf5e1zWz0liVCy7jOWbk0sSMrEpd2jiBXbbVyfXyUpey5f+JxgSwk+m84PIrVR5uzjPwqZfDKgWU",
-	"upjBWHyKkXWDzbhVYuDGLZtzJxd32djlnXsjWAyvt/vK92rVsylQw84ttyJrNu2ZgATNewZU+kVxICpt",
-	"35XNDu2VYrHJ6uvfeb9HQ4xYV3t/PKg9we6a3PftVN/cC18L2e/obNFTKJ6EtV2j9hX+a+zVnXu3b9fr",
-	"o9lf3YQ2NrEL5z0iSN/utkkhef+gwDAhvebBy1xYZjUXxTFz+8oJKhhliLdStoeCiANhx1d4Dct3Wqnx",
-	"lsuLRliDnX8Ny717G8yU62hzGjcB/HL/roY4OW/HL1GCvpLGekB7XJI5De1kHI2HGDIrhPQgM9ewZGNR",
-	"wGFoHwuN4udOIZ7xa2iFfx49bXZtexRVUacazFTFlPbwYsy3EEXBSmmAMsn7j5DcMLfMXvbzG48oneqf",
-	"ehNLxHtTUjlswGRsLgU0UKqPjEVQmrRZzeR3hh3EC7gChzgKhVy2a5jbUzf2TKApfw3Ly7FIdRfr3l4K",
-	"aFHgFzd71FxEpBufu8h6BMr8c1vcX1swzIiKKKjkrOaeTX2LMNeKaF3tcGtFcaEqYfFG5fDv7PI/ZHb5",
-	"qhN5F3ne7+EG8a7OK2zT7TOkdpJ4tKfcyMb1El4YJQOWJq2tHuFjEu4VLhnPnVw3VnNbh0X92nQpUQhN",
-	"BIIgr0fap1DkKczubjhWVndxrRDNulB2Ej7QJriKr/9Lu1pSamMjqOblWDzOH1d1q1YouObkxpjbCaz7",
-	"ZsTuzOCL9QiMEi+ajMLzGxHvteW7N1D/Do0eCphbXy6XqbLI3X3l9C4Lko3AWtANB4lvX9KvFlAVcEYT",
-	"iagRh+vYcpgCa4R+9vLnFqUB4f2jZdzBs9DKQmuQOiVjzOYachgLCTnyV6Kvy+3RbqZiMr3Uwlx3Bsic",
-	"HDSNtk1K54QSv1ZKe7fkwfrQx2R25dSe8aXjDWxH4Ka2FeOiGNimVQq5s+vmKDWi4XbjutdHx622uDtI",
-	"6Ti6SjavePo54b55vA5iJkxlzZFMkLsDlrhbNFih+zQUaRyAZiKbMrBFrtmOW8T4pHODbm2kSZhi1Tqy",
-	"rhb3tfo9dI5Q0NWo6220kanLNBq7Vscd6tNU8XLFVxsLfhtSNRIKS0SezwLAoxfscZgvlUd7J4VIExrj",
-	"mL8IPEdE1RlwSdqeSZ7VaRSU9G2QuTjhLdWR5Wblg4ZtxrL96oadLilVwItCSdhfoqsbgpJd+2acul+8",
-	"zMW2BRNVVRVW8ZspVscHvDhhKset+z/M5jZSOrHLoM7KDdIV1rnrjXKw6yFwSSsA11ALD3pnRCfz7d0z",
-	"zfoEppLS96Itb+mewWI+FLTPA4Qk3VhXjlUDXuRVbUa5mwSlRaj5kxCta6j8cU8effvk22f//dG3Tbfc",
-	"w41CvRbbRKTUaYzl3T/ZkHf/wefZH334r9E8+4NnBt/LtOBa89oyw2bHyeepNoJehGCQiSTHjNts+nV6",
-	"ZTW+6aTl7S6zvvS+LepaZYpqGFM6jNNHjQcE35hQ3TxeZ0f/F54w+vfB0beXiUOW3Fds/Yh10v/pZvKn",
-	"U7om4zvdFcN4tJERet58t2SMsMIkQwR1LKo4mkTO4rz2iXDTaii6XfVFQhkkjXfI0BVXZ7ZWQE0hwzXg",
-	"rWmYqRsIoE3uEh/zzJqttULTTaZbZkYnSem9cZXN8I2p+rr6+uD/+Nl7Vf+D6lrTZO8K2MbShp48+HZz",
-	"Y4tab/DnLZ1DlNjJCs+50moQJ5qaw4ZactrugUfuHvjUBsAnOHXB9ls+CN0s8T9u00O18RJxmrIW2uhd",
-	"N/22+729d2lT2sgfVPHezv75t6J+aEV9sw8jrfeeZ4oSMbcyQUGD74AdWr1hKY2Hmlu4733LN3yyKCpE",
-	"OsIKFIbNwB6zM0k2KvMVOA3k+RWEHPdeLFBYp9zLxph4vRcC82GYVAg+191Dwz0RF+pcLv0pNzBkoyUT",
-	"eUjqfB46QcuQoXfbvM6GnKg5pH8SVa/Qx1vfq9zQbeS2I6yLubH6ZVLFch3OIVYn4LP3olLubWgjSYkE",
-	"AcXGB/+1z53AZA9T2SQ9q93x1xvPa0jPwB8sNJ/Pu3T5mvGofwM2GCpl7sN5hJXDLOhZQnhuSqvYZ0pF",
-	"Im/bTTYuC68h9GnAaVHS3ZA55cRYalbUWzAGXKdYte7GLItbJFZUORUN9guLbW71hwQfn1e58CuhSK0m",
-	"8SQBP1cSaUaxMdeJdJUteaCpVUkCrySmGAwHgSeiOD2354k97kic4ImGtFkhQHaBSdEDBF6ebofRp5Ie",
-	"/VVbRPJSpZHtPk84R0xsocD8kGStMPhpIqNd5pvT2VkpCzDB4R+uyX5zd0I24mqi5JImqgCK410UryHm",
-	"iQGQG3O0EPPELWcYamdmQpZ2ixjrDOxU5SZ+voTFbfAd+SD3AAlbGLeI/N21jDAAroQeR1z90Iyv/0ri",
-	"naqCvbGYKpPuARPLM8P3rcC7tXam5r3mQj3D1JStub/jMG9ddebx6W8APcEgfWfaXrdL1Sv61oVn52Ii",
-	"X90R+iRtF1IXvIzPheWF8Y0i2QzdOLfwxB8E7Wpj7XPljOoofD73gND3vM/P/e2X4wh40IgB7th9ixi4",
-	"SR2wn8oGF/dmiKO+Ud9zyvN9H0yV1QqPLS2YlMIXyibo+yHBXLnjJZfey+BhL8gijOb5970i10pD3Bqq",
-	"qSWIEFW1N+ADY5PfDnzgXJjry3ldTxwLcRi20EpO6lQa96Pw8pxbXveqGaKzdlHV41YsjmhhVePfhAYq",
-	"pLCCF+JfGxr0hxVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89u4V81+GY04/uRUos5/QLVCZu35pvOOh",
-	"W0WojDr/i+6tCKTLuAxdADs6diRj4+8BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7GYP7z/LbZt/dB2+hU",
-	"My745Japxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96r7hkaPJ4kzE6IwuyGqcqlLvuOS7",
-	"TxYC2IXS16ajj4nvGoT5MI4/6klySX7rbQ3SBkLLbSzFfuBYwjBUKNHp05hz5cy3hlVT8d3w76A2bKEh",
-	"41k4qIpMp+++6cgHwu5Ms/hrIMTrJnf7uEL4EQLyD5kps6lTQB9+++j4wfGj4wcnj57cEmdtcww7fT7O",
-	"AuBQjeCwEtep695rR14/2IWOI/XacR1SijxcpjVQ/xO1JRhdJ5VSiKweVHVLTNZ0zt7jh08fP3uwM5zW",
-	"C82lGYO+JdtHFc5fpson0haYAY0hyVMnRN0lgsFKJzzKOdoB3Pas84nMvTS3hUkXlb0wFnIC2vFJ1YvG",
-	"WW8IS899kIZ5tGkfhCULxrrhQ573eog145fzmN30om5ugvZA6AsjqCwb34rs4Lu+NJn06dPHz6LAR9US",
-	"ojntZqoW0r3yak4gSpeNX1z1Oo5TZezlNSyjp1HSSrC5w6V70iCh5uWoEBkGwYbV0rozb7qO4LNIjTXo",
-	"G9CXHTYTSp2a4iuViZgrMeU3MGRijB5F7FFIxtpaGerjXlz5M4ZzbneeEogJb6UvSq8q1INVe1CoRppd",
-	"TIr8bKJ49l29qF+Rmx99AhbVK+80wD625jl1nsGKGSXJ/4sR46mHKtlBn+o9OVG3ahrsu4jYKQhdoc3U",
-	"2iGB0uQqUapGtEqhINySoBsV5vuOW4inCmO6PXqEv/OPdqC3UVJC3dcGu15iml1+C9TEBp5amOZGDR0n",
-	"ekgFfSfd03etnze3a1sf9pxrO4uGm793u1n6YtCNMMgwS0AfOuPUfccmquerxmVRXCaxAXwJortTq63b",
-	"+Eonky7/pWKdiF+dvTnDA1MbDy9LR6STv4MuhOyTb3kDMled7lJYYh8f8o/LAPEwm3O5JBTwitKRPO3o",
-	"ht8yaLEnIcwu3BLdpYJwjN7pLcjaIRxnnxPvUx89CNjf/D1HkGjhpDRc445elEe2hn8RbRL/1Vq031q4",
-	"koTflO7BAxIptgd2fyKWWN/M/g8xh6CBrNTCLs8xf4a6UADXpLKEXKLwUfWCqbXzwZcvGHogKNt1Pjp7",
-	"94pwnYhFajCTY4ZZlI1PKuhBYZ/jBRwyOEPVFvmef5NjpRdc5yZkb9DnjVrlRjIMq5uymePf5G/ypdZK",
-	"Uza5D9ywXGUl6mDsz++/f8G+ffL0v/8lhKkMor+yq0zlcOVYBA2Pq7H4dDVsRGqOf8NkBP9ePgFzyri5",
-	"ZnzCwym4yvAOuGIGglXOrtxNcFXFPDCbg0/g+Dd5DjJnXLKrVznM5sqCzJZH/4TlVZhYVhnxFjMXHcEc",
-	"B2uYA7nTuPFt8LlhS1WyQlzDKRP2N0kItNSj5pi94EURcvCmaoEhIWw+6l5MQA2/SZ+By+bcTn0qKmcY",
-	"rBiiCiUI90F4nQPpMFJ2SpmLxiqVH/8mB8NBITKQlPFPJ3RwNufZFI4eHT8YDAelLjxnmdOTk8Vicczx",
-	"62OlJyf+t+bk9asXL9+cv8Tf1AnOA+SxRjDjdPDg+CE9ouYg+VwMTgePjx8cP6YClyly+snNwxPvnPHJ",
-	"pChLq6bKr3I04UxoO2ZCsTUWVAxOf42f8vqRE7r9B1+GG59Evw0+GAEoDZOsAj2YY7viUEIFxv3k9xKw",
-	"hNxTGZ8NQFC8R85w30n45PrUuCNus2lq3Mgd+uWDE1pmrqTPn3/04IGvjrBeO+HzeeFsVaHkyUdf2V2/",
-	"vtPaocmjooiCa9VZh6ePIi7eOxV/YTXDk4AmjWK0nM24u1GRXSpSDUKC9a+D6qMP7ppQxsbzlNxeUijw",
-	"1JndeLbd/gU0BDyZwroboAL1Ed4MY9+rovBpnh/ViBwNTha5+6wBJUseBwN4Kc+wcftxs5c4sn2FVnxr",
-	"3m/Ir3/CckDbixzzd5Uvd7aza7DKX9q3nwf9W+GsRzsb/+/I5hGeeisriqOE/KhGpFlwVDEN2F3wW7V8",
-	"4hU/nv9TaUrDqLBCI9z4ZdiSgyef/f++JCXiD1A1Bd3/iY1R9qLm5V2Q8BzvPln76d1dhpVh1c02L7hM",
-	"n+atjkUliex08OVDkvonpoZau8P7U7LmAlUHqdiKlnHMQu5KKKvH/2ZKU0a2WpcUhA3nkeH2c8bbSLa9",
-	"DviDHQ7ewr5L8GONhnx3hqQR2/2MnSpdsejzeku8EUUWAjqstjzm7n9uHV/uyGrD7u4CqCE4zauhmISm",
-	"K+29bGoMoTKhKtgU0syd7dKo+HSkkJlYKfqs60DrTjaxQs/kCSHxjS32sJTQihk05HfYiCv/v8tRaZZX",
-	"XkEOPae5RZN//cycZfatrIXo3S7WYcTU9XXNvFASTrHEidB21aS2zUWN4T30wJML7k47lgSjvUPxG2fZ",
-	"u/V8Y9gVvsFcMQtFwRbtdsVeZDyv8tXGqJD4VBWR1BTDLC7rXKSaBXYA0fFhj9f/j2r0HsYpqeCYAO0r",
-	"7AwqdnJd/Z+4tbg77ijUxe7VQdjU0akhSbqFxQQ2Wkb0yN7tor3aBm4Nh7IMAr0qqtMHKzQ/+aiEPLLq",
-	"GiRlyW11iVNCAf66uhXovKPdvyaNXqCHHclQ9Wnd003eHmSrG/3hDs9sWGTi2CLpjtmr+lL1lLs7F/zk",
-	"RDF3whijZH6XUCJ7NGTpm6Y5FsA0XUGowt0M8xn/7VbaJ7BnlR0HSCns1Bp+h+q6X84aYbbWyOn8t/Tx",
-	"FlFPRr7B3q1fWysZ7V35O5dhV+6lcf1VFe/DsNOL0tZnTo3HhKMiJBuLGwh5R73P30kp98YsP7tX/5td",
-	"vi67vAZnDIy4lJB7phnx7JoJ2cUjVe+utCIVXDRfx8FMmA3Bs+uunJ7eZX879Xcu71WTc8s4lCa35lOj",
-	"D5r+3RWjL8/PvC/+Xp5enNxXUsmIMKnDuytn6VmeeywZ8A3V0LsXAcr3vveAIhPb5tbZPvmM/34hJb0A",
-	"KkxddZRZoWGHLNDaiycRF0aJaZul2QnXX6Dm6qlXdaOro0LVYPEzkdRKPT32KxT2zlqVVuqXE5MK22kE",
-	"JMtaWmmL1U5qtj0K1vz2ekdjlOFgXkb26BzsT9VIu/JZ7UmErU30a+kiG3nueVLyGFZKdN8J2Ik3+Rxs",
-	"M/rXtDUpNSMUT9StQ3uLuxPCcrsz38XdG246mBniiHJFQ1U5Ex/ViDI2yfWNUUz2piqU9Z0K84i3YwrZ",
-	"NTUMubd6dKudyYEDmof3aH6PjTrK0P2INjrVwkYCEGwe44hLHkqnBfZHYgXPrk1//g0VmjuQmqu+uYnB",
-	"8t4cMpEDgrRQmQ0lD1U5SzgRrABhBR9BYSro1qkqct/t1df7hGiPWzEf+9r0FVvCveNeq5nNctp7J5Z3",
-	"E74jTFUqppiYELvbTrJiRch+BKuv8LlqVrpQskgFQ0gtyMw6f2Fh0f3mr2bp0/+UDHY2x6xcX4ps7Iai",
-	"LDHD7nIIuKd0s+RnC0HpI7A74sc2T1FEa1+G0R/5ZnytJs1k6th9iE23nEqDCqUOek3HtjYLj7r8UdVz",
-	"X8kpVZU+oU/q3dlPVeOzmCMK25ttkW3YZ8zSgG42Xl8rxUpNxoOh3TXlsj0bHDI1In55nxxxnnsO5I1z",
-	"6tOUG68HBl4hUOB2jBtbXH5JZ31gIZgikOG67gDhdyswW2YyNYegz1FiQ8zXFwrs7q/Dz8/w63n9qhrE",
-	"5J3pn9gFq/wgboDxmj2sYryqs+N0wKr4D6ddjnHPuizFe9L/0ekE/A4/3zVvbPIEXvBrkBio2J0nsCaj",
-	"e2/ikLWXlqqLjCWHNSmUThDblFIedqr03a/S9x0+sWHG5+6YyAx8Y1mywbzMsYpaQCfT8N2zLQFd7cKD",
-	"GKhBSGiKAhjc7WKl5EHD+IiuNdHah5V5+2Khu19mYdSqhgGT65LkCsmB96N8wHHH/q+y98DJ4kd+ZVZz",
-	"UbQhsZvHDDm2FkbuzxP45HT9JKe/xK8Dr29Brk9HMl8nWd35Gjs7ROpXo1nxxAmMY/P/XdCNloWUW0xR",
-	"sDvKMW7Yj+dv3+AwHpjwSqPLk+hLNs1VmqYZhfI9KVd2HQ8PmclOQSC/VNtdI7AAzS6PtYfBWPFEcrlJ",
-	"4rzqgRezHwX0rF5HMm8zPHAXET2MFR1XUeidhZ3Tw3izfG/FU/VAIWc4GBQUZqd4Grr06IHTqmBHSGN5",
-	"UXDKQjaME3unZWYIzkSnG20Wv0+p+R1klHedUO5y//1Oohx8WaUje53Oq+dGzcDXK5KneNmh0jVgQVMB",
-	"yxf+kT0SLgyRoNsMnPZhdmY8+eZCvhrXhHpsodkUeIFaWaBXoM8qwU6yQmXX6VTV71HBxoeq6l70VXgd",
-	"ihfFMbsQM6olx8LfiULFEuvgCLzU/VgYNoKpkPmQMvKxgT5iexdjZuaALTOsKJxIdgZhxks3Sjk/Zr+E",
-	"kDXLVTkKio87VZmS40JkMTsOe5u/wMX1UrTbEy0E3OwmikcTaVQ9f2NooGEd+6hI5wfus28flZDpbfvZ",
-	"QM5GS39t5piTekX1AFV6Me5NVWt9zN5jHbIgBK/Kc2X4DELfiSnXs8KjCLXJ/aMSsnm+dm/zuhG+knOY",
-	"hjaOCRIHW6ocvjG12nB7vvFl/YPTXz+0LDfNc2e6uX30O0iRNEKjrT3DfVnnwDnqb1QO+05Rb43x7wz1",
-	"SIZ6E7oBs9T7cIvjMHPy2f2z4iBZxTRutvP9vVS6nF1yi/3nrugKD+VFPsQ/DM3jQ9SKZaoscur0UEDm",
-	"JH4DKQIbVltHO9OCP/N5TFJhz7pYneNM3SAHHsZn8z7AKO3CrnSvam9cANAMoODRPdx2oY467ZylsP0a",
-	"JCw2XzRNNcROYWagQAhIdeMUutKWvGAXr88bkB+NHQyKhVVs5KxMCYtYAsh794Xfx/1kQfv3/697z3hH",
-	"axPiBXsEbHnDGMnnZqps2ghnxmrgM8qmwjCYKWcoEE2zOlEYbzmxM5arhSwUOlq4ZSMN/NowNR4T4AwL",
-	"Y67zzTm/gfMwo632T2UW7BFN9c4eFLeB9STvLhy+C/Tg1WufUy8637pYhByrChI+KihiWTABa+3ZE/aD",
-	"+DspjmEQhLrGYLWag8RSZiNyimobyy2cOk2dz/gEcncbYSwbUQ3GNX4WTWDorwLTxNFfPfTGKt3evz5H",
-	"/45bt+nUR+U+zjTfZSoKLwqiqZOx9T7X/cI67oCVM2k9Km5alhOsEDUuXPAlw25q3HECBa51SOsLt/zT",
-	"B4/d3j598CSWb0LDvcYL3EzFfLCvtJE22u9tt+8fXOaOYRE/7O476F7ntRe3eAxZVeBxQbp27lvozdod",
-	"739RP/aHLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSkEhRoggwHlz//B9nR4+ePiMojmq4gOa/",
-	"KufogReNlrz3MvhcTfArmVg1gRJ3bKPd9i4EMW0LKUX0Xp9yR4d5VIoCUT6oB2eUfdZO9Mnn6v+dlb9N",
-	"Ztj/yTsIQanegrU6TyeO3HbCrJYfLTMmSvOTXEzAWHPymf6zofznRl1D9f7v8BeHMSW/V3ok8hxku2nM",
-	"DjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmMvRffT//z1wdG3/Gj84fOz",
-	"J1/+NEhnHAT80qpPdeLe/a7x3B/64g0LWR7o4m0QuIFUWyHaNO9gwgvursyspn9f78tqgl/pvqwJlIrm",
-	"hQd2VqmZwCLu3OL14+eEs3/NBvk8UzewYz44oJPvpcwRfflISGanWpWTKVtrMUgdErCfbQWCXxrQqePS",
-	"lZtw0YBs5s3tT4jZmrC9kgUeP9oAtxyTtc3NPrEQraC4b6tISaULqK+H5WDPUsUN9pX8la05xKQLIskt",
-	"uGFjVcp8h3n1mP9ZC5mqIHwk6mwMPDYGuM6mHfKm7jaRvOl/oEf+0Jc8ruFAF/wk0Guba/wHnwZ/L69w",
-	"nNxXur6JMImr21cW7OraDrUI3Yfl5DP+2+NO3uGmfo2gm08rx3pvytyZinmNLctblTYRZk9Z9bcjy/2T",
-	"Jz8RUfbOnN5lgO+jfDsUWEEN8nvTSxHaQDkvJpsOhDbPn/jBTj475avvESBCHeYgvPINGDxZdlg2QPUW",
-	"hBbSISvuQPPNrE1Ng7rqtyOFQNRzIXCk/6K7BugrbRvf4a69w4w5aoklUWHaJN6FvBEWyWBOOKatpWNF",
-	"r2wFP5HBMTsripZ54qiNQ4PMU8l5r6rh9oVZicPcNS50fqfa30Sc/RwsUxK+qY1i3yVEMtEkS9iqQNt6",
-	"sz6qUbfa+qN74CtVgLrJNepFPOL7rZKftyhUwVGFz0bDqGkyC91DUK8DVv9eQomhcmzQ7v6Tk2N/zAXF",
-	"0HPg7p+MywwK+qiUGWjLRQqoeo8ZI6MDKfXUl4JaoS1iVS3Ijy3uPPn8UY06wxs/qtFgv9TpqPneoWby",
-	"EdexQoltjx7uZVPzqGl4Qsy2fRF//c5kBLMuf3c34pTfQEjP8x3rsakoSHeXGnZVsfpVtCwmg4I2dddX",
-	"5h+JK4gOxBdE2gUXtm7rYgOuJdUeqnndO0uXraTM1KE6KdQkmVt1jg1kj7BLIdy4GWPnLmkRBP6KZVyj",
-	"8x1x5QU2qsFyq+ehLZTPDacMFOH7HKrJkBmFtQACpP1N4nwzNQNDQJqU9/maG3uEox29+u6KzYQxdXaP",
-	"d8k0PrAL4dQHP70Jn18xw5eGuXOFHVBGSwuGLUBDVUZ1/Jv0z4PM6+VU2P1Y1QUyh5xKB9gVwdn/D+yq",
-	"d+XzlDTwmWdrS8g+tGwN1PUqJqxeq8mmuq+qbaDCTccs7UVFqdR9RBOMF5mSj3K9UVzMH3ol8nZvMtx/",
-	"piED4Tt74vBTzEupx2/t2m5rNy18sic4jWgyVq+sOc/FO4l7Vp2WCjUhS+ajGg2xY/mwrkCBNnbwHkS6",
-	"BquXu5Hoa2iVevlvIfx/OEWOcebUNZILE97C+m3L1jmfHWlVbAj6vjv76T0+9Id23vhVHEhzDGgDZhs4",
-	"j1deHVFFHno8c9/IHFvLeyMes10X8YSqszz3C723HdBoel/JsRyIkziGNWzPrrzL4Y0dVZzVKTz5POez",
-	"S/ffHqAcO93mr+FornFNHJdLNVK5U8UTJyZlTdVk2LfkOATPeNOqi2m23e9K7nWh5r7Mhf1jyI0L+HTw",
-	"kO8BGeAFWqENFhhW/Z2XeEACdJSwnRKF3GtpTyZ270SdfdWBSUgNcRcmze5dePueNtq//q4uzBcBUndn",
-	"u7LWtHleUyLts6xwJzZoWfVj+2TlMIobMqoHVbBhs51W7NdUIHuTcd11J27WSg+kkibQgdzgdT1KnSoc",
-	"t3SbSab3AiHogJqw23y85jNueaEmJWxbbxAasM9mGIQ2TDvrxrtoqjd8Y1gueAGZPWZvJbpwQgEwFYZR",
-	"mS2WWvKccVNDbTAoDDS6iJ6yqxwsF4X3y6CuPWRXYwFFfuVf6+czpCbrVY/1hfY4MGt6+X2+XL+iRt51",
-	"s+5WFc9KY9VsVbGK1Sx4bTyiia8cldBOAlVYdCMLy64B5tj1ui77JV7xz2nSgGNBWGq6cUi93o2X7zBe",
-	"3iByCJvTtbnx8Kc0/Dg12ut43QKbqhzLzpoeAcumyoBET3QjloNuME0E6MRqPVifzwd/qEPlbRVSUoUM",
-	"cNzCGuYpZnZVUxEzYBInEQ+f22U/B/f/JbnSZzwHPJPH7EwyQMw6dFK3q3Gx/6z7K9Zo3hlK912Quzke",
-	"vO30BoajsmyDZfV+Z3aG/kFn+pOttpwKe24l7U+yQknY3kPd5tCoi/qFe/N95x2a5P3TBBzf7E0bqKA4",
-	"Qnmju0CoIpyAIPAi6GYiA7zoivqfu+/3eADx/Sn8BeDFziR+A4TlGwJZoGTRa1gyC3pmAnAd992BfGF9",
-	"00ZeGguzNu1ONFzDMu2w+ImEMiyYmXINFFe2+GF1/t0U8Oy7/4xF6LbCPfcofKJuuxPkPsW/CEOiGoD9",
-	"2WsL17D8C6bzYz2PPGbdGFE0O4QN2IgSdW65tu9x3fvCdrmGr1WBhYuDnJaXuhnclyFE7piIqIfIG8sG",
-	"DXcFFvVOwxwBHWifgReMiL+ZM08+4z+djnlKgag3tF/6I7bsY7tJGvZINhVdy/nzBl3ZQhQF4pcEXSe2",
-	"9K2VMzdYO+K7TrYTPD23uFcbL0/5B34JZhYG/0n5h3qHBabHjZXOoCoq88AsvkGRo0gzXWNJmFrsB3GD",
-	"H3iJgGkb3YiA79wq936i32mlxofW8DZdMB4aE8Xd3E1wNweWOsdwG86s24mmJecO8NDvseP0qSoIbnLK",
-	"29kM8aOtMCcyeeu8ceoqL8og0RFSyN9pYQJ46TFuUUo9p4sPJ+G/8T+qEIkoJh/8VyOeXU80Voqxt0Ue",
-	"fmP5kjz/7nvfumPFVYBT/ycszb3OeTiIXuKumsAMRMFNGx/UtXQvP8SYrBRDcw25248JWEqvv4alee5D",
-	"KAgWiAwilWV8PIbMQk74UR7KjxeFWlAVTUCWF/aYnYXvw0CeRZB5V4F02lOSUdAv4EWFFbevHbXclsn6",
-	"F4Pf7qYTJC9InLh1Pw+eNcNulA06gwa/ivhV1tzxUnbv+ZmX8kF8eYECxRhTAKWq4T8rbnBb7OeHCRvP",
-	"PfSYdMqke2DBdR4D9fsZJ7NHVD8a4CuVyPbhkOZ1gYTfE6yfbWyQ186rtjh99D8fzUulnV6Enkcey1MC",
-	"5NvB6r8Wxp6HYe4Lvv5+bwRcbCoAedGo+d9pECoe6CacvrEvGooHctNp5P4hSql9+JTNhCwtBOYWVAeO",
-	"amlpICdz9OEjNlWlbjw0ggmXmA+slz5D2Av5hVZygvF+x72EQxeR+mIiX+2rnohe/rVgrxBHOfcss4Fd",
-	"CCTXQKZhd0DDqVImMZFVrzveLxEgfHLy2f+vM7b0VkKbUynnoOJX6fNBgvETETjUf69RF+jRgh17yRWx",
-	"seLmlhXN+xiyLzHvfEeoIDzsZ/Iwbm7ThFS6ykqtQdqrBDqGaazwjh2bjLAb0hXOhf2jZ9C6JRwoacCI",
-	"drtP+rsTS+GceqzcS8+6m9vXcsM5sqTkJqYq7Mqh7pvcrG5Z84ScfHb/bCggt0LD7jZzk+h6SzHq0sAO",
-	"g+BulRV6O/U0DcHw0kCUr5NxA6LEXg/1vvnDR4oTDLLtNpMYarkbyd5I6+g9bDQfKkANCxtzFtDCkT6O",
-	"VUd5Q+ePa2yntJtGe6LagKpoESI8Cj0Unb4WC/Ojcr4JfdmnxdxgMImawmHvZ0q7RI8ale0HAAM0s7g3",
-	"1JulX2Nn83ktPBZwgfnP+4Jkppd/LZO7n4a8M5cs+TAdC6iFNE37qlMFrvuvJBWlC3rkD60p4RoOpCqN",
-	"gGssvfRkC8T3H3Q0D24aFxvDmitW1cbeN/vsefM1e914i7Rfu5udW6OrbW+amx/b+9axO/mM//aA/Q2b",
-	"d5AMRDfgjiqL3Kt6UOUunX5tg6/vZDISjmWXJPzZI10eOsOdfJpUwg8afL4qpkwvoCiSLe3psZafca2A",
-	"e59Sl2CSDiJ0cfN8Yb++ERkEvJcNCIDRek+nz/jYM6WiNGrjREBcg5zZJHDTzwbuLXK+m9tXktVIloSM",
-	"dju4O9u37sq+wg8dwFPIQ1FItXVxRKKLEq0QoQLj3YTSFoPmw/ItvIAQLNZYvjSYLSUxmGV9jLqKRc6A",
-	"S1/CMIUlM3yZ6ii2O1Y7MNiw36RQTbcdeKFf9V5F17451Vvh7nXESGn22QXCXQy0bj2X+r5LrndajUVI",
-	"Sz2cOXcIfgjdlkKm5rVEBTUSCuuSXCe5MHxU3CK1q80gUbfud/TuPcmcP9Z2oWsR6hAh9sbwQq1CcBFO",
-	"8juS5WvIH52bSD/ayx6+lP/ewnZ2pj8xOe0dwUgR0IdXB/vuWgM0cTc7t7503/LO97ML+fF1B9MCE9sK",
-	"Zezz6gNMtECNg/iSesOHqWJSuMH0qKTHQfTzNCCWJsTv5p1b/A3gzgSb1Gs8TKvbBk1b/W6RrTDmQG3R",
-	"I8HpTrYqZdUdfdfC4Gd89b+FAZYsVki1Vi8bDlXC3ESUPJ9kYJViamyhS5wvporPRNKf8At9vV9kAZmJ",
-	"eTrbcx4e2IkyywkKA1NoG+4eNoJCyYmzmKL+sHbQ4/OAfjs4/fWDYyiDIILEjqUuBqeDE2Q0/57PVeYA",
-	"hTm+DKtPQiPDxkd+0MYnlT+88Znfx8YnHgqh+TuMlDUfwQ58rfHrkqTmcxh6XHk5uSkanyEmWPOZEgsI",
-	"P3z5/wMAAP//",
+	"7L3/chs58if4KjjufKNndinJdtveaTk2bjRud4973LbPUl9HXLe/EliVJGEVATaAEs1x+OKe5h7snuQC",
+	"mUD9IIFiUSJpeXf+skUWC0Aikcifn/w0yNRsriRIawannwZzrvkMLGj86yzLVCntW26n7s8cTKbF3Aol",
+	"B6eDM8lEPmRKM8ln8DduDNjjwXAg3Jdz95PhwH0zOB1wes9gONDwRyk05INTq0sYDkw2hRl3L5/xj69A",
+	"TtxIj548HQ7scu5+aqwWcjL4/Hk4OJtAai4v8zAPpsaMS8bds6nZuO/6zuXho79G5+JW23cuXZRx391x",
+	"Ls+VlJBZpePzeR1mwrLwYGIy1fd9J/T0cXQ+pTZKr0/kYgrsSsJHe+WmY6fACm4sm/MJVBP6owS9bMyI",
+	"XpUY/snDR7Hxf9SqnPfaGzZxjyaogd/dcWte5jCbKwsyW/4TlrEztGQWPlo3m78yq9jDR39l2ZRrnrkz",
+	"+AypZNx0r2HJcgWm/sROhZwwJbOaelPgOeh6CY3hj9z4XZOfCRn+/uvQkcKCdu/8z9/+t6P/+/1/+9Mg",
+	"tr6f1ChNaEfgD2qUIO8HNbobm70SM2HjXDZTxjJhYWbcLJSETiYr8EXNsXMY87Kwg9OHDx4M3UzErJzh",
+	"Xw+QUP7PalZCWpiAxmm9Vjn0Y75MSatVUUDqPEqVwx0Z8O3Zz+9UAZskw9uzn5lWBSQmMuezS/f13Tbs",
+	"HVzDsptdtHtEyEliHvj1HSfRgxodlLg7Fc6F7ckfRtjUNNxXd+SMXwzofvMoDWj3iQF9IzJg/jZPTM09",
+	"faepfXY/NnMlDaAS8larUQEz9193YtzdffppwOfzQmTcTflkTk/8tw/Gzf9TY6w/aRgPTgf/5aTWck7o",
+	"W3MS3osjtinw65RbtgBp2UIrORkyLnO2cB9axXJ1jAT07/F6EsztO/ijBEOzy3Ph3sWLt1rNQVvh1jLm",
+	"hYHhYN746NNAyBthOQ28dj0YJixbcMOmXOaQM3UD+pidQ6ZJoxgrPeMW98CYhdL5YLimSDUE+8NVag8H",
+	"Cy0svJHFkjbq87B+1fp0LCvAXdkPnzQuKWYdYbgGNuU6dxSalGDMFtN8+ODR423n+bnJYr81qdhYwfvq",
+	"PWr0ATI7cJqb10WdstvaCFLFkmJBWFNrcis8O6QfX4o8Jdq6fz3iNktKRXfha2ItIvWM5+D4wjGlslPQ",
+	"JvrSTAO3kF/yyKJ+nYIMrOVe19qknFs4smIG0beWxqpccBl7qWLXAHODqzXV7q+9o/Wz1bf8oAFQJ4r+",
+	"FD7OhQbTuSiQuXnG+MiAtKdMwg1dsP3WN+YZWUJdouMHfOjzcBDdcGuYyKOzFzlIK2xEESydKeVE59+m",
+	"ytgh+//+n/839gKnNEU1ng9qxJzMUvqaKUeFwXCgdK1kKwnHg1NZFkXkre6JS9CalPbuhYui1IA/ggnP",
+	"ltFdcDxZczwT5tRty4wv2cixMs+mkLOFsFNVWnbx6hyNSCfaGGdzrazKVEGs7v6CzBomFaq7DaqOlCqA",
+	"SzcVunniwlMYRw9HB8v1JMGQaiFBxxmaS7NwQm6s3JKiv0ab2aTF/qcNJ2DwtjK6q/PuNZA16RVE2+XM",
+	"6YZJ4nM2B22UdIR9B3ADLJsqA34FIJ36+tvAOImZDYaDCUjQTlg0JGZzfX7MG9AmemZfl7OR0xFo8lmp",
+	"tbs7w+8aC6kU5eFgXnBpYivgljkWYTxzH5HR09rCZ2ys1b9AogLilPyNN31BfOInwbXmS5yChrH4uD6H",
+	"t6VlIxgrDTiqY6/4xmt1IxxFekrZdU7sJ5M0GJGXkCAWl8zxGl5+dGrGXBSQswLGbh1T4e6J1ZErwq2N",
+	"tkolVHmT12KEWxsTVwWkueYH3EW2aFDJ33OQ4Bmt7KYrzVRsR4Ivm3I5off1JLYiPeISJB8VkKcPGR0s",
+	"J9ZokNbocUmFenunihGU/rV5Gcu1ja78tWqyq+y/VHf+I9NxJ1NCPmTu/ORl4f5bsbpAdTiz4gaGLBcG",
+	"aTRkObSf0DBTN/hDrq3ghRNExJbxxS1llia047FqVwVx8o0z0PG+M6eslG50kEMm5KV715Cp0l6qsf+j",
+	"lHjruLm6PzLQlgsUjsZq1Kyjs7J8chex7rbVoJZ2w4sSULgvVamZWsiocHf3/2VaR3D3vBfrdLGNyZO3",
+	"No0b0GIsus4JZ4WaCImXsHsZHhVHzP4nZVUBz4MJOKycmpVSPAwGq1cahpUd3RQQgSE9O6xedpGj2VJy",
+	"O5T9t3wC6wp/JQLXrBz0H12hXyj4Kme9b5tgYEREqYSPkR0hf2kQpu4ZdFcFFTbIbrdHx5v3AacYpcUE",
+	"YmaPOwxi7ExpuOzSrl9apkHCwjg9c8qLcZBYhRhvYz+Qj7lLrgr3fsO4O5zAZ+52k86sRCKghzMuXEGi",
+	"N637Lv6ghNzmOthSw0dV2gDIzknQzcSLYpuZxLVcN5ekgnK368aWkdPhTHAMauAVQHEWNgFrUHw0tUt6",
+	"YuCsW3edDIaDP0quubSC/tIwL3iW0Dlp+EsN3KioqbkMKgO93cnyxutTYjGuiLyDArip1JkqdtRf4nnx",
+	"5onWZsXkWfxJCXmhrkHeznEU+KFLFrmtTjNC29GHgQVh0bWwEEWB/j5kjg0eu+HA2uLSQKZkblru8+8e",
+	"PFi9FP+hFqxQcoLHQNyAcXc28z/2g5F7/a9PH7fc7U8fRP3tzS1p7kaS7Ie9DFDo3rurILi6Vjxgea7B",
+	"RKjwD0cC4hPNXr5l/sEwzw7LmhegbcJwMVbNTeWywJPn5jVkcDw5Zjyo7mzqRr+GZdzLxS1MlF4mxrhG",
+	"42fsp1jrTcNgM8nJpVkaCzO3tJxbPuImLhHr6GinMdQKsh7IKXcHh9q291sPr4/CD9kVPXvlKL6EffuA",
+	"ZlzyCcxA2ktee3i7jubP1S8aGtstLlla7l0MhTf0hi4OaniAQOaOa8dCTkDPtZARVnpDb7oGvCbNVC0g",
+	"d3rbWGineShpeWaR5Ehi/4xTB2SGF4A/e8/YgrstHSvN+NwZWbyIu0JU7JhfPH/L3DcJD5BWeZmlpEMt",
+	"WJjhS+/LS7lh3HvSjgZPDf/coTQlryEpzTRYJ5P3YWM6znSviLKK1aWJato/1LyDXIehLWGY/8E2/qHN",
+	"SlEzq6SS1sPqsvG801CeKiNxk3FHOTiHvM3x3ryXt/ntdMi73/itaOO33VE8vK4v5xTLXSFVbYXiILy0",
+	"U6WFmyeafo4xUVN8++LnlWGfPnny7dMd3dfd0fttLtq18Obau5xac3kNywj1XwlJZLiWaiEv3ZMGpfW8",
+	"HBUic3LdDCu6tNi3Me7jB9/F6DLjH1/S0w+frnPyDu7RwIqN67SPjdLjHt1M1P4X64x/bL7820exu7bz",
+	"VntGHnZV2lO6RhPDePPlyZNvn3RnDw0HaHLpy7gW8pqyvoA1XDbtA8lmpbFsym9gyMTYKUwUhqPDGzuu",
+	"PS/CtqXYvA4324YbLrht93TNqzpassVUZFNmMjV34gKKgiwJw/ica9tvtztMyfYdFmRmQhSLiZzFHW17",
+	"Uf0pS7FTwuEjxKFTblJRzC0NgXhU6GIKrVyydfZye7RJIpzjQ94h3r02zE3qXlpMQ/HuZ5pNH0XD7+qh",
+	"tY3ATPdQ5fBTu53ekeDadYdUg3fRyShsL6ET586zFm9uuut3wartBS2mqloFeyF8bEsY98wVrvSqx+pW",
+	"NqnFytG9KnORYNwp8Mip/wc305qDFmAs05C1Y5oNubEn5nezfofD9uf+M3PN+ISHwBYfW9DMAKbtiXbA",
+	"XUj79PFgo0eR5jokSiWp6+eZPAOUArmiemdxLVKqUh7fgB7F/WlBob2lvXgtZD7Eug3HlEM21mrG/uyv",
+	"tL/gtSpVXnFrLvK2UK0XjsS9w0yee+/eWECRmyHjmNq+ZFzHM18owr2HAReQGDEHy0VxF+ucklkKA864",
+	"Rl0+OtCUm2nCayGMP3u4NXMNN3EfFL0rkUG48D4ep13kSgKzKv6W0mYqpnmq6yHLQQrIhz6Kj9YIvncE",
+	"WaUWJtwzcNMtZPwKaYfjaoO7ZWQWmdpzZ3EY4uOHlUNxwuem13EfDlCxWtcx4AZ0nVVRK/drc71FrLxa",
+	"jR89HOthEArVhtZ74unomSUmif4ekkhX5QwaZdFQHqBjj7KtqiKlO8a4t9IjY7pZNeHYIp8XKrv+XpWj",
+	"ROUHxYcpaUxiXkwh4IZSczL321PmSM4mPqssMIywQy/8qKxGGDaCSSmRvcs6Nuh+fMzOSJlaTEWB3lI3",
+	"3PFgTcK7S6MdF1uNhI259jEJfLg5ild6aJ7PmIQJt+IGTn1GV5v1VDkqGnwnMR+vlmGRHZFsoXQed6hG",
+	"k+J+baS/R3PU4pHalyR2MK6DRMV0NJQclPDljhNmEInxGBMt3Ul2RMDU5kaRjPkGhQ46gynlnBVOmNVP",
+	"4BvVeIxcPfMnVzLOFgCt0PSHcjbHGDRNx+0cgHb3vMgLiAekRVT8OMNtGHKS1rbtlvLB0zIMOlzhpGpX",
+	"aafix6Q0/npeMULdGdh0uhuHbHvDcAaO90z8N43d7C1rfobAzJs9z2HwKE2a/sAVqhwsiOhD45fdniVn",
+	"1uZM1NWjqK05iSYhHkvJBS+iGgAKRS4nJZ+gEHPmAsvUbMZbWfLuIHnPjloQR5NTBXM0pqrI3dnkGpxa",
+	"WECH8MjFBEzsunEzGZWiyMPxnbhtxpCgLvsn81bb+D0OFDUOtg/iuS8uq6LH2NSx5hLTkjRMyoJrBh/n",
+	"TmsWSjrSvXvxyF0h2VSlQj04hi6LqBgRmPGMN5/fbGGZ5dc+QSJN74bbNMK6GXdXGNpAt7zqK3qTMzWa",
+	"Rz3lvlZrJY8aP3ccY6DNeG5xupRmu0xkK2yMeD8ozeag5gmXUzIs6BjCf7lZNfH+QJpC/dJWSKt1uOuT",
+	"UO9RRapO+eQZe01KaZgIJ9UTPsRzjN1iNnX7aK2avhtyzW/U9eYR0HJy75dqi5ebKX/05GkyQDsSkusl",
+	"8nuhFqCPMm6ATeHjHvfVT6m5o206d27VmyoUtKL6FW4BeVySeL91ON+1EOZyud2BqBKtVof5xd8f7sJw",
+	"l9VE3ICMUnEKxTwhO7qTjG8hZGu6d6R+YghjBGtTrnI94gcT19G5Vwf13dbKxn1z3VYzu53ntjMCesY0",
+	"wA0c1xGwm4fH39ePBKeLP+lswm9gVTqNlnbnsqOJZvDg6Dt+NH7/6enjz3/qLx2aY0apShGEl61i3jbl",
+	"+pYubiFOscQyLmTqgthQiPsMc3yk9zh72IhNjgocoFV22bH6c9KG1pfeNdERcI1eWvdIlYdKb9pm6o4c",
+	"1fCdLnv/2PpiTShDoOl2rBTTdm+1Tut+6fRsKMbbLc+GMbsWRxNbXRr9tHNh30MmzHZ3WaM8B3WBeGIe",
+	"b4VE+8e7vOMlqStXDzOcoEEXTnBKCsNmwph2tmCCycP66iGj9BEaJdpyi7TZqTL21CuD6zXfQuaXecLY",
+	"CJYAGkoGuM6m0FXlfVmaqM0dtmgxVejQdDQzTkaOfXEwJQSi40L4IkUCfIhvZt8YNs/zbUobMPZ1ya3V",
+	"YlTG8g/OwlcNRAoM8VQxwjp6wITclcJCNXe26KDsxatzzJwrNVYh+MjTufvhxavzOBWxzmvEY8z9dyjU",
+	"wpveuKe4Is8BcbMS3zYWhY0FIH/Az31ZqHCWl9MIVza42+SpE/VqctTs21xNey7r27rCrRvj7tWZO6jq",
+	"Vp/0+6a6VTN7BxIWvNhSdct4xER/8TOBTIWEu2VwAzWSjOIJdxsy/dIwIl5ji8u4vaOGdFF19ymUSrPq",
+	"FkDtV8g16rJffRCCk/Pv6bdPhyRGqgPHvv3rd6vpW08fbdyD5B3zvTBWyEkpzBTyVsJF8ubZivKY6XlI",
+	"buu+Bn/m1+FeG2Jce8aXLFdVtGcJTncY97km4xJ91xfYM0ae7Ddj9AKjFOmTsxK/496MGT/615A9OPpu",
+	"yL45/mbIvjn6BsNd31x+84yVUvxR+lCgx0ppjPPtoz0d9WfewWCs0pC7jwugMLekTZj6ePke5EDn1X5R",
+	"aon3+uptPsSQYhWgIqZw9urW13zk/I023vzbnsBbKgbP2H+85jP4Dyd93OfhDFDCCJiMzyE/Zn82Zz/7",
+	"MLB7/H/Qj/6S5NdocucmjSPjLVWjwQA1cTtvyouoJ5VKMy7zpk6fdEgJw7hkZ1TNUb34NJzawNlalZOp",
+	"D1r6r7hhCyiKDpGRCJP439PgonabVBP2IYI1vWajxxDJlsuEx8+p7mNVyh6h+jUSbtyG212v8by6X6fu",
+	"DCp/PJphrGLJCjVxsttJkkKpa+aLiUJMbiNC39oyfgiYUCtcFGT6blKEVgqeoplC8FFEY2tNpAz/jrV8",
+	"2Gal/L5RtCaaR1NOnLWlxWRqt4z8pA6Lex99t937ptxcpm+tBopShTqCKQxxaqYRO1YL2TJeFHSspRE5",
+	"nLKesF+Fyq67PDAI5kEXhoZxaSABP1MBavjyvjQDrFbfWS8etgkk8c1+AvfQNv5O9NDFCmaIAIgUIdXi",
+	"eHNipz9J9TzfRw8+wZ1F0ih4TOU/t3xUwDPyQYWsgTG9pKOA8Tb5NjMwxlvFkd9N+XwOcRyEFTrQSur3",
+	"xcjwY8jWPkRBwx1qmTvu84vW7Ul6qONrZwwIb5XV0o6iySnSw0cLWvKi47zXQ9GRr7T8XZRebO3I6qjR",
+	"3OCBwZ3/uc7oWUPM9D5YkwwhGm/JGDZVRV7pScLuqAyiqiToegUxcP9kdT/l3lP8xcDdA33uAz/w7RxH",
+	"AbA85Kw3tye5uQd1rVX7cK/cajirPURDU/Wgjx48OJjwWjHkdyrLnjHO8nVDlnKkyrUim0R13xYuiyH7",
+	"5tL7Lf620W/xdJOBHLM9Y+zxE2GuRrOqI+UbrV4Y6/UbAYQrXdJGkEqNmjZ0IvI8AEel8YdvDV5sLczm",
+	"Np6irMa2vsoxKcNpJc0WG+vZiBmXGRSXFZpjWnM1agYjlS8ZN9eA4NH026TpktC8ftETkNnylFH+0pBl",
+	"U8iuVWmHHrcC8iEL+HGYpSlMpm5AL78+rBeeF0LGahaUppKn/i/bFvR3LCSe9M41+YqQsZAEFrIfoLX7",
+	"Az9M1lci9ZYME+FRuyuXr5cf32C6bWVmUq6n0h7irtediqZP9E5V9rIumlrLyhdUILF2orcsbRkOKvDZ",
+	"CJKoViMYsnnBZQNC1B/EGj90yAjQsQUjOmQIY4kpPWYOGYrB2nfQv3gpVxLQc3uJtU9Ks1JiLVblVqN1",
+	"a5grbRNB1rshRNO047ccSSpMzcanPCIPVWqd4s22pK8qrF0mAfL+2uk79+MYh9wR9CZeDkGWLvmOnzFe",
+	"FGxUWvZHCaX37iPWXo7OikpEhMIMegwxYNxDgyHunmNFrDobkPgbhBuGPqoAXSOFGzHTJ1LTX0HO1Mw8",
+	"rEzjgEoarsmNVhN2xTmgWu00lPumVP+kRu/cjFdJEEWw75LzapJmM4MQguTwNZtnSy2H3BvjMxa3RGJE",
+	"+XG5OQ0IEfope4kStPEyWq9pj/U/Gw74XGw1BuKL6i0HyUxEyr395/Pz//Lwgbubvn/xrle2pubj7Siy",
+	"Vu213byr5LhI4QZlFs65rtILPyghKRMvtpgtg1Yhuc6RbmXh7U0brjBKmgmNT+rulb/BRqXMi0onxfLt",
+	"Kr4eV0zrYHv0jfEf1SVlqS4l/pEtnFZNZdpNPP7TaKuDetjED9ccnTT/YWirFTxgDWJgwDG1LYmcz73H",
+	"UrZUjBMn4SzdkCV2Rwam3pD4+09YXoCepSKsnXFVA7zwHe6oiw1F79Q8nva/L3tqXuq5MtDhAEEURdTv",
+	"TrG4b8gyfrTQfJ6M11hPk4iHFitzPe7Cw9sgUoT5+lFaZBkGusf2igyF9ZzlQnVBMFYRMEfZUPqD7WZG",
+	"MOHy1NnruchRnQ+NP5RmU2Gs0suj16nSnVzEqhXV9ZCNeH6ZacCgGi+GjIJfQywM8YGrISO+zJstCBog",
+	"/w0lf/vSIdqiHiEkpFyzcCgsK0b9dbTRtZ24FjJP7AR6MMxK+5ZGNoQx08trWEYrl2/V3cdnT1+mLJdQ",
+	"IORLwFiuULefrcLR9UpISPbvaUQh3WYmsatCw4NOeUNl6GTsLpS+HtbWuLe8hK0tq3Xxs7mrwvZB0uqd",
+	"o4TbtycWeUXFIXFRgyS9mLGv3tue4IuPPLNOZFPxcCUqCKpE3HALlx63uc3p6dD7DrM/EXqkmkRU0XFC",
+	"A2Sml3O7kq6eGPTpt3/tl3e1LUtv07QvufnRrabq+fULehc2y15slEiJIi/stDtJKzhhHOtRD7pWrLWV",
+	"rbF9QwcPmHwZM97PA2QyNnWgeUDeaFaBPr2ZKArRQLnvAUxDv+5ctXvEbNMTrbs8c7c227qwU3bDetwT",
+	"TlFmEhYoVXzzLyLwlBs2cgLcMwShUhMKS49C0WbYewsrLcy72pCaIWPn7bWnezMStQaL26xH5Ef/enD0",
+	"3fs/+/8cXx69/6/hw7/873+KEfK1yuGAzSPuVXeHGM19k+N1ITcqRWEvhUwzHblXhTSWFwUFhyjohoYJ",
+	"mhQZl4Qk1OwldjfrpHK2ibFP8sSZ+sqlHeTJ7Kd+212nooAJdCiEU1XkB4B16EZnaEx0WDNBB+sc1F0b",
+	"2PW+uWz9vPaQCbHOjhvTIW6fFnDbfIAt+PtZBazQCAzGILijRRoNAO4GvOd2x2ED/eLHo7G+jv2/8Dz4",
+	"BTf/f9qN2LQD3uq43RH07pdE48BgnFmKney70q6rKuiCgGWxKfFBu4QHCm1oEY79YqMuzUSQe0NcG/NN",
+	"6sh23MhJYYDyomDGwty7SkOselwaao2Anpcl1bFBYVLhWoimz2+bbOAoc25hvhGNrQKyxHWFCaSIja9c",
+	"j3egumU6LQb/TLwNVVM7I+CpyLuwzhJ50Olm5hryXeTo7kCnIT+812jC/IcVVaK01EJmYk7pfCu6zHbz",
+	"j/sitVKW6hUQiRH0jchg7znKOJfEckmavpRjFUO37oI2KtyGV+lniVTvSl6vv8fNCnGaB72FfhdMUbWW",
+	"VyJWsZZSRYuC1XdK/2PcItxGZMW0xqjVqIBI+CeLhuxCecRcq4nmMwIoc9PDotdETn8CwLRV5oABK6y6",
+	"SDe5R9jn9ff8dP7mNZsrZ3Pq0GRUjcfUZIsJOS/tDjFS8Vq/jJ3F16GgL/TADqCihZqYrfpOudv1HxcX",
+	"bxk9cJxAPbap/g1u77ohB+mD1d+WWp4i/NPpnNji9Pmb719sPB34bS3oqi5QGUVp/f4nuI8u1FtmbWCL",
+	"kFhg2QTQ/qpzDD2bUi7jPQga2uUD7+oIf6/rmllprMoFl/EcM3JpYkZWpS5tnMAumxXlenmpS9ny/0Rj",
+	"Atgfdl5w+YUqDzfnGfjUy2GVAkq94WAsPsbIusFm3CoxcOOWzbmTi7tsl/PWvREshtfb3fp7NUDaFKhh",
+	"55ZbkTVbIU1AguY9Ayr9ojgQlbZvy2bf+0qx2GT1xXuDNDkk0iEk1WZkpSF583hQ04e45vrOyUm6/lCd",
+	"w6MdSBQ/Ob37/zf3wtdC9js6W3Rqiidhbdf+foX/Gnt1547423VQaXatN6E5UOzCeYe43Le7bVL46D8q",
+	"MExIr3nwMheWWc1FcczcvnICYEYZ4q2U7aEg4vDi8RVew/KtVmq85fKiEdZg51/Dcu/eBjPlOtryx00A",
+	"v/wC0EJIztvxS5SgL6Wxvk0ALsmchiY9jsZDDJkVQnqQmWtYsrEo4DC0j4VG8XOnEM/4NbTCP4+eNHvh",
+	"PYqqqFMNZqpiSnt4MeZbiKJgpTRAmeT9R0humFtmL/v5tcfpTnWlvYkl4r0uqRw2IF02lwIaKNVHxiIo",
+	"TdqsZvI7ww7iBVyBQxyFQi7bNcztqRt7JtCUv4bl5VikerZ1by8FtCjwi5s9ai4i0uPQXWQ9AmX+uS3u",
+	"ry0YZkRFFFRyVnPPpm5QmGtFtK52uLWiuFCVsHitcvh3dvlXmV2+6kTeRZ73O7hBvKvzCjF2+wypnSQe",
+	"7Sk3snG9hBdGyYClSWurR/iYhHuFS8ZzJ9eN1dzWYVG/Nl1KFEITgdDS65H2KRR5Cgm9G+SW1b1xK0Sz",
+	"LpSdhA+0Ca7i6//SrpaU2tgIqnk5Fo/zx1XdqsEMrjm5MeZ2Auu+GbE7M/hinRejxIsmo/D8RsQ7mPme",
+	"GNQVRaOHAubWl8tlqixyd185vcuCZCOwFnTDQeKbwvSrBVQFnNFEImrE4frgHKbAGgG1vfy5RWlAeP9o",
+	"GXfwLLSy0BqkTskYs7mGHMZCQo78leiWc3u0m6mYTC+1MNedATInB02jGZbSOWHvr5XS3i15sD70MZld",
+	"ObVnfOl4A5s8uKltxbgoBrZpQEPu7LrlTI1ouN247vXRcast7g5SOo6uks0rnn5GuG8er4OYCVNZcyQT",
+	"5O6AJe4WDVboPm1aGgegmcimDGyRa7bjxjs+6dygWxtpEqZYNeSsq8V9rX4PnSMUdDXqehvNeeoyjcau",
+	"1XGH+jRVvFzx1caC34ZUjYTCEpHnswDw6AV7HOZL5dGOVCHShMY45i8CzxFRdQZckrZnkmd1GgUlfRNk",
+	"Lk54S3VkuVn5oGGbsWy/umGnS0oV8LxQEvaX6OqGoGTXvhmn7hcvcrFtwURVVYVV/GaK1fEBL06YynHr",
+	"/g+zuY2UTuwyqLNyg3SFde56oxzseghc0grANdTCg94Z0cl8d/dMsz6BqaT0vWjLW7pnsJgPBe2zACFJ",
+	"N9aVY9WAF3lVm1HuJkFpEWr+JETrGip/3ONH3z3+7ul/f/Rd0y33cKNQr8U2ESl1GmN594835N2/93n2",
+	"R+//azTP/uCZwfcyLbjWvLbMsNlx8nmqOaMXIRhkIskx4zabfpkOZI1vOml5u8usL71vi7pWmaIaxpQO",
+	"4/RR4wHBNyZUN4/X2dH/hSeM/n1w9N1l4pAl9xUbamKd9H+6mfzplK7J+E53xTAebWSEnjffLRkjrDDJ",
+	"EEEdiyqOJpGzOK99Ity02rRuV32RUAZJ4x0ydMXVma0VUFPIcA14axpm6gYCaJO7xMc8s2ZrrdB0k+mW",
+	"mdFJUnpvXGUzfGOqbrm+Pvg/fvFe1f+gutY02bsCtrG0occPvtvc2KLWG/x5S+cQJXaywnOutBrEiaaW",
+	"u6GWnLZ74JG7Bz61AfAJTr3F/ZYPQo9Q/I/b9FBtvEScpqyFNnrXTb/tfm/vXdqUNvKVKt7b2T//VtQP",
+	"rahv9mGk9d7zTFEi5lYmKGjwfcVDAz0spfFQcwv3vW+kh08WRYVIR1iBwrAZ2GN2JslGZb4Cp4E8v4KQ",
+	"496LBQrrlHvRGBOv90JgPgyTCsHnuntouCfiQp3LpT/lBoZstGQiD0mdz0J/bRky9G6b19mQEzWH9E+i",
+	"6hX6eOM7wBu6jdx2hHUxN1a/TKpYrsM5xOoEfPZeVMq9Cc05KZEgoNj44L/2uROY7GEqm6RntTv+euN5",
+	"DekZ+IOF5vN5ly5fMx71b8AGQ6XMfTiPsHKYBT1LCM9NaRX7TKlI5G27ycZl4TWEPg04LUq6GzKnnBhL",
+	"zYp6C8aA6xSr1t2YZXGLxIoqp6LBfmGxza1+n+Dj8yoXfiUUqdUkniTg50oizSg25jqRrrIlDzS1Kkng",
+	"lcQUg+Eg8EQUp+f2PLHHHYkTPNHmNysEyC4wKXqAwMvT7TD6VNKjv2qLSF6qNLLd5wnniIktFJgfkqwV",
+	"Bj9NZLTLfHM6OytlASY4/MM12W/uTshGXE2UXNJEFUBxvIviNcQ8MQByY44WYp645QxD7cxMyNJuEWOd",
+	"gZ2q3MTPl7C4Db4jH+QeIGEL4xaRv7uWEQbAldDjiKsfmvH1X0m8U1WwNxZTZdI9YGJ5Zvi+FXi31s7U",
+	"vNdcqGeYmrI193cc5q2rzjw+/Q2gJxik7/fb63apOnDfuvDsXEzkyztCn6TtQuqCl/G5sLwwvlEkm6Eb",
+	"5xae+IOgXW2sfa6cUR2Fz+ceEPqe9/m5v/1yHAEPGjHAHbtvEQM3qQP2U9ng4t4McdQ36ntOeb7vgqmy",
+	"WuGxpQWTUvhC2QR9PySYK3e85NJ7GTzsBVmE0Tz/vlfkWmmIW0M1tQQRoqr2BnxgbPLbgQ+cC3N9Oa/r",
+	"iWMhDsMWWslJnUrjfhRennPL6141Q3TWLqp63IrFES2savyb0ECFFFbwQvwLNmSE+hVhGiivTIFEm4gN",
+	"eG6oZyJ6cwesG70knft89vYl81+GY04/uRUos5/QLVCZu35pvOOhW0WojDr/i+6tCKTLuAxdADs6diRj",
+	"4+8AGw9sWsOqwGgBStcR6yYbVYvw66/4IX7GYP7L/LbZt/dB2+hUMy745Japxbv2rjlN1gkP917yZkm1",
+	"YEr2Sy1erWR3k4uuN44cvh+96r7hkaPJ4kzE6IwuyGqcqlLvuOS7TxYC2IXS16ajj4nvGoT5MI4/6kly",
+	"SX7rbQ3SBkLLbSzFfuBYwjBUKNHp05hz5cy3hlVT8d3w76A2bKEh41k4qIpMp+++6cgHwu5Ms/grIMTr",
+	"Jnf7uEL4EQLyD5kps6lTQB9+9+j4wfGj4wcnjx7fEmdtcww7fT7OAuBQjeCwEtep695rR14/2IWOI/XK",
+	"cR1SijxcpjVQ/xO1JRhdJ5VSiKweVHVLTNZ0zt63D598+/TBznBaLzSXZgz6lmwfVTh/nSqfSFtgBjSG",
+	"JE+dEHWXCAYrnfAo52gHcNuzzicy99LcFiZdVPbCWMgJaMcnVS8aZ70hLD33QRrm0aZ9EJYsGOuGD3ne",
+	"6yHWjF/OY3bT87q5CdoDoS+MoLJsfCuyg+/60mTSJ0++fRoFPqqWEM1pN1O1kO6VV3MCUbps/OKq13Gc",
+	"KmMvr2EZPY2SVoLNHS7dkwYJNS9HhcgwCDasltadedN1BJ9GaqxB34C+7LCZUOrUFF+pTMRciSm/gSET",
+	"Y/QoYo9CMtbWylC/7cWVv2A453bnKYGY8Eb6ovSqQj1YtQeFaqTZxaTILyaKZ9/Vi/olufnRJ2BRvfJO",
+	"A+xja55R5xmsmFGS/L8YMZ56qJId9KnekxN1q6bBvouInYLQFdpMrR0SKE2uEqVqRKsUCsItCbpRYb7v",
+	"uIV4qjCm26NH+Fv/aAd6GyUl1H1tsOslptnlt0BNbOCphWlu1NBxoodU0HfSPX3X+nlzu7b1Yc+5trNo",
+	"uPkHt5ulLwbdCIMMswT0oTNO3Xdsonq+alwWxWUSG8CXILo7tdq6ja90MunyXyrWifjl2eszPDC18fCi",
+	"dEQ6+TvoQsg++ZY3IHPV6S6FJfbxIf+4DBAPszmXS0IBrygdydOObvgtgxZ7EsLswi3RXSoIx+id3oKs",
+	"HcJx9jnxPvXRg4D9zd9zBIkWTkrDNe7oRXlka/gX0SbxX6xF+62FK0n4TekePCCRYntg9ydiifXN7H8f",
+	"cwgayEot7PIc82eoCwVwTSpLyCUKH1UvmFo7H3z+jKEHgrJd56Ozty8J14lYpAYzOWaYRdn4pIIeFPYZ",
+	"XsAhgzNUbZHv+Xc5VnrBdW5C9gZ93qhVbiTDsLopmzn+Xf4uX2itNGWT+8ANy1VWog7G/vzuh+fsu8dP",
+	"/vtfQpjKIPoru8pUDleORdDwuBqLj1fDRqTm+HdMRvDv5RMwp4yba8YnPJyCqwzvgCtmIFjl7MrdBFdV",
+	"zAOzOfgEjn+X5yBzxiW7epnDbK4syGx59E9YXoWJZZURbzFz0RHMcbCGOZA7jRvfBp8btlQlK8Q1nDJh",
+	"f5eEQEs9ao7Zc14UIQdvqhYYEsLmo+7FBNTwu/QZuGzO7dSnonKGwYohqlCCcB+E1zmQDiNlp5S5aKxS",
+	"+fHvcjAcFCIDSRn/dEIHZ3OeTeHo0fGDwXBQ6sJzljk9OVksFsccvz5WenLif2tOXr18/uL1+Qv8TZ3g",
+	"PEAeawQzTgcPjh/SI2oOks/F4HTw7fGD42+pwGWKnH5y8/DEO2d8MinK0qqp8sscTTgT2o6ZUGyNBRWD",
+	"09/ip7x+5IRu/8Hn4cYn0W+DD0YASsMkq0AP5tiuOJRQgXE/+aMELCH3VMZnAxAU75Ez3HcSPrk+Ne6I",
+	"22yaGjdyh35+74SWmSvp8+cfPXjgqyOs1074fF44W1UoefLBV3bXr++0dmjyqCii4Fp11uHpo4iL907F",
+	"X1jN8CSgSaMYLWcz7m5UZJeKVIOQYP3boProvbsmlLHxPCW3lxQKPHVmN55tt38BDQFPprDuBqhAfYQ3",
+	"w9gPqih8mucHNSJHg5NF7j5rQMmSx8EAXsozbNx+3OwljmxfoRXfmvcb8uufsBzQ9iLH/F3ly53t7Bqs",
+	"8uf27edB/1Y469HOxv87snmEp97IiuIoIT+oEWkWHFVMA3YX/FYtn3jFj+f/VJrSMCqs0Ag3fh625ODJ",
+	"J/+/z0mJ+CNUTUH3f2JjlL2oeXkXJDzHu0/Wfnp3l2FlWHWzzQsu06d5q2NRSSI7HXx+n6T+iamh1u7w",
+	"/pSsuUDVQSq2omUcs5C7Esrq8b+Z0pSRrdYlBWHDeWS4/ZzxNpJtrwP+YIeDt7DvEvxYoyHfnSFpxHY/",
+	"Y6dKVyz6rN4Sb0SRhYAOqy2PufufW8fnO7LasLu7AGoITvNqKCah6Up7L5saQ6hMqAo2hTRzZ7s0Kj4d",
+	"KWQmVoo+6zrQupNNrNAzeUJIfGOLPSwltGIGDfkdNuLK/+9yVJrllVeQQ89pbtHkXz8zZ5l9I2shereL",
+	"dRgxdX1dMy+UhFMscSK0XTWpbXNRY3gPPfDkgrvTjiXBaO9Q/MZZ9m493xh2hW8wV8xCUbBFu12xFxnP",
+	"qny1MSokPlVFJDXFMIvLOhepZoEdQHS83+P1/5MavYNxSio4JkD7CjuDip1cV/8nbi3ujjsKdbF7dRA2",
+	"dXRqSJJuYTGBjZYRPbJ3u2ivtoFbw6Esg0Cviur0wQrNTz4oIY+sugZJWXJbXeKUUIC/rm4FOu9o969J",
+	"o+foYUcyVH1a93STtwfZ6kZ/uMMzGxaZOLZIumP2sr5UPeXuzgU/O1HMnTDGKJnfJZTIHg1Z+qZpjgUw",
+	"TVcQqnA3w3zCf7uV9gnsWWXHAVIKO7WG36G67pezRpitNXI6/y19vEXUk5FvsHfr19ZKRntX/s5l2JV7",
+	"aVx/UcX7MOz0vLT1mVPjMeGoCMnG4gZC3lHv83dSyr0xyy/u1f9mly/LLq/AGQMjLiXknmlGPLtmQnbx",
+	"SNW7K61IBRfNl3EwE2ZD8Oy6K6end9nfTv2dy3vV5NwyDqXJrfnU6IOmf3fF6MvzM++Lv5enFyf3hVQy",
+	"Ikzq8O7KWXqW5x5LBnxDNfTuRYDyve89oMjEtrl1tk8+4b+fSUkvgApTVx1lVmjYIQu09uJxxIVRYtpm",
+	"aXbC9ReouXrqVd3o6qhQNVj8TCS1Uk+P/QqFvbNWpZX65cSkwnYaAcmyllbaYrWTmm2PgjW/vd7RGGU4",
+	"mJeRPToH+3M10q58VnsSYWsT/VK6yEaee5aUPIaVEt13AnbiTT4H24z+NW1NSs0IxRN169De4u6EsNzu",
+	"zHdx94abDmaGOKJc0VBVzsQHNaKMTXJ9YxSTva4KZX2nwjzi7ZhCdk0NQ+6tHt1qZ3LggObhPZo/YKOO",
+	"MnQ/oo1OtbCRAASbxzjikofSaYH9kVjBs2vTn39DheYOpOaqb25isLw3h0zkgCAtVGZDyUNVzhJOBCtA",
+	"WMFHUJgKunWqitx3e/X1PiHa41bMx742fcWWcO+412pms5z23onl3YTvCFOViikmJsTutpOsWBGyH8Hq",
+	"K3yumpUulCxSwRBSCzKzzl9YWHS/+atZ+vQ/JYOdzTEr15ciG7uhKEvMsLscAu4p3Sz52UJQ+gjsjvix",
+	"zVMU0dqXYfQ134yv1KSZTB27D7HpllNpUKHUQa/p2NZm4VGXP6p67gs5parSJ/RJvT37uWp8FnNEYXuz",
+	"LbIN+4xZGtDNxutrpVipyXgwtLumXLZng0OmRsQv75MjznPPgbxxTn2acuP1wMArBArcjnFji8vP6awP",
+	"LARTBDJc1x0g/G4FZstMpuYQ9DlKbIj5+kKB3f11+PkZfjmvX1WDmLwz/RO7YJUfxQ0wXrOHVYxXdXac",
+	"DlgV/+G0yzHuWZeleE/6PzqdgN/j57vmjU2ewAt+DRIDFbvzBNZkdO9NHLL20lJ1kbHksCaF0glim1LK",
+	"w06VvvtV+r7DJzbM+NwdE5mBbyxLNpiXOVZRC+hkGr57tiWgq114EAM1CAlNUQCDu12slDxoGB/RtSZa",
+	"+7Ayb18sdPfLLIxa1TBgcl2SXCE58H6UDzju2P9V9g44WfzIr8xqLoo2JHbzmCHH1sLI/XkCH52un+T0",
+	"F/h14PUtyPXxSObrJKs7X2Nnh0j9ajQrnjiBcWz+vwu60bKQcospCnZHOcYN++n8zWscxgMTXml0eRJ9",
+	"yaa5StM0o1C+J+XKruPhITPZKQjkl2q7awQWoNnlsfYwGCueSC43SZyXPfBi9qOAntXrSOZthgfuIqKH",
+	"saLjKgq9s7Bzehhvlu+teKoeKOQMB4OCwuwUT0OXHj1wWhXsCGksLwpOWciGcWLvtMwMwZnodKPN4vcp",
+	"Nb+HjPKuE8pd7r/fSZSDL6t0ZK/TefXcqBn4ekXyFC87VLoGLGgqYPncP7JHwoUhEnSbgdM+zM6MJ99c",
+	"yFfjmlCPLTSbAi9QKwv0CvRZJdhJVqjsOp2q+gMq2PhQVd2LvgqvQ/GiOGYXYka15Fj4O1GoWGIdHIGX",
+	"uh8Lw0YwFTIfUkY+NtBHbO9izMwcsGWGFYUTyc4gzHjpRinnx+zXELJmuSpHQfFxpypTclyILGbHYW/z",
+	"57i4Xop2e6KFgJvdRPFoIo2q528MDTSsYx8V6fzAffbtgxIyvW2/GMjZaOmvzRxzUq+oHqBKL8a9qWqt",
+	"j9k7rEMWhOBVea4Mn0HoOzHlelZ4FKE2uX9SQjbP1+5tXjfCF3IO09DGMUHiYEuVwzemVhtuzze+rH9w",
+	"+tv7luWmee5MN7ePfgcpkkZotLVnuC/rHDhH/bXKYd8p6q0x/p2hHslQb0I3YJZ6H25xHGZOPrl/Vhwk",
+	"q5jGzXa+f5RKl7NLbrH/3BVd4aG8yIf4h6F5fIhasUyVRU6dHgrInMRvIEVgw2rraGda8Gc+j0kq7FkX",
+	"q3OcqRvkwMP4bN4FGKVd2JXuVe2NCwCaARQ8uofbLtRRp52zFLZfg4TF5oumqYbYKcwMFAgBqW6cQlfa",
+	"khfs4tV5A/KjsYNBsbCKjZyVKWERSwB5577w+7ifLGj//v917xnvaG1CvGCPgC1vGCP53EyVTRvhzFgN",
+	"fEbZVBgGM+UMBaJpVicK4y0ndsZytZCFQkcLt2ykgV8bpsZjApxhYcx1vjnnN3AeZrTV/qnMgj2iqd7Z",
+	"g+I2sJ7k3YXD94EevHrtM+pF51sXi5BjVUHCRwVFLAsmYK09fcx+FH8nxTEMglDXGKxWc5BYymxETlFt",
+	"Y7mFU6ep8xmfQO5uI4xlI6rBuMbPogkM/VVgmjj6q4feWKXb+9fn6N9x6zad+qjcx5nmu0xF4UVBNHUy",
+	"tt7nul9Yxx2wciatR8VNy3KCFaLGhQu+ZNhNjTtOoMC1Dml94ZZ/8uBbt7dPHjyO5ZvQcK/wAjdTMR/s",
+	"K22kjfZ72+37B5e5Y1jED7v7DrrXee3FLR5DVhV4XJCunfsWerN2x/uf14991cW81ToOFHjWMBGO4JCz",
+	"rEnCaj/qDzuQf7BeiOlSEhIpShQBxoPrn//j7OjRk6cExVENF9D8V+UcPfC80ZL3Xgafqwl+IROrJlDi",
+	"jm20296FIKZtIaWI3utT7ugwj0pRIMoH9eCMss/aiT75VP2/s/K3yQz7P3kHISjVW7BW5+nEkdtOmNXy",
+	"o2XGRGl+kosJGGtOPtF/NpT/3KhrqN7/Pf7iMKbkD0qPRJ6DbDeN2UHmNr6Y8Zp9978lawGWIB59bg6p",
+	"Y4jWWKgF6KOMG2BT+JjINMjDRqRDWHPspeh++p+/PTj6jh+N3396+vjznwbpjIOAX1r1qU7cu983nvuq",
+	"L96wkOWBLt4GgRtItRWiTfMOJrzg7srMavr39b6sJviF7suaQKloXnhgZ5WaCSzizi1eP35OOPvXbJDP",
+	"M3UDO+aDAzr5Xsgc0ZePhGR2qlU5mbK1FoPUIQH72VYg+KUBnTouXbkJFw3IZt7c/oSYrQnbK1ng20cb",
+	"4JYxoRzRF5MNGD3IurF8aY4ZQdm20KWxUoygNUcQHMqnGLlCH/IIgoaW8CN+TXJDwoIXh/ZGHlZuNGtv",
+	"mth5XjHIa4RMD4nqO8wst5clJxaiBTr38JBEL70LqLWP5WDPzOcG+0Lu8NYcYkyIwmLBDRurUuY7LNvA",
+	"9OJa1FR4Ay1GdFLZANfZtIMF62YmSUXyR3rkq9YhcQ0H0h8ngV7baIk/+iqLeynpcXJfSDskwiQkvC9c",
+	"2ZVWGEpdug/LySf8t4fKt8NN/RIxXV+1gHAClBg2FfMaupi3CrkizJ5yGt2OLPdPnvxMRNk7c3qPFL6P",
+	"0jlRYAUt2+9NLz17A+W8mGz6p9o8f+IHO/nkdPu+R4AIdZiD8NL39/Bk2WFVCpXzEBhNh6y4A803szb1",
+	"pOqCB4jUmVFLj8CR/ovuErMvtG18h7v2FhMyqeOaRIVpk3gX8kZYJIM54ZgVmQ5FvrQVukkGx+ysKFrW",
+	"r6M2Dg0yT+V+vqyG2xckKg5z17Dj+Z1KyxNpHOdgmZLwTe1z8U1oJBNNsoStCrStN+uDGnWrrT+5B75Q",
+	"gbGbXKMcyTcUuFVu/RZ1UDiq8MmOGJRPFjl4hPN1PPQ/SigxEwP7/7v/5BQ3GnNBKRo5cPdPxmUGBX1U",
+	"ygy05SKFg77HhKTRgZR6antCnfYWsaIp5McWd558+qBGndGzn9RosF/qdEAK7FAz+YDrWKHEtkcP97Kp",
+	"edQ0PCFm2x4jon5nMkBeoyu4G3HKbypnHSpXvmctSHeXGnZVsfpVtOoqg4I2dddX5tfEFUQH4gsi7YIL",
+	"W3cNsgE2lUpb1bxuzabLVs5v6lCdFGqSTN07x/7ER+ifhRs3Y2wMJy32GLhiGdcY28G2BQL7IGE137PQ",
+	"dcyXHpC/T/g2mmoyZEZhqYkAaX+XON9MzcAQTiulFb/ixh7haEcvv79iM2FMnTzmXTKND+xCOPXBT2/C",
+	"51fM8KVh7lxhg53R0oJhC9BQVekd/y798yDzejlVawgsGgSZQ06VKeyKuiX8D2zaeOXT4DTwmWdrS8BR",
+	"tGwN1FQtJqxeqcmmssKqK6XCTccigEVFqdR9RBOM1zCTj3K9D2HMH3ol8nbrO9x/piED4RvH4vBTTHuq",
+	"x2/t2m5Lgy18tCc4jWiuX6+kTM/FOwmrV428CjUhS+aDGg2xIf6wLnCCNjT1HkS6BquXu5Hoa2Coevlv",
+	"Ifx/OEWOcebUNZILE96Ckm7L1jmfHWlVbMgpeHv28zt86Kt23vhVHEhzDGAWZhu0mJdeHVFFHlqIc98n",
+	"H+NK3ojHZOpFPF/vLM/9Qu9tgz2a3hdyLAfiJI5hjQq1K+9yeGNHkXB1Ck8+zfns0v23B+bLTrf5Szia",
+	"a9gcx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe12gzC9yYb8OuXEBHw8e8j0gAzxHK7TBAsOq",
+	"ffgSD0hAJhO2U6KQey3tycTmsKizrzowCQgk7sKk2b0Nb9/TRvvX39WF+TwgNu9sV9Z6gs9rSqR9lhWs",
+	"yQYtq35sn6wcRnFDRvWgCpVutlNAiJoKZG8yrrvuxM1a6YFU0gT4lBu8LneqM9Hjlm4zh/leAFAdUBN2",
+	"m4/XfMYtL9SkhG3LWUJ//9kMg9CGaWfdeBdN9YZvDMsFLyCzx+yNRBdOqC+nusMsZODhz7mpkVwYFAYa",
+	"TWpP2VUOlovC+2VQ1x6yq7GAIr/yr/XzGVIP/6qF/0J7mKE1vfw+X65fUCPvull3q4pnpbFqtqpYxUpi",
+	"vDYe0cRXjkroVoIqLLqRhWXXAHNsql5XlROv+Oc0acCxICz1dDmkXu/Gy3cYL28QOYTN6drcePhTGn6c",
+	"Gu11vGphmVWOZWdNYx6uMiCHIUnTx3LQDaaJAJ1QwAdrI/vgqzpU3lYhJVXIgPYurGGeYmZXJTsxAyZx",
+	"EvHwuV32c3D/X5IrfcZzwDN5zM4kA4RERCd1u9gb2xu7v2REjjtD6b4LcjfHg3c138BwVPVvELXB78zO",
+	"wGXoTH+01ZZT3ditpP1JVigJ23uo2xwadVE/d2++77xDk7x/moDjm71pAxXSS6iedRcIAQ4QzgheBN1M",
+	"ZIAXXVH/c/f9Hg8gvj8F7wG82JnEb2D8fEMYHpQseg1LZkHPTMBF5L75lMdtaNrIS2Nh1qbdiYZrWKYd",
+	"Fj+TUIYFM1OugeLKFj+szr+bAp5995+xCM18uOcehU/UXZ2C3Kf4F0GUVAOwP3tt4RqWf8F0fiwXk8es",
+	"G4KMZoeoFBtByM4t1/Ydrntf0EHX8KUK/HBxkNPyUjeD+zKEyB0TEfUQ2GXZoOGusMjeapgjXgjtM/CC",
+	"EfE3c+bJJ/yn0zFPKRD1hvZLf8SOkGw3ScMeKKmiazl/1qArW4iiQHicoOvElr61cuYGa0d818l2gqfn",
+	"Fvdq4+Up/8CvwczC4D8p/1DvsMD0uLHSGVQ1ix73x/e/chRppmssCbKN/Shu8AMvETBtoxtw8q1b5d5P",
+	"9Fut1PjQGt6mC8Yjr6K4m7sJ7ubAUmMibsOZdTvRtOTcAR76PXacPlUFoZlOeTubIX60FeZEJm+d105d",
+	"5UUZJDoiVvk7LUwALz3GLUqpZ3Tx4ST8N/5HFeAVxeSD/2rEs+uJxkox9qbIw28sX5Ln333vO8OsuApw",
+	"6v+EpbnXOQ8H0UvcVROYgSi4aeODupZuFYkQppViaK4hd/sxAUvp9dewNM98CAWxKJFBpLKMj8eQWcgJ",
+	"nswjRfKiUAuqogmNC4Q9Zmfh+zCQZxFk3lWcpvaUZBRTDnhRQRHua0ctt2Wy/sXgt7tpNMoLEidu3c+C",
+	"Z82wG2WDzqDBryJ+lTV3vJTde37mpXwQX16gQDHGFECpanTZihvcFvv5YcLGM49sJ50y6R5YcJ3HMCN/",
+	"wcnsETSSBvhCJbJ9OKR5XSDh94QaaRsb5LXzqutSH/3PR/NSaacXoaWWh4qVAPl2XRteCWPPwzD3pX3D",
+	"fm8EXGwqAHnRgJTYaRAqHugmGMixLxqKB3LTaeT+IUqpffiEzYQsLQTmFlQHjmppaSAnc/ThIzZVpW48",
+	"NIIJl5gPrJc+Q9gL+YVWcoLxfse9BHMYkfpiIl/uq56IXv6lUNUQpjv3LLOBXQiD2UCmYXc41qlSJjGR",
+	"VStF3i8RIHxy8sn/rzO29EZCm1Mp56DiV+nzQYLxExE41N6xURfowagde8kVsbHi5pYVzfsYsi8w73xH",
+	"oDM87GfyMG7uAoZUuspKrUHaqwQ6hmms8I4NwYywG9IVzoX92jNo3RIOlDRgRLubLP3diaVwTi187qVn",
+	"3c3tS7nhHFlSchNTFXblUPc9lFa3rHlCTj65fzYUkFuhYXebuUl0vaEYdWlgh0Fwt8qqOQC1zA3B8NJA",
+	"lK+TcQOixF4P9b75w0eKEwyy7TaTGGq5G8neSOvoPWw0HypADQv7vhbQgik/jlVHeUPn6zW2U9pNo/tV",
+	"bUBVtAgRHoUeik5fi4X5UTnfBO7t02JuMJhEPQextTilXaJHjcr2A4ABmlncG+rN0q+xs/m8Fh4LuMD8",
+	"l30hftPLv5TJ3U9D3plLlnyYjgXUQpqmfdWpAtftfZKK0gU98lVrSriGA6lKI+AaSy892QLx/Qcdvamb",
+	"xsXGsOaKVbWxtdI+Wyp9yVZK3iLt101p59boalel5ubH9r517E4+4b89UKXD5h0kA9ENuKPKIveqHlS5",
+	"SyNp2+DrO5mMBJPaJQl/8UCqh85wJ58mlfCDBp+viinTCyiKlJPRP9byM64VcO9T6hJM0kGELm6eL+zX",
+	"NyKDgPeyAQEwWu/p9Bkfe6ZUlEZtnAiIa5AzmwRu+sXAvW3M4Ob2hWQ1kiUho90O7s72rZv+r/BDB/AU",
+	"8lAUUm1dHJHookQrRKjAeDehtMWg+bB8Cy8gBItFwGLMlpIYzLI+Rl3FImfApS9hmMKSGb5MNazbHasd",
+	"GMvab1KoptsOvNCveq+ia9+c6q1w9zpipDT77ALhLgZat55Lfd8l11utxiKkpR7OnDsEPwRs65CpeS1R",
+	"QY2Ewrok10kuDB8Vt0jtajNI1K37Pb17TzLn69oudC1CHSLE1iteqFUILsJJfkeyfA35o3MT6Ud72cMX",
+	"8t9b2M7O9Ccmp70jGCkC+vDqYN9da4Am7mbn1pfuOyr6dokhP75ukFtgYluhjH1WfYCJFqhxEF+6z+up",
+	"YlK4wfSopMdB9PM0IJYmxO/mnVv8DeDOBJvUazxMJ+UGTVvtlJGtMOZAXfcjwelOtipl1Xx/18LgF3z1",
+	"v4UBlixWSLVWLxsOVcLcRJQ8n2RglWJqbKFLnC+mis9E0p/wK329X2QBmYl5OttzHh7YiTLLCQoDU2gb",
+	"7h42gkLJibOYov6wdtDj04B+Ozj97b1jKIMggsSOpS4Gp4MTZDT/nk9V5gCFOT4Pq09Cn8zGR37QxieV",
+	"P7zxmd/HxiceCqH5O4yUNR/BBo+t8euSpOZzGHpceTm5KRqfISZY85kSCwjff/7/AwAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -12,7 +12,7 @@ import (
 func (a *app) directoryCmd() *cobra.Command {
 	return group("directory", "Manage directories (LDAP, Active Directory) in which people sign in",
 		"  reeve directory add corp --address dc1.example.com --ca-file ca.pem --bind-dn 'CN=Reeve,OU=Services,DC=example,DC=com' --password-file - --user-base 'OU=People,DC=example,DC=com'\n  reeve directory test corp --user ada",
-		a.directoryAddCmd(), a.directoryListCmd(), a.directoryTestCmd(), a.directoryRemoveCmd())
+		a.directoryAddCmd(), a.directoryListCmd(), a.directoryTestCmd(), a.directoryRenewCmd(), a.directoryRemoveCmd())
 }
 
 func (a *app) directoryAddCmd() *cobra.Command {
@@ -129,6 +129,48 @@ func (a *app) directoryTestCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&user, "user", "", "whom to search")
+	return c
+}
+
+func (a *app) directoryRenewCmd() *cobra.Command {
+	var caFile, passwordFile string
+	c := &cobra.Command{
+		Use: "renew NAME", Short: "Replace the password of the bind account, or the authority", Args: exactArgs("NAME"),
+		Example: "  reeve directory renew corp --password-file bind.password\n  reeve directory renew corp --ca-file ca.pem",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if caFile == "" && passwordFile == "" {
+				return usagef("give --password-file, --ca-file, or both")
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			var in client.DirectoryRenewal
+			if caFile != "" {
+				raw, err := os.ReadFile(caFile) //nolint:gosec // the user's choice
+				if err != nil {
+					return usagef("the directory's authority cannot be read: %w", err)
+				}
+				text := string(raw)
+				in.Ca = &text
+			}
+			if passwordFile != "" {
+				password, err := a.readSecret(passwordFile, "Password of the bind account")
+				if err != nil {
+					return err
+				}
+				text := password.Reveal()
+				in.Password = &text
+			}
+			d, err := call[client.Directory](c.RenewDirectory(cmd.Context(), args[0], &client.RenewDirectoryParams{IdempotencyKey: newKey()}, in))
+			if err != nil {
+				return err
+			}
+			return a.show(d, func() { a.say("directory %s is changed; now: reeve directory test %s", d.Name, d.Name) })
+		},
+	}
+	c.Flags().StringVar(&passwordFile, "password-file", "", "file with the password; - asks for it")
+	c.Flags().StringVar(&caFile, "ca-file", "", "PEM file with the authority of its certificate")
 	return c
 }
 

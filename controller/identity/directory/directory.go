@@ -92,6 +92,32 @@ func List(tx *store.Tx, after string) iter.Seq2[*Directory, error] {
 	}
 }
 
+// Renew replaces the password of the bind account, the authority, or both; what is empty
+// stays. Where the directory is cannot be changed: it would be another.
+func Renew(tx *store.Tx, by audit.Actor, name, ca string, password reeve.Secret) (*Directory, error) {
+	d, err := Find(tx, name)
+	if err != nil {
+		return nil, err
+	}
+	changed := map[string]string{}
+	if ca != "" {
+		d.CA, changed["ca"] = ca, "changed"
+	}
+	if !password.Empty() {
+		d.Password, changed["password"] = append([]byte(nil), password.Bytes()...), "changed"
+	}
+	if len(changed) == 0 {
+		return nil, reeve.Errorf(reeve.Invalid, "directory_invalid", "nothing is to be changed").WithFix("give a password, an authority, or both")
+	}
+	if err := d.complete(); err != nil {
+		return nil, err
+	}
+	if err := directories.Put(tx, d); err != nil {
+		return nil, err
+	}
+	return d, audit.Record(tx, audit.Event{By: by, Action: "directory.renew", Object: object(name), After: changed})
+}
+
 // Remove forgets how to reach a directory. That nobody needs it any more is for the
 // caller to see to.
 func Remove(tx *store.Tx, by audit.Actor, name string) error {
