@@ -10,6 +10,7 @@ import (
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/pki"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -83,6 +84,7 @@ func (c *Controller) runLoops(ctx context.Context) (held *pause, err error) {
 	g.Go(func() error { return c.tidy(ctx) })
 	g.Go(func() error { return c.keepKeys(ctx) })
 	g.Go(func() error { return audit.NewNotary(c.store, c.cluster, c.log).Run(ctx) })
+	g.Go(func() error { return c.recheckDirectories(ctx) })
 	g.Go(func() error {
 		defer cancel()
 		t := time.NewTicker(sealPoll)
@@ -135,6 +137,29 @@ func (c *Controller) tidy(ctx context.Context) error {
 			continue
 		}
 		c.log.Debug("tidied", "secret_versions", versions, "join_tokens", tokens)
+	}
+}
+
+// recheckEvery is how often directories are asked about who is signed in.
+const recheckEvery = 5 * time.Minute
+
+// recheckDirectories shuts out who was shut out in their directory.
+func (c *Controller) recheckDirectories(ctx context.Context) error {
+	t := time.NewTicker(recheckEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		shut, err := identity.RecheckDirectories(ctx, c.store)
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("the users of directories were not all looked at again; trying again later", "error", err)
+		}
+		if shut > 0 {
+			c.log.Info("users are shut out in their directory", "users", shut)
+		}
 	}
 }
 

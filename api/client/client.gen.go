@@ -811,6 +811,105 @@ type Decision struct {
 	Because string `json:"because"`
 }
 
+// Directory defines model for Directory.
+type Directory struct {
+	// Address host:port
+	Address string `json:"address"`
+
+	// BindDn The account that searches.
+	BindDn string `json:"bind_dn"`
+
+	// CreateUsers Whether whoever signs in for the first time is made a user.
+	CreateUsers bool `json:"create_users"`
+
+	// CreatedAt When it was added.
+	CreatedAt time.Time `json:"created_at"`
+
+	// GroupAttribute Attribute of a user with the groups they are in.
+	GroupAttribute string `json:"group_attribute"`
+
+	// Name Its name.
+	Name string `json:"name"`
+
+	// StartTls Whether TLS is turned on with StartTLS.
+	StartTls bool `json:"start_tls"`
+
+	// UserBase Below which users are searched.
+	UserBase string `json:"user_base"`
+
+	// UserFilter Filter that finds one user.
+	UserFilter string `json:"user_filter"`
+}
+
+// DirectoryPage defines model for DirectoryPage.
+type DirectoryPage struct {
+	// Items At most `limit` of them.
+	Items []Directory `json:"items"`
+
+	// Next Cursor of the next page; absent on the last.
+	Next *string `json:"next,omitempty"`
+}
+
+// DirectoryRenewal defines model for DirectoryRenewal.
+type DirectoryRenewal struct {
+	// Ca PEM; the authority of its certificate.
+	Ca *string `json:"ca,omitempty"`
+
+	// Password Of the account that searches. Secret.
+	Password *string `json:"password,omitempty"`
+}
+
+// DirectoryRequest defines model for DirectoryRequest.
+type DirectoryRequest struct {
+	// Address Host or host:port, as in its certificate. Without a port 636, with start_tls 389.
+	Address string `json:"address"`
+
+	// BindDn Distinguished name of the account that searches.
+	BindDn string `json:"bind_dn"`
+
+	// Ca PEM; the authority of its certificate.
+	Ca string `json:"ca"`
+
+	// CreateUsers Make a user, who may do nothing yet, of whoever signs in for the first time.
+	CreateUsers *bool `json:"create_users,omitempty"`
+
+	// GroupAttribute Attribute of a user with the groups they are in; memberOf if absent.
+	GroupAttribute *string `json:"group_attribute,omitempty"`
+
+	// Name Of a-z, 0-9, '.', '-' and '_'; unique for ever.
+	Name string `json:"name"`
+
+	// Password Of the account that searches; it is stored sealed and never shown.
+	Password *string `json:"password,omitempty"`
+
+	// StartTls Turn TLS on with StartTLS, not from the first byte.
+	StartTls *bool `json:"start_tls,omitempty"`
+
+	// UserBase Distinguished name below which users are searched.
+	UserBase string `json:"user_base"`
+
+	// UserFilter Filter that finds one user; %Name% stands for the name, escaped. (sAMAccountName=%Name%) if absent.
+	UserFilter *string `json:"user_filter,omitempty"`
+}
+
+// DirectoryTest defines model for DirectoryTest.
+type DirectoryTest struct {
+	// ActiveDirectory Whether it is an Active Directory: groups count through other groups as well.
+	ActiveDirectory bool `json:"active_directory"`
+
+	// Groups The groups it is in, as the directory names them.
+	Groups *[]string `json:"groups,omitempty"`
+
+	// UserDn What was found.
+	UserDn *string `json:"user_dn,omitempty"`
+}
+
+// DirectoryTestRequest defines model for DirectoryTestRequest.
+type DirectoryTestRequest struct {
+	// User Whom to search; absent: only log in and look at the base.
+	User *string `json:"user,omitempty"`
+}
+
 // Facts defines model for Facts.
 type Facts struct {
 	// Attributes What else the target says.
@@ -867,6 +966,12 @@ type Group struct {
 	// Description Free text.
 	Description *string `json:"description,omitempty"`
 
+	// Directory The directory that says who is in it; absent: people do.
+	Directory *string `json:"directory,omitempty"`
+
+	// External What the directory calls the group.
+	External *string `json:"external,omitempty"`
+
 	// Id Its id.
 	Id string `json:"id"`
 
@@ -900,6 +1005,12 @@ type GroupPage struct {
 type GroupRequest struct {
 	// Description Free text.
 	Description *string `json:"description,omitempty"`
+
+	// Directory The directory that says who is in it; absent: people do.
+	Directory *string `json:"directory,omitempty"`
+
+	// External What the directory calls the group; a distinguished name as a rule.
+	External *string `json:"external,omitempty"`
 
 	// Name Of a-z, 0-9, '.', '-', '_' and '@'; unique for ever.
 	Name string `json:"name"`
@@ -1878,6 +1989,9 @@ type User struct {
 	// CreatedAt When it was made.
 	CreatedAt time.Time `json:"created_at"`
 
+	// Directory The directory that proves their password; absent: Reeve does.
+	Directory *string `json:"directory,omitempty"`
+
 	// Groups Names of its groups; only when one user is shown.
 	Groups *[]string `json:"groups,omitempty"`
 
@@ -1924,6 +2038,9 @@ type UserProfile struct {
 
 // UserRequest defines model for UserRequest.
 type UserRequest struct {
+	// Directory The directory that proves their password; absent: Reeve does. They sign in with their name there: what stands before @ and the name of the directory, or all of it.
+	Directory *string `json:"directory,omitempty"`
+
 	// Name Of a-z, 0-9, '.', '-', '_' and '@'; unique for ever.
 	Name    string       `json:"name"`
 	Profile *UserProfile `json:"profile,omitempty"`
@@ -2232,6 +2349,33 @@ type RevokeConnectorDigestParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListDirectoriesParams defines parameters for ListDirectories.
+type ListDirectoriesParams struct {
+	// Cursor The `next` of the last page.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit The most items of one page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// AddDirectoryParams defines parameters for AddDirectory.
+type AddDirectoryParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveDirectoryParams defines parameters for RemoveDirectory.
+type RemoveDirectoryParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RenewDirectoryParams defines parameters for RenewDirectory.
+type RenewDirectoryParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListGroupsParams defines parameters for ListGroups.
 type ListGroupsParams struct {
 	// Cursor The `next` of the last page.
@@ -2525,6 +2669,15 @@ type TransferLeadershipJSONRequestBody = TransferRequest
 
 // RegisterConnectorJSONRequestBody defines body for RegisterConnector for application/json ContentType.
 type RegisterConnectorJSONRequestBody = ConnectorRequest
+
+// AddDirectoryJSONRequestBody defines body for AddDirectory for application/json ContentType.
+type AddDirectoryJSONRequestBody = DirectoryRequest
+
+// RenewDirectoryJSONRequestBody defines body for RenewDirectory for application/json ContentType.
+type RenewDirectoryJSONRequestBody = DirectoryRenewal
+
+// TestDirectoryJSONRequestBody defines body for TestDirectory for application/json ContentType.
+type TestDirectoryJSONRequestBody = DirectoryTestRequest
 
 // AddGroupJSONRequestBody defines body for AddGroup for application/json ContentType.
 type AddGroupJSONRequestBody = GroupRequest
@@ -3255,6 +3408,62 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/connectors/{connector}/digests/{digest} (the `RevokeConnectorDigest` operationId).
 	RevokeConnectorDigest(ctx context.Context, connector ConnectorPath, digest string, params *RevokeConnectorDigestParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDirectories List directories that prove passwords
+	//
+	// Corresponds with GET /v1/directories (the `ListDirectories` operationId).
+	ListDirectories(ctx context.Context, params *ListDirectoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddDirectoryWithBody Add a directory that proves passwords
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+	AddDirectoryWithBody(ctx context.Context, params *AddDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddDirectory Add a directory that proves passwords
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+	AddDirectory(ctx context.Context, params *AddDirectoryParams, body AddDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveDirectory End sign-in through a directory, and the sessions of its users
+	//
+	// Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
+	RemoveDirectory(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenewDirectoryWithBody Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectoryWithBody(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenewDirectory Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectory(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestDirectoryWithBody Log in to a directory with its bind account and search
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+	TestDirectoryWithBody(ctx context.Context, directory string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestDirectory Log in to a directory with its bind account and search
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+	TestDirectory(ctx context.Context, directory string, body TestDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListGroups List groups
 	//
@@ -4693,6 +4902,142 @@ func (c *Client) GetConnector(ctx context.Context, connector ConnectorPath, reqE
 // Corresponds with DELETE /v1/connectors/{connector}/digests/{digest} (the `RevokeConnectorDigest` operationId).
 func (c *Client) RevokeConnectorDigest(ctx context.Context, connector ConnectorPath, digest string, params *RevokeConnectorDigestParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeConnectorDigestRequest(c.Server, connector, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDirectories List directories that prove passwords
+//
+// Corresponds with GET /v1/directories (the `ListDirectories` operationId).
+func (c *Client) ListDirectories(ctx context.Context, params *ListDirectoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDirectoriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddDirectoryWithBody Add a directory that proves passwords
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+func (c *Client) AddDirectoryWithBody(ctx context.Context, params *AddDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddDirectoryRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddDirectory Add a directory that proves passwords
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+func (c *Client) AddDirectory(ctx context.Context, params *AddDirectoryParams, body AddDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddDirectoryRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveDirectory End sign-in through a directory, and the sessions of its users
+//
+// Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
+func (c *Client) RemoveDirectory(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveDirectoryRequest(c.Server, directory, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenewDirectoryWithBody Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *Client) RenewDirectoryWithBody(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenewDirectoryRequestWithBody(c.Server, directory, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenewDirectory Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *Client) RenewDirectory(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenewDirectoryRequest(c.Server, directory, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestDirectoryWithBody Log in to a directory with its bind account and search
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+func (c *Client) TestDirectoryWithBody(ctx context.Context, directory string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestDirectoryRequestWithBody(c.Server, directory, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestDirectory Log in to a directory with its bind account and search
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+func (c *Client) TestDirectory(ctx context.Context, directory string, body TestDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestDirectoryRequest(c.Server, directory, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8158,6 +8503,285 @@ func NewRevokeConnectorDigestRequest(server string, connector ConnectorPath, dig
 	return req, nil
 }
 
+// NewListDirectoriesRequest constructs an http.Request for the ListDirectories method
+func NewListDirectoriesRequest(server string, params *ListDirectoriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/directories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddDirectoryRequest calls the generic AddDirectory builder with application/json body
+func NewAddDirectoryRequest(server string, params *AddDirectoryParams, body AddDirectoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddDirectoryRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddDirectoryRequestWithBody constructs an http.Request for the AddDirectory method, with any body, and a specified content type
+func NewAddDirectoryRequestWithBody(server string, params *AddDirectoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/directories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveDirectoryRequest constructs an http.Request for the RemoveDirectory method
+func NewRemoveDirectoryRequest(server string, directory string, params *RemoveDirectoryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "directory", directory, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/directories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRenewDirectoryRequest calls the generic RenewDirectory builder with application/json body
+func NewRenewDirectoryRequest(server string, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRenewDirectoryRequestWithBody(server, directory, params, "application/json", bodyReader)
+}
+
+// NewRenewDirectoryRequestWithBody constructs an http.Request for the RenewDirectory method, with any body, and a specified content type
+func NewRenewDirectoryRequestWithBody(server string, directory string, params *RenewDirectoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "directory", directory, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/directories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewTestDirectoryRequest calls the generic TestDirectory builder with application/json body
+func NewTestDirectoryRequest(server string, directory string, body TestDirectoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTestDirectoryRequestWithBody(server, directory, "application/json", bodyReader)
+}
+
+// NewTestDirectoryRequestWithBody constructs an http.Request for the TestDirectory method, with any body, and a specified content type
+func NewTestDirectoryRequestWithBody(server string, directory string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "directory", directory, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/directories/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListGroupsRequest constructs an http.Request for the ListGroups method
 func NewListGroupsRequest(server string, params *ListGroupsParams) (*http.Request, error) {
 	var err error
@@ -11337,6 +11961,66 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/connectors/{connector}/digests/{digest} (the `RevokeConnectorDigest` operationId).
 	RevokeConnectorDigestWithResponse(ctx context.Context, connector ConnectorPath, digest string, params *RevokeConnectorDigestParams, reqEditors ...RequestEditorFn) (*RevokeConnectorDigestResponse, error)
 
+	// ListDirectoriesWithResponse List directories that prove passwords
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/directories (the `ListDirectories` operationId).
+	ListDirectoriesWithResponse(ctx context.Context, params *ListDirectoriesParams, reqEditors ...RequestEditorFn) (*ListDirectoriesResponse, error)
+
+	// AddDirectoryWithBodyWithResponse Add a directory that proves passwords
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+	AddDirectoryWithBodyWithResponse(ctx context.Context, params *AddDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddDirectoryResponse, error)
+
+	// AddDirectoryWithResponse Add a directory that proves passwords
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+	AddDirectoryWithResponse(ctx context.Context, params *AddDirectoryParams, body AddDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*AddDirectoryResponse, error)
+
+	// RemoveDirectoryWithResponse End sign-in through a directory, and the sessions of its users
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
+	RemoveDirectoryWithResponse(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*RemoveDirectoryResponse, error)
+
+	// RenewDirectoryWithBodyWithResponse Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectoryWithBodyWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error)
+
+	// RenewDirectoryWithResponse Replace the password of the bind account or the authority
+	//
+	// What is absent stays. Where the directory is cannot be changed: it would be another.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+	RenewDirectoryWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error)
+
+	// TestDirectoryWithBodyWithResponse Log in to a directory with its bind account and search
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+	TestDirectoryWithBodyWithResponse(ctx context.Context, directory string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestDirectoryResponse, error)
+
+	// TestDirectoryWithResponse Log in to a directory with its bind account and search
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+	TestDirectoryWithResponse(ctx context.Context, directory string, body TestDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*TestDirectoryResponse, error)
+
 	// ListGroupsWithResponse List groups
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -13710,6 +14394,239 @@ func (r RevokeConnectorDigestResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevokeConnectorDigestResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDirectoriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DirectoryPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDirectoriesResponse) GetJSON200() *DirectoryPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDirectoriesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDirectoriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDirectoriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDirectoriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDirectoriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddDirectoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Directory
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddDirectoryResponse) GetJSON201() *Directory {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddDirectoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddDirectoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddDirectoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddDirectoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddDirectoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveDirectoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveDirectoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveDirectoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveDirectoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveDirectoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveDirectoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenewDirectoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Directory
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RenewDirectoryResponse) GetJSON200() *Directory {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RenewDirectoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenewDirectoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenewDirectoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenewDirectoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenewDirectoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestDirectoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DirectoryTest
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestDirectoryResponse) GetJSON200() *DirectoryTest {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestDirectoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestDirectoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestDirectoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestDirectoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestDirectoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16992,6 +17909,114 @@ func (c *ClientWithResponses) RevokeConnectorDigestWithResponse(ctx context.Cont
 	return ParseRevokeConnectorDigestResponse(rsp)
 }
 
+// ListDirectoriesWithResponse List directories that prove passwords
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/directories (the `ListDirectories` operationId).
+func (c *ClientWithResponses) ListDirectoriesWithResponse(ctx context.Context, params *ListDirectoriesParams, reqEditors ...RequestEditorFn) (*ListDirectoriesResponse, error) {
+	rsp, err := c.ListDirectories(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDirectoriesResponse(rsp)
+}
+
+// AddDirectoryWithBodyWithResponse Add a directory that proves passwords
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+func (c *ClientWithResponses) AddDirectoryWithBodyWithResponse(ctx context.Context, params *AddDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddDirectoryResponse, error) {
+	rsp, err := c.AddDirectoryWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddDirectoryResponse(rsp)
+}
+
+// AddDirectoryWithResponse Add a directory that proves passwords
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/directories (the `AddDirectory` operationId).
+func (c *ClientWithResponses) AddDirectoryWithResponse(ctx context.Context, params *AddDirectoryParams, body AddDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*AddDirectoryResponse, error) {
+	rsp, err := c.AddDirectory(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddDirectoryResponse(rsp)
+}
+
+// RemoveDirectoryWithResponse End sign-in through a directory, and the sessions of its users
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/directories/{directory} (the `RemoveDirectory` operationId).
+func (c *ClientWithResponses) RemoveDirectoryWithResponse(ctx context.Context, directory string, params *RemoveDirectoryParams, reqEditors ...RequestEditorFn) (*RemoveDirectoryResponse, error) {
+	rsp, err := c.RemoveDirectory(ctx, directory, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveDirectoryResponse(rsp)
+}
+
+// RenewDirectoryWithBodyWithResponse Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *ClientWithResponses) RenewDirectoryWithBodyWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error) {
+	rsp, err := c.RenewDirectoryWithBody(ctx, directory, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenewDirectoryResponse(rsp)
+}
+
+// RenewDirectoryWithResponse Replace the password of the bind account or the authority
+//
+// What is absent stays. Where the directory is cannot be changed: it would be another.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/directories/{directory} (the `RenewDirectory` operationId).
+func (c *ClientWithResponses) RenewDirectoryWithResponse(ctx context.Context, directory string, params *RenewDirectoryParams, body RenewDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*RenewDirectoryResponse, error) {
+	rsp, err := c.RenewDirectory(ctx, directory, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenewDirectoryResponse(rsp)
+}
+
+// TestDirectoryWithBodyWithResponse Log in to a directory with its bind account and search
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+func (c *ClientWithResponses) TestDirectoryWithBodyWithResponse(ctx context.Context, directory string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestDirectoryResponse, error) {
+	rsp, err := c.TestDirectoryWithBody(ctx, directory, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestDirectoryResponse(rsp)
+}
+
+// TestDirectoryWithResponse Log in to a directory with its bind account and search
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
+func (c *ClientWithResponses) TestDirectoryWithResponse(ctx context.Context, directory string, body TestDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*TestDirectoryResponse, error) {
+	rsp, err := c.TestDirectory(ctx, directory, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestDirectoryResponse(rsp)
+}
+
 // ListGroupsWithResponse List groups
 //
 // Returns a wrapper object for the known response body format(s).
@@ -19219,6 +20244,167 @@ func ParseRevokeConnectorDigestResponse(rsp *http.Response) (*RevokeConnectorDig
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDirectoriesResponse parses an HTTP response from a ListDirectoriesWithResponse call
+func ParseListDirectoriesResponse(rsp *http.Response) (*ListDirectoriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDirectoriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DirectoryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddDirectoryResponse parses an HTTP response from a AddDirectoryWithResponse call
+func ParseAddDirectoryResponse(rsp *http.Response) (*AddDirectoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddDirectoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Directory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveDirectoryResponse parses an HTTP response from a RemoveDirectoryWithResponse call
+func ParseRemoveDirectoryResponse(rsp *http.Response) (*RemoveDirectoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveDirectoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenewDirectoryResponse parses an HTTP response from a RenewDirectoryWithResponse call
+func ParseRenewDirectoryResponse(rsp *http.Response) (*RenewDirectoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenewDirectoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Directory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestDirectoryResponse parses an HTTP response from a TestDirectoryWithResponse call
+func ParseTestDirectoryResponse(rsp *http.Response) (*TestDirectoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestDirectoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DirectoryTest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

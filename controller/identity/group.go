@@ -15,7 +15,9 @@ type Group struct {
 	Name        string        `cbor:"2,keyasint"` // unique
 	Description string        `cbor:"3,keyasint,omitempty"`
 	CreatedAt   time.Time     `cbor:"4,keyasint"`
-	RemovedAt   time.Time     `cbor:"5,keyasint,omitzero"` // kept, so that old records keep its name
+	RemovedAt   time.Time     `cbor:"5,keyasint,omitzero"`   // kept, so that old records keep its name
+	Directory   string        `cbor:"10,keyasint,omitempty"` // that says who is in it; "": people do
+	External    string        `cbor:"11,keyasint,omitempty"` // what the directory calls it
 }
 
 // Removed reports whether the group was removed.
@@ -174,9 +176,18 @@ func AddMember(tx *store.Tx, by audit.Actor, grantor Caller, group reeve.GroupID
 	if p.Removed() {
 		return principalRemoved(p)
 	}
+	if err := g.byHand(); err != nil {
+		return err
+	}
 	if err := mayActFor(tx, grantor, string(group)); err != nil {
 		return err
 	}
+	return join(tx, by, g, p)
+}
+
+// join puts a principal into a group.
+func join(tx *store.Tx, by audit.Actor, g *Group, p *Principal) error {
+	group, principal := g.ID, p.ID
 	switch _, err := memberships.Get(tx, membershipKey(group, principal)); {
 	case err == nil:
 		return nil
@@ -198,12 +209,21 @@ func RemoveMember(tx *store.Tx, by audit.Actor, grantor Caller, group reeve.Grou
 	}
 	p, err := GetPrincipal(tx, principal)
 	if err == nil {
+		err = g.byHand()
+	}
+	if err == nil {
 		err = mayActFor(tx, grantor, string(group))
 	}
 	if err != nil {
 		return err
 	}
-	err = memberships.Delete(tx, membershipKey(group, principal))
+	return leave(tx, by, g, p)
+}
+
+// leave takes a principal out of a group.
+func leave(tx *store.Tx, by audit.Actor, g *Group, p *Principal) error {
+	group, principal := g.ID, p.ID
+	err := memberships.Delete(tx, membershipKey(group, principal))
 	if reeve.KindOf(err) == reeve.NotFound {
 		return nil
 	}

@@ -32,8 +32,8 @@ var invitations = store.NewTable("invitation",
 // Invite makes an invitation for a user; earlier ones of theirs end. The password they
 // have stays until it is used. The grantor must hold all that the user holds, for who has
 // the link can become the user: code grant_exceeds. Service accounts have no password:
-// code not_a_person. A token other than root's replaces no password that is set: code
-// reset_by_token.
+// code not_a_person; nor have users of a directory: code password_elsewhere. A token other
+// than root's replaces no password that is set: code reset_by_token.
 func Invite(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) (*Invitation, reeve.Secret, error) {
 	p, err := GetPrincipal(tx, id)
 	if err == nil {
@@ -44,6 +44,8 @@ func Invite(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) 
 		return nil, reeve.Secret{}, err
 	case p.Kind != User:
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "not_a_person", "%s is no person: it has no password", p.Name).WithFix("make a token for it: reeve token create --for %s", p.Name)
+	case p.Directory != "":
+		return nil, reeve.Secret{}, passwordElsewhere(p)
 	case !p.Active():
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "principal_disabled", "%s is %s", p.Name, p.Status())
 	}

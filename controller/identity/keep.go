@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity/directory"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -16,7 +17,7 @@ import (
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
 		pamRoles.Replace(to, from), assignments.Replace(to, from), sessions.Replace(to, from), passwords.Replace(to, from),
-		invitations.Replace(to, from), failed.Replace(to, from))
+		invitations.Replace(to, from), failed.Replace(to, from), directory.Keep(to, from))
 }
 
 // Refound voids all tokens, sessions, invitations and passwords, because it is not known

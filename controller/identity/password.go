@@ -88,8 +88,8 @@ func derive(ctx context.Context, text reeve.Secret, salt []byte) ([]byte, error)
 	return argon2.IDKey(text.Bytes(), salt, hashTime, hashMemory, hashLanes, hashBytes), nil
 }
 
-// normal is NFKC, so that a password is the same from every keyboard.
-func normal(s reeve.Secret) reeve.Secret { return reeve.NewSecret(norm.NFKC.Bytes(s.Bytes())) }
+// normal is NFKC, so that a password is the same from every keyboard. It is a copy.
+func normal(s reeve.Secret) reeve.Secret { return reeve.NewSecret(norm.NFKC.Append(nil, s.Bytes()...)) }
 
 // matches reports whether the secret is the password. It takes as long for nil, which no
 // secret matches.

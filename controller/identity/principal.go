@@ -37,6 +37,8 @@ type Principal struct {
 	Profile    Profile           `cbor:"5,keyasint,omitzero"`
 	DisabledAt time.Time         `cbor:"6,keyasint,omitzero"`
 	RemovedAt  time.Time         `cbor:"7,keyasint,omitzero"`
+	Directory  string            `cbor:"10,keyasint,omitempty"` // that proves their password; "": Reeve does
+	Entry      string            `cbor:"11,keyasint,omitempty"` // their entry there, once they have signed in
 }
 
 // Caller is a principal that calls, and how it proved who it is.
@@ -82,6 +84,12 @@ func (p Principal) Actor(from, node string) audit.Actor {
 var principals = store.NewTable("principal",
 	store.Key(func(p *Principal) string { return string(p.ID) }),
 	store.Unique("name", func(p *Principal) []string { return []string{p.Name} }),
+	store.Index("entry", func(p *Principal) []string {
+		if p.Entry == "" {
+			return nil
+		}
+		return []string{p.Directory + "/" + p.Entry}
+	}),
 )
 
 // CreatePrincipal adds a principal that may do nothing yet. Names are 1 to 64 of a-z,
@@ -89,6 +97,11 @@ var principals = store.NewTable("principal",
 // code principal_name_taken, also for one that was removed. Only one root can be made:
 // code root_exists.
 func CreatePrincipal(tx *store.Tx, by audit.Actor, name string, kind Kind, profile Profile) (*Principal, error) {
+	return create(tx, by, &Principal{Name: name, Kind: kind, Profile: profile})
+}
+
+func create(tx *store.Tx, by audit.Actor, p *Principal) (*Principal, error) {
+	name, kind, profile := p.Name, p.Kind, p.Profile
 	if !validName(name) {
 		return nil, reeve.Errorf(reeve.Invalid, "name_invalid", "the name of a principal is 1 to 64 of a-z, 0-9, '.', '-', '_' and '@'").WithField("/name")
 	}
@@ -109,12 +122,15 @@ func CreatePrincipal(tx *store.Tx, by audit.Actor, name string, kind Kind, profi
 	default:
 		return nil, reeve.Errorf(reeve.Invalid, "principal_kind_invalid", "a principal is a user or a service").WithField("/kind")
 	}
-	p := &Principal{ID: reeve.NewPrincipalID(), Name: name, Kind: kind, Created: tx.Now(), Profile: profile}
+	p.ID, p.Created = reeve.NewPrincipalID(), tx.Now()
 	if err := principals.Insert(tx, p); err != nil {
 		return nil, err
 	}
 	after := profile.audited()
 	after["name"], after["kind"] = name, string(kind)
+	if p.Directory != "" {
+		after["directory"] = p.Directory
+	}
 	return p, audit.Record(tx, audit.Event{By: by, Action: "principal.create", Object: string(p.ID), After: after})
 }
 

@@ -3,12 +3,15 @@ package identity
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
+	"time"
 
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity/directory"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -42,14 +45,14 @@ func SignIn(ctx context.Context, st *store.Store, in Attempt) (s *Session, secre
 		return nil, reeve.Secret{}, err
 	}
 	err = st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id.principal, id.password)
+		p, err := stillRight(tx, id, in)
 		if err != nil {
 			return err
 		}
 		if err := forgetFailures(tx, p.ID); err != nil {
 			return err
 		}
-		s, secret, err = BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: []string{"password"}})
+		s, secret, err = BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: id.methods()})
 		return err
 	})
 	return s, secret, err
@@ -63,14 +66,14 @@ func StepUp(ctx context.Context, st *store.Store, who Caller, in Attempt) (s *Se
 		return nil, err
 	}
 	err = st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id.principal, id.password)
+		p, err := stillRight(tx, id, in)
 		if err != nil {
 			return err
 		}
 		if err := forgetFailures(tx, p.ID); err != nil {
 			return err
 		}
-		s, err = prove(tx, who.Actor(in.From.String(), in.Node), who.Session.ID, []string{"password"})
+		s, err = prove(tx, who.Actor(in.From.String(), in.Node), who.Session.ID, id.methods())
 		return err
 	})
 	return s, err
@@ -78,29 +81,44 @@ func StepUp(ctx context.Context, st *store.Store, who Caller, in Attempt) (s *Se
 
 // checked is whose password was right.
 type checked struct {
-	principal reeve.PrincipalID
+	principal reeve.PrincipalID // "": nobody's yet; they are to be made
 	password  *password
+	outside   *outside // who was asked instead of Reeve
+	answer    *directory.Answer
 }
 
-// check compares a password. A failure is counted and recorded; success is for the caller
-// to record, in a transaction that looks with stillRight whether it still is one.
+func (c checked) methods() []string {
+	if c.outside != nil {
+		return []string{"ldap"}
+	}
+	return []string{"password"}
+}
+
+// check compares a password, or has a directory do it. A failure is counted and recorded;
+// success is for the caller to record, in a transaction that looks with stillRight whether
+// it still is one.
 func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
+	began := time.Now()
 	var p *Principal
 	var pw *password
-	var locked bool
+	var via *outside
+	var locked, slow bool
 	err := st.View(ctx, func(tx *store.Tx) error {
 		if err := admitAddress(tx, in.From); err != nil {
 			return err
 		}
-		found, err := principals.Find(tx, "name", canonical(in.Name))
-		if reeve.KindOf(err) == reeve.NotFound {
-			return nil
-		}
-		if err != nil {
+		var err error
+		if p, via, err = lookUp(tx, canonical(in.Name)); err != nil {
 			return err
 		}
-		p = found
-		if locked, err = throttled(tx, p.ID); err != nil {
+		if slow, err = anyDirectory(tx); err != nil {
+			return err
+		}
+		id := failureKey(p, via)
+		if id == "" {
+			return nil
+		}
+		if locked, err = throttled(tx, id); err != nil || p == nil || p.Directory != "" {
 			return err
 		}
 		got, err := passwords.Get(tx, string(p.ID))
@@ -115,52 +133,82 @@ func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 	if err != nil {
 		return checked{}, err
 	}
-	right, err := pw.matches(ctx, in.Password)
+	right, err := pw.matches(ctx, in.Password) // also where a directory is asked: all cost one hash
 	if err != nil {
 		return checked{}, err
 	}
-	if right && !locked && p.Active() {
-		return checked{p.ID, pw}, nil
+	out := checked{password: pw, outside: via}
+	if p != nil {
+		out.principal = p.ID
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error {
-		by, details := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}, map[string]string{}
-		id := reeve.PrincipalID("")
-		if p != nil {
-			id, details["principal"], details["name"] = p.ID, string(p.ID), p.Name
+	var refused *directory.Refused
+	if via != nil && !locked && (p == nil || p.Active()) {
+		out.answer, err = via.ask(ctx, st, p, in.Password)
+		var no bool
+		if refused, no = errors.AsType[*directory.Refused](err); err != nil && !no {
+			return checked{}, err
 		}
-		if locked {
-			details["locked"] = "true"
-		}
-		if err := noteFailure(tx, id, in.From); err != nil {
-			return err
-		}
-		return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: string(id), Outcome: audit.Denied, Details: details})
-	})
+		right = err == nil
+	}
+	if right && !locked && (p == nil || p.Active()) {
+		return out, nil
+	}
+	err = st.Update(ctx, func(tx *store.Tx) error { return recordFailure(tx, in, p, via, locked, refused) })
 	if err != nil {
 		return checked{}, err
+	}
+	if slow {
+		wait(ctx, began)
 	}
 	return checked{}, signInFailed()
 }
 
+func recordFailure(tx *store.Tx, in Attempt, p *Principal, via *outside, locked bool, refused *directory.Refused) error {
+	by, details := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}, map[string]string{}
+	id, object := failureKey(p, via), ""
+	if p != nil {
+		object, details["principal"], details["name"] = string(p.ID), string(p.ID), p.Name
+	}
+	if locked {
+		details["locked"] = "true"
+	}
+	if via != nil {
+		details["directory"] = via.directory.Name
+	}
+	if refused != nil {
+		details["reason"] = refused.Reason
+		if !refused.Judged { // nobody is locked out because a directory is down
+			id = ""
+		}
+	}
+	if err := noteFailure(tx, id, in.From); err != nil {
+		return err
+	}
+	return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: object, Outcome: audit.Denied, Details: details})
+}
+
 // stillRight looks again, in the transaction that lets somebody in: what was changed while
-// the password was hashed counts.
-func stillRight(tx *store.Tx, id reeve.PrincipalID, pw *password) (*Principal, error) {
-	p, err := GetPrincipal(tx, id)
+// the password was hashed, or a directory was asked, counts.
+func stillRight(tx *store.Tx, c checked, in Attempt) (*Principal, error) {
+	if c.outside != nil {
+		return letIn(tx, c, in)
+	}
+	p, err := GetPrincipal(tx, c.principal)
 	if err != nil {
 		return nil, err
 	}
-	now, err := passwords.Get(tx, string(id))
+	now, err := passwords.Get(tx, string(p.ID))
 	if reeve.KindOf(err) == reeve.NotFound {
 		return nil, signInFailed()
 	}
 	if err != nil {
 		return nil, err
 	}
-	locked, err := throttled(tx, id)
+	locked, err := throttled(tx, p.ID)
 	if err != nil {
 		return nil, err
 	}
-	if locked || !p.Active() || !bytes.Equal(now.Hash, pw.Hash) {
+	if locked || !p.Active() || !bytes.Equal(now.Hash, c.password.Hash) {
 		return nil, signInFailed()
 	}
 	return p, nil
@@ -169,6 +217,9 @@ func stillRight(tx *store.Tx, id reeve.PrincipalID, pw *password) (*Principal, e
 // ChangePassword replaces the password of somebody who is signed in and knows the old one.
 // All other sessions of theirs end.
 func ChangePassword(ctx context.Context, st *store.Store, who Caller, in Attempt, fresh reeve.Secret) error {
+	if who.Directory != "" {
+		return passwordElsewhere(&who.Principal)
+	}
 	in.Name = who.Name
 	id, err := check(ctx, st, in)
 	if err != nil {
@@ -179,7 +230,7 @@ func ChangePassword(ctx context.Context, st *store.Store, who Caller, in Attempt
 		return err
 	}
 	return st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id.principal, id.password)
+		p, err := stillRight(tx, id, in)
 		if err != nil {
 			return err
 		}

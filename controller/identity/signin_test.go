@@ -19,7 +19,7 @@ import (
 const good = "Canary ferret umbrella quartz 7"
 
 func TestMain(m *testing.M) {
-	hashMemory = 64 // KiB
+	hashMemory, answerAfter = 64, 300*time.Millisecond // KiB
 	os.Exit(m.Run())
 }
 

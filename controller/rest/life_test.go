@@ -244,6 +244,48 @@ func (s *story) people() {
 	must[struct{}](s)(api.RemoveGroup(ctx, "dba", nil))
 	s.signIn()
 	must[struct{}](s)(api.RemoveUser(ctx, "ada", nil))
+	s.directory()
+}
+
+// directory lets somebody in whose password an OpenLDAP server proves.
+func (s *story) directory() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	ldap := testlab.Slapd(t)
+	password, filter, create := canary+" directory", "(uid=%Name%)", true
+	dn, err := ldap.AddPerson(ctx, "grace", password)
+	if err == nil {
+		err = ldap.Add(ctx, "cn=navy,"+testlab.SlapdGroups, map[string][]string{"objectClass": {"groupOfNames"}, "member": {dn}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := must[client.Directory](s)(api.AddDirectory(ctx, nil, client.DirectoryRequest{Name: "corp", Address: ldap.Addr, Ca: ldap.CAPEM, BindDn: testlab.SlapdSearcher,
+		Password: &password, UserBase: testlab.SlapdPeople, UserFilter: &filter, CreateUsers: &create}))
+	if all := must[client.DirectoryPage](s)(api.ListDirectories(ctx, nil)); d.Address != ldap.Addr+":636" || len(all.Items) != 1 {
+		t.Errorf("%+v %+v", d, all)
+	}
+	if _, err := fleet.Answer[client.DirectoryTest](api.TestDirectory(ctx, "corp", client.DirectoryTestRequest{})); err == nil || !strings.Contains(err.Error(), "directory_login_refused") {
+		t.Errorf("with a wrong password of the bind account: %v", err)
+	}
+	must[client.Directory](s)(api.RenewDirectory(ctx, "corp", nil, client.DirectoryRenewal{Password: &ldap.SearcherPassword}))
+	user, corp, external := "grace", "corp", "cn=navy,"+testlab.SlapdGroups
+	if found := must[client.DirectoryTest](s)(api.TestDirectory(ctx, "corp", client.DirectoryTestRequest{User: &user})); found.ActiveDirectory || *found.UserDn != dn || len(*found.Groups) != 1 {
+		t.Errorf("%+v", found)
+	}
+	must[client.Group](s)(api.AddGroup(ctx, nil, client.GroupRequest{Name: "navy", Directory: &corp, External: &external}))
+	must[client.User](s)(api.AddUser(ctx, nil, client.UserRequest{Name: "grace", Directory: &corp}))
+	made := must[client.CreatedSession](s)(api.SignIn(ctx, client.SignInRequest{Name: "Grace@corp", Password: &password}))
+	if g := must[client.User](s)(api.GetUser(ctx, "grace")); made.Session.User != "grace" || made.Session.Methods[0] != "ldap" || *g.Directory != "corp" || (*g.Groups)[0] != "navy" {
+		t.Errorf("%+v %+v", made.Session, g)
+	}
+	if _, err := fleet.Answer[struct{}](api.AddGroupMember(ctx, "navy", "root", nil)); err == nil || !strings.Contains(err.Error(), "group_mapped") {
+		t.Errorf("put into a mapped group: %v", err)
+	}
+	must[struct{}](s)(api.RemoveGroup(ctx, "navy", nil))
+	must[struct{}](s)(api.RemoveDirectory(ctx, "corp", nil))
+	nothingShown(t, s.c, password, ldap.SearcherPassword, made.Secret)
 }
 
 // signIn lets ada in, with the rights and the limits of somebody who signed in.

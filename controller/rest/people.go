@@ -12,7 +12,7 @@ import (
 
 func showUser(p *identity.Principal) (client.User, error) {
 	f := p.Profile
-	return client.User{Id: string(p.ID), Name: p.Name, Kind: string(p.Kind), Status: p.Status(), CreatedAt: p.Created, Profile: client.UserProfile{
+	return client.User{Id: string(p.ID), Name: p.Name, Kind: string(p.Kind), Status: p.Status(), Directory: optional(p.Directory), CreatedAt: p.Created, Profile: client.UserProfile{
 		FullName: optional(f.FullName), Email: optional(f.Email), Department: optional(f.Department), TimeZone: optional(f.TimeZone), Vendor: optional(f.Vendor)}}, nil
 }
 
@@ -85,6 +85,16 @@ func (s *Server) AddUser(ctx context.Context, r AddUserRequestObject) (AddUserRe
 		kind = identity.Service
 	}
 	out, err := update(ctx, s, r.Params.IdempotencyKey, r.Body, func(tx *store.Tx, by audit.Actor) (client.User, error) {
+		if in := value(r.Body.Directory); in != "" {
+			if kind != identity.User {
+				return client.User{}, reeve.Errorf(reeve.Invalid, "directory_for_people", "a service account signs in nowhere: a directory is for people").WithField("/directory")
+			}
+			p, err := identity.CreateDirectoryUser(tx, by, r.Body.Name, in, asProfile(r.Body.Profile))
+			if err != nil {
+				return client.User{}, err
+			}
+			return showUser(p)
+		}
 		p, err := identity.CreatePrincipal(tx, by, r.Body.Name, kind, asProfile(r.Body.Profile))
 		if err != nil {
 			return client.User{}, err
@@ -137,7 +147,7 @@ func (s *Server) RemoveUser(ctx context.Context, r RemoveUserRequestObject) (Rem
 }
 
 func showGroup(g *identity.Group) (client.Group, error) {
-	return client.Group{Id: string(g.ID), Name: g.Name, Description: optional(g.Description), CreatedAt: g.CreatedAt}, nil
+	return client.Group{Id: string(g.ID), Name: g.Name, Description: optional(g.Description), Directory: optional(g.Directory), External: optional(g.External), CreatedAt: g.CreatedAt}, nil
 }
 
 // ListGroups implements the contract.
@@ -157,7 +167,13 @@ func (s *Server) ListGroups(ctx context.Context, r ListGroupsRequestObject) (Lis
 // AddGroup implements the contract.
 func (s *Server) AddGroup(ctx context.Context, r AddGroupRequestObject) (AddGroupResponseObject, error) {
 	out, err := update(ctx, s, r.Params.IdempotencyKey, r.Body, func(tx *store.Tx, by audit.Actor) (client.Group, error) {
-		g, err := identity.CreateGroup(tx, by, r.Body.Name, value(r.Body.Description))
+		var g *identity.Group
+		var err error
+		if in := value(r.Body.Directory); in != "" || value(r.Body.External) != "" {
+			g, err = identity.CreateMappedGroup(tx, by, r.Body.Name, value(r.Body.Description), in, value(r.Body.External))
+		} else {
+			g, err = identity.CreateGroup(tx, by, r.Body.Name, value(r.Body.Description))
+		}
 		if err != nil {
 			return client.Group{}, err
 		}

@@ -79,6 +79,12 @@ var rules = map[string]rule{
 	"UnlockUser":  {access: whole, needs: identity.IdentityManage, records: "principal.unlock"},
 	"RemoveUser":  {access: whole, needs: identity.IdentityManage, records: "principal.remove"},
 
+	"ListDirectories": {access: whole, needs: identity.IdentityRead},
+	"AddDirectory":    {access: whole, needs: identity.IdentityManage, records: "directory.add", stepUp: true},
+	"TestDirectory":   {access: whole, needs: identity.IdentityManage, records: "directory.test"},
+	"RenewDirectory":  {access: whole, needs: identity.IdentityManage, records: "directory.renew", stepUp: true},
+	"RemoveDirectory": {access: whole, needs: identity.IdentityManage, records: "directory.remove"},
+
 	"ListGroups":        {access: whole, needs: identity.IdentityRead},
 	"GetGroup":          {access: whole, needs: identity.IdentityRead},
 	"AddGroup":          {access: whole, needs: identity.IdentityManage, records: "group.create"},

@@ -142,6 +142,21 @@ type ServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(c *gin.Context, connector ConnectorPath, digest string, params RevokeConnectorDigestParams)
+	// ListDirectories List directories that prove passwords
+	// (GET /v1/directories)
+	ListDirectories(c *gin.Context, params ListDirectoriesParams)
+	// AddDirectory Add a directory that proves passwords
+	// (POST /v1/directories)
+	AddDirectory(c *gin.Context, params AddDirectoryParams)
+	// RemoveDirectory End sign-in through a directory, and the sessions of its users
+	// (DELETE /v1/directories/{directory})
+	RemoveDirectory(c *gin.Context, directory string, params RemoveDirectoryParams)
+	// RenewDirectory Replace the password of the bind account or the authority
+	// (PATCH /v1/directories/{directory})
+	RenewDirectory(c *gin.Context, directory string, params RenewDirectoryParams)
+	// TestDirectory Log in to a directory with its bind account and search
+	// (POST /v1/directories/{directory}/test)
+	TestDirectory(c *gin.Context, directory string)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(c *gin.Context, params ListGroupsParams)
@@ -1804,6 +1819,204 @@ func (siw *ServerInterfaceWrapper) RevokeConnectorDigest(c *gin.Context) {
 	}
 
 	siw.Handler.RevokeConnectorDigest(c, connector, digest, params)
+}
+
+// ListDirectories operation middleware
+func (siw *ServerInterfaceWrapper) ListDirectories(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDirectoriesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListDirectories(c, params)
+}
+
+// AddDirectory operation middleware
+func (siw *ServerInterfaceWrapper) AddDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddDirectoryParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddDirectory(c, params)
+}
+
+// RemoveDirectory operation middleware
+func (siw *ServerInterfaceWrapper) RemoveDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "directory" -------------
+	var directory string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "directory", c.Param("directory"), &directory, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter directory: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveDirectoryParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveDirectory(c, directory, params)
+}
+
+// RenewDirectory operation middleware
+func (siw *ServerInterfaceWrapper) RenewDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "directory" -------------
+	var directory string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "directory", c.Param("directory"), &directory, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter directory: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RenewDirectoryParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RenewDirectory(c, directory, params)
+}
+
+// TestDirectory operation middleware
+func (siw *ServerInterfaceWrapper) TestDirectory(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "directory" -------------
+	var directory string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "directory", c.Param("directory"), &directory, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter directory: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.TestDirectory(c, directory)
 }
 
 // ListGroups operation middleware
@@ -3757,6 +3970,11 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
 	router.POST(options.BaseURL+"/v1/users/:user/invitation", wrapper.InviteUser)
 	router.POST(options.BaseURL+"/v1/users/:user/unlock", wrapper.UnlockUser)
+	router.GET(options.BaseURL+"/v1/directories", wrapper.ListDirectories)
+	router.POST(options.BaseURL+"/v1/directories", wrapper.AddDirectory)
+	router.DELETE(options.BaseURL+"/v1/directories/:directory", wrapper.RemoveDirectory)
+	router.PATCH(options.BaseURL+"/v1/directories/:directory", wrapper.RenewDirectory)
+	router.POST(options.BaseURL+"/v1/directories/:directory/test", wrapper.TestDirectory)
 	router.GET(options.BaseURL+"/v1/groups", wrapper.ListGroups)
 	router.POST(options.BaseURL+"/v1/groups", wrapper.AddGroup)
 	router.DELETE(options.BaseURL+"/v1/groups/:group", wrapper.RemoveGroup)
@@ -5363,6 +5581,200 @@ type RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse) VisitRevokeConnectorDigestResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDirectoriesRequestObject struct {
+	Params ListDirectoriesParams
+}
+
+type ListDirectoriesResponseObject interface {
+	VisitListDirectoriesResponse(w http.ResponseWriter) error
+}
+
+type ListDirectories200JSONResponse DirectoryPage
+
+func (response ListDirectories200JSONResponse) VisitListDirectoriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDirectoriesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListDirectoriesdefaultApplicationProblemPlusJSONResponse) VisitListDirectoriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddDirectoryRequestObject struct {
+	Params AddDirectoryParams
+	Body   *AddDirectoryJSONRequestBody
+}
+
+type AddDirectoryResponseObject interface {
+	VisitAddDirectoryResponse(w http.ResponseWriter) error
+}
+
+type AddDirectory201JSONResponse Directory
+
+func (response AddDirectory201JSONResponse) VisitAddDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddDirectorydefaultApplicationProblemPlusJSONResponse) VisitAddDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveDirectoryRequestObject struct {
+	Directory string `json:"directory"`
+	Params    RemoveDirectoryParams
+}
+
+type RemoveDirectoryResponseObject interface {
+	VisitRemoveDirectoryResponse(w http.ResponseWriter) error
+}
+
+type RemoveDirectory204Response struct {
+}
+
+func (response RemoveDirectory204Response) VisitRemoveDirectoryResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveDirectorydefaultApplicationProblemPlusJSONResponse) VisitRemoveDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenewDirectoryRequestObject struct {
+	Directory string `json:"directory"`
+	Params    RenewDirectoryParams
+	Body      *RenewDirectoryJSONRequestBody
+}
+
+type RenewDirectoryResponseObject interface {
+	VisitRenewDirectoryResponse(w http.ResponseWriter) error
+}
+
+type RenewDirectory200JSONResponse Directory
+
+func (response RenewDirectory200JSONResponse) VisitRenewDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenewDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RenewDirectorydefaultApplicationProblemPlusJSONResponse) VisitRenewDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestDirectoryRequestObject struct {
+	Directory string `json:"directory"`
+	Body      *TestDirectoryJSONRequestBody
+}
+
+type TestDirectoryResponseObject interface {
+	VisitTestDirectoryResponse(w http.ResponseWriter) error
+}
+
+type TestDirectory200JSONResponse DirectoryTest
+
+func (response TestDirectory200JSONResponse) VisitTestDirectoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestDirectorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestDirectorydefaultApplicationProblemPlusJSONResponse) VisitTestDirectoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7583,6 +7995,21 @@ type StrictServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(ctx context.Context, request RevokeConnectorDigestRequestObject) (RevokeConnectorDigestResponseObject, error)
+	// ListDirectories List directories that prove passwords
+	// (GET /v1/directories)
+	ListDirectories(ctx context.Context, request ListDirectoriesRequestObject) (ListDirectoriesResponseObject, error)
+	// AddDirectory Add a directory that proves passwords
+	// (POST /v1/directories)
+	AddDirectory(ctx context.Context, request AddDirectoryRequestObject) (AddDirectoryResponseObject, error)
+	// RemoveDirectory End sign-in through a directory, and the sessions of its users
+	// (DELETE /v1/directories/{directory})
+	RemoveDirectory(ctx context.Context, request RemoveDirectoryRequestObject) (RemoveDirectoryResponseObject, error)
+	// RenewDirectory Replace the password of the bind account or the authority
+	// (PATCH /v1/directories/{directory})
+	RenewDirectory(ctx context.Context, request RenewDirectoryRequestObject) (RenewDirectoryResponseObject, error)
+	// TestDirectory Log in to a directory with its bind account and search
+	// (POST /v1/directories/{directory}/test)
+	TestDirectory(ctx context.Context, request TestDirectoryRequestObject) (TestDirectoryResponseObject, error)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
@@ -9097,6 +9524,192 @@ func (sh *strictHandler) RevokeConnectorDigest(ctx *gin.Context, connector Conne
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RevokeConnectorDigestResponseObject); ok {
 		if err := validResponse.VisitRevokeConnectorDigestResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListDirectories operation middleware
+func (sh *strictHandler) ListDirectories(ctx *gin.Context, params ListDirectoriesParams) {
+	var request ListDirectoriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDirectories(ctx, request.(ListDirectoriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDirectories")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListDirectoriesResponseObject); ok {
+		if err := validResponse.VisitListDirectoriesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddDirectory operation middleware
+func (sh *strictHandler) AddDirectory(ctx *gin.Context, params AddDirectoryParams) {
+	var request AddDirectoryRequestObject
+
+	request.Params = params
+
+	var body AddDirectoryJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddDirectory(ctx, request.(AddDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddDirectoryResponseObject); ok {
+		if err := validResponse.VisitAddDirectoryResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveDirectory operation middleware
+func (sh *strictHandler) RemoveDirectory(ctx *gin.Context, directory string, params RemoveDirectoryParams) {
+	var request RemoveDirectoryRequestObject
+
+	request.Directory = directory
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveDirectory(ctx, request.(RemoveDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveDirectoryResponseObject); ok {
+		if err := validResponse.VisitRemoveDirectoryResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RenewDirectory operation middleware
+func (sh *strictHandler) RenewDirectory(ctx *gin.Context, directory string, params RenewDirectoryParams) {
+	var request RenewDirectoryRequestObject
+
+	request.Directory = directory
+	request.Params = params
+
+	var body RenewDirectoryJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RenewDirectory(ctx, request.(RenewDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RenewDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RenewDirectoryResponseObject); ok {
+		if err := validResponse.VisitRenewDirectoryResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestDirectory operation middleware
+func (sh *strictHandler) TestDirectory(ctx *gin.Context, directory string) {
+	var request TestDirectoryRequestObject
+
+	request.Directory = directory
+
+	var body TestDirectoryJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestDirectory(ctx, request.(TestDirectoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestDirectory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(TestDirectoryResponseObject); ok {
+		if err := validResponse.VisitTestDirectoryResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -10817,278 +11430,297 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L3/khs3kj/4KjjuTGhml90tyZJ23IqL2x5Z9sgjSzq1tBNxtrYbrEqSUBcBGkA1xVHo4p7mHuye5AKZ",
-	"QP0ggWKxm6Ta8/U/tposFoBEIpE/P/l5kKnZXEmQ1gxOPw/mXPMZWND411mWqVLaN9xO3Z85mEyLuRVK",
-	"Dk4HZ5KJfMiUZpLP4L+4MWCPB8OBcF/O3U+GA/fN4HTA6T2D4UDDr6XQkA9OrS5hODDZFGbcvXzGP70E",
-	"OXEjPXz8ZDiwy7n7qbFayMngy5fh4GwCqbm8yMM8mBozLhl3z6Zm477rO5cHD/8SnYtbbd+5dFHGfXfb",
-	"uZS5sGeZVXp9Mq9lsWSLKbfMToVh3D3FcpGfuon57eM42WqCv5agl829cy++wYxelzZT7hXROWnIlM4N",
-	"Wwg7pbkpen7ITJlNGTcsBykgT83LP56a2ZNHyYmdC5ltmpYa06SscNuoWcEt6NRUDL6wOZGx0jNuB6eD",
-	"nFs4ci8ZJKfzXlpRbJjOCMZKQz2l1ExKfNcNZvJMSQlup+M8/SpwM8vCgwmGrr7vy9TxjXpWahPj53dT",
-	"YJcSPtlL2iJgBTeWzfkkSZOMXpUY/vGDh7Hxf9CqnPc632ziHk1QA7+75fF+kcNsrizIbPl3WMbk8JJZ",
-	"+GTdbP7CrGIPHv6FZVOueebk+FOkknHTvYIlyxWY+hM7FXLClMxq6k2B56DrJTSGP3Ljd01+JmT4+y9D",
-	"RwoL2r3zf37+347+7w//8Yco6/2oRmlCOwJ/VKMEeT+q0e3Y7KWYCRvnspkylgkLMxQGSkInkxX4oubY",
-	"OYx5WdjB6YP794duJmJWzvCv+0go/2c1KyEtTEDjtF6pHPoxX6ak1aooIHUepcrhlgz45uynt6qATZLh",
-	"zdlPTKsCEhOZ89mF+/p2G/YWrmDZzS7aPSLkJDEP/PqWk+hBjQ5K3J4K58L25A8jbGoa7qtbcsZ7A7rf",
-	"PEoD2n1iQF+LDJjXCBNTc0/fampf3I/NXEkDqMi+0WpUwMz9050Yp/+dfh7w+bwQGXdTPpnTE//x0bj5",
-	"f26M9QcN48Hp4N9Oak35hL41J+G9OGKbAv9wStcCpGULreRkyLjMvSamWK6OkYD+PV7Xhrl9C7+WYGh2",
-	"eS7cu3jxRqs5aCvcWsa8MDAczBsffR4IeS0sp4HXrgfDhGULbtiUyxxypq5BH7NzyDRppZWGMOfGLJTO",
-	"B8M1Zbwh2B+sUns4WGhhwekrtFFfhvWr1qdjWQHuyn7wuHFJMesIwzWwKde5o9CkBGO2mOaD+w8fbTvP",
-	"L00W+7lJxcYKPlTvUaOPkNmB09u8PeMMptZGkDqfFAvCmtoaWOHZIf34QuQp0db96xG3WVIqugtfE2sR",
-	"qWc8B8cXjimVnYI20ZdmGriF/IJHFvWPKcjAWu51rU3q0DaHg6w0VuWCy9hLFbsCmBtcral2f+0drZ+t",
-	"vuV7DYA6UfSn8GkuNJjORYHMzVPGRwakPWUSrumC7be+Mc/Imu4SHd/jQ1+Gg+iGW8NEHp29yEFaYSOK",
-	"YOnsOSc6/2uqjB2y/+//+X9jL3BKU1Tj+ahGzMkspa+YclQYDAdK10q2knA8OJVlUUTe6p64AK1Jae9e",
-	"uChKDfgjmPBsGd0Fx5M1xzNhTt22zPiSjRwr82wKORqPqrTs3ctztGSdaGOczbWyKlMFsbr7CzJrmFSo",
-	"7jaoOlKqAC7dVOjmiQtPZ5xKpIPlepJgSLWQoOMMzaVZOCE3Vm5J0V+j38Wkxf7nDSdg8KZy3FTn3Wsg",
-	"a9IriLaLmdMNk8TnbA7aKOkI+xbgGlg2VQb8CkA69fXngXESMxsMBxOQoJ2waEjM5vr8mNegTfTMvipn",
-	"I6cj0OSzUmt3d4bfNRZSKcrDwbzg0sRWwC1zLMJ45j4io6e1hU/ZWKt/gkQFxCn5G2/6gvjET4JrzZc4",
-	"BQ1j8Wl9Dm9KW1vtUHlY1gmj1bVwFOkpZdc5sZ9M0mBEXkKCWFwyx2t4+dGpGXNRQM4KGLt1TIW7J1ZH",
-	"rgi3NtoqlVDlTV6LEW5tTFwVkOaa73EX2aJBJX/PQYJntLKbrjRTsR0JvmzK5YTe15PYivSIC5B8VECe",
-	"PmR0sJxYo0Fao8clFertnSpGUPrX5mUs1za68leqya6y/1Ld+Y9Mx51MCfmQufOTl4X7Z8XqAtXhzIpr",
-	"GLJcGKTRkOXQfkLDTF3jD7m2ghdOEBFbxhe3lFma0I7Hql0VxMnXzkDH+86cslK60UEOmZAX7l1Dpkp7",
-	"ocb+j1LirePm6v7IQFsuUDgaq1Gzjs7K8sltxLrbVoNa2jUvSkDhvlSlZmoho8Ld3f8XaR3B3fNerNPF",
-	"NiZP3to0rkGLseg6J5wVaiIkeXCFpaPiiNn/pKwq4HkwAYeVY7xSiofBYPVKw7Cyo5sCIjCkZ4fVyy5y",
-	"NFtKboey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAU",
-	"o7SYQMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDG",
-	"hStI9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93Y0iRCG1z6K4BidWwC1qD4aGqX",
-	"9MTAWbfuOhkMB7+WXHNpBf2lYV7wLKFz0vAXGrhRUVNzGVQGeruT5Y3Xp8RiXBF5CwVwU6kzVfyxv8Tz",
-	"4s0Trc2KybP4oxLynboCeTPHUeCHLlnktjrNCG1HHwYWhEXXwkIUBfr7kDk2eOyGA2uLCwOZkrlpuc+/",
-	"vX9/9VL8m1qwQskJHgNxDcbd2cz/2A9G7vW/PHnUcrc/uR/1tze3pLkbSbIf9jJAoXvnroLg6lrxgOW5",
-	"BhOhwt8cCYhPNHvxhvkHwzw7LGtegLYJw8VYNTeVywJPnpvXkMHx5JjxoLqzqRv9CpZxLxe3MFF6mRjj",
-	"Co2fsZ9irTcNg80kJxdmaSzM3NJybvmIm7hErKOjncZQK8h6IKfcLRxq295vPbw+Cj9kl/TspaP4Evbt",
-	"A5pxyScwA2kveO3h7TqaP1W/aGhsN7hkabm3MRRe0xu6OKjhAQKZO64dCzkBPddCRljpNb3pCvCaNFO1",
-	"gNzpbWOhneahpOWZRZIjif0zTh2QGV4A/uw9ZQvutnSsNONzZ2TxIu4KUbFj/u7ZG+a+SXiAtMrLLCUd",
-	"asHCDF96X17KDePek3Y0eGr45w6lKXkNSWmmwTqZvA8b03Gme0WUVawuTVTT/r7mHeQ6DG0Jw/wPtvEP",
-	"bVaKmlkllbQeVpeN552G8lQZiZuMO8rjOuRtjvfmnbzNb6ZD3v7Gb0Ubv+mO4uF1fTGnWO4KqWorFAfh",
-	"pZ0qLdw80fRzjIma4pvnP60M++Tx42+e7Oi+7o7eb3PRroU3197l1JqLK1hGqP9SSCLDlVQLeeGeNCit",
-	"5+WoEJmT62ZY0aXFvo1xH93/NkaXGf/0gp5+8GSdk3dwjwZWbFynfWyUHvfoZqL2v1hn/FPz5d88jN21",
-	"nbfaU/Kwq9Ke0jWaGMabL48ff/O4O3toOECTS1/EtZBXlPUFrOGyaR9INiuNZVN+DUMmxk5hojAcHd7Y",
-	"ce15EbYtxeZ1uNk23HDBbbuna17V0ZItpiKbMpOpuRMXUBRkSRjG51zbfrvdYUq277AgMxOiWEzkLO5o",
-	"24vqT1mKnRIOHyEOnXKTimJuaQjEo0LvptDKJVtnL7dHmyTCOT7kHeLda8PcpO6lxTQU736m2fRRNPyu",
-	"HlrbCMx0B1UOP7Wb6R0Jrl13SDV4F52MwvYSOnHuPGvx5qa7fhes2l7QYqqqVbDnwse2hHHPXOJKL3us",
-	"bmWTWqwc3asyF/bZFLKruRIxwTTlZpowmrj1aezRwyyVTcgAxx2QuwsI6C1owvGiwPU+ZZcaY6fcTY1h",
-	"uGrJjo6yapKXTAPPk7JKK5U2en8CfVUAs04b+9Pb75+xJ98+efhn8i24791yoc60oCx91C1H3MCTR3G5",
-	"5dg8WnrwwtnT15QHV72OjbWasQcUtcAUlLZIF9I+eRQ1ilHOd94PRNsbhumqdQxp2z0t/bh+S3tw0WEF",
-	"4QoHR6ThFaQCppXGTIzoY6O0W261VaoYwwIM/JzcJKJJ63Xmh4WXe1tOPS64z8wV4xMeYrJ8bEEzA5hx",
-	"Kmwv5ukvvd2k4js4BR7RA/7GzbS+U9y6u8TCPrngLQ7b/z7cF1mHRKkkdf08k7ciJUWvGONZ3K6UqpTH",
-	"16BHcQ97MHFv6EG6EjIfYjmZu6aGJLn+5JXcPw+ZVDmgum3AGKEk+5Oo0lLDR0ozq65A/jnccrnI27K7",
-	"Jg9uwS3m+8xHBcYCCie3OR7lJeM6njFHmTF7GHABiRFzsFwUt/HqURJcYcDJIPQBRAfquLiF8ScUt26u",
-	"4Truu6Z3JTKPF9437G6dXElgVsXfkqoWVFdDXwk49Nk/6MXA944gq8zJhFsXrrtFkV8h7fCW1/YzVUpb",
-	"3dMhEDHhc3Ori/oVODWjysaqnQJrc73d5e2fDwWeXnRUGzpslFgiHT2zxOTVX0Py+ao0QmdONAUAMCBA",
-	"WZpVgewtc2O2sj9jNl014dginxUqu/pOlaNExRjllVCyqcR8ukI4DVVYwzL321MqJ534bNTAMMJScYiP",
-	"TbnzOoJJKZG9yzqnAAs/2RkpGoupKDDK4oY7HqzdA+5qacfTVyPoY659LBMfbo7ijSWa51MmYcKtuIZT",
-	"nwnaZj1VjooG30nM461lWGRHJFs4BTd62qLJtP9olM1Ec1vjGR4vvLILdkhExTRWlByUKOqOE2YeivEY",
-	"E7TdSXZEwJKIRnGduYdCBy0QKlVhhRNm9RP4RjUeI1fP/MmVjLMFQCul5WM5m2PuCk3H7RyAdtqAyAuI",
-	"J7LEC5adQj8MuYxr23ZD+eBpOayKmtucVO0q7VT8mJTGX88rzit3Bjad7sYh296hNAPHeyb+m8Zu9pY1",
-	"P0Fg5s0RqzB4lCbNOMIKVQ6WfOBTai66PdKsNJAzUSMXoE7nJJqEeAw2F7yIagAoFLmclHyCQkyrwh2Z",
-	"2Yy3qmvcQfIeYbUgjiZnLOZ2TVWRu7PJNTi1sIAO4ZGLCZjYdeNmMipFkYfjO3HbjKkEuuxfBFBt43c4",
-	"UNSE2D747764qIqlo64Qp+VgOqOGSVlwzeDTXAfFeczePn/orpBsqlIhYhxDl0VUjAislMCbz2+2sMzy",
-	"K59YlaZ3I9wSYd2MuysMLaUbXvUVvSkIE62/mHJf47lSf4GfO44x0GY8tzhdSrNdBYMVNka875Vmc1Dz",
-	"hKs6mU7gGMJ/uVk18XEEmkL90lYovHW465NQ71FFqk755Bl7TUppmAgn1ROxB4TUoCqM9tFaNZA31Khc",
-	"q6vNI6Dl5N4v1RYvN1P+8PGTpMdvJCTXS+T3Qi1AH2XcAJvCpz3uq59Sc0fbdO7cqtdVCHlF9SvcAvK4",
-	"JPHxrnC+ayHM5XK7A1ElaK4O897fH+7CcJfVRFyDjFJxCsU8ITu6ixNuIGRrunekjGPocwRrU65yxOIH",
-	"E9fRuVcHdXXWysZdC/lUM7tZxKczc+KMYTzguI6cXz84/q5+JDhd/ElnE34Nq9JptLQ7lx1NFJT7R9/y",
-	"o/GHz08efflDf+nQHDNKVYo8vmiBALQp17fkeQtxiqXZcSFTF9KHAv6nmBsoQyAjgx7CkQZolWt3rP6c",
-	"tKH1pXdNdARcoy/XPbLikNxm6o4c1fCdoT7/2PpiTShfoul2rBTT/W+0TvSvOj0bivF2y7NhzK7F0cRW",
-	"l0Y/7VzYd5AJs91d1ijrQ10gntDLW6kU/ePk3vGS1JWrhxlO0KALJzglhWEzYUw7yzjB5GF99ZAx+nwf",
-	"8ARWiGOtFqPSwm7cxCvJslFvMXwSUfuqWWXp37GWS9Gssto3AsNE86jb0akIWkymdkvtHwPriffRd9u9",
-	"b8rNRRojpVGBX1WsohsrTs10tedqEnTGi4KyoKUROZyynpARhcquuk4hFoKSia5hXBpIlC5XxZg+NTzN",
-	"AKuZ29Y77bYxJvjmPCn30DZ3HkrpWLIlEQCrDKVaHG8OAfqTVM8zfvAJKiPiSuOxjNtzy0cFPCU5FDxH",
-	"Y3pJR/L7TXyuMzDGK7WR3035fA7xqPcKHWgl9ftiZPghZPocIhnucHUwW1sxHXnyG7LPkII/1d7RNdQi",
-	"f5+ZpDlmmPdvsqkqcmanWpWTqZfwO0hFq7K5ul5BjNA/PcBPufcU3xu4vdHkPvAD38x+CqCRIUuguT3J",
-	"zT2ohVntw52yLnFWe7AsUzn5D+/f732qX48ZP/rnkN0/+nbI7h3fG7J7R+4/F/cw9Hfvv+49ZaUUv5Y+",
-	"LOq1nZX8ws7CiJhvIkamHwn/KRqpjSSOtLCd1zNHAiBAOr2Wyrsb+bVOU57yPBSxp7HQbgykZi3M5jYe",
-	"9lRjW18N6Ohxt1wTMno9wpFxmUFxUSHLpDUho2YwUvmScXMFCGRHv02qwomb/L2egMyWp4x8okOGeY2q",
-	"tENfQwf5kAUsC4z8CIMphMvfXt0pzwshY3kQSlOyVf+XbQtANhZSmOmGNfksk7GQVLi4H9CHuwOFRtp8",
-	"IpxHiq7wCIIevbvC87yHIbzKbKH4kdIebqPX3YKqdPRuUfaiTsRai/QLSrpYO9FbpssMBxUQVgTVSKsR",
-	"DNm84LIBZ+QPYo1lNGQELtOCNBr6HGVHEjOHDMVgbYv2T4jKlYShW+sF5lMpzUqJ+V2Vh5PWrWGutE3E",
-	"A2+HVkfTjt9yJKkw3ItP+epgyv46xZttSV9VuF9MAuT9tbS37scxDrllAW48xYIsJ2N9zLoo2Ki07NcS",
-	"SqDEOMT9yNH4rURESPagx7Ae1T00GOLuOVbETLYBib9BuGHoowpcKpIMEjMBIvVFVflrzczDytQKCEnh",
-	"mtxoPSBC9wHVS6eh3DXl8kc1eutmvEqCKJpml5xXkzSbGYQzcUI2bqqvzJbgz90b4zMWN0SFQflxkazr",
-	"nSpjTzFVhFufqeGDvngZrdfXxPp5DAd8LrYaA7GO9JaDZCYi5d78/dn5vz247+6m756/7RUB0ny8HUXW",
-	"Msi2m3flcI8kg1C0Ys51FbL4qIQk735sMZuqIxMOe0e6lYW3N224wihpJjQ+ULya+RTZmuc/sVEp86LS",
-	"SSl33JdyJ7TbupY1+sb4j+o0tRRisn9kC+dNU5l2E0+UPOXQNWzih2uOM5r/MED8B09QgxjuXkluSyKO",
-	"tHff/JaKceIknKXBoWN3ZGDqDcHEv8PyHehZzD5GILKu5AEDvPDdNghRmylZLNEnnDD99mJPzUs9VwY6",
-	"ggGI6IL63SkmDA5Zxo8Wms+T/n/raRLxVGK2r6/4eHCTWpgwXz9KiyzDQPfYXpGhsB4HLVQXHEwVUXGU",
-	"DelECH09ggmXp85ez0WO6nwAIVaaTYWxSi+PXqXSgXIRy4BUV0M24vlFpgGDNLwYMgqmDDHZxAdChoz4",
-	"Mm/CoTYARxtK/vbpSLRFPUISSLlmMlJYVoz668hHaztxJWSe2An0YJgVKOkGsL8x04srWEazoW+ENO4j",
-	"shcpyyUkHfm0MpYr1O1nq9AYGyN7pQGdxBJvRLXcZiZrUwP4aqe8odR2MnYXSl8Na2vcW17C1pbVuvjZ",
-	"jPC6fdCteucoUUrZExexouKQuKhBkl7M2FfvbU/w+SeeWSeyKSG5EhVU/iSuuYULjyHX5vR0KHeH/Suw",
-	"nKmaRFTRcUIDZKaXc7tS3ZsY9Mk3f9k86k1YepsGIsnNj241ZeSvX9C7sFn2YqNE0h55Yaedvr7KCeNY",
-	"j/phUI+xWPR/e3BZD952ETPezwN8GwLM0jwgbwDnok9vJopCNBA3exS70a87V+0eMdv0Z+hO+dytzbYu",
-	"7JTdsJ5rXxvOJCxQqvhGBETgKTds5AS4ZwhCyKPKrh7Jp83w7xZWWph3tSE1Q8bO2ytP92Ykag2iq5nj",
-	"yI/+ef/o2w9/8v84vjj68O/hwz//H3+IEfKVyuGAQLZ3Cmk2RnPfcG1dyI1KUdgLIdNMR+5VIY3lRUHB",
-	"IQq6oWGCJkXGJVUnNvsa3M46qZxtYuwzt3GmTMgd5V3sJyfcXaeigAl0KIRTVeQHKBXprvhoTHRYM0EH",
-	"6xzUXRvY9a65bP289pARsM6Oe0wLuGk+wBb8/bQq1mgEBmNwgFGQowYYYANqaLvjsIF+8ePRWF/H/r/z",
-	"PPgVN/9fdiM27YC3Om52BL37JYHJE4wzS7GTffcK7Opp+I4gbRCh6aAdCwOFNrQrxN5VUZdmIsi9Ia6N",
-	"+SZ1ZDtu5KRwRXhRMGNh7l2lIVY9Lg3BtKLnZUlICFCYVLgWounY2yYbOMqcW5hvrPCuwDE84hVNIEVs",
-	"fOV6vAPVLdNpMfhn4pD4Te2Milkj7xJ26l3jTjczV5DvIld1BzoN+eG9RhPmP6yoEqWlFjITc15EdJnt",
-	"5h/3RWql7HC1N+3ec3VxLonlkjR9IccqhqvVVS5ZuA2v0s8SWduVvF5/j5sVIkQNegv9rtLHai0vRaye",
-	"OKWKFgWr75T+x7hFuI1oDWmNsW4TvHJ0oyG7kG4/12qi+YyKnt30uIaU0yAFitJKm8eAFWbxpxtuIpTU",
-	"+nt+PH/9iiFOHBZ8UThqPCbAfybkvLQ7xF3Baz3aspYgdpt9Zz1QSaEmZisMfHe7/u3duzeMHjhOICnZ",
-	"FJas27tuGAP6YK2dqpanWFJ66ntDnz57/d3zjacDv60FXYVIn1GU1u9/gvvoQr1h1gbCFccCyyYAiFaI",
-	"lfRsSrmM46E2tMvQwz78va5r3qDF78YJ7BI4PdfLC13Klv8nGhPAXlXzgsuvVMm2Oc/Ap14OqxRQ6lMB",
-	"Y/EpRtYNNuNWiYEbt2xzW9ttobvTfW57gbFvCtSwc+xn24Rlrxrb7i6Ks1XL2E1WX//eqj0gj2N9S/3x",
-	"ILjJ3bUx7duLtLkXvrau39HZAjU+noS1XSvOFf5r7NWtu3Nuh+bc7KBpAlB57MJ5i1hfN7ttUphrPygw",
-	"TEiveRA4s9VcFMfM7SsnUCeUId5KOd76CMUhy+IrvILlG63UeMvlJbGAnZ1/Bcu9exvMlOso/LibAH65",
-	"f1dDnJw345coQV9IYz30IC7JnAZ4YEfjIYbMCkHReI55S2NRwGFoHwuN4udOIZ7xK2iFfx4+bvbleBhV",
-	"UacazFTFlPbwYsy3EEXBSmmAMsn7j5DcMLfMXvbzK4/9lWxUDsm+7dVtbJpLAQ2U6iNjEZQmbVYz+Z1h",
-	"B/ECrsAhjkIhl+0K5vbUjT0TaMpfwfJiLFL9I7q3lwJaFPjFzR41FxHpt+Iush6BMv/cFvfXFgwzoiIK",
-	"KjmruWcTDjXmWhGtqx1urSguVCUsXqkcfs8u/01ml686kXeR5/0WroEXkJ9XKDTbZ0jtJPFoT7mRjesl",
-	"vDBKBixNWls9wpEk3CtcMp47uW6s5rYOi/q16VKiEJoIhKtaj7RPochT6GrdwDms7tNVwT92obYkfKBN",
-	"sA5f/5d2taSbMVdBNS/H4nH+uKpbgdbimpMbY24msO6aEbszgy/WBSZKvGgyCs+vRRwV3eNsEtKqRg8F",
-	"zK0vl8tUWeTuvnJ6lwXJRmAt6IaDxAPN9qsFVAWc0UQiasS/WmNfBOny8ucGpQHh/aNl3MGz0NRrpx6k",
-	"TskYs7mGHMZCQo78lUDgvTl6ylRMphdamKvOAJmTg6YBsK10Tnh+a6W0t0serA99TGZXTu0ZXzreQOBI",
-	"N7WtGBfFwDagtuTOrmFsqSo1iMr+47rXR8ettrg7SOk4uko2r3j6KeGIUTzQMxOmsuZIJsjdAUvcLb69",
-	"7Wbo18YBaCayKQNb5JrtGMzXJ50bdGsjTcIUqyYfdbW4r9XvoXOEgq5479u6TKOxa3XcoT5NFS9XfLWx",
-	"4LchVSOhsETk+cz3Vw6CPQ4bpfIoynWINKExjvmLwPOnWJEBXJK2Z5JnFfk5hc7pJ7ylOrLcrHzQsM1Y",
-	"tl/dsNMlpQp4VigJ+0t0dUNQsmvfjFP3i+e52LZgoqqqwip+M8Xq+IA/JkzluHX/htncRkondtoNt32D",
-	"dIV1bnujHOx6aDTCrQNwDbXwoHdGdDLf3j7TrE9gKil937XlLd0zWMyHgvZpgCSkG+vSsWrAH7yszSh3",
-	"k6C0CDV/iW57lT/u0cNvH3375D8ffruhIe/KEazFNhEpdRpjefePNuTdf/B59kcf/j2aZ3/wzOA7mRZc",
-	"a15bZtjsOPk81fDBixAMMpHkmHGbTb8Oqnnjm05a3uwy60vvzaI/vgGVKaphTOkwTh817I/udP1xY0J1",
-	"83idHf1feMLo//ePvr1IHLLkvmKTDqyT/h83kz+c0jUZ3+muGMbDjYzQ8+a7IWOEFSYZIqhjUcXRJHIW",
-	"57VPhJtW65ftqi8SyiBpvEOGrrg6s7UCagoZrgFvTcNMXUMAbXKX+Jhn1mytFZpuMt0wMzpJSu+Nq2yG",
-	"e6bqwOPrg//43ntV/0h1rWmydwVsY2lDj+5/+2TjNV7rDf68pXOIEjtZ4QNXWg3iDlMbn1BLTts98EjQ",
-	"A5/aAPgEp35lfssHoe8I/sNteqg2XiJOU9ZC3bztpt90v7f3Lm1KG/mNKt7b2T+/K+qHVtQ3+zDSeu95",
-	"6Ja+lQkKGnyvsgDKj6U0Hmpu4b734Pz4ZFFUiHSEFSgMm4E9ZmeSbFTmK3AaSOYrCDnuvVigsE65540x",
-	"8XovBObDMKkQfM4J2QUURSInSliIC3Uul/6UGxiy0ZKJqiv809CzS4YMvZvmdTbkRM0h/ZOoeoU+Xvuu",
-	"csY3Uy6Kal3MjdUvkyqW63AOsToBn70XlXKvQ8MPSiQIKDY++K997gQme5jKJulZ7Y6/3nheQ3oG/mCh",
-	"+XzepcvXjEf9AHgBOStl7sN5hJXDLOhZQnhuSqvYZ0pFIm/bTTYuC68g4P7jtCjpbsiccmIstVfvLRgD",
-	"rlOsWndjlsUNEiuqnIoG+4XFNrf6Q4KPz6tc+JVQpFaTeJKAnyuJNKPYmOtEusqWPNDUqiSBVxJTDLBj",
-	"PvJEvGvpjXlijzsSJ3iidVBWCJBdYFL0AHWoSLdX6FNJj/6qLSJ5qdLIhnolSGZRYss931tT+cbe7tNE",
-	"RrvMN6ezs1IWYILDP1yT/ebuhGzE1UTJJU1UARTHuyheQ8wTAyA35mgh5olbzjDUzsyELO0WMdYZ2KlK",
-	"tVz2LU5BM6erQO4BErYwbhH5u2sZYQBcCT2O3fSb/e37raQ00GFvUGPNFNPH8szwfSvwbq2dqXmvuVDP",
-	"MDVla+7vOMxbV515fPprQE8wyJxYutftUnX1unHh2bmYyBe3hD5J24WO8k9ZxufC8sKwXOEaZ+jGuYEn",
-	"/iBoVxtrnytnVEfh87kHhP69b8wN+8Y4Ah40YoA7dtciBm5SB+wrssHFvRniqG/U95zyfN8GU2W1wmNL",
-	"Cyal8IWyCfp+SDBX7njJpfcyeNgLsgijef59r8i10hC3hmpqCSJEVe0N+MDupu3CB86FubqY1/XEsRCH",
-	"YQut5KROpXE/Ci/PueUsFxrdJsshOmsXVT1uxeKIFhbQQlIaqJDCCl6If25opRhWhGmgvDIFEm0iNuC5",
-	"oZ6J6M0dsG70knTu89mbF8x/GY45/eRGoMx+QjdAZe76pfGOh24VoTLq/C+6tyKQLuMydJXr6NiRjI2/",
-	"BWw8sGkNqwKjBShdR6ybbFQtwq+/4of4GYP5+/lNs2/vgrbRqWa845Mbphbv2rvmNFknPNx7yZsl1YIp",
-	"2S+1eLWS3U0uut44cvh+9Kq7hkeOJoszEaMzekdW41SVescl332yEMAulL4yHX1MfNcgzIdx/NFqAI9+",
-	"620N0gZCy00sxX7gWMIwVCjR6dOYc+XMt4ZVU8FFEmTFDdWGLTRkPAsHVZF9m+U7piMfCLszzeIvgRCv",
-	"m9zt4wrhRwjIP2SmxB7O7MG3D4/vHz88vn/y8NENcdY2x7DT5+MsAA7VCA4rcZ267r125PWDXeg4Ui8d",
-	"1yGlyMNlWgP1P1FbgtF1UimFyOpBVbfEZE3n7H3z4PE3T+7vDKf1nebSjEHfkO2jCuc/pson0haYAY0h",
-	"yVMnRN0lgsFKJzzKOdoB3Pas84nMvTQ3hUkXlb0wFnIC2vFJ1YvGWW8IS899kIZ5tOm6Q7pjPDd8yPNe",
-	"D7Fm/GIes5ue1c1N0B4IfWEElWXjW5EdfNeXJpM+fvzNkyjwUbWEaE47tccXkl3OCUTpovGLy17HcaqM",
-	"vbiCZfQ0SloJNne4cE8aJNS8HBUiwyDYsFpad+ZN1xF8EqmxBn0N+qLDZkKpU1N8pTIRcyWm/BqGTIzR",
-	"o4g9CslYWytD/aYXV77HcM7NzlMCMeG19EXpVYV6sGoPCtVIs4tJkfcmimff1ZP5Bbn50SdgUb3yTgPq",
-	"Rf+UOs9gxYyS5P/FiPHUQ5XsoF/zfpT9VJ/9VwG86iaL3KjE3nUsQeR0jLP26F/9xj/agahGiQJ1rxns",
-	"RImpb/kNkAwbGGdhmhu1ZpzoIZXmnXT23rXO3Nyubf3Kc67tLBoC/t7tZukLNDdCE8MsAUfoDEb3HZuo",
-	"nq8al0VxkazX92WB7p6rtm7jK52cuPininUHfnH26gwPTK3QPy8dkU7+CroQsk8O5DXIXHW6MGGJvXXI",
-	"Zy0D7MJszuWSkLkrSkdyp6Mbvssg3wG6it9Y9pAA3JShwAN4Jna0dX8i/FXfZPQPMR+WgazUwi7PMeWD",
-	"GicA13TLhvSX8FH1gqm188GXL+gtJ/TV9SjG2ZsXBEVEeGc1/sYxw8S/xicVWp6wT/F+CkmHodCI3KW/",
-	"yLHSC65zExIO6PNGeW0jf4PVfcTM8S/yF/lca6UpAdrHGliushLVBvant98/Y98+evyffw6RFYOApewy",
-	"UzlcOhZBXflyLD5dDhvBheNfMH7u38snYE4ZN1eMT7iQvowqQxF5yQwEQ5JdOkF5WbnpMQGBT+D4F3kO",
-	"MmdcsssXOczmyoLMlkd/h+VlmFhW2Z0Wk+0cwRwHa5gDeYC48Z3buWFLVbJCXMEpE/YXSaCp1FblmD3j",
-	"RRHSxqZqgVEM7JfpXkzYAr9InzTK5txOffYkZ+hfH6KGIQiqQPgrGekwUnZKyXbGKpUf/yIHw0EhMpCU",
-	"pE4ndHA259kUjh4e3x8MB6UuPGeZ05OTxWJxzPHrY6UnJ/635uTli2fPX50/x9/UObkD5LGG//10cP/4",
-	"AT2i5iD5XAxOB98c3z/+hmoypsjpJ9cPTrw/wec/oqip+gC/yNHqMKFTlgn1wVgDMDj9OX7K60dO6HIc",
-	"fBlufBJdDfhgBFMzTLKKTWBa6IoPBO9395NfS8CqZ09lfDZgF/Eeaa59J+HzwVPjjrjNpqlxI1fMlw9O",
-	"aJm5kj7l++H9+z6h3/rLm8/nhTOvhJInH30xcv36TgWdJo96FAquVf8Snj4KEniHSvyF1QxPAgAyitFy",
-	"NuN66dmlItUg5AT/PKg++uCuCWVsPLXG7SVFr06dpYhnGzvZ+wJ+PJnCuhugwqER3nJg36ui8JmJH9WI",
-	"bGMni9x91kA/JSPZABqtM+w1ftxsf41sXwHs3pj3G/Lr77Ac0PYix/xV5cud7ewaEvCX9u3ncepWOOvh",
-	"zsb/K7J5hKecMR22yEnIj2pEmgVHDcw4a/r2/FYtn3jFj+f/VJoyByp4ywg3fhm25ODJZ/+vL0mJ+ANU",
-	"fSz3f2JjlH1X8/IuSHiOd5+sXcvuLsNipupmmxdcpk/zVseikkR2OvjyIUn9E1Ojg93i/SlZ8w5VB6nY",
-	"ipZxzEK6RagEx39mSlMSsVqXFARn5sHM9nPG2+CrvQ74/R0O3oJrS/BjDeB7e4akEdsteJ0qXbHo03pL",
-	"PPgvWQjoz9nymLt/uXV8uSWrDbsB8VFDcJpXQzEJfULae9nUGEIyfVVjKKSZO9ulUaToSCEzsVKnWJcu",
-	"1s1XYrWJyRNC4hu7wmH1mzOvG/I7bMSl/9fFqDTLS68ghzbJ3KJFvH5mzjL7WtZC9HYX6zBi6vpSXF4o",
-	"CadYlUMAsWoSrBJU4QJ7DT1W4oK7045VrGjvUMiBvaP13DPsEt9gLpmFomCLdoddLzKeVilWY1RIfHaF",
-	"SGqKYRYXdfpMzQI7QJX4sMfr/0c1egvjlFRwTID2FTazFDu5rv4btxZ3xx2Fuj67OgibmhA1JEm3sJjA",
-	"RsuIHtm7XbRX28Ct4VCWQaBXRXX6YIXmJx+VkEfYiJ8Su7a6xCkGjr+ubgU672j3r0mjZ+iARjJUrUX3",
-	"dJO3B9nqRn+wwzMbFpk4tki6Y/aivlQ95W7PBT85UcydMMbAjt8llMgewFf6Pl+OBTCzVBAQbjfDfMb/",
-	"dyvtE9izyo4DpBR26ma+Q3XdL2eNMFtr5HT+W/p4i6gnI98T7savrZWM9q78lcuwK3fSuP6qivdh2OlZ",
-	"aeszp8Zjgv4Qko3FNYRUmd7n76SUe2OW9+7Vv7PL12WXl+CMgRGXEnLPNCOeXTEhu3ikajeVVqSCi+br",
-	"OJgJZiB4dt2V09O77G+n/s7lvWpybhmH0uTWfGr0QdO/u2L05fmZ98XfydOLk/tKKhkRJnV4d+UsPctz",
-	"D38CvgcYevci2O7e9x6AT2Lb3DrbJ5/x/19ISS+AailXHWVWaNghC7T24lHEhVFipmFpdsL171Bz9dSr",
-	"GqjVUaFqsPiZSGqlnh77FQp7Z61KK/XLiUmF7TQCkmUtrbTFaic12x4Fa357vaMxynAwLyN7dA72p2qk",
-	"Xfms9iTC1ib6tXSRjTz3NCl5DCsluu8E7MSbfA62Gf1r2pqUmhHy/etul73F3QnBj92a7+LuDTcdzAxx",
-	"RLmkoaqciY9qRAmN5PrGKCZ7VdV2+uZ6ecTbMYXsinpc3Fk9utWB48ABzcN7NL/H3hJlaNhDG53quiIB",
-	"COmNcYTSDtW+Alv6sIJnV6Y//4aiwh1IzVXf3MRgRWoOmcgBcUWoMoSSh6qcJZwIFi2wgo+gMBXa6FQV",
-	"uW9Q6ktUQrTHrZiPfTn1ii3h3nGn1cxmBeidE8u7Cd8RDCjl/09MiN1tJ1mxiGE/gtUXpVw2izMoWaRC",
-	"zqOuWWadv7AW5m7zV7Na51+Swc7mCPnjq2eN3VBHJGbYEA0x4pRuVqlsISh9BHZH/NjmKYpo7csw+i3f",
-	"jC/VhNUB2+h9iH2inEqDCqUOek3HtjZrZbr8UdVzX8kpVVXroE/qzdlPVa+umCMKO3JtkW3YZ8zSgG72",
-	"Cl+rHkpNxuN33Tblsj0bHDI1In55lxxxnnsO5I1z6tOUG68HBl4hHNt2jBu7Mn5JZ31gnZQiXNwAuepM",
-	"DNnAX2UmU3MI+hwlNsR8faEm7O46/PwMv57XryqbS96Z/oldsMoP4hoYr9nDKsarMjROB6yK/3Da5Rj3",
-	"rMtSvCf9H51OwO/w813zxiZP4Dt+BRIDFbvzBNZkdO9NHLL20lJlg7HksCaF0glim1LKw06VvmFT+r7D",
-	"JzbM+NwdE5mB74VKNpiXOVZR1+JkGr57tiWgq124H6vDDwlN0Zr7212slDxoGB/RtSZa+7Ayb18sdPvL",
-	"LIxa1TBgcl2SXCE5cJsLfZMu6vb4DKHV+z79urSZQjiNfs9j/73eT7+XVhR7Tm5y4+z/En4LnHwVeNKY",
-	"1VwUbfzppoDAs1aLUffnCeqwcyU2Kqbu6WeNhzecWeS9xssd/2EfhcCP2E/BceSdOrl754mahAdS0VBv",
-	"Iijfle3o5Juhr9wntAw0sND6RQfhbBNXwSdn+yYZ6jl+3Uv2Ix/9eP76FSsQhyLjko2AVZ569kKyZ+f/",
-	"PQydisxcA8/NFMCyBfbx1SVW5HHmWKYsuEcOvFfncKc40PNYlAUHbu+LBvB4+Dsz19FmLL9fCf9yV8Kn",
-	"I5mvi4C6lT62iokW31v4ZE8cp2z5y2i1E20n43hCdiE36Hji4V9MUWF38sEdovogEkbqpcZQFkkR8lVd",
-	"1iA6CM+psykbi5VkrrbMyCh1y4uKFWmIJ4Pcos4gpDhE2z0vsODYLo+1R+pZiTxxuUnKvOgBabUfh8NZ",
-	"vY5knn544DYq+TCGwVBlHe0szSg9jHfD7q1Yth4o1IgEBxKlVVH+BIZw6IHTqkBTSGN5UXCqOnGXA7J9",
-	"WiCGYHx0ug8fPzms1+c7yKjOJmHM5/77nUS1+bIqP/E2vHfHGDUDX59OkcFlhwnfQC5OJag884/skXBh",
-	"iATdZuCsTbNTTaxGXzBBwRKaTYEXaIUHegX6rBLsJCtUdpUuTfgeHSr4UIXmgL5pbzPzojhm78QMyFsu",
-	"lWUThY4ErHsmfGX3Y2HYCKZC5kOqwNKlNAzbDxRjZuaAXX2sKJxIdvpUxks3Sjk/Zv8IKUosV+UoaDXu",
-	"VGVKjguRxfx2WQZz+wwX18ux0p5oIeB6N1kbNJEGysU9QwMN61h3RTo/cJ99+6iETG/bewM5Gy39dZpj",
-	"DcIl1X9V5SS4NxW2xjF7i7gTgkAGq0iF4TMIrXGmXM8KD3TWJvePSsjm+dq9j9ON8JWCgTS0cUyQONhS",
-	"5XDP1GrDzfnGw7gMTn/+0PLUaZ4D47iPfgcpc4IAs+tIYF/WOXBN0iuVw75Lklpj/F6RFKlIakL1YFVS",
-	"H25xHGZOPrv/rTjEV2HXmx3Hfy2VLmcX3GKLzEu6wkM5qU/pGlLeV52lwDK0r7EZTQGZk/gNZCDsqW8d",
-	"7UwLodHnrUqF7qBYXftMXSMHHsZH/zagyu3CG+de1d64gPEb+hZE93DbhTrqtHNUw/ZrkLDYfNE01RA7",
-	"hZmBAlFq1bVT6Epb8oK9e3negHhq7GBQLKxiI2d9SljEEv7eui/8Pu6n6sW//3/de8YH1pqQXtjGZMsb",
-	"xkg+N1Nl00Y4M1YDn1H2LLoRTTlDgWia1ejCeMuJnbFcLWSh0D3NLRtp4FeGqfGYAMZYGHOdb875NZyH",
-	"GW21fyqzYI9oqrf2rLgNrCd5e+HwXaAHr177lNpl+u7qIuTUVl0rooIilvUYoCefPGI/iL+S4hgGQTR+",
-	"TE5Sc5AIXWFETllMxnILp05T5zM+gdzdRui+QRSbcQ0nSBMY+qvANFt9rB56Y5Vu71+fo3/Lrdt06qNy",
-	"H2ea7zL1kBcF0dTJ2Hqf65aGHXfAypm0Hrg7LcsJRo56qy74kmHDR+44gRKVdEjjDrf84/vfuL19fP9R",
-	"LL+QhnuJF7iZivlgX2mCbUDym27f37jMHcMiXuTtd9C9zmsvbvGYolBhaQbp2rlvoX10dxjtWf3Ybxq8",
-	"oVrHgaJYGibCERxyljVJWO1H/WEH0hvWh2JACIGZUaIIML7/x/nfzo4ePn5C0EvVcKHhyKqcoweeNbqG",
-	"38lko2qCX8nEqgmUuGOrnduNIKZtIaWI3utTrOkwj0pRIKoTtQmOss/aiT75XP27E+mhyQz7P3kHISjV",
-	"17FWc/zEkdtOmNXyo2XGRGl+kosJGGtOPtM/NpR7XqsrqN7/Hf7iMKbk90qPRJ6DbPe12kGlDr6Y8Zp9",
-	"978lawGWIB595gCpY4jOW6gF6KOMG2BT+JTILMvDRqRDWHNs9+p++j8/3z/6lh+NP3x+8ujLHwbpDLMa",
-	"jT955f5Aj/ymr1tcw4Gu2kmgV+AqgkXvrrD/wedB38k7ECf3le4/IkxCVPvU8h1V2LOQjL62ca3DcvIZ",
-	"/79BiM7UNexwU7+GF87nFWPBL4XypmJeg4vyVqlFhNlT1/zNyHL35MlPRJS9M6fXIfB9FIBHgRVKOvze",
-	"JATOVjT2YrKpUbR5/sQPdvK5NKD7HgEi1GEOwguPwO/JssO8cUq4J7iIDllxC5pvZm1qqtJVwBupBCHQ",
-	"/cCR/ovuIpCvtG18h7v2BkPo1DJIYsXEJvEu5LWwSAZzwjGOnXYevbAV/kAGx+ysKJgBY9xvmy35Gcg8",
-	"Fa1/UQ23L9BCHOa2jqLzWxV/Jhzv52CdBXmvhnL1bSIkE02yhK0KtK0366MadautP7oHvlIJoJtcIzvU",
-	"Q37fKBtqi7RUHFX48DS6UZNpaR6DeB2x+NcSSvSdY1Np94+cLP0xF+RUz4G7/2VcZlDQR6XMQFsuUkjF",
-	"ewwhjQ6k1FNjAmoVtYgVByA/trjz5PNHNer0d/yoRoP9Uqej6HeHmslHXMcKJbY9eriXTc2jpuEJMdv2",
-	"Vdz1O5Muzbr+2d2IU34NIV7vu2xjI0SQ7i417LJi9ctonmwGBW3qrq/M3xJXEB2IL4i0Cy5s3dfDBmBD",
-	"Kj5T87p5ki5bWRqpQ3VSqEky2HqOTS+PsIsbXLsZY+smaREF/JJlXKPTGoHFBXYqwbzsp6EvkE8Wo5CU",
-	"8H3g1GTIjMLkQAHS/iJxvpmagSEkRUoEecmNPcLRjl58d8lmwpg63IfKu4HGB3YhnPrgpzfh80tm+NIw",
-	"d66wBcZoacGwBWio8qqPf5H+eZB5vZwKvN34dumQUy4huyQ88/8du45d+sClBj7zbG0p25yWrYHaHsWE",
-	"1Us12ZQIXrVVU7jpmLa1qCiVLhRxE4wXipCTa71TWCyl8VLk7eZUuP9MQwbCdz7E4acYqKrHb+3abnv/",
-	"YKUCTiMane0VRvdcvBNHaNVqp1ATsmQ+qtEQuywP65RUaNcb7EGka7B6uRuJvgZXqJe/C+H/0ylyjDOn",
-	"rpFcmPAW2Gtbts757EirArp16jdnP73Fh37Tzhu/igNpjqHc3GyD5/DCqyOqyEMPXN+wndpheyMe018W",
-	"8QjrWZ77hd7ZFlg0va/kWA7ESRzDGrdlV97l8MaOso7qFJ58nvPZhftnD1SGnW7z13A018AWjsulGqnc",
-	"qeKJE5Oypmoy7FtyHIJnvGnVxTTb7ncl97pgU5/nwv425MY7+HTwnNUDMsAztEIbLDCsGvwu8YAE7CBh",
-	"OyWKb3af9GRi+0bU2VcdmFS6GXdh0uze1K3097LR/vW3dWE+C5iqO9uVta6985oSaZ9lVYi6QcuqH9sn",
-	"K4dR3JBRPajCjZrttISvpgLZm4zrrjtxs1Z6IJU0gQXgBq8TVOvcobil28w6uRMdZg+oCbvNx2s+45YX",
-	"alLCtgmIoQP3bIZBaMO0s268i6Z6wz3DcsELyOwxey3RhRMqgihTnOpusPaC54ybuvaWQWGg0UbylF3m",
-	"YLkovF8Gde0huxwLKPJL/1o/nyF12a6abC+0Lwxf08vv8uX6FTXyrpt1t6p4VhqrZquKVSyJ0WvjEU18",
-	"5aiEfgKowqIbWVh2BTDHtsd1HRDxin9OkwYcC8JS14VD6vVuvHyH8fIGkUPYnK7NjYc/peHHqdFex8sW",
-	"+kTlWHbW9AhYNlUGJHqiG7EcdINpIkAnWOfBGj3e/00dKm+rkJIqZMBjFtYwTzGzqyTLmAGTOIl4+Nwu",
-	"+zm4fy/JlT7jOeCZPGZnkgFCOKGTul2egw1I3V+xTuPOULrrgtzN8eB9hzcwHNVpGayz8zuzs3JgOtOf",
-	"bLXllOl7I2l/khVKwvYe6jaHRl3Uz9yb7zrv0CTvnibg+GZv2kBVmxvqHdwFQiViVBmKF0E3ExngRVfU",
-	"/9x9v8cDiO9PFWQCL3Ym8RtV2feo6pKSRRHwDvTMBCQb7tvD+Eq7po28NBZmbdqdaLiCZdph8RMJZVgw",
-	"M+UaKK5s8cPq/Lsp4Nl3/xiL0G6De+5R+ETddyXIfYp/UVFpNQD7k9cWrmD5Z2wYjUB+8ph1g0bQ7LCO",
-	"cCNsxLnl2r7Fde+r2PsKll/pNOPiIKflpW4G92UIkTsmIuphKe6yQcNdoUe80TDHCk/aZ+AFI+Jv5syT",
-	"z/i/Tsc8pUDUG9ov/RF7trHdJA370vaKruX8aYOubCGKAguag64TW/rWypkbrB3xXSfbCZ6eG9yrjZen",
-	"/AP/CGYWBv9J+Yd6hwWmx42VzqBC5/SV2h7L0lGkma6xJJAN9oO4xg+8RMC0jW6IoDdulXs/0W+0UuND",
-	"a3ibLhiPlUWd+t0Ed3NgqXUIwiJWsrlpybkDPPR77Dh9qgrCn5rydjZD/GhjN/r0rfPKqau8KINER4wB",
-	"f6eFCeClx7hFKfWULj6chP/G/6iCKKCYfPBfjXh2NdGqlPkxe13k4TeWL8nz7773vRtWXAU49b/D0tzp",
-	"nIeD6CXuqgnMQBTctPFBXUs3c0PQqUoxNFeQu/2YgKX0+itYmqc+hILoQcggUlnGx2PILOQEKOGxfXhR",
-	"qAVV0QQcWWGP2Vn4PgzkWQSZd7Wyvj0lGUUBAV5U4DH72lHLbZmsfzH47W5aAfKCxIlb99PgWTPsWtmg",
-	"M2jwq4hfZc0dL2X3np95KR/ElxcoUIwxBVCqGg+s4ga3xX5+mLDx1GORSKdMugcWXOcxlJ/3OJk9wvzQ",
-	"AF8J46cPhzSvCyT8nnB+bGODvHZe9UXpo//5aF4q7fRdaHrjwb0kQL4dzu5LYex5GOauAO7u90bAxaYC",
-	"kHQxED12C+ceDXQTcM/YFw3FA7npNHL/EKXUPnjMZkKWFgJzC4uGI6qlpYGczNEHD9lUlbrx0AgmXGI+",
-	"sF76DGEv5BdayQnG+x33EjBNROqLiXyxr3oievnXwsFAYMXcs8wGdiHUPAOZht0hD6ZKmcREVs3OeL9E",
-	"gPDJyWf/r87Y0msJbU6lnIOKX6XPBwnGT0TgUAO2Rl2ghw8MXSSaYmPFzS0rmvcxZJ9j3vkuMNTRXWOq",
-	"oeOHcXOfHqTSZVZqDdJeJrAVTGOFt2zZY4TdkK5wLuxvPYPWLeFASQNGtPs90t+dWArnBLp+Jz3rbm5f",
-	"yw3nyJKSm5iqsCuHuke9X92y5gk5+ez+t6GA3AoNu9vMTaLrNcWoSwM7DIK7VVZwrtTUMgTDSwNRvk7G",
-	"DYgSez3U++YPHylOMMi220xiqOVuJHsjraP3sNF8qAA1LOzMWEALWPI4Vh3lDZ3frrGd0m4a/QpqA6qi",
-	"RYjwKPRQdPpaLMyPyvkmOEafFnONwSTqgoTNfyntEj1qVLYfAAzQzOLeUG+Wfo2dzee18FjABebv94XR",
-	"SC//WiZ3Pw15Zy5Z8mE6FlALaZr2VacKXAOyJxWld/TIb1pTwjUcSFUaAddYeunJFojvP+joHts0LjaG",
-	"NVesqo1g+PsEwf+a4PfeIu2Hf79za3QVB7+5+bG9bx27k8/4/x44gGHzDpKB6AbcUWWRe1UPqtym1att",
-	"8PWtTMbSwAbU2/cG9NfIcCefJpXwA/aexOIvxg1bQFEke5rTYy0/41oB9z6lLsEkHUTo4ub5wn59LTII",
-	"eC8bEACj9Z5On/GxZ0pFadTGiYC4BjmzSeCm9wbuLJSum9tXktVIloSMdju4O9u3bsu9wg8dwFPIQ1FI",
-	"tXVxRKKLEq0QoQLj3YTSFoPmw/ItvIDc4cRwssFsKYnBLOtj1FUscgZc+hKGKSyZ4ctUi5HdsdoBa07J",
-	"rYibFKrptgMv9Kveq+jaN6d6K9y9jhgpzT67QLiLgdat51Lfdcn1RquxCGmphzPnDsEPof1CyNS8kqig",
-	"RkJhXZLrJBeGj4obpHa1GSTq1v2O3r0nmfPb2i50LUIdIkSwbC/UKgQX4SS/I1m+hvzRuYn0o73s4XP5",
-	"+xa2szP9iclp7whGioA+vDrYd9caoIm72bn1pfseOL7BTciPr1uaFZjYVihjn1YfYKIFahzEl9QsNkwV",
-	"k8INpkclPQ6in6cBsTQhfjfv3OJvAHcm2KRe42F63zVo2mqAh2yFMQfqkxoJTneyVSmrdqm7Fgbv8dW/",
-	"CwMsWayQaq1eNhyqhLmJKHk+ycAqxdTYQpc4X0wVn4mkP+Ef9PV+kQVkJubpbM95eGB3HZUVpdA23D1s",
-	"BIWSE2cxRf1h7aDH5wH9dnD68wfHUAZBBIkdS10MTgcnyGj+PZ+rzAEKc3wZVp+EzkaNj/ygjU8qf3jj",
-	"M7+PjU88FELzdxgpaz6CLXla49clSc3nMPS48nJyUzQ+Q0yw5jPYZ/7Lhy//fwAAAP//",
+	"7L39chs5si/4KljeOeGZeynJdtu+03Lc2KNxu3vc47a9ln06Yqd9JLAqScIqAmwAJZrj8MY+zT7YPskG",
+	"MoH6IIFiUSJp+Wz/ZYssFoBEIpGfv/w8yNRsriRIawannwdzrvkMLGj86yzLVCntG26n7s8cTKbF3Aol",
+	"B6eDM8lEPmRKM8ln8O/cGLDHg+FAuC/n7ifDgftmcDrg9J7BcKDh91JoyAenVpcwHJhsCjPuXj7jn16C",
+	"nLiRHj5+MhzY5dz91Fgt5GTw5ctwcDaB1Fxe5GEeTI0Zl4y7Z1Ozcd/1ncuDh3+NzsWttu9cuijjvrvt",
+	"XMpc2LPMKr0+mdeyWLLFlFtmp8Iw7p5iuchP3cT89nGcbDXB30vQy+beuRffYEavS5sp94ronDRkSueG",
+	"LYSd0twUPT9kpsymjBuWgxSQp+blH0/N7Mmj5MTOhcw2TUuNaVJWuG3UrOAWdGoqBl/YnMhY6Rm3g9NB",
+	"zi0cuZcMktN5L60oNkxnBGOloZ5SaiYlvusGM3mmpAS303GefhW4mWXhwQRDV9/3Zer4Rj0rtYnx87sp",
+	"sEsJn+wlbRGwghvL5nySpElGr0oM//jBw9j4P2lVznudbzZxjyaogd/d8ni/yGE2VxZktvwHLGNyeMks",
+	"fLJuNn9lVrEHD//KsinXPHNy/ClSybjpXsGS5QpM/YmdCjlhSmY19abAc9D1EhrDH7nxuyY/EzL8/deh",
+	"I4UF7d75n//8347+rw//409R1vtZjdKEdgT+qEYJ8n5Uo9ux2UsxEzbOZTNlLBMWZigMlIROJivwRc2x",
+	"cxjzsrCD0wf37w/dTMSsnOFf95FQ/s9qVkJamIDGab1SOfRjvkxJq1VRQOo8SpXDLRnwzdkvb1UBmyTD",
+	"m7NfmFYFJCYy57ML9/XtNuwtXMGym120e0TISWIe+PUtJ9GDGh2UuD0VzoXtyR9G2NQ03Fe35Iz3BnS/",
+	"eZQGtPvEgL4WGTCvESam5p6+1dS+uB+buZIGUJF9o9WogJn7rzsxTv87/Tzg83khMu6mfDKnJ/7HR+Pm",
+	"/7kx1p80jAeng/92UmvKJ/StOQnvxRHbFPjVKV0LkJYttJKTIeMy95qYYrk6RgL693hdG+b2LfxegqHZ",
+	"5blw7+LFG63moK1waxnzwsBwMG989Hkg5LWwnAZeux4ME5YtuGFTLnPImboGfczOIdOklVYawpwbs1A6",
+	"HwzXlPGGYH+wSu3hYKGFBaev0EZ9GdavWp+OZQW4K/vB48YlxawjDNfAplznjkKTEozZYpoP7j98tO08",
+	"vzRZ7J9NKjZW8KF6jxp9hMwOnN7m7RlnMLU2gtT5pFgQ1tTWwArPDunHFyJPibbuX4+4zZJS0V34mliL",
+	"SD3jOTi+cEyp7BS0ib4008At5Bc8sqhfpyADa7nXtTapQ9scDrLSWJULLmMvVewKYG5wtaba/bV3tH62",
+	"+pYfNQDqRNGfwqe50GA6FwUyN08ZHxmQ9pRJuKYLtt/6xjwja7pLdPyID30ZDqIbbg0TeXT2IgdphY0o",
+	"gqWz55zo/PepMnbI/t//+/+JvcApTVGN56MaMSezlL5iylFhMBwoXSvZSsLx4FSWRRF5q3viArQmpb17",
+	"4aIoNeCPYMKzZXQXHE/WHM+EOXXbMuNLNnKszLMp5Gg8qtKydy/P0ZJ1oo1xNtfKqkwVxOruL8isYVKh",
+	"utug6kipArh0U6GbJy48nXEqkQ6W60mCIdVCgo4zNJdm4YTcWLklRX+NfheTFvufN5yAwZvKcVOdd6+B",
+	"rEmvINouZk43TBKfszloo6Qj7FuAa2DZVBnwKwDp1Nd/DoyTmNlgOJiABO2ERUNiNtfnx7wGbaJn9lU5",
+	"GzkdgSaflVq7uzP8rrGQSlEeDuYFlya2Am6ZYxHGM/cRGT2tLXzKxlr9CyQqIE7J33jTF8QnfhJca77E",
+	"KWgYi0/rc3hT2tpqh8rDsk4Yra6Fo0hPKbvOif1kkgYj8hISxOKSOV7Dy49OzZiLAnJWwNitYyrcPbE6",
+	"ckW4tdFWqYQqb/JajHBrY+KqgDTX/Ii7yBYNKvl7DhI8o5XddKWZiu1I8GVTLif0vp7EVqRHXIDkowLy",
+	"9CGjg+XEGg3SGj0uqVBv71QxgtK/Ni9jubbRlb9STXaV/Zfqzn9kOu5kSsiHzJ2fvCzcfytWF6gOZ1Zc",
+	"w5DlwiCNhiyH9hMaZuoaf8i1FbxwgojYMr64pczShHY8Vu2qIE6+dgY63nfmlJXSjQ5yyIS8cO8aMlXa",
+	"CzX2f5QSbx03V/dHBtpygcLRWI2adXRWlk9uI9bdthrU0q55UQIK96UqNVMLGRXu7v6/SOsI7p73Yp0u",
+	"tjF58tamcQ1ajEXXOeGsUBMhyYMrLB0VR8z+J2VVAc+DCTisHOOVUjwMBqtXGoaVHd0UEIEhPTusXnaR",
+	"o9lScjuU/Td8AusKfyUC16wc9B9dol8o+CpnvW+bYGBERKmET5EdIX9pEKbuGXRXBRU2yG63R8eb9wGn",
+	"GKXFBGJmjzsMYuxMabjo0q5fWKZBwsI4PXPKi3GQWIUYb2M/kI+5S64K937DuDucwGfudpPOrEQioIcz",
+	"LlxBojet+y7+qITc5jrYUsNHVdoAyM5J0M3Ei2KbmcS1XDeXpIJyu+vGliYR2uDSXwEUq2MTsAbFR1O7",
+	"pCcGzrp118lgOPi95JpLK+gvDfOCZwmdk4a/0MCNipqay6Ay0NudLG+8PiUW44rIWyiAm0qdqeKP/SWe",
+	"F2+eaG1WTJ7Fn5WQ79QVyJs5jgI/dMkit9VpRmg7+jCwICy6FhaiKNDfh8yxwWM3HFhbXBjIlMxNy33+",
+	"/f37q5fi39WCFUpO8BiIazDuzmb+x34wcq//9cmjlrv9yf2ov725Jc3dSJL9sJcBCt07dxUEV9eKByzP",
+	"NZgIFf7uSEB8otmLN8w/GObZYVnzArRNGC7GqrmpXBZ48ty8hgyOJ8eMB9WdTd3oV7CMe7m4hYnSy8QY",
+	"V2j8jP0Ua71pGGwmObkwS2Nh5paWc8tH3MQlYh0d7TSGWkHWAznlbuFQ2/Z+6+H1Ufghu6RnLx3Fl7Bv",
+	"H9CMSz6BGUh7wWsPb9fR/KX6RUNju8ElS8u9jaHwmt7QxUENDxDI3HHtWMgJ6LkWMsJKr+lNV4DXpJmq",
+	"BeRObxsL7TQPJS3PLJIcSeyfceqAzPAC8GfvKVtwt6VjpRmfOyOLF3FXiIod83fP3jD3TcIDpFVeZinp",
+	"UAsWZvjS+/JSbhj3nrSjwVPDP3coTclrSEozDdbJ5H3YmI4z3SuirGJ1aaKa9o817yDXYWhLGOZ/sI1/",
+	"aLNS1MwqqaT1sLpsPO80lKfKSNxk3FEe1yFvc7w37+RtfjMd8vY3fiva+F13FA+v64s5xXJXSFVboTgI",
+	"L+1UaeHmiaafY0zUFN88/2Vl2CePH3/3ZEf3dXf0fpuLdi28ufYup9ZcXMEyQv2XQhIZrqRayAv3pEFp",
+	"PS9HhcicXDfDii4t9m2M++j+9zG6zPinF/T0gyfrnLyDezSwYuM67WOj9LhHNxO1/8U645+aL//uYeyu",
+	"7bzVnpKHXZX2lK7RxDDefHn8+LvH3dlDwwGaXPoiroW8oqwvYA2XTftAsllpLJvyaxgyMXYKE4Xh6PDG",
+	"jmvPi7BtKTavw8224YYLbts9XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH",
+	"215Uf8pS7JRw+Ahx6JSbVBRzS0MgHhV6N4VWLtk6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF3",
+	"9dDaRmCmO6hy+KndTO9IcO26Q6rBu+hkFLaX0Ilz51mLNzfd9btg1faCFlNVrYI9Fz62JYx75hJXetlj",
+	"dSub1GLl6F6VubDPppBdzZWICaYpN9OE0cStT2OPHmapbEIGOO6A3F1AQG9BE44XBa73KbvUGDvlbmoM",
+	"w1VLdnSUVZO8ZBp4npRVWqm00fsL6KsCmHXa2J/f/viMPfn+ycO/kG/Bfe+WC3WmBWXpo2454gaePIrL",
+	"Lcfm0dKDF86evqY8uOp1bKzVjD2gqAWmoLRFupD2yaOoUYxyvvN+INreMExXrWNI2+5p6cf1W9qDiw4r",
+	"CFc4OCINryAVMK00ZmJEHxul3XKrrVLFGBZg4OfkJhFNWq8zPyy83Nty6nHBfWauGJ/wEJPlYwuaGcCM",
+	"U2F7MU9/6e0mFd/BKfCIHvB3bqb1neLW3SUW9skFb3HY/vfhvsg6JEolqevnmbwVKSl6xRjP4nalVKU8",
+	"vgY9invYg4l7Qw/SlZD5EMvJ3DU1JMn1Z6/k/mXIpMoB1W0Dxggl2Z9FlZYaPlKaWXUF8i/hlstF3pbd",
+	"NXlwC24x32c+KjAWUDi5zfEoLxnX8Yw5yozZw4ALSIyYg+WiuI1Xj5LgCgNOBqEPIDpQx8UtjD+huHVz",
+	"Dddx3zW9K5F5vPC+YXfr5EoCsyr+llS1oLoa+krAoc/+QS8GvncEWWVOJty6cN0tivwKaYe3vLafqVLa",
+	"6p4OgYgJn5tbXdSvwKkZVTZW7RRYm+vtLm//fCjw9KKj2tBho8QS6eiZJSav/haSz1elETpzoikAgAEB",
+	"ytKsCmRvmRuzlf0Zs+mqCccW+axQ2dUPqhwlKsYor4SSTSXm0xXCaajCGpa5355SOenEZ6MGhhGWikN8",
+	"bMqd1xFMSonsXdY5BVj4yc5I0VhMRYFRFjfc8WDtHnBXSzuevhpBH3PtY5n4cHMUbyzRPJ8yCRNuxTWc",
+	"+kzQNuupclQ0+E5iHm8twyI7ItnCKbjR0xZNpv21UTYTzW2NZ3i88Mou2CERFdNYUXJQoqg7Tph5KMZj",
+	"TNB2J9kRAUsiGsV15h4KHbRAqFSFFU6Y1U/gG9V4jFw98ydXMs4WAK2Ulo/lbI65KzQdt3MA2mkDIi8g",
+	"nsgSL1h2Cv0w5DKubdsN5YOn5bAqam5zUrWrtFPxY1Iafz2vOK/cGdh0uhuHbHuH0gwc75n4bxq72VvW",
+	"/AKBmTdHrMLgUZo04wgrVDlY8oFPqbno9kiz0kDORI1cgDqdk2gS4jHYXPAiqgGgUORyUvIJCjGtCndk",
+	"ZjPeqq5xB8l7hNWCOJqcsZjbNVVF7s4m1+DUwgI6hEcuJmBi142byagURR6O78RtM6YS6LJ/EUC1jT/g",
+	"QFETYvvgv/vioiqWjrpCnJaD6YwaJmXBNYNPcx0U5zF7+/yhu0KyqUqFiHEMXRZRMSKwUgJvPr/ZwjLL",
+	"r3xiVZrejXBLhHUz7q4wtJRueNVX9KYgTLT+Ysp9jedK/QV+7jjGQJvx3OJ0Kc12FQxW2BjxflSazUHN",
+	"E67qZDqBYwj/5WbVxMcRaAr1S1uh8Nbhrk9CvUcVqTrlk2fsNSmlYSKcVE/EHhBSg6ow2kdr1UDeUKNy",
+	"ra42j4CWk3u/VFu83Ez5w8dPkh6/kZBcL5HfC7UAfZRxA2wKn/a4r35KzR1t07lzq15XIeQV1a9wC8jj",
+	"ksTHu8L5roUwl8vtDkSVoLk6zHt/f7gLw11WE3ENMkrFKRTzhOzoLk64gZCt6d6RMo6hzxGsTbnKEYsf",
+	"TFxH514d1NVZKxt3LeRTzexmEZ/OzIkzhvGA4zpyfv3g+If6keB08SedTfg1rEqn0dLuXHY0UVDuH33P",
+	"j8YfPj959OVP/aVDc8woVSny+KIFAtCmXN+S5y3EKZZmx4VMXUgfCvifYm6gDIGMDHoIRxqgVa7dsfpz",
+	"0obWl9410RFwjb5c98iKQ3KbqTtyVMN3hvr8Y+uLNaF8iabbsVJM97/ROtG/6vRsKMbbLc+GMbsWRxNb",
+	"XRr9tHNhP0AmzHZ3WaOsD3WBeEIvb6VS9I+Te8dLUleuHmY4QYMunOCUFIbNhDHtLOMEk4f11UNG6SM0",
+	"SrTlFun2U2XsqVcG17EihMwv8oSxESwBirkC19kUutAhLkoTtbnDFi2mCh2ajmbGycixBxWgCBk6LoQv",
+	"biagmPhm9s194Xm+TUkUxswvuLVajMpYLPosfNVAsvGodT63oI4eMCF3pbBQra4tOij77uU5ZtyWGquX",
+	"fHzq3P3w3cvzOBWxPnTEY8z9NyjUwpveuKe4Is8BcbMS3zYWhY0lLvyIn/tycuEsL6cRrmxwt8lTJ/jW",
+	"5KjZt7ma9lzWt3WFWzfm61Rn7qCqW33S75rqVs3sLUhY8GJL1S3jERP9+S8EThcSdZfBDdRITown6m7I",
+	"EE7DD3mNLS7j9o421EXV3adeK82qWwC1XyHXqMt+9UEITs6/J989GZIYqQ4c++6v36+mfT55uHEPknfM",
+	"D8JYISelMFPIW4layZtnK8pjhvghua37GvyFX4V7bYhx7RlfslxV0Z4lON1h3OeajEv0XV9gTxl5sl+P",
+	"0QuMUqRPrlv8jns9ZvzoX0N2/+j7Ibt3fG/I7h3dw3DXvYt7T1kpxe+lDwV6jKXGON893NNRf+odDMYq",
+	"Dbn7uAAKc0vahKmPl+9BDnRe7e9KLfFeX73NhxhSrAJUxBTOXt36mo+cv9HGm3/bE3hDxeAp+7dXfAb/",
+	"5qSP+zycAUorAZPxOeTH7M/m7BcfBnaP/y/60V+S/BpNCt+kcWS8pWo0GKAmbudN+S7qSaWSrou8qdMn",
+	"HVLCMC7ZGVWBVS8+Dac2cLZW5WTqg5b+K27YAoqiQ2QkwiT+9zS4qN0m1YR9iGBNr9noMUSy5TLh8XOq",
+	"+1iVskeofo2EG7fhZtdrPB/316k7g8ofj2YYq1iyQk2c7HaSpFDqivkixBCT24jsubaMHwOW3AoXBZm+",
+	"mxShlULJaKYQfBLR2FoTYce/Yy2PvomwsW/0vYnm0ZQTZ21pMZnaLSM/qcPi3kffbfe+KTcX6Vurgb5W",
+	"oRVhCkOcmmmkn9UC2IwXBR1raUQOp6wnXGChsqsuDwyCANGFoWFcGkjAVlVAPL4sOM0Aq1W71ouHbQJJ",
+	"fLOfwD20jb8TPXSxQjsiACLMSLU43pz+6U9SPc8P0YNPMImRNAoeU/nPLR8V8JR8UCFrYEwv6Sh8vkm+",
+	"zQyM8VZx5HdTPp9DPON5hQ60kvp9MTL8FKo8DlEIdQsMhI77/F3r9qxLGZwxILxVVks7iianSA+fLGjJ",
+	"i47zXg9FR77S8ndRsrW1I6ujtnuDBwZ3/pc6o2cNadf7YE0yhGi8JWPYVBV5pScJu6PyqaoCqesVxMD9",
+	"U9r9lHtP8b2B2wf63Ad+4Js5jkKjg5DZ3tye5OYe1LVW7cOdcqvhrPYQDU3VkT+8f/9gwmvFkN+pLHvK",
+	"OMvXDVnKkSrXivMSVcFbuCyG7N6F91v8+0a/xZNNBnLM9oyxx8+E1RzNqo4UebT6MK1XeQTwvnQpLEGx",
+	"NWph0YnI8wA4l8YtvzHoubUwm9t4irIa2/oqx6QMp5U02zutZyNmXGZQXFQosGnN1agZjFS+ZNxcAYLO",
+	"02+TpktC83qvJyCz5Smj/KUhwxpEVdqhx7uBfMgC7iRmaQqD5X7Lbw8jiueFkLGaBaWpMKr/y7YFCx8L",
+	"iSe9c02+ImQsJIEM7Qeg8e7AlpP1lUi9JcNEeLT/yuXr5cc9TLetzEzK9VTaQ2P2ulPR9Ineqcpe1EVT",
+	"a1n5ggok1k70lqUtw0EFWh1BINZqBEM2L7hsQA/7g1jjDg8ZAcG24IeHvp7YkcTMIUMxWPsO+hcv5UoC",
+	"em4vsPZJaVZKrMWq3Gq0bg1zpW0iyHo7ZHmadvyWI0mFqdn4lEfyokqtU7zZlvRVhdHNJEDeXzt9634c",
+	"45BbgmXFyyHI0iXf8VMsFR+Vlv1eQum9+4jRmaOzohIRoTCDHkPsKPfQYIi751gRq84GJP4G4Yahjyog",
+	"6EjhRsz0iWCBVFBVNTMPK9M4oBmHa3Kj1YTdtA6oVjsN5a4p1T+r0Vs341USRDtfdMl5NUmzmUHoUXL4",
+	"ms2zpVZl7o3xGYsbIrii/LjYnAaEnT0oe4kStPEyWsfCiPXeHA74XGw1BuIS6y0HyUxEyr35x7Pz//bg",
+	"vrubfnj+tle2pubj7SiyVu213byr5LhI4QZlFs65rtILPyohKRMvtpgtg1Yhuc6RbmXh7U0brjBKmgmN",
+	"T+rulb/BRqXMi0onpTrvEF+PK6Z1sD36xviP6pKyVHcj/8gWTqumMu0mnoAnyaFr2MQP1xydNP9haMcX",
+	"PGANYmDAMbUtiZzPvcdStlSMEyfhLN3IKXZHBqbekPj7D1i+Az1LRVg746oGeOE7Y1L3K4reqXk87X9f",
+	"9tS81HNloMMBguirqN+dYnHfkGX8aKH5PBmvsZ4mEQ8tVuZ6dIYHN8GtCPP1o7TIMgx0j+0VGQrrOcuF",
+	"6oJurSJgjrKh9AfbVI1gwuWps9dzkaM6HxoGKc2mwlill0evUqU7uYhVK6qrIRvx/CLTgEE1XgwZBb+G",
+	"WBjiA1dDRnyZN1uXNJqDNJT87UuHaIt6hJCQcs3CobCsGPXXUYrXduJKyDyxE+jBMCttnxrZEMZML65g",
+	"Ga1cvlFXMJ89fZGyXEKBkC8BY7lC3X62CmPZKyEh2ferEYV0m5nEkQqNUjrlDZWhk7G7UPpqWFvj3vIS",
+	"tras1sXP5m4s2wdJq3eOEm7fnj0MKioOiYsaJOnFjH313vYEn3/imXUim4qHK1FBUCXimlu48HjvbU5P",
+	"h953mP2J0CPVJKKKjhMaIDO9nNuVdPXEoE+++2u/vKttWXqbZp/JzY9uNVXPr1/Qu7BZ9mKjREoUeWGn",
+	"3UlawQnjWI96V7Zira1sje0bwXig9YuY8X4eoNaxGQzNA/JGkxv06c1EUYhGd4wewDT0685Vu0fMNr0U",
+	"u8szd2uzrQs7ZTes59rjuDEJC5QqvmkgEXjKDRs5Ae4ZgtDsCYWlR6FoM+y9hZUW5l1tSM2QsfP2ytO9",
+	"GYlag9Nu1iPyo3/dP/r+w5/9f44vjj789/DhX/73P8UI+UrlcMCmM3eqK0yM5r45+rqQG5WisBdCppmO",
+	"3KtCGsuLgoJDFHRDwwRNioxLQhJq9iC8nXVSOdvE2Cd54kx95dIO8mT2U7/trlNRwAQ6FMKpKvIDwDp0",
+	"ozM0JjqsmaCDdQ7qrg3setdctn5ee8iEWGfHjekQN08LuGk+wBb8/bQCVmgEBmPQ/dEijQZwfwMWeLvj",
+	"sIF+8ePRWF/H/r/zPPgVN/+/7EZs2gFvddzsCHr3SwI/NxhnlmIn+66066oKekfws4imvPd6v5YP2FOo",
+	"MbnoNhRcxl2aiSD3hrg25pvUke24kZPCAOVFwYyFuXeVhlj1uDTUUgU9L0uqY4PCpMK1EE2f3zbZwFHm",
+	"3MJ8IxpbBWTp0alpAili4yvX4x2obplOi8E/E29f19TOCHgq8i6ss0QedLqZuYJ8Fzm6O9BpyA/vNZow",
+	"/2FFlSgttZCZmFM634ous938475IrZSlegVEYgR9LTLYe44yziWxXJKmL+RYxTCwu6CNCrfhVfpZItW7",
+	"ktfr73GzQjTnQW+h3wVTVK3lpYhVrKVU0aJg9Z3S/xi3CLcRWTGtMWo1KiAS/smiIbtQHjHXaqL5jADK",
+	"3PSw6DWR058AMG2VOWDACqsujgensiyKaJEFFBGW/vn89SuGmO4IzkLhqPGYmvMxIeel3SFGKl7rF7Gz",
+	"+CoU9IXe+QFUtFATs1W/One7/v3duzeMHjhOoB7bVN8Xt3fdkIP0wepvSy1PEf7pdE5scfrs9Q/PN54O",
+	"/LYWdFX3uIyitH7/E9xHF+oNszawtVAssGxCs4+quwQ9m1Iu471LGtrlfe/qCH+v65pZaazKBZfxHDNy",
+	"aWJGVqUubZzALpuc5Xp5oUvZ8v9EYwLYV3pecPmVKg835xn41MthlQJKPSVhLD7FyLrBZtwqMXDjls25",
+	"k4u7bLP1xr0RLIbXx1UGYe/GaZsCNezcciuyZgu1CUjQvGdApV8UB6LS9k1pa4R2qBSLTVZfvKdQk0Mi",
+	"nYVS7YkoofyC9Py8dTyoNURcc32LbXPw+kN1Do92IFH85BBgQezcvFJNOsjmXvhayH5HZ4sOb/EkrA0N",
+	"3tSYLVWpmY/Kr/BfY69q/sNy9XR9LRq2oI2SSQdDj85LAXWA7gPPILEL5y3ict/stknho/+kwDAhveZB",
+	"jZSs5qI4Zm5fOQEwowzxVsr2UBBxePH4Cq9g+UYrNd5yecm+Pc7Ov4Ll3r0NZsp1tFWYmwB++RWghZCc",
+	"N+OXKEFfSGN9mwBckjkNrXwcjYcYMiuE9CAzV7BkY1HAYWgfC43i504hnvEraIV/Hj5u9tB8GFVRpxrM",
+	"VMWU9vBizLcQRcFKaYAyyfuPkNwwt8xe9vMrj9Od6mZ9HUvEe1VSOWxAumwuBTRQqo+MRVCatFnN5HeG",
+	"HcQLuAKHOAqFXLYrmNtTN/ZMoCl/BcuLsUj1euzeXgpoUeAXN3vUXESkN6q7yHoEyvxzW9xfWzDMiIoo",
+	"qOSs5p5NPaMw14poXe1wa0VxoSph8Url8Ed2+TeZXb7qRN5FnvdbuEa8q/MKMXb7DKmdJB7tKTeycb2E",
+	"F0bJgKVJa6tH+JiEe4VLxnMn143V3NZhUb82XUoUQhOB0NLrkfYpFHkKCb0b5JbVPbUrRLMulJ2ED7QJ",
+	"ruLr/9KulpTa2AiqeTkWj/PHVd2qwQyuObkx5mYC664ZsTsz+GIdW6PEiyaj8PxaxDuY+Z4Y1BVFo4cC",
+	"5taXy2WqLHJ3Xzm9y4JkI7AWdMNB4pvC9KsFVAWc0UQiasTh+uAcpsAaAbW9/LlBaUB4/2gZd/AsNPXF",
+	"rQepUzLGbK4hh7GQkCN/Jbrl3BztZiom0wstzFVngMzJQdNohqV0Ttj7a6W0t0serA99TGZXTu0ZXzre",
+	"wCYPbmpbMS6KgW0a0JA7u245UyMabjeue3103GqLu4OUjqOrZPOKp58S7pvH6yBmwlTWHMkEuTtgibtF",
+	"gxW6T5uWxgFoJrIpA1vkmu248Y5POjfo1kaahClWDTnranFfq99D5wgFXY263kZznrpMo7FrddyhPk0V",
+	"L1d8tbHgtyFVI6GwROT5LAA8esEeh/lSebQjVYg0oTGO+YvAc0RUnQGXpO2Z5FmdRkFJXweZixPeUh1Z",
+	"blY+aNhmLNuvbtjpklIFPCuUhP0lurohKNm1b8ap+8XzXGxbMFFVVWEVv5lidXzAixOmcty6/8NsbiOl",
+	"E7sM6qzcIF1hndveKAe7HgKXtAJwDbXwoHdGdDLf3z7TrE9gKil937XlLd0zWMyHgvZpgJCkG+vSsWrA",
+	"i7yszSh3k6C0CDV/ic74lT/u0cPvH33/5H8+/L7plnuwUajXYpuIlDqNsbz7Rxvy7j/4PPujD/89mmd/",
+	"8MzgO5kWXGteW2bY7Dj5PNWc0YsQDDKR5Jhxm02/TgeyxjedtLzZZdaX3jdFXatMUQ1jSodx+qjxgOAb",
+	"E6qbx+vs6P/EE0b/3j/6/iJxyJL7ig01sU76P91M/nRK12R8p7tiGA83MkLPm++GjBFWmGSIoI5FFUeT",
+	"yFmc1z4RblptWrervkgog6TxDhm64urM1gqoKWS4Brw1DTN1DQG0yV3iY55Zs7VWaLrJdMPM6CQpvTeu",
+	"shnumapbrq8P/rf33qv6b1TXmiZ7V8A2ljb06P73mxtb1HqDP2/pHKLETlZ4zpVWgzjR1HI31JLTdg88",
+	"cvfApzYAPsGpt7jf8kHoEYr/cZseqo2XiNOUtdBGb7vpN93v7b1Lm9JGvlHFezv75w9F/dCK+mYfRlrv",
+	"Pc8UJWJuZYKCBt9XPDTQw1IaDzW3cN/7Rnr4ZFFUiHSEFSgMm4E9ZmeSbFTmK3AayPMrCDnuvVigsE65",
+	"540x8XovBObDMKkQfK67h4Z7Ii7UuVz6U25gyEZLJvKQ1Pk09NeWIUPvpnmdDTlRc0j/JKpeoY/XvgO8",
+	"odvIbUdYF3Nj9cukiuU6nEOsTsBn70Wl3OvQnJMSCQKKjQ/+a587gckeprJJela74683nteQnoE/WGg+",
+	"n3fp8jXjUf8GbDBUytyH8wgrh1nQs4Tw3JRWsc+UikTetptsXBZeQejTgNOipLshc8qJsdSsqLdgDLhO",
+	"sWrdjVkWN0isqHIqGuwXFtvc6g8JPj6vcuFXQpFaTeJJAn6uJNKMYmOuE+kqW/JAU6uSBF5JTDEYDgJP",
+	"RHF6bs4Te9yROMETbX6zQoDsApOiBwi8PN0Oo08lPfqrtojkpUoj232ecI6Y2EKB+SHJWmHw00RGu8w3",
+	"p7OzUhZggsM/XJP95u6EbMTVRMklTVQBFMe7KF5DzBMDIDfmaCHmiVvOMNTOzIQs7RYx1hnYqcpN/HwJ",
+	"i9vgO/JB7gEStjBuEfm7axlhAFwJPY64+qEZX/+VxDtVBXtjMVUm3QMmlmeG71uBd2vtTM17zYV6hqkp",
+	"W3N/x2HeuurM49NfA3qCQfp+v71ul6oD940Lz87FRL64JfRJ2i6kLngZnwvLC+MbRbIZunFu4Ik/CNrV",
+	"xtrnyhnVUfh87gGh73ifn7vbL8cR8KARA9yxuxYxcJM6YD+VDS7uzRBHfaO+55Tn+zaYKqsVHltaMCmF",
+	"L5RN0PdDgrlyx0suvZfBw16QRRjN8+97Ra6Vhrg1VFNLECGqam/AB8Ymvx34wLkwVxfzup44FuIwbKGV",
+	"nNSpNO5H4eU5t7zuVTNEZ+2iqsetWBzRwqrGvwkNVEhhBS/Ev2BDRqhfEaaB8soUSLSJ2IDnhnomojd3",
+	"wLrRS9K5z2dvXjD/ZTjm9JMbgTL7Cd0Albnrl8Y7HrpVhMqo87/o3opAuozL0AWwo2NHMjb+FrDxwKY1",
+	"rAqMFqB0HbFuslG1CL/+ih/iZwzm7+c3zb69C9pGp5rxjk9umFq8a++a02Sd8HDvJW+WVAumZL/U4tVK",
+	"dje56HrjyOH70avuGh45mizORIzO6B1ZjVNV6h2XfPfJQgC7UPrKdPQx8V2DMB/G8Uc9SS7Jb72tQdpA",
+	"aLmJpdgPHEsYhgolOn0ac66c+dawaiq+G/4t1IYtNGQ8CwdVken03TUd+UDYnWkWfwmEeN3kbh9XCD9C",
+	"QP4hM2U2dQrog+8fHt8/fnh8/+ThoxvirG2OYafPx1kAHKoRHFbiOnXde+3I6we70HGkXjquQ0qRh8u0",
+	"Bup/orYEo+ukUgqR1YOqbonJms7Z++7B4++e3N8ZTus7zaUZg74h20cVzl+nyifSFpgBjSHJUydE3SWC",
+	"wUonPMo52gHc9qzzicy9NDeFSReVvTAWcgLa8UnVi8ZZbwhLz32Qhnm0aR+EJQvGuuFDnvd6iDXjF/OY",
+	"3fSsbm6C9kDoCyOoLBvfiuzgu740mfTx4++eRIGPqiVEc9rNVC2ke+XlnECULhq/uOx1HKfK2IsrWEZP",
+	"o6SVYHOHC/ekQULNy1EhMgyCDauldWfedB3BJ5Eaa9DXoC86bCaUOjXFVyoTMVdiyq9hyMQYPYrYo5CM",
+	"tbUy1O96ceV7DOfc7DwlEBNeS1+UXlWoB6v2oFCNNLuYFHlvonj2Xb2oX5CbH30CFtUr7zTAPrbmKXWe",
+	"wYoZJcn/ixHjqYcq2UGf6j05UbdqGuy7iNgpCF2hzdTaIYHS5CpRqka0SqEg3JCgGxXmu45biKcKY7o9",
+	"eoS/8Y92oLdRUkLd1wa7XmKaXX4D1MQGnlqY5kYNHSd6SAV9J93Td62fN7drWx/2nGs7i4abf3S7Wfpi",
+	"0I0wyDBLQB8649R9xyaq56vGZVFcJLEBfAmiu1Orrdv4SieTLv6lYp2IX5y9OsMDUxsPz0tHpJO/gS6E",
+	"7JNveQ0yV53uUlhiHx/yj8sA8TCbc7kkFPCK0pE87eiG3zBosSchzN65JbpLBeEYvdNbkLVDOM4+J96n",
+	"PnoQsH/39xxBooWT0nCNO3pRHtka/kW0SfxXa9F+Y+FKEn5TugcPSKTYHtj9iVhifTP7P8QcggayUgu7",
+	"PMf8GepCAVyTyhJyicJH1Qum1s4HX75g6IGgbNf56OzNC8J1IhapwUyOGWZRNj6poAeFfYoXcMjgDFVb",
+	"5Hv+TY6VXnCdm5C9QZ83apUbyTCsbspmjn+Tv8nnWitN2eQ+cMNylZWog7E/v/3xGfv+0eP/+ZcQpjKI",
+	"/souM5XDpWMRNDwux+LT5bARqTn+DZMR/Hv5BMwp4+aK8QkPp+AywzvgkhkIVjm7dDfBZRXzwGwOPoHj",
+	"3+Q5yJxxyS5f5DCbKwsyWx79A5aXYWJZZcRbzFx0BHMcrGEO5E7jxrfB54YtVckKcQWnTNjfJCHQUo+a",
+	"Y/aMF0XIwZuqBYaEsPmoezEBNfwmfQYum3M79amonGGwYogqlCDcB+F1DqTDSNkpZS4aq1R+/JscDAeF",
+	"yEBSxj+d0MHZnGdTOHp4fH8wHJS68JxlTk9OFovFMcevj5WenPjfmpOXL549f3X+HH9TJzgPkMcawYzT",
+	"wf3jB/SImoPkczE4HXx3fP/4OypwmSKnn1w/OPHOGZ9MirK0aqr8IkcTzoS2YyYUW2NBxeD0n/FTXj9y",
+	"Qrf/4Mtw45Pot8EHIwClYZJVoAdzbFccSqjAuJ/8XgKWkHsq47MBCIr3yBnuOwmfXJ8ad8RtNk2NG7lD",
+	"v3xwQsvMlfT58w/v3/fVEdZrJ3w+L5ytKpQ8+egru+vXd1o7NHlUFFFwrTrr8PRRxMV7p+IvrGZ4EtCk",
+	"UYyWsxl3NyqyS0WqQUiw/ueg+uiDuyaUsfE8JbeXFAo8dWY3nm23fwENAU+msO4GqEB9hDfD2I+qKHya",
+	"50c1IkeDk0XuPmtAyZLHwQBeyjNs3H7c7CWObF+hFd+Y9xvy6x+wHND2Isf8TeXLne3sGqzyl/bt50H/",
+	"Vjjr4c7G/xuyeYSnXsuK4ighP6oRaRYcVUwDdhf8Vi2feMWP5/9UmtIwKqzQCDd+Gbbk4Mln/78vSYn4",
+	"E1RNQfd/YmOUfVfz8i5IeI53n6z99O4uw8qw6mabF1ymT/NWx6KSRHY6+PIhSf0TU0Ot3eL9KVnzDlUH",
+	"qdiKlnHMQu5KKKvH/2ZKU0a2WpcUhA3nkeH2c8bbSLa9Dvj9HQ7ewr5L8GONhnx7hqQR2/2MnSpdsejT",
+	"eku8EUUWAjqstjzm7n9uHV9uyWrD7u4CqCE4zauhmISmK+29bGoMoTKhKtgU0syd7dKo+HSkkJlYKfqs",
+	"60DrTjaxQs/kCSHxjS32sJTQihk05HfYiEv/v4tRaZaXXkEOPae5RZN//cycZfa1rIXo7S7WYcTU9XXN",
+	"vFASTrHEidB21aS2zUWN4T30wJML7k47lgSjvUPxG2fZu/XcM+wS32AumYWiYIt2u2IvMp5W+WpjVEh8",
+	"qopIaophFhd1LlLNAjuA6Piwx+v/ZzV6C+OUVHBMgPYVdgYVO7mu/gO3FnfHHYW62L06CJs6OjUkSbew",
+	"mMBGy4ge2btdtFfbwK3hUJZBoFdFdfpgheYnH5WQR1ZdgaQsua0ucUoowF9XtwKdd7T716TRM/SwIxmq",
+	"Pq17usnbg2x1oz/Y4ZkNi0wcWyTdMXtRX6qecrfngl+cKOZOGGOUzO8SSmSPhix90zTHApimKwhVuJth",
+	"PuO/3Ur7BPassuMAKYWdWsPvUF33y1kjzNYaOZ3/lj7eIurJyDfYu/FrayWjvSt/4zLsyp00rr+q4n0Y",
+	"dnpW2vrMqfGYcFSEZGNxDSHvqPf5Oynl3pjlvXv1H+zyddnlJThjYMSlhNwzzYhnV0zILh6penelFang",
+	"ovk6DmbCbAieXXfl9PQu+9upv3N5r5qcW8ahNLk1nxp90PTvrhh9eX7mffF38vTi5L6SSkaESR3eXTlL",
+	"z/LcY8mAb6iG3r0IUL73vQcUmdg2t872yWf89wsp6QVQYeqqo8wKDTtkgdZePIq4MEpM2yzNTrj+HWqu",
+	"nnpVN7o6KlQNFj8TSa3U02O/QmHvrFVppX45MamwnUZAsqyllbZY7aRm26NgzW+vdzRGGQ7mZWSPzsH+",
+	"Uo20K5/VnkTY2kS/li6ykeeeJiWPYaVE952AnXiTz8E2o39NW5NSM0LxRN06tLe4OyEst1vzXdy94aaD",
+	"mSGOKJc0VJUz8VGNKGOTXN8YxWSvqkJZ36kwj3g7ppBdUcOQO6tHt9qZHDigeXiP5o/YqKMM3Y9oo1Mt",
+	"bCQAweYxjrjkoXRaYH8kVvDsyvTn31ChuQOpueqbmxgs780hEzkgSAuV2VDyUJWzhBPBChBW8BEUpoJu",
+	"naoi991efb1PiPa4FfOxr01fsSXcO+60mtksp71zYnk34TvCVKViiokJsbvtJCtWhOxHsPoKn8tmpQsl",
+	"i1QwhNSCzKzzFxYW3W3+apY+/ZdksLM5ZuX6UmRjNxRliRl2l0PAPaWbJT9bCEofgd0RP7Z5iiJa+zKM",
+	"vuWb8aWaNJOpY/chNt1yKg0qlDroNR3b2iw86vJHVc99JadUVfqEPqk3Z79Ujc9ijihsb7ZFtmGfMUsD",
+	"utl4fa0UKzUZD4Z225TL9mxwyNSI+OVdcsR57jmQN86pT1NuvB4YeIVAgdsxbmxx+SWd9YGFYIpAhuu6",
+	"A4TfrcBsmcnUHII+R4kNMV9fKLC7uw4/P8Ov5/WrahCTd6Z/Yhes8pO4BsZr9rCK8arOjtMBq+I/nHY5",
+	"xj3rshTvSf9HpxPwB/x817yxyRP4jl+BxEDF7jyBNRndexOHrL20VF1kLDmsSaF0gtimlPKwU6XvfpW+",
+	"7/CJDTM+d8dEZuAby5IN5mWOVdQCOpmG755tCehqF+7HQA1CQlMUwOB2FyslDxrGR3StidY+rMzbFwvd",
+	"/jILo1Y1DJhclyRXSA7c5kLfpIu6PT5DnPq+T78ubaYQm6Tf89jMsPfT76UVxZ6Tm9w4+7+E3wInXwWe",
+	"NGY1F0UbzLspIPCs1WLU/XmCOuxciY2KqXv6WePhDWcWea/xcsd/2JQi8CM2p3AceadO7t55oibhgVQ0",
+	"1JsIF3llOzr5ZliVhzord6UmdbaJq+CTs32TDPUcv+4l+5GPfj5//YoVCOqRcclGwCpPPXsh2bPz/xiG",
+	"tk9mroHnZgpg2QKbIusSK/I4cyxTFtzDMN6rc7hTHOh5LMqCA7f3RQPFPfydmetoZ5s/roT/clfCpyOZ",
+	"r4uASjKNsO9OFF3Awid74jhly19Gq51oOxnHE7ILuUHHEw//YooKu5MP7hDVB5EAZy81hrJIipCv6rJG",
+	"JEKsU51N2VisJHO1ZUZGqVteVKxIQzwZ5BZ1BiHFIdrueYEFx3Z5rD3s0UrkictNUuZFD3yw/Tgczup1",
+	"JPP0wwO3UcmHMZCJKutoZ2lG6WG8G3ZvxbL1QKFGJDiQKK2K8icwhEMPnFYFmkIay4uCU9WJuxyQ7dMC",
+	"MQTjo9N9+PjJYb0+P0BGdTYJYz733+8kqs2XVfmJt+G9O8aoGfj6dIoMLjtM+AYMdCpB5Zl/ZI+EC0Mk",
+	"6DYDZ22anWpiNfqCCQqW0GwKvEArPNAr0GeVYCdZobKrdGnCj+hQwYcqNAf0TXubmRfFMXsnZoQdgkAP",
+	"E4WOBKx7JrBq92Nh2AimQuZDqsDSpTQMezkUY2bmgC2SrCicSHb6VMZLN0o5P2a/hhQllqtyFLQad6oy",
+	"JceFyGJ+uyyDuX2Gi+vlWGlPtBBwvZusDZpIA+XinqGBhnWsuyKdH7jPvn1UQqa37b2BnI2W/jrNsQbh",
+	"kuq/qnIS3JsKW+OYvUXcCUGIjVWkwvAZhD5DU65nhUeNa5P7ZyVk83zt3sfpRvhKwUAa2jgmSBxsqXK4",
+	"Z2q14eZ842FcBqf//NDy1GmeA+O4j34HKXOC0MfrSGBf1jlwTdIrlcO+S5JaY/xRkRSpSGpC9WBVUh9u",
+	"cRxmTj67f1Yc4qsY9s327b+XSpezC26x3+glXeGhnNSndA0p76vOUmAZ2tfY2aeAzEn8BjKQuwKEdbQz",
+	"LbhLn7cqFbqDYnXtM3WNHHgYH/3bAJu3C2+ce1V74wJgcmgCEd3DbRfqqNPOUQ3br0HCYvNF01RD7BRm",
+	"BgqE/FXXTqErbckL9u7leQPiqbGDQbGwio2c9SlhEUv4e+u+8Pu4n6oX//7//94zPrDWhPTCnjBb3jBG",
+	"8rmZKps2wpmxGviMsmfRjWjKGQpE06xGF8ZbTuyM5WohC4XuaW7ZSAO/MkyNxwQwxsKY63xzzq/hPMxo",
+	"q/1TmQV7RFO9tWfFbWA9ydsLhx8CPXj12qfUe9S3qhchp7ZqARIVFLGsx4Ct+eQR+0n8jRTHMAi2NsDk",
+	"JDUHidAVRuSUxWQst3DqNHU+4xPI3W2E7htEsRnXeIk0gaG/Ckyzb8rqoTdW6fb+9Tn6t9y6Tac+Kvdx",
+	"pvkuUw95URBNnYyt97nuD9lxB6ycSetR0NOynGDkqFHtgi8Zds/kjhMoUUmHNO5wyz++/53b28f3H8Xy",
+	"C2m4l3iBm6mYD/aVJthGd7/p9v2dy9wxLOJF3n4H3eu89uIWjykKFVhokK6d+xZ6cXeH0Z7Vj33T4A3V",
+	"Og4UxdIwEY7gkLOsScJqP+oPO5DesD4UA0KIPI0SRYDxzVTO/3529PDxE4JeqoYL3VtW5Rw98KzRgv1O",
+	"JhtVE/xKJlZNoMQdW+3cbgQxbQspRfRen2JNh3lUigJRnajncpR91k70yefq/51ID01m2P/JOwhBqb6u",
+	"fmfHkdtOmNXyo2XGRGl+kosJGGtOPtN/NpR7XqsrqN7/A/7iMKbkj0qPRJ6DbDcJ20GlDr6Y8Zp9978l",
+	"awGWIB595gCpY4jOW6gF6KOMG2BT+JTILMvDRqRDWHPsnet++p//vH/0PT8af/j85NGXPw3SGWYBr9qD",
+	"bCfv3R8az33TF29YyPJAF2+DwI0skArBrHkHEz58dyV+Nf27el9WE/xK92VNoFQ0Lzyws8r8BPZ85xav",
+	"Hz8nnP1rNsjnmbqGHfPBAZ18z2WO+VRHQjI71aqcTNlaS1nqiIP9y6umJ6UBnTouXbkJ7xoQ/by5/Qkx",
+	"WxO2V7LAdw83wOtjARGi7SYb7vqmGsbypTlmBF3e6iaAlcEEpTyC4FA+xcgV+pBHEDS0hB/xW5IbEha8",
+	"OLQ38rByo1lr2cRK9YpBXiMiewhs31Fsub0sObEQLci8g4ckeum9g1r7WA72zHxusK/kDm/NIcaEKCwW",
+	"3LCxKmW+wzI9LCepRU2FL9NiRCeVKRutgwXr5lVJRfIneuSb1iFxDQfSHyeBXttoiT/5qro7Kelxcl9J",
+	"OyTCJCS8L1TclVYYShu7D8vJZ/y3h8q3w039GjFdX6WG8DGUGDYV8xqqnrcKdyPMnnIa3Ywsd0+e/EJE",
+	"2Ttzeo8Uvo/SOVFgBS3b700vPXsD5byYbPqn2jx/4gc7+ex0+75HgAh1mIPwwvdz8mTZYRUilW8S+FiH",
+	"rLgFzTezNvUg7IKDidQVUwunwJH+i+6S4q+0bXyHu/YGEzKpw6ZEhWmTeBfyWlgkgznhmBWZDkW+sBWa",
+	"VQbH7KwoWtavozYODTJP5X6+qIbbFwQ2DnPbsOP5raBEEmkc52CZknCv9rn4pmOSiSZZwlYF2tab9VGN",
+	"utXWn90DXwlQwk2uUWvkG8jcKLd+iyInHFX4ZEcMyieLHHxHi/X+F7+XUGImRgHc4H9yihuNuaAUjRy4",
+	"+yfjMoOCPiplBtpykep7sceEpNGBlHpqc0WdVRexUlPkxxZ3nnz+qEad0bOf1WiwX+p0QMjsUDP5iOtY",
+	"ocS2Rw/3sql51DQ8IWbbHhOofmcyQF6j6bgbccqvK2cdKle+RzlId5cadlmx+mW06iqDgjZ111fmt8QV",
+	"RAfiCyLtggtbd4mzASaboAzUvG7FqctWzm/qUJ0UapJM3TvHfvRH6J+FazdjbAQqLfaUuWQZ1xjbwTY1",
+	"AvveYZXf09Bl0pcekL9P+LbJajJkRmGpiQBpf5M430zNwBAuN6UVv+TGHuFoRy9+uGQzYUydPOZdMo0P",
+	"7EI49cFPb8Lnl8zwpWHuXGFDtdHSgmEL0FBV6R3/Jv3zIPN6OVUrICwaBJlDTpUp7JK64/wvbNJ76dPg",
+	"NPCZZ2tLtYu0bA3URDMmrF6qyaaywqoLscJNxyKARUWpdNmxm2C87Jh8lOt9Z2P+0EuRt1ud4v4zDRkI",
+	"3ygch59i2lM9fmvXdttJEutecRrRXL9eSZmei3cSVq8aNxZqQpbMRzUasgKbq1cFTtCuXt2DSNdg9XI3",
+	"En0N/Fov/xDC/4dT5BhnTl0juTDhrdYBbdk657MjrYoNOQVvzn55iw99084bv4oDaY4BvMhsgw72wqsj",
+	"qsgpcY8ktDU+ruSNeEymXsTz9c7y3C/0zjZUpel9JcdyIE7iGNYogLvyLoc3dhQJV6fw5POczy7cf3tg",
+	"fO10m7+Go7mGSXNcLtVI5U4VT5yYlDVVk2HfkuMQPONNqy6m2Xa/K7nXBcL/PBf225Ab7+DTwUO+B2SA",
+	"Z2iFNliA8EdQ5OMBCUiUwnZKFHKvpT2Z2AwcdfZVByYBgcRdmDS7N+Hte9po//rbujCfBYT+ne1KTZ57",
+	"hqmFrNyYnT7LCtZkg5ZVP7ZPVg6juCGjelCFQjrbKSBETQWyNxnXXXfiZq30QCppAlnKDV6XO9WZ6HFL",
+	"t5nDvEMr8xY1pYfThN3m4zWfccsLNSlh23KW51g8mKnZDIPQhmln3XgXTfWGe4blgheQ2WP2WqILJ9SX",
+	"U91hFjLw8Ofc1EguDAoDjabkp+wyB8tF4f0yqGsP2eVYQJFf+tf6+eDHny5JVbeKLbSHGVrTy+/y5foV",
+	"NfKum3W3qnhWGqtmq4pVrCTGa+MRTXzlqITuVKjCohtZWHYFMGcidAAjJkVe8c9p0oBjQVjq4XVIvd6N",
+	"l+8wXt4gcgib07W58fCnNPw4NdrreNnCMqscy86axjxcZUAOQ5Kmj+WgG0wTATqh3w/WNvz+N3WovK1C",
+	"SqqQobuHsIZ5ipldlezEDJjEScTD53bZz8H9f0mu9BnPAc/kMTuTDBAQFJ3U7WJvbGfv/pIROe4Mpbsu",
+	"yN0cD20ibWI4qvo3iNrgd2Zn4DJ0pj/ZasupbuxG0v4kK5SE7T3UbQ6NuqifuTffdd6hSd49TcDxzd60",
+	"gQrpJVTPuguEAAcIZwQvgm4mMsCLrqj/uft+jwcQ35+C9wBe7EziNzB+7hGGByWLInwy6JkJuIjcNxv0",
+	"uA1NG3lpLMzatDvRcAXLtMPiFxLKsGBmyjVQXNnih9X5d1PAs+/+MxaheRv33KPwibqLX5D7FP8iiJJq",
+	"APZnry1cwfIvmM6P5WLymHVDkNHsEJViIwjZueXavsV17ws66Aq+VoEfLg5yWl7qZnBfhhC5YyKiHgK7",
+	"LBs03BUW2RsNc8QLoX0GXjAi/mbOPPmM/3Q65ikFot7QfumP2AGY7SZp2AMlVXQt508bdGULURQIjxN0",
+	"ndjSt1bO3GDtiO862U7w9NzgXm28POUf+DWYWRj8J+Uf6h0WmB43VjqDqmbR4/54ZHRHkWa6xpIg29hP",
+	"4ho/8BIB0za6ASffuFXu/US/0UqND63hbbpgPPIqiru5m+BuDiw1okOQ7Uo2Ny05d4CHfo8dp09VQWim",
+	"U97OZogfbYU5kclb55VTV3lRBomOiFX+TgsTwEuPcYtS6ildfDgJ/43/UQV4RTH54L8a8exqorFSjL0u",
+	"8vAby5fk+Xff+05gK64CnPo/YGnudM7DQfQSd9UEZiAKbtr4oK6lWwMjhGmlGJoryN1+TMBSev0VLM1T",
+	"H0JBLEpkEKks4+MxZBZygifzSJG8KNSCqmhCVwJhj9lZ+D4M5FkEmXcVp6k9JRnFlANeVFCE+9pRy22Z",
+	"rH8x+O1uGkvzgsSJW/fT4Fkz7FrZoDNo8KuIX2XNHS9l956feSkfxJcXKFCMMQVQqhpdtuIGt8V+fpiw",
+	"8dQj20mnTLoHFlznMczI9ziZPYJG0gBfqUS2D4c0rwsk/J5QI21jg7x2XnXZ66P/+WheKu30XWih6KFi",
+	"JUC+XdeGl8LY8zDMXWnfsN8bARebCkC+a0BK7LY5UDTQTTCQY180FA/kptPI/UOUUvvgMZsJWVoIzC2o",
+	"DhzV0tJATubog4dsqkrdeGgEEy4xH1gvfYawF/ILreQE4/2OewnmMCL1xUS+2Fc9Eb38a6GqIUx37llm",
+	"A7sQBrOBTMPucKxTpUxiIqvWubxfIkD45OSz/19nbOm1hDanUs5Bxa/S54ME4ycicKidb6Mu0INRh55k",
+	"TbGx4uaWFc37GLLPMe98R6AzPOxn8jBu7vqIVLrMSq1B2ssEOoZprPCWDSCNsBvSFc6F/dYzaN0SDpQ0",
+	"YES7ezj93YmlcE4tfO6kZ93N7Wu54RxZUnITUxV25VD3PZRWt6x5Qk4+u382FJBboWF3m7lJdL2mGHVp",
+	"YIdBcLfKqjkAtUgPwfDSQJSvk3EDosReD/W++cNHihMMsu02kxhquRvJ3kjr6D1sNB8qQA0L+3wX0IIp",
+	"P45VR3lD59s1tlPaTaP7VW1AVbQIER6FHopOX4uF+VE53wTu7dNirjGYRD013QVOARryqFHZfgAwQDOL",
+	"e0O9Wfo1djaf18JjAReYv98X4je9/GuZ3P005J25ZMmH6VhALaRp2ledKnDd3iepKL2jR75pTQnXcCBV",
+	"aQRcY+mlJ1sgvv8gbb2+bhoXG8OaK1bVxtZK+2yp9DVbKXmLtF83pZ1bo6tdlZqbH9v71rE7+Yz/9kCV",
+	"Dpt3kAxEN+COKovcq3pQpZcJmTAabYOvb2UyEkxqlyR874FUD53hTj5NKuEH7GSOxV+MG7aAokg5Gf1j",
+	"LT/jWgH3PqUuwSQdROji5vnCfn0tMgh4LxsQAKP1nk6f8bFnSkVp1MaJgLgGObNJ4Kb3Bu5sYwY3t68k",
+	"q5EsCRntdnB3ti+hhGn0XbX4oQN4CnkoCqm2Lo5IdFGiFSJUYLybUNpi0HxYvoUXEILFImAxZktJDGZZ",
+	"H6OuYpEz4NKXMExhyQxfphrW7Y7VDoxl7TcpVNNtB17oV71X0bVvTvVWuHsdMVKafXaBcBcDrVvPpb7r",
+	"kuuNVmMR0lIPZ84dgh8CtnXI1LySqKBGQmFdkuskF4aPihukdrUZJOrW/YHevSeZ821tF7oWoQ4RYusV",
+	"L9QqBBfhJL8jWb6G/NG5ifSjvezhc/nHFrazM/2JyWnvCEaKgD68Oth31xqgibvZufWl+46Kvl1iyI+v",
+	"G+QWmNhWKGOfVh9gogVqHMSX7vN6qpgUbjA9KulxEP08DYilCfG7eecWfwO4M8Em9RoP00m5QdNWO2Vk",
+	"K4w5UNf9SHC6k61KWTXf37UweI+v/kMYYMlihVRr9bLhUCXMTUTJ80kGVimmxha6xPliqvhMJP0Jv9LX",
+	"+0UWkJmYp7M95+GBnSiznKAwMIW24e5hIyiUnDiLKeoPawc9Pg/ot4PTf35wDGUQRJDYsdTF4HRwgozm",
+	"3/O5yhygMMeXYfVJ6JPZ+MgP2vik8oc3PvP72PjEQyE0f4eRsuYj2OCxNX5dktR8DkOPKy8nN0XjM8QE",
+	"az5TYgHhhy//XwAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

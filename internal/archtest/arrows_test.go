@@ -19,6 +19,7 @@ var layers = [][]string{
 	{"controller/jobs"},
 	{"controller/vault", "controller/inventory"},
 	{"controller/identity"},
+	{"controller/identity/directory"},
 	{"controller/pki"},
 	{"controller/seal", "controller/cluster"}, // they satisfy what the store asks for
 	{"controller/audit"},

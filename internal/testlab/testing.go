@@ -97,6 +97,18 @@ func NewMariaDB(t testing.TB, l *Lab, opts MariaDBOptions) *Database {
 	return d
 }
 
+// Slapd starts an OpenLDAP server that stops with the test.
+func Slapd(t testing.TB) *OpenLDAP {
+	t.Helper()
+	demand(t, namespaces, slapd)
+	d, err := New(t).Slapd()
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	showLog(t, d.srv)
+	return d
+}
+
 // SambaAD starts a domain controller that stops with the test.
 func SambaAD(t testing.TB, opts SambaOptions) *DomainController {
 	t.Helper()

@@ -73,10 +73,11 @@ func (p *profileFlags) into(c *cobra.Command, out *client.UserProfile) {
 func (a *app) userAddCmd() *cobra.Command {
 	var profile profileFlags
 	var service bool
+	var directory string
 	add := &cobra.Command{
 		Use: "add NAME", Short: "Add a user or a service account", Args: exactArgs("NAME"),
 		Long:    "Add a user or a service account. It may do nothing until it has a PAM role: reeve assignment add.",
-		Example: "  reeve user add ada --full-name 'Ada Lovelace' --email ada@example.com --department operations\n  reeve user add ci --service",
+		Example: "  reeve user add ada --full-name 'Ada Lovelace' --email ada@example.com --department operations\n  reeve user add ci --service\n  reeve user add bob --directory corp",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
@@ -84,6 +85,9 @@ func (a *app) userAddCmd() *cobra.Command {
 			}
 			in := client.UserRequest{Name: args[0], Service: &service, Profile: &client.UserProfile{}}
 			profile.into(cmd, in.Profile)
+			if directory != "" {
+				in.Directory = &directory
+			}
 			u, err := call[client.User](c.AddUser(cmd.Context(), &client.AddUserParams{IdempotencyKey: newKey()}, in))
 			if err != nil {
 				return err
@@ -91,6 +95,7 @@ func (a *app) userAddCmd() *cobra.Command {
 			return a.show(u, func() { a.say("%s %s is there (%s)", u.Kind, u.Name, u.Id) })
 		},
 	}
+	add.Flags().StringVar(&directory, "directory", "", "the directory that proves their password")
 	add.Flags().BoolVar(&service, "service", false, "it is a program, not a person")
 	return profile.on(add)
 }
@@ -145,7 +150,7 @@ func (a *app) userShowCmd() *cobra.Command {
 				if u.Profile.Vendor != nil && *u.Profile.Vendor {
 					vendor = "yes"
 				}
-				a.pairs("name", u.Name, "kind", u.Kind, "status", u.Status, "full name", str(u.Profile.FullName), "e-mail", str(u.Profile.Email),
+				a.pairs("name", u.Name, "kind", u.Kind, "status", u.Status, "directory", str(u.Directory), "full name", str(u.Profile.FullName), "e-mail", str(u.Profile.Email),
 					"department", str(u.Profile.Department), "time zone", str(u.Profile.TimeZone), "vendor", vendor,
 					"groups", strings.Join(list(u.Groups), ", "), "holds", strings.Join(held(list(u.Assignments)), "\n"), "created", when(&u.CreatedAt), "id", u.Id)
 			})
@@ -203,15 +208,20 @@ func (a *app) userRemoveCmd() *cobra.Command {
 }
 
 func (a *app) groupCmd() *cobra.Command {
-	var description string
+	var description, directory, external string
 	add := &cobra.Command{
-		Use: "add NAME", Short: "Add a group", Example: "  reeve group add dba --description 'runs the databases'", Args: exactArgs("NAME"),
+		Use: "add NAME", Short: "Add a group",
+		Example: "  reeve group add dba --description 'runs the databases'\n  reeve group add dba --directory corp --external 'CN=DBA,OU=Groups,DC=example,DC=com'", Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			g, err := call[client.Group](c.AddGroup(cmd.Context(), &client.AddGroupParams{IdempotencyKey: newKey()}, client.GroupRequest{Name: args[0], Description: &description}))
+			in := client.GroupRequest{Name: args[0], Description: &description}
+			if directory != "" || external != "" {
+				in.Directory, in.External = &directory, &external
+			}
+			g, err := call[client.Group](c.AddGroup(cmd.Context(), &client.AddGroupParams{IdempotencyKey: newKey()}, in))
 			if err != nil {
 				return err
 			}
@@ -219,6 +229,8 @@ func (a *app) groupCmd() *cobra.Command {
 		},
 	}
 	add.Flags().StringVar(&description, "description", "", "what the group is")
+	add.Flags().StringVar(&directory, "directory", "", "the directory that says who is in it")
+	add.Flags().StringVar(&external, "external", "", "what the directory calls the group: its distinguished name")
 	list := &cobra.Command{
 		Use: "list", Short: "List groups", Example: "  reeve group list", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -301,7 +313,7 @@ func (a *app) groupShowCmd() *cobra.Command {
 				return err
 			}
 			return a.show(whole, func() {
-				a.pairs("name", whole.Group.Name, "description", str(whole.Group.Description), "holds", strings.Join(held(whole.Assignments), "\n"), "id", whole.Group.Id)
+				a.pairs("name", whole.Group.Name, "description", str(whole.Group.Description), "directory", str(whole.Group.Directory), "there", str(whole.Group.External), "holds", strings.Join(held(whole.Assignments), "\n"), "id", whole.Group.Id)
 				a.users(whole.Items)
 			})
 		},
