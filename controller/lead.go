@@ -152,7 +152,7 @@ func (c *Controller) recheckDirectories(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
-		shut, err := identity.Recheck(ctx, c.store)
+		shut, err := identity.RecheckDirectories(ctx, c.store)
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("the users of directories were not all looked at again; trying again later", "error", err)
 		}

@@ -312,7 +312,7 @@ func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
 	}
 	recheck := func(want int) {
 		t.Helper()
-		if shut, err := Recheck(t.Context(), st); err != nil || shut != want {
+		if shut, err := RecheckDirectories(t.Context(), st); err != nil || shut != want {
 			t.Errorf("%d are shut out, %v", shut, err)
 		}
 	}
@@ -360,7 +360,7 @@ func TestWhoAsksLearnsNotWhyADirectoryRefuses(t *testing.T) {
 	if err := dc.Replace(t.Context(), "CN=off,"+testlab.AccountsOU, map[string][]string{"userAccountControl": {"514"}}); err != nil {
 		t.Fatal(err)
 	}
-	if shut, err := Recheck(t.Context(), st); err != nil || shut != 1 {
+	if shut, err := RecheckDirectories(t.Context(), st); err != nil || shut != 1 {
 		t.Errorf("%d are shut out, %v", shut, err)
 	}
 	if _, err := authenticate(st, secret); reeve.CodeOf(err) != "session_ended" {

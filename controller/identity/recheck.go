@@ -11,11 +11,11 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// Recheck asks the directories about those of their users who have a session or a token.
+// RecheckDirectories asks the directories about those of their users who have a session or a token.
 // Of who is gone, replaced, disabled or expired there it ends the sessions and the
 // memberships in mapped groups; those of everybody else it makes what the directory says.
 // A directory that does not answer changes nothing. It returns how many were shut out.
-func Recheck(ctx context.Context, st *store.Store) (shut int, err error) {
+func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err error) {
 	var ask []*Principal
 	known := map[string]*directory.Directory{}
 	err = st.View(ctx, func(tx *store.Tx) error {

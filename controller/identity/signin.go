@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
@@ -197,6 +198,9 @@ func stillRight(tx *store.Tx, c checked, in Attempt) (*Principal, error) {
 		return nil, err
 	}
 	now, err := passwords.Get(tx, string(p.ID))
+	if reeve.KindOf(err) == reeve.NotFound {
+		return nil, signInFailed()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +208,7 @@ func stillRight(tx *store.Tx, c checked, in Attempt) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if locked || !p.Active() || !now.SetAt.Equal(c.password.SetAt) {
+	if locked || !p.Active() || !bytes.Equal(now.Hash, c.password.Hash) {
 		return nil, signInFailed()
 	}
 	return p, nil
