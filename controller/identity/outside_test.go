@@ -216,7 +216,7 @@ func TestMappedGroupsFollowTheDirectory(t *testing.T) {
 	}
 	changes := map[string]int{}
 	update(t, st, func(tx *store.Tx) error {
-		all, err := audit.List(tx, 0, 0, audit.Filter{ActorID: "corp"})
+		all, err := audit.List(tx, 0, 0, audit.Filter{Actor: "corp"})
 		if err != nil {
 			return err
 		}
