@@ -76,6 +76,16 @@ func TestARestoredStateGoesOnFromNow_C16(t *testing.T) {
 	})
 	do(func(tx *store.Tx) error { return identity.RevokeToken(tx, by, token.ID) })
 	do(func(tx *store.Tx) error { return c.seal.Rotate(tx, by) })
+	var signs string
+	do(func(tx *store.Tx) (err error) { // as the leader of a cluster does that had no key
+		if err := audit.MakeKey(tx, by, c.cluster); err != nil {
+			return err
+		}
+		if signs, err = audit.VerifyingKey(tx); err == nil {
+			_, err = audit.Cover(tx, c.cluster)
+		}
+		return err
+	})
 
 	scratch, err := store.Open(store.Config{Path: filepath.Join(t.TempDir(), "state.db"), Cipher: c.seal, Logger: log})
 	if err != nil {
@@ -117,6 +127,12 @@ func TestARestoredStateGoesOnFromNow_C16(t *testing.T) {
 		kept, err := seal.LoadState(tx)
 		if err != nil || kept.KeyringVersion != ring.KeyringVersion {
 			t.Errorf("the keyring is not that of now (%v)", err)
+		}
+		if key, err := audit.VerifyingKey(tx); err != nil || key != signs {
+			t.Errorf("checkpoints are signed with %q, before with %q (%v)", key, signs, err)
+		}
+		if newest, err := audit.NewestCheckpoint(tx); err != nil || newest != nil {
+			t.Errorf("a checkpoint of what was cut off: %+v (%v)", newest, err)
 		}
 		found, err := audit.List(tx, 0, 10, audit.Filter{Action: "cluster.restore_snapshot"})
 		if err != nil || len(found) != 1 || found[0].Details["replaced_hash"] == "" {

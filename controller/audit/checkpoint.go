@@ -41,11 +41,12 @@ type tree struct {
 var trees = store.NewTable("audit_tree", store.Key(func(*tree) string { return headKey }))
 
 // signingKey is what checkpoints are signed with, in a sealed table of one row. It stays
-// for the life of the cluster: auditors know it.
+// for the life of the cluster: auditors know it. An array is not kept by the store's memory
+// of decoded records, so a node that is sealed does not have it.
 type signingKey struct {
-	Signing   string    `cbor:"1,keyasint,omitempty"`
-	Verifying string    `cbor:"2,keyasint,omitempty"`
-	Created   time.Time `cbor:"3,keyasint,omitempty"`
+	Seed      checkpoint.Key `cbor:"1,keyasint,omitempty"`
+	Verifying string         `cbor:"2,keyasint,omitempty"`
+	Created   time.Time      `cbor:"3,keyasint,omitempty"`
 }
 
 var signingKeys = store.NewTable("audit_key", store.Key(func(*signingKey) string { return headKey }))
@@ -55,14 +56,16 @@ func MakeKey(tx *store.Tx, by Actor, cluster string) error {
 	if _, err := signingKeys.Get(tx, headKey); reeve.KindOf(err) != reeve.NotFound {
 		return err
 	}
-	signing, verifying, err := checkpoint.NewKey(cluster)
-	if err != nil {
+	k := &signingKey{Seed: checkpoint.NewKey(), Created: tx.Now()}
+	defer clear(k.Seed[:])
+	var err error
+	if k.Verifying, err = k.Seed.Verifying(cluster); err != nil {
 		return err
 	}
-	if err := signingKeys.Insert(tx, &signingKey{Signing: signing, Verifying: verifying, Created: tx.Now()}); err != nil {
+	if err := signingKeys.Insert(tx, k); err != nil {
 		return err
 	}
-	return Record(tx, Event{By: by, Action: "audit_key.create", Object: "audit", After: map[string]string{"key": verifying}})
+	return Record(tx, Event{By: by, Action: "audit_key.create", Object: "audit", After: map[string]string{"key": k.Verifying}})
 }
 
 // Keep makes the key of to, a restored state, that of from. Its checkpoints are its own:
@@ -138,6 +141,7 @@ func Cover(tx *store.Tx, cluster string) (covered int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	defer clear(k.Seed[:])
 	if now := tx.Now().UTC(); now.After(t.Time) {
 		t.Time = now
 	}
@@ -153,7 +157,7 @@ func Cover(tx *store.Tx, cluster string) (covered int, err error) {
 			t.Time = r.Time
 		}
 	}
-	signed, err := checkpoint.Sign(checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: t.Size, Hash: t.Hash}, Root: t.Root(), Time: t.Time}, k.Signing)
+	signed, err := k.Seed.Sign(checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: t.Size, Hash: t.Hash}, Root: t.Root(), Time: t.Time})
 	if err != nil {
 		return 0, err
 	}

@@ -76,8 +76,8 @@ func List(tx *store.Tx, after uint64, limit int, f Filter) ([]*Entry, error) {
 
 // isID reports whether anything was done by an actor with the id.
 func isID(tx *store.Tx, actor string) bool {
-	for range entries.Scan(tx, "actor", store.Range{Prefix: []string{actor}}) {
-		return true
+	for _, err := range entries.Scan(tx, "actor", store.Range{Prefix: []string{actor}}) {
+		return err == nil // List meets the error again
 	}
 	return false
 }

@@ -15,7 +15,8 @@ import (
 // signedTrail writes a trail of five records, checkpoints of it in two files, and the key.
 func signedTrail(t *testing.T, dir, actor string) {
 	t.Helper()
-	signing, verifying, err := checkpoint.NewKey("example")
+	signing := checkpoint.NewKey()
+	verifying, err := signing.Verifying("example")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func signedTrail(t *testing.T, dir, actor string) {
 			t.Fatal(err)
 		}
 		trail = append(trail, line...)
-		signed, err := checkpoint.Sign(checkpoint.Checkpoint{Cluster: "example", Head: head, Root: tree.Root(), Time: r.Time}, signing)
+		signed, err := signing.Sign(checkpoint.Checkpoint{Cluster: "example", Head: head, Root: tree.Root(), Time: r.Time})
 		if err != nil {
 			t.Fatal(err)
 		}

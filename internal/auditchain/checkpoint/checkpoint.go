@@ -17,6 +17,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -104,19 +105,48 @@ func parse(text string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// NewKey makes the key with which a cluster signs, and the one that verifies, which is public.
-func NewKey(cluster string) (signing, verifying string, err error) {
-	return note.GenerateKey(rand.Reader, originPrefix+cluster)
+// Key is what a cluster signs with: the seed of an Ed25519 key. Nothing prints it.
+type Key [ed25519.SeedSize]byte
+
+// NewKey makes a key.
+func NewKey() (k Key) {
+	_, _ = rand.Read(k[:]) // never fails
+	return k
+}
+
+// Format implements fmt.Formatter.
+func (Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacted]")) }
+
+// Verifying is the key that verifies what a cluster signs with k. It is public.
+func (k *Key) Verifying(cluster string) (string, error) {
+	private := ed25519.NewKeyFromSeed(k[:])
+	defer clear(private)
+	return note.NewEd25519VerifierKey(originPrefix+cluster, ed25519.PublicKey(bytes.Clone(private[ed25519.SeedSize:])))
 }
 
 // Sign returns the checkpoint as a signed note.
-func Sign(c Checkpoint, signing string) ([]byte, error) {
-	signer, err := note.NewSigner(signing)
+func (k *Key) Sign(c Checkpoint) ([]byte, error) {
+	verifying, err := k.Verifying(c.Cluster)
 	if err != nil {
-		return nil, errors.New("checkpoint: the signing key cannot be read") // not the error: it may hold the key
+		return nil, err
 	}
-	return note.Sign(&note.Note{Text: c.text()}, signer)
+	verifier, err := note.NewVerifier(verifying)
+	if err != nil {
+		return nil, err
+	}
+	s := signer{Verifier: verifier, private: ed25519.NewKeyFromSeed(k[:])}
+	defer clear(s.private)
+	return note.Sign(&note.Note{Text: c.text()}, s)
 }
+
+// signer is a note.Signer that leaves no copy of the key in a text, which cannot be cleared.
+type signer struct {
+	note.Verifier
+	private ed25519.PrivateKey
+}
+
+// Sign implements note.Signer.
+func (s signer) Sign(text []byte) ([]byte, error) { return ed25519.Sign(s.private, text), nil }
 
 // Open returns the checkpoint of a signed note, if the key signed it.
 func Open(signed []byte, verifying string) (*Checkpoint, error) {

@@ -2,6 +2,7 @@ package checkpoint_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,9 +18,10 @@ import (
 	"github.com/reeve-pam/reeve/internal/auditchain/checkpoint"
 )
 
-func key(tb testing.TB, cluster string) (signing, verifying string) {
+func key(tb testing.TB, cluster string) (signing checkpoint.Key, verifying string) {
 	tb.Helper()
-	signing, verifying, err := checkpoint.NewKey(cluster)
+	signing = checkpoint.NewKey()
+	verifying, err := signing.Verifying(cluster)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -53,7 +55,7 @@ func chained(tb testing.TB, records []auditchain.Record, from int) []byte {
 }
 
 // at is the checkpoint of the first n records, signed and opened again.
-func at(tb testing.TB, records []auditchain.Record, n int, signing, verifying string) *checkpoint.Checkpoint {
+func at(tb testing.TB, records []auditchain.Record, n int, signing checkpoint.Key, verifying string) *checkpoint.Checkpoint {
 	tb.Helper()
 	var tree checkpoint.Tree
 	for _, r := range records[:n] {
@@ -62,8 +64,8 @@ func at(tb testing.TB, records []auditchain.Record, n int, signing, verifying st
 		}
 	}
 	last := records[n-1]
-	signed, err := checkpoint.Sign(checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: last.Sequence, Hash: last.Hash},
-		Root: tree.Root(), Time: last.Time.Add(time.Second / 2)}, signing)
+	signed, err := signing.Sign(checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: last.Sequence, Hash: last.Hash},
+		Root: tree.Root(), Time: last.Time.Add(time.Second / 2)})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -110,7 +112,7 @@ func TestACheckpointOpensAsItWasSigned(t *testing.T) {
 	signing, verifying := key(t, "example")
 	want := checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: 7, Hash: strings.Repeat("ab", 32)}, Root: tlog.Hash{1, 2},
 		Time: time.Date(2026, 11, 30, 19, 0, 0, 5, time.UTC)}
-	signed, err := checkpoint.Sign(want, signing)
+	signed, err := signing.Sign(want)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +123,12 @@ func TestACheckpointOpensAsItWasSigned(t *testing.T) {
 	if diff := cmp.Diff(want, *got); diff != "" {
 		t.Fatal(diff)
 	}
-	if bytes.Contains(signed, []byte(signing)) {
-		t.Fatal("the key is in what it signed")
+	for _, shown := range []string{string(signed), fmt.Sprint(signing), fmt.Sprintf("%x %v %+v %#v %q", signing, &signing, signing, signing, signing)} {
+		for _, form := range []string{string(signing[:]), fmt.Sprintf("%x", signing[:]), strings.Trim(fmt.Sprintf("%d", signing[:4]), "[]"), base64.StdEncoding.EncodeToString(signing[:])} {
+			if strings.Contains(shown, form) {
+				t.Errorf("the key is in %q", shown)
+			}
+		}
 	}
 
 	_, other := key(t, "example")
@@ -132,9 +138,9 @@ func TestACheckpointOpensAsItWasSigned(t *testing.T) {
 	if _, err := checkpoint.Open(signed, "nonsense"); err == nil {
 		t.Error("no key opened it")
 	}
-	// What the key of one cluster signs is not of another.
+	// What a key signs for one cluster is not of another.
 	want.Cluster = "elsewhere"
-	if signed, err = checkpoint.Sign(want, signing); err != nil {
+	if signed, err = signing.Sign(want); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := checkpoint.Open(signed, verifying); err == nil {
@@ -146,7 +152,7 @@ func TestACheckpointOpensAsItWasSigned(t *testing.T) {
 func TestAnyChangedByteOfACheckpointIsDetected_U2(t *testing.T) {
 	t.Parallel()
 	signing, verifying := key(t, "example")
-	signed, err := checkpoint.Sign(checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: 7, Hash: "x"}, Time: time.Unix(9, 0)}, signing)
+	signed, err := signing.Sign(checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: 7, Hash: "x"}, Time: time.Unix(9, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +292,7 @@ func TestCheckpointsThatCannotBothBeTrueAreRefused_U2(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	signing, verifying := key(f, "example")
 	c := checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: 7, Hash: strings.Repeat("ab", 32)}, Time: time.Unix(9, 0)}
-	signed, err := checkpoint.Sign(c, signing)
+	signed, err := signing.Sign(c)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -312,7 +318,7 @@ func FuzzSigned(f *testing.F) {
 	f.Add("example\n", uint64(1)<<63, "a\nb", int64(-1))
 	f.Fuzz(func(t *testing.T, cluster string, n uint64, hash string, at int64) {
 		want := checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: n, Hash: hash}, Time: time.Unix(at, 0).UTC()}
-		signed, err := checkpoint.Sign(want, signing)
+		signed, err := signing.Sign(want)
 		if err != nil {
 			return
 		}
