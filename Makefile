@@ -89,7 +89,7 @@ check: setup ## everything CI asks for: format, lint, generated code, go.mod, im
 	@echo "== broken builds"; $(MAKE) --no-print-directory mutants
 	@echo "== simulation"; go test -tags nomsgpack -timeout 10m ./internal/simulation
 	@go test -tags nomsgpack,mutants -run TestBrokenBuilds -timeout 10m ./internal/simulation
-	@echo "== fuzz"; go run ./internal/fuzzall -width 16
+	@echo "== fuzz"; go run ./internal/fuzzall -time 12s -width 12
 	@echo "== whole clusters on real targets"; REEVE_LAB=require $(GOTESTSUM) --packages ./internal/systemtest/... -- -tags nomsgpack -race -p 1 -timeout 15m
 	@echo "== chaos"; $(MAKE) --no-print-directory chaos ARGS="--seed 1 --rounds 10"
 

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -362,4 +363,36 @@ func may(t testing.TB, st *store.Store, who Caller, p Privilege, o Object) (yes 
 		t.Fatal(err)
 	}
 	return yes
+}
+
+// CVE-2025-5999, CVE-2025-64761: a PAM role or a principal has one spelling, and none that
+// looks like a built-in one can be made.
+func TestNoNameIsAnotherSpellingOfOneWithPower_CVE_2025_5999(t *testing.T) {
+	t.Parallel()
+	st := storetest.New(t)
+	principal(t, st, "ada")
+	update(t, st, func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, "root", Root, Profile{}); return err })
+	try := func(fn func(tx *store.Tx) error) string { return reeve.CodeOf(st.Update(t.Context(), fn)) }
+	for _, spelled := range []string{"%s", "%s ", " %s", "%s\x00", "%s​", "%s\u200d"} {
+		for _, name := range []string{"administrator", "Administrator", "ADMINISTRATOR", "аdministrator", "ａdministrator"} {
+			name := fmt.Sprintf(spelled, name)
+			exact := name == Administrator
+			if got := try(func(tx *store.Tx) error { _, err := CreatePAMRole(tx, by, root, name, PAMRoleText{}); return err }); got != "name_invalid" && (!exact || got != "pam_role_exists") {
+				t.Errorf("PAM role %q: %s", name, got)
+			}
+			got := try(func(tx *store.Tx) error {
+				_, err := Assign(tx, by, root, NewAssignment{Role: name, Subject: "ada", Scope: Scope{Everything: true}})
+				return err
+			})
+			if want := map[bool]string{true: "", false: "pam_role_not_found"}[exact]; got != want {
+				t.Errorf("giving %q: %s", name, got)
+			}
+		}
+		for _, name := range []string{"root", "Root", "ROOT", "rооt", "ｒoot"} {
+			name := fmt.Sprintf(spelled, name)
+			if got := try(func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, name, User, Profile{}); return err }); got != "name_invalid" && (name != "root" || got != "principal_name_taken") {
+				t.Errorf("user %q: %s", name, got)
+			}
+		}
+	}
 }

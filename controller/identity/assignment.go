@@ -2,6 +2,8 @@ package identity
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -22,6 +24,12 @@ var assignments = store.NewTable("assignment",
 	store.Key(func(a *Assignment) string { return string(a.ID) }),
 	store.Index("subject", func(a *Assignment) []string { return []string{a.Subject} }),
 	store.Index("role", func(a *Assignment) []string { return []string{a.Role} }),
+	store.Index("tag", func(a *Assignment) []string {
+		for _, k := range slices.Sorted(maps.Keys(a.Scope.Tags)) { // its first tag; an object that it covers has them all
+			return []string{k, a.Scope.Tags[k]}
+		}
+		return nil
+	}),
 )
 
 // NewAssignment is what Assign is asked for.
@@ -201,4 +209,42 @@ func MayActFor(tx *store.Tx, grantor Caller, id reeve.PrincipalID) error {
 		return nil
 	}
 	return mayActFor(tx, grantor, string(id))
+}
+
+// MayMove fails with Denied "grant_exceeds" if an object that becomes another, by its tags,
+// comes into scopes of assignments whose privileges the grantor does not hold for it as it
+// is: tags decide who may do what, so to set them is to grant.
+func MayMove(tx *store.Tx, grantor Caller, from, to Object) error {
+	sight, err := Look(tx, grantor)
+	if err != nil {
+		return err
+	}
+	for k, v := range to.Tags {
+		for a, err := range assignments.Scan(tx, "tag", store.Range{Prefix: []string{k, v}}) {
+			if err != nil {
+				return err
+			}
+			if a.Scope.Covers(from) || !a.Scope.Covers(to) {
+				continue
+			}
+			if err := mayMoveInto(tx, sight, a, from); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func mayMoveInto(tx *store.Tx, sight Sight, a *Assignment, o Object) error {
+	role, err := GetPAMRole(tx, a.Role)
+	if err != nil {
+		return err
+	}
+	for _, p := range role.Privileges {
+		if !sight.gives(p, o) {
+			return reeve.Errorf(reeve.Denied, "grant_exceeds", "with these tags PAM role %s would give %s to others (%s), which you do not hold yourself", role.Name, p, a.Scope).
+				WithFix("have it done by somebody who holds it")
+		}
+	}
+	return nil
 }

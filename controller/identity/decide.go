@@ -103,6 +103,14 @@ func (s Sight) holds(p Privilege, in Scope) bool {
 	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Contains(in) })
 }
 
+// gives reports whether the principal has the privilege for the object, to give it away.
+func (s Sight) gives(p Privilege, o Object) bool {
+	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
+		return false
+	}
+	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Covers(o) })
+}
+
 // Decide says whether the principal may do what the privilege stands for to the object,
 // and why. Nothing is allowed but by an assignment; root alone needs none.
 func (s Sight) Decide(p Privilege, o Object) Decision {

@@ -32,7 +32,8 @@ var invitations = store.NewTable("invitation",
 // Invite makes an invitation for a user; earlier ones of theirs end. The password they
 // have stays until it is used. The grantor must hold all that the user holds, for who has
 // the link can become the user: code grant_exceeds. Service accounts have no password:
-// code not_a_person.
+// code not_a_person. A token other than root's replaces no password that is set: code
+// reset_by_token.
 func Invite(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) (*Invitation, reeve.Secret, error) {
 	p, err := GetPrincipal(tx, id)
 	if err == nil {
@@ -45,6 +46,13 @@ func Invite(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) 
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "not_a_person", "%s is no person: it has no password", p.Name).WithFix("make a token for it: reeve token create --for %s", p.Name)
 	case !p.Active():
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "principal_disabled", "%s is %s", p.Name, p.Status())
+	}
+	if grantor.Token != nil && grantor.Kind != Root {
+		if _, err := passwords.Get(tx, string(id)); err == nil {
+			return nil, reeve.Secret{}, reeve.Errorf(reeve.Denied, "reset_by_token", "%s has a password, and a token replaces nobody's", p.Name).WithFix("sign in: reeve login")
+		} else if reeve.KindOf(err) != reeve.NotFound {
+			return nil, reeve.Secret{}, err
+		}
 	}
 	if err := endInvitations(tx, id); err != nil {
 		return nil, reeve.Secret{}, err
@@ -106,9 +114,6 @@ func AcceptInvitation(ctx context.Context, st *store.Store, secret, fresh reeve.
 			return err
 		}
 		by := p.Actor(from.String(), node)
-		if err := endInvitations(tx, p.ID); err != nil {
-			return err
-		}
 		if err := EndSessions(tx, by, p.ID); err != nil {
 			return err
 		}

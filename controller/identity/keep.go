@@ -9,28 +9,32 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// Keep makes who there is in to, a restored state, and what they may do, what it is in
-// from: neither a token that was revoked since nor a privilege that was taken back comes
-// back.
+// Keep makes who there is in to, a restored state, what they may do and how they sign in,
+// what it is in from: neither a token that was revoked since, nor a session that ended, a
+// password that was changed, an invitation that was used, a lockout or a privilege that was
+// taken back comes undone.
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
-		pamRoles.Replace(to, from), assignments.Replace(to, from))
+		pamRoles.Replace(to, from), assignments.Replace(to, from), sessions.Replace(to, from), passwords.Replace(to, from),
+		invitations.Replace(to, from), failed.Replace(to, from))
 }
 
-// Refound voids all tokens, because it is not known which were revoked, and makes one for
-// root.
+// Refound voids all tokens, sessions, invitations and passwords, because it is not known
+// which were ended since or why, and makes a token for root, who invites people anew.
 func Refound(tx *store.Tx, by audit.Actor) (*Token, reeve.Secret, error) {
-	void := 0
-	for t, err := range tokens.List(tx, "") {
-		if err == nil {
-			err = tokens.Delete(tx, string(t.ID))
-		}
+	details := map[string]string{}
+	for _, t := range []struct {
+		name  string
+		clear func(*store.Tx) (int, error)
+	}{{"tokens", emptied(tokens, func(t *Token) string { return string(t.ID) })}, {"sessions", emptied(sessions, func(s *Session) string { return string(s.ID) })},
+		{"invitations", emptied(invitations, func(i *Invitation) string { return string(i.ID) })}, {"passwords", emptied(passwords, func(p *password) string { return string(p.Principal) })}} {
+		n, err := t.clear(tx)
 		if err != nil {
 			return nil, reeve.Secret{}, err
 		}
-		void++
+		details[t.name] = strconv.Itoa(n)
 	}
-	if err := audit.Record(tx, audit.Event{By: by, Action: "token.void", Object: "token", Details: map[string]string{"tokens": strconv.Itoa(void)}}); err != nil {
+	if err := audit.Record(tx, audit.Event{By: by, Action: "token.void", Object: "token", Details: details}); err != nil {
 		return nil, reeve.Secret{}, err
 	}
 	for p, err := range principals.List(tx, "") {
@@ -42,4 +46,20 @@ func Refound(tx *store.Tx, by audit.Actor) (*Token, reeve.Secret, error) {
 		}
 	}
 	return nil, reeve.Secret{}, reeve.Errorf(reeve.Internal, "root_missing", "the state has no root principal")
+}
+
+// emptied deletes all of a table and says how many there were.
+func emptied[T any](table *store.Table[T], key func(*T) string) func(*store.Tx) (int, error) {
+	return func(tx *store.Tx) (n int, err error) {
+		for r, err := range table.List(tx, "") {
+			if err == nil {
+				err = table.Delete(tx, key(r))
+			}
+			if err != nil {
+				return n, err
+			}
+			n++
+		}
+		return n, nil
+	}
 }

@@ -142,7 +142,7 @@ func CreatePAMRole(tx *store.Tx, by audit.Actor, grantor Caller, name string, in
 }
 
 // EditPAMRole changes a PAM role, for everybody who has it, from their next call on. Of
-// what is added the grantor must hold everything everywhere.
+// what is added or taken away the grantor must hold everything everywhere.
 func EditPAMRole(tx *store.Tx, by audit.Actor, grantor Caller, name string, in PAMRoleText) (*PAMRole, error) {
 	r, err := editable(tx, name)
 	if err != nil {
@@ -151,13 +151,10 @@ func EditPAMRole(tx *store.Tx, by audit.Actor, grantor Caller, name string, in P
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	var added []Privilege
-	for _, p := range in.Privileges {
-		if !slices.Contains(r.Privileges, p) {
-			added = append(added, p)
-		}
-	}
-	if err := mayGrant(tx, grantor, added, Scope{Everything: true}); err != nil {
+	changed := slices.DeleteFunc(slices.Concat(in.Privileges, r.Privileges), func(p Privilege) bool {
+		return slices.Contains(r.Privileges, p) && slices.Contains(in.Privileges, p)
+	})
+	if err := mayGrant(tx, grantor, changed, Scope{Everything: true}); err != nil {
 		return nil, err
 	}
 	before := r.audited()

@@ -107,9 +107,21 @@ func (p *password) matches(ctx context.Context, secret reeve.Secret) (bool, erro
 	return subtle.ConstantTimeCompare(hash, stored.Hash) == 1 && p != nil, err
 }
 
-// setPassword stores a password and ends what was there because of the old one.
+// setPassword stores a password. An invitation that is open ends: it was made to replace
+// the old one.
 func setPassword(tx *store.Tx, id reeve.PrincipalID, h Hashed) error {
+	if err := endInvitations(tx, id); err != nil {
+		return err
+	}
 	return passwords.Put(tx, &password{Principal: id, Salt: h.salt, Hash: h.hash, SetAt: tx.Now()})
+}
+
+func forgetPassword(tx *store.Tx, id reeve.PrincipalID) error {
+	err := passwords.Delete(tx, string(id))
+	if reeve.KindOf(err) == reeve.NotFound {
+		return nil
+	}
+	return err
 }
 
 // about are the words of a principal that its password must not be made of.

@@ -5,6 +5,7 @@
 package identity
 
 import (
+	"errors"
 	"iter"
 	"net/mail"
 	"time"
@@ -168,13 +169,17 @@ func EditPrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Princi
 }
 
 // DisablePrincipal takes everything from a principal until it is enabled again, from its
-// next call on. Root and oneself cannot be disabled: codes root_needed, oneself.
+// next call on. Sessions and invitations end for good; tokens work again when it is
+// enabled. Root and oneself cannot be disabled: codes root_needed, oneself.
 func DisablePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) (*Principal, error) {
 	return change(tx, by, grantor, id, "principal.disable", func(p *Principal) (before, after map[string]string, err error) {
+		if err := notOneself(p, grantor); err != nil {
+			return nil, nil, err
+		}
 		if p.DisabledAt.IsZero() {
 			p.DisabledAt = tx.Now()
 		}
-		return nil, nil, notOneself(p, grantor)
+		return nil, nil, errors.Join(EndSessions(tx, by, id), endInvitations(tx, id))
 	})
 }
 
@@ -186,8 +191,8 @@ func EnablePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Prin
 	})
 }
 
-// RemovePrincipal ends a principal for ever: its tokens, its place in groups, its
-// assignments. Its name stays taken, for old records.
+// RemovePrincipal ends a principal for ever: its tokens, its sessions, its password, its
+// place in groups, its assignments. Its name stays taken, for old records.
 func RemovePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) (*Principal, error) {
 	return change(tx, by, grantor, id, "principal.remove", func(p *Principal) (before, after map[string]string, err error) {
 		if err := notOneself(p, grantor); err != nil {
@@ -209,7 +214,7 @@ func RemovePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Prin
 				return nil, nil, err
 			}
 		}
-		if err := dropAssignments(tx, by, string(id)); err != nil {
+		if err := errors.Join(dropAssignments(tx, by, string(id)), EndSessions(tx, by, id), endInvitations(tx, id), forgetFailures(tx, id), forgetPassword(tx, id)); err != nil {
 			return nil, nil, err
 		}
 		p.RemovedAt = tx.Now()

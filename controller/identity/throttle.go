@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -90,20 +91,26 @@ func admitAddress(tx *store.Tx, from netip.Addr) error {
 	return nil
 }
 
+// nobody stands for all principals that do not exist, so that a failure costs as much for
+// them.
+const nobody = "nobody"
+
 // noteFailure counts a failed sign-in of a principal ("" for one that does not exist) from
-// an address.
+// an address. What is tried while a principal must wait is not looked at, and neither
+// lengthens the wait nor counts for the last limit: else whoever knows a name could lock
+// its owner out for ever within a minute.
 func noteFailure(tx *store.Tx, id reeve.PrincipalID, from netip.Addr) error {
-	if id != "" {
-		f, err := getFailures(tx, string(id))
-		if err != nil {
-			return err
-		}
-		f.Count, f.Last = f.Count+1, tx.Now()
-		if err := failed.Put(tx, f); err != nil {
-			return err
-		}
+	f, err := getFailures(tx, cmp.Or(string(id), nobody))
+	if err != nil {
+		return err
 	}
-	f, err := getFailures(tx, addressKey(from))
+	if id == "" || f.Count < mostFailures && !tx.Now().Before(f.waitUntil()) {
+		f.Count, f.Last = f.Count+1, tx.Now()
+	}
+	if err := failed.Put(tx, f); err != nil {
+		return err
+	}
+	f, err = getFailures(tx, addressKey(from))
 	if err != nil {
 		return err
 	}

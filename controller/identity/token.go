@@ -129,10 +129,44 @@ func Authenticate(tx *store.Tx, secret reeve.Secret, from netip.Addr) (Caller, e
 		return Caller{}, err
 	}
 	if !p.Active() {
-		return Caller{}, reeve.Errorf(reeve.Unauthenticated, "principal_disabled", "%s is %s", p.Name, p.Status()).WithFix("ask an administrator")
+		return Caller{}, principalDisabled(p)
 	}
 	c.Principal = *p
 	return c, nil
+}
+
+// Recheck fails with kind Unauthenticated if what the caller showed has ended since, or the
+// caller was disabled: for the transactions after the one that let it in.
+func Recheck(tx *store.Tx, c Caller) error {
+	if c.Session == nil && c.Token == nil {
+		return nil
+	}
+	if c.Session != nil {
+		if s, err := sessions.Get(tx, string(c.Session.ID)); err != nil || !tx.Now().Before(s.Ends()) {
+			return ended(err, "session_ended", "this session has ended", "sign in again: reeve login")
+		}
+	}
+	if c.Token != nil {
+		if t, err := tokens.Get(tx, string(c.Token.ID)); err != nil || !t.Expires.IsZero() && !tx.Now().Before(t.Expires) {
+			return ended(err, "token_unknown", "this token was revoked or has expired", "use another token or have a new one made")
+		}
+	}
+	p, err := GetPrincipal(tx, c.ID)
+	if err == nil && !p.Active() {
+		err = principalDisabled(p)
+	}
+	return err
+}
+
+func ended(err error, code, message, fix string) error {
+	if err != nil && reeve.KindOf(err) != reeve.NotFound {
+		return err
+	}
+	return reeve.Errorf(reeve.Unauthenticated, code, "%s", message).WithFix("%s", fix)
+}
+
+func principalDisabled(p *Principal) error {
+	return reeve.Errorf(reeve.Unauthenticated, "principal_disabled", "%s is %s", p.Name, p.Status()).WithFix("ask an administrator")
 }
 
 // UseIsStale reports whether NoteUse would write anything for the caller.

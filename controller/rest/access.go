@@ -115,6 +115,15 @@ type permission struct {
 	// not there.
 	object string
 	hidden bool
+	about  []allowance // what permit has allowed, to ask for again when the answer is replayed
+}
+
+// allowance is an object that a call needed a privilege for, where it lay.
+type allowance struct {
+	Needs identity.Privilege `cbor:"1,keyasint"`
+	Kind  string             `cbor:"2,keyasint"`
+	Site  reeve.SiteID       `cbor:"3,keyasint"`
+	Tags  map[string]string  `cbor:"4,keyasint,omitempty"`
 }
 
 // permissionOf is nil for calls that need no token.
@@ -134,6 +143,9 @@ func caller(ctx context.Context) identity.Caller {
 // prove fails unless the call is allowed as things stand in tx. What the caller may not
 // see answers as if it were not there.
 func (p *permission) prove(tx *store.Tx, c *gin.Context) error {
+	if err := identity.Recheck(tx, p.who); err != nil {
+		return err
+	}
 	if err := p.allowed(tx, c); err != nil {
 		return err
 	}
@@ -187,14 +199,7 @@ func (p *permission) proveNamed(tx *store.Tx, c *gin.Context, sight identity.Sig
 	if err != nil && everything {
 		return sight.Authorize(needs, identity.Installation) // the handler says what is missing, or that it is done already
 	}
-	p.object, p.hidden = o.ID, err == nil && !sight.Can(k.sees, o) && !sight.Can(needs, o)
-	switch {
-	case p.hidden || err != nil && strings.HasSuffix(reeve.CodeOf(err), "_not_found") || reeve.CodeOf(err) == "agent_ambiguous":
-		return reeve.Errorf(reeve.NotFound, k.name+"_not_found", "there is no %s %q", k.name, ref)
-	case err != nil:
-		return err
-	}
-	return sight.Authorize(needs, o)
+	return p.authorize(sight, k, ref, needs, o, err)
 }
 
 // sight is what the caller sees, for lists: they show only what it covers.
@@ -208,6 +213,11 @@ func sight(ctx context.Context, tx *store.Tx) (func(identity.Object) bool, error
 // permit fails unless the caller may do what the call is for to the object, which its
 // body names. One that the caller does not see is one that is not there.
 func permit(ctx context.Context, tx *store.Tx, k *kind, ref string) error {
+	return permitFor(ctx, tx, permissionOf(ctx).rule.needs, k, ref)
+}
+
+// permitFor is permit for a privilege that the call needs besides.
+func permitFor(ctx context.Context, tx *store.Tx, needs identity.Privilege, k *kind, ref string) error {
 	p := permissionOf(ctx)
 	p.asked = true
 	s, err := identity.Look(tx, p.who)
@@ -215,14 +225,34 @@ func permit(ctx context.Context, tx *store.Tx, k *kind, ref string) error {
 		return err
 	}
 	o, err := k.find(tx, ref)
-	if err != nil {
+	return p.authorize(s, k, ref, needs, o, err)
+}
+
+// authorize decides about an object that was looked for. What is hidden and what is not
+// there get the same answer, and are recorded alike, so that they take as long too.
+func (p *permission) authorize(s identity.Sight, k *kind, ref string, needs identity.Privilege, o identity.Object, err error) error {
+	missing := err != nil && strings.HasSuffix(reeve.CodeOf(err), "_not_found") || reeve.CodeOf(err) == "agent_ambiguous"
+	p.object, p.hidden = o.ID, missing && !s.Can(k.sees, identity.Installation) || err == nil && !s.Can(k.sees, o) && !s.Can(needs, o)
+	switch {
+	case p.hidden || missing:
+		return reeve.Errorf(reeve.NotFound, k.name+"_not_found", "there is no %s %q", k.name, ref)
+	case err != nil:
 		return err
 	}
-	p.object, p.hidden = o.ID, !s.Can(k.sees, o) && !s.Can(p.rule.needs, o)
-	if p.hidden {
-		return reeve.Errorf(reeve.NotFound, k.name+"_not_found", "there is no %s %q", k.name, ref)
+	p.about = append(p.about, allowance{needs, o.Kind, o.Site, o.Tags})
+	return s.Authorize(needs, o)
+}
+
+// permitAgain asks once more for what a call that is replayed was allowed then.
+func (p *permission) permitAgain(tx *store.Tx, about []allowance) error {
+	p.asked = true
+	s, err := identity.Look(tx, p.who)
+	for _, a := range about {
+		if err == nil {
+			err = s.Authorize(a.Needs, identity.Object{Kind: a.Kind, Placed: true, Site: a.Site, Tags: a.Tags})
+		}
 	}
-	return s.Authorize(p.rule.needs, o)
+	return err
 }
 
 // answered fails if the handler of a call about several objects forgot to ask for them:

@@ -139,23 +139,21 @@ func (s *Server) GetAccount(ctx context.Context, r GetAccountRequestObject) (Get
 func (s *Server) RevealSecret(ctx context.Context, r RevealSecretRequestObject) (RevealSecretResponseObject, error) {
 	object := r.Account
 	var a *lifecycle.Account
-	err := s.view(ctx, func(tx *store.Tx) (err error) {
+	var revealed vault.Revealed
+	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
 		if a, err = lifecycle.Get(tx, r.Account); err != nil {
-			return err
+			return none{}, err
 		}
 		if object = string(a.ID); a.SecretID == "" {
-			err = reeve.Errorf(reeve.NotFound, "secret_not_found", "account %s has no password yet", a.Name).
+			return none{}, reeve.Errorf(reeve.NotFound, "secret_not_found", "account %s has no password yet", a.Name).
 				WithFix("wait until it is provisioned")
 		}
-		return err
+		revealed, err = s.Vault.RevealIn(tx, by, a.SecretID, 0, r.Body.Reason)
+		return none{}, err
 	})
-	var revealed vault.Revealed
-	if err == nil {
-		revealed, err = s.Vault.Reveal(ginContext(ctx).Request.Context(), s.Store, s.actor(ginContext(ctx)), a.SecretID, 0, r.Body.Reason)
-	}
+	defer revealed.Value.Wipe()
 	switch reeve.KindOf(err) {
 	case "":
-		defer revealed.Value.Wipe()
 		return RevealSecret200JSONResponse{Username: &a.Name, Password: revealed.Value.Reveal(), Version: int(revealed.Version)}, nil
 	case reeve.NotFound, reeve.Conflict, reeve.Precondition, reeve.Denied:
 		_, failed := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {

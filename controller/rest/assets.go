@@ -5,6 +5,7 @@ import (
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/store"
@@ -79,6 +80,9 @@ func (s *Server) AddAsset(ctx context.Context, r AddAssetRequestObject) (AddAsse
 			return client.Asset{}, err
 		}
 		if in.ManagementAccount != nil {
+			if err := permitFor(ctx, tx, identity.LifecycleConfigure, assetKind, string(a.ID)); err != nil {
+				return client.Asset{}, err
+			}
 			if a, _, err = s.Lifecycle.SetManagement(tx, by, a.ID, management(in.ManagementAccount)); err != nil {
 				return client.Asset{}, err
 			}
@@ -111,14 +115,23 @@ func (s *Server) GetAsset(ctx context.Context, r GetAssetRequestObject) (GetAsse
 }
 
 // LabelAsset implements the contract. Tags decide who may do what with the asset: who
-// labels it must hold what they do both before and after.
+// labels it must hold asset.manage both before and after, and all that others come to hold
+// by it.
 func (s *Server) LabelAsset(ctx context.Context, r LabelAssetRequestObject) (LabelAssetResponseObject, error) {
 	out, err := s.changeAsset(ctx, r.Params.IdempotencyKey, r.Asset, r.Body, func(tx *store.Tx, by audit.Actor, id reeve.AssetID) (*inventory.Asset, error) {
-		a, err := inventory.LabelAsset(tx, by, id, r.Body.Tags)
+		was, err := inventory.GetAsset(tx, string(id))
 		if err != nil {
 			return nil, err
 		}
-		return a, permit(ctx, tx, assetKind, string(id))
+		from := assetObject(was)
+		a, err := inventory.LabelAsset(tx, by, id, r.Body.Tags)
+		if err == nil {
+			err = permit(ctx, tx, assetKind, string(id))
+		}
+		if err == nil {
+			err = identity.MayMove(tx, caller(ctx), from, assetObject(a))
+		}
+		return a, err
 	})
 	return LabelAsset200JSONResponse(out), err
 }

@@ -17,10 +17,11 @@ import (
 // the transaction that did the work, so either both exist or neither. Answers hold
 // no secrets: calls that return one take no key.
 type replay struct {
-	Key     string    `cbor:"1,keyasint"` // hash of caller and key
-	Request string    `cbor:"2,keyasint"` // hash of route and body
-	Answer  []byte    `cbor:"3,keyasint,omitempty"`
-	At      time.Time `cbor:"4,keyasint"`
+	Key     string      `cbor:"1,keyasint"` // hash of caller and key
+	Request string      `cbor:"2,keyasint"` // hash of route and body
+	Answer  []byte      `cbor:"3,keyasint,omitempty"`
+	At      time.Time   `cbor:"4,keyasint"`
+	About   []allowance `cbor:"5,keyasint,omitempty"` // what the call was allowed to do with what its body names
 }
 
 // replayFor is how long a key is remembered.
@@ -62,6 +63,11 @@ func update[T any](ctx context.Context, s *Server, key *string, request any, fn 
 			return reeve.Errorf(reeve.Conflict, "idempotency_key_reused", "this Idempotency-Key was used for another request").
 				WithFix("make a new key for each new request")
 		case err == nil:
+			if p != nil {
+				if err := p.permitAgain(tx, seen.About); err != nil {
+					return err
+				}
+			}
 			return json.Unmarshal(seen.Answer, &answer)
 		case reeve.KindOf(err) != reeve.NotFound:
 			return err
@@ -82,7 +88,11 @@ func update[T any](ctx context.Context, s *Server, key *string, request any, fn 
 		if mutant.Is(mutant.IdempotencyLost) {
 			return nil
 		}
-		return replays.Put(tx, &replay{Key: id, Request: fingerprint, Answer: encoded, At: tx.Now()})
+		made := &replay{Key: id, Request: fingerprint, Answer: encoded, At: tx.Now()}
+		if p != nil && p.rule.access == within {
+			made.About = p.about
+		}
+		return replays.Put(tx, made)
 	})
 	return answer, err
 }

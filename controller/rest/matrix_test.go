@@ -324,3 +324,68 @@ func (w *who) enrol(t *testing.T, c *systemtest.Cluster, user string) {
 		w.change(t, c, user)
 	}
 }
+
+// CVE-2026-33413, CVE-2026-33343: an operation within another one needs what it needs by
+// itself, and a replay needs what the first call needed.
+func TestWhatACallDoesBesidesIsAskedForToo_CVE_2026_33413(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{})
+	ctx := t.Context()
+	c.RegisterConnectors()
+	c.AddSite("inside")
+	service, user := true, "adder"
+	systemtest.Call[client.User](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddUser(ctx, nil, client.UserRequest{Name: user, Service: &service})
+	})
+	systemtest.Call[client.PAMRole](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddPAMRole(ctx, nil, client.PAMRoleRequest{Name: "adder", Privileges: []string{"asset.manage", "asset.read", "site.read"}})
+	})
+	given := systemtest.Call[client.Assignment](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddAssignment(ctx, nil, client.AssignmentRequest{User: &user, Role: "adder", Scope: inSites("inside")})
+	})
+	systemtest.Call[client.Assignment](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddAssignment(ctx, nil, client.AssignmentRequest{User: &user, Role: "adder", Scope: client.Scope{Tags: &map[string]string{"team": "other"}}})
+	})
+	token := systemtest.Call[client.CreatedToken](c, func(api *client.Client) (*http.Response, error) {
+		return api.CreateToken(ctx, client.TokenRequest{Name: user, Principal: &user})
+	}).Secret
+	add := func(extra, key string) got {
+		return send(t, c, 0, call{method: "POST", path: "/v1/assets", token: token, header: http.Header{"Idempotency-Key": {key}},
+			body: `{"name":"new","site":"inside","connector":"ssh","address":"192.0.2.1"` + extra + `}`})
+	}
+	if g := add(`,"management_account":{"username":"root","password":"Canary-management"}`, "key-0001"); g.StatusCode != http.StatusForbidden || g.problem.Code != "not_permitted" {
+		t.Errorf("a management account without lifecycle.configure: %d %s", g.StatusCode, g.raw)
+	}
+	first := add("", "key-0002")
+	if again := add("", "key-0002"); first.StatusCode != http.StatusCreated || !bytes.Equal(first.raw, again.raw) {
+		t.Fatalf("%d %s, again: %d %s", first.StatusCode, first.raw, again.StatusCode, again.raw)
+	}
+	systemtest.Call[struct{}](c, func(api *client.Client) (*http.Response, error) { return api.DeleteAssignment(ctx, given.Id, nil) })
+	if g := add("", "key-0002"); g.StatusCode != http.StatusForbidden || bytes.Contains(g.raw, []byte("192.0.2.1")) {
+		t.Errorf("a replay after the assignment was taken back: %d %s", g.StatusCode, g.raw)
+	}
+}
+
+// CVE-2024-33891: there is one way in. What is no operation of the contract does not exist,
+// and every spelling of one that needs a token needs it.
+func TestThereIsOneWayIn_CVE_2024_33891(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{})
+	before := systemtest.Call[client.UserPage](c, func(api *client.Client) (*http.Response, error) { return api.ListUsers(t.Context(), nil) })
+	for _, prefix := range []string{"", "/", "/v0", "/v2", "/api", "/api/v1", "/V1", "/v1/", "/v1//", "/v1;x=1", "/v1/.", "/v1/x/..", "/v1/%2e", "/soap", "/legacy/v1", "//v1"} {
+		for _, path := range []string{"/users", "/users/", "/users.json", "/USERS", "/users%2f", "/users?token=x", "/users?access_token=x"} {
+			for _, method := range []string{"GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
+				for _, header := range []http.Header{nil, {"X-Http-Method-Override": {"GET"}}, {"X-Original-Url": {"/v1/status"}}, {"Cookie": {"token=" + c.RootToken.Reveal()}}} {
+					g := send(t, c, 0, call{method: method, path: prefix + path, header: header, body: `{"name":"intruder"}`})
+					if g.StatusCode < 400 || bytes.Contains(g.raw, []byte(`"root"`)) {
+						t.Errorf("%s %s%s %v: %d %s", method, prefix, path, header, g.StatusCode, g.raw)
+					}
+				}
+			}
+		}
+	}
+	after := systemtest.Call[client.UserPage](c, func(api *client.Client) (*http.Response, error) { return api.ListUsers(t.Context(), nil) })
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -184,7 +184,7 @@ func bearer(header string) (reeve.Secret, error) {
 	scheme, token, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return reeve.Secret{}, reeve.Errorf(reeve.Unauthenticated, "token_missing", "this call needs a bearer token").
-			WithFix("send Authorization: Bearer …, or run reeve with --token-file")
+			WithFix("send Authorization: Bearer …; with the command line: reeve login, or --token-file")
 	}
 	return reeve.SecretString(token), nil
 }

@@ -334,6 +334,28 @@ func TestAReaderOfOperatorsMdGetsAClusterOfThree(t *testing.T) {
 	r.follow()
 }
 
+func TestAReaderOfPeopleMdMakesAnAdministratorATeamAndAProgram(t *testing.T) {
+	t.Parallel()
+	r := newReader(t, "docs/people.md")
+	dev, err := testlab.New(t).Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.replace = [][2]string{{"reeved dev --data", "reeved dev --host " + dev + " --data"}, {"127.0.0.1:8443", dev + ":8443"}}
+	const password = "Canary ferret umbrella quartz 7"
+	r.answers = map[string]string{"New password: ": password, "Password of ada: ": password, "Password: ": password}
+	r.after = map[string]func(){
+		"reeve login ada": func() {
+			if raw, err := os.ReadFile(filepath.Join(r.home, "ada.yaml")); err != nil || strings.Contains(string(raw), "reevet_") || !strings.Contains(string(raw), "reeves_") {
+				t.Errorf("the context file of ada holds a token, or no session (%v)", err)
+			}
+		},
+		"mv reeve-dev/admin.yaml": func() { r.secrets = append(r.secrets, tokenIn(t, filepath.Join(r.home, "to-the-safe.yaml"))) },
+	}
+	r.follow()
+	r.do(command{text: "reeve --token-file ci.token whoami", shown: []string{"reeve: this token was revoked or never existed [token_unknown]", "…"}})
+}
+
 func TestAReaderOfTheReadmeSeesAnAccountComeAndGo(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, "README.md")

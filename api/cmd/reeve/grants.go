@@ -211,7 +211,13 @@ func (a *app) assignmentAddCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in := client.AssignmentRequest{Role: role, Scope: client.Scope{Everything: &everything, Sites: &sites, Tags: &tags}}
+			in := client.AssignmentRequest{Role: role, Scope: client.Scope{Everything: &everything}}
+			if len(sites) > 0 {
+				in.Scope.Sites = &sites
+			}
+			if len(tags) > 0 {
+				in.Scope.Tags = &tags
+			}
 			if user != "" {
 				in.User = &user
 			}
