@@ -55,16 +55,16 @@ func TestARemovedUserLeavesNothingToSignInWith(t *testing.T) {
 		return err
 	})
 	update(t, st, func(tx *store.Tx) error {
-		for range ListSessions(tx, ada.ID) {
-			t.Error("a session is left")
+		for s, err := range sessions.List(tx, "") {
+			t.Errorf("left: %+v %v", s, err)
 		}
 		_, pw := passwords.Get(tx, string(ada.ID))
 		_, f := failed.Get(tx, string(ada.ID))
 		if reeve.KindOf(pw) != reeve.NotFound || reeve.KindOf(f) != reeve.NotFound {
 			t.Errorf("left: %v %v", pw, f)
 		}
-		for i := range invitations.List(tx, "") {
-			t.Errorf("left: %s", i.ID)
+		for i, err := range invitations.List(tx, "") {
+			t.Errorf("left: %+v %v", i, err)
 		}
 		return nil
 	})

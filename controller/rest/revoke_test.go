@@ -105,7 +105,7 @@ func followed(ctx context.Context, t *testing.T, c *systemtest.Cluster, path, to
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	resp, err := c.HTTP().Do(r)
+	resp, err := c.HTTP().Do(r) //nolint:bodyclose // by the one who reads it
 	if err != nil {
 		t.Fatal(err)
 	}
