@@ -261,6 +261,7 @@ func TestAConnectorsOwnGrammarIsKept(t *testing.T) {
 	r := newRig(t)
 	d := description()
 	d.Version, d.CommandRule = "1.1.0", &connectorv1.CommandRule{Pattern: `^group [a-z%U]+.*$`, Help: "group NAME"}
+	d.PhaseRules = []*connectorv1.PhaseRule{{Phase: "remove", Rule: &connectorv1.CommandRule{Pattern: "^run .*$", Help: "run COMMAND"}}}
 	r.do(func(tx *store.Tx) error {
 		_, err := RegisterConnector(tx, alice, d, strings.Repeat("9", 64))
 		return err
@@ -273,6 +274,13 @@ func TestAConnectorsOwnGrammarIsKept(t *testing.T) {
 	r.wantCode("command_malformed", add("grup adm"))
 	r.wantCode("placeholder_unsafe", add("group x%Username%"))
 	r.do(add("group %Username%"))
+	later := func(name, command string) func(tx *store.Tx) error {
+		m := sysadmin(command)
+		m.Name, m.Phases[0].Phase = name, "remove"
+		return func(tx *store.Tx) error { _, err := AddRole(tx, alice, "ssh", m); return err }
+	}
+	r.wantCode("command_malformed", later("later", "group %Username%"))
+	r.do(later("later", "run x"))
 	d = description()
 	d.Version, d.CommandRule = "1.2.0", &connectorv1.CommandRule{Pattern: "("}
 	d.Roles[0].Phases = []*connectorv1.RolePhase{{Phase: "grant", Commands: []string{"x"}}}

@@ -86,9 +86,14 @@ func checkRole(d *connectorv1.Description, r *connectorv1.Role) error {
 	return nil
 }
 
-// checkCommand holds a command against the connector's own grammar, if it has one.
+// checkCommand holds a command against the connector's own grammar for the phase, if it has one.
 func checkCommand(d *connectorv1.Description, phase string, k int, command string) *reeve.Error {
 	rule := d.GetCommandRule()
+	for _, r := range d.GetPhaseRules() {
+		if r.GetPhase() == phase {
+			rule = r.GetRule()
+		}
+	}
 	if rule.GetPattern() == "" {
 		return nil
 	}
@@ -99,7 +104,7 @@ func checkCommand(d *connectorv1.Description, phase string, k int, command strin
 	if re.MatchString(command) {
 		return nil
 	}
-	return reeve.Errorf(reeve.Invalid, "command_malformed", "phase %s, command %d, character 1: connector %s has no such command", phase, k+1, d.GetName()).
+	return reeve.Errorf(reeve.Invalid, "command_malformed", "phase %s, command %d, character 1: connector %s has no such command there", phase, k+1, d.GetName()).
 		WithFix("%s", rule.GetHelp())
 }
 

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -15,17 +17,23 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// bareAD is go-ldap with a connection for each change and one for each proof, as plugins/ad has.
-type bareAD struct{ target sdk.Target }
+// bareAD is go-ldap with connections that are kept, as plugins/ad keeps them, and a fresh one for each proof.
+type bareAD struct {
+	target sdk.Target
+	kept   shelf[*ldapSession]
+}
 
-func newBareAD(t sdk.Target) (keeper, error) { return &bareAD{t}, nil }
+func newBareAD(t sdk.Target) (keeper, error) { return &bareAD{t, newShelf[*ldapSession]()}, nil }
 
-func (*bareAD) close() error { return nil }
+func (b *bareAD) close() error {
+	return b.kept.clear(func(s *ldapSession) error { s.close(); return nil })
+}
 
 // ldapSession is a connection, logged in, on which the first error ends the work.
 type ldapSession struct {
-	conn *ldap.Conn
-	err  error
+	conn     *ldap.Conn
+	err      error
+	revision string // of the account that is worked on
 }
 
 func (b *bareAD) connect(ctx context.Context, user, password string) (*ldapSession, error) {
@@ -94,7 +102,13 @@ var adAttributes = []string{
 }
 
 func (s *ldapSession) find(a *account) *ldap.Entry {
-	return s.search(testlab.DomainDN, ldap.ScopeWholeSubtree, "(&(objectCategory=person)(objectClass=user)(sAMAccountName="+a.name+"))", adAttributes...)
+	e := s.search(testlab.DomainDN, ldap.ScopeWholeSubtree, "(&(objectCategory=person)(objectClass=user)(sAMAccountName="+a.name+"))", adAttributes...)
+	for _, v := range e.GetAttributeValues("extensionName") {
+		if strings.HasPrefix(v, "reeve-rev:") {
+			s.revision = v
+		}
+	}
+	return e
 }
 
 func (s *ldapSession) refresh(guid string) *ldap.Entry {
@@ -130,10 +144,23 @@ func (s *ldapSession) listed(group, dn string) {
 	s.search(group, ldap.ScopeBaseObject, "(member="+ldap.EscapeFilter(dn)+")", "objectSid")
 }
 
+// guarded changes an account together with the value by which another attempt would notice.
+func (s *ldapSession) guarded(guid string, edit func(*ldap.ModifyRequest)) {
+	next := newRevision()
+	s.modify(guid, func(r *ldap.ModifyRequest) {
+		r.Delete("extensionName", []string{s.revision})
+		r.Add("extensionName", []string{next})
+		edit(r)
+	})
+	s.revision = next
+}
+
+func newRevision() string { return "reeve-rev:" + rand.Text() }
+
 // setPassword sets it twice, so that a domain controller forgets the one before at once.
 func (s *ldapSession) setPassword(guid, password string) {
 	for range 2 {
-		s.modify(guid, func(r *ldap.ModifyRequest) { r.Replace("unicodePwd", []string{testlab.UnicodePassword(password)}) })
+		s.guarded(guid, func(r *ldap.ModifyRequest) { r.Replace("unicodePwd", []string{testlab.UnicodePassword(password)}) })
 	}
 	s.refresh(guid)
 }
@@ -159,10 +186,11 @@ func (b *bareAD) provision(ctx context.Context, a *account) error {
 		add := ldap.NewAddRequest("CN="+a.name+","+testlab.AccountsOU, nil)
 		for _, attribute := range [][2]string{
 			{"sAMAccountName", a.name}, {"userPrincipalName", a.name + "@" + testlab.DomainName}, {"userAccountControl", "514"},
-			{"accountExpires", "0"}, {"description", comment}, {"extensionName", "reeve:" + a.id},
+			{"accountExpires", "0"}, {"description", comment},
 		} {
 			add.Attribute(attribute[0], attribute[1:])
 		}
+		add.Attribute("extensionName", []string{newRevision(), "reeve:" + a.id})
 		add.Attribute("objectClass", []string{"top", "person", "organizationalPerson", "user"})
 		if s.err == nil {
 			s.do(s.conn.Add(add))
@@ -170,11 +198,12 @@ func (b *bareAD) provision(ctx context.Context, a *account) error {
 		made := s.find(a)
 		guid := guidOf(made)
 		s.setPassword(guid, a.password)
+		s.refresh(guid)
 		group := s.group(made.DN)
 		s.modify(group, func(r *ldap.ModifyRequest) { r.Add("member", []string{made.DN}) })
 		s.listed(group, made.DN)
 		s.refresh(guid)
-		s.modify(guid, func(r *ldap.ModifyRequest) { r.Replace("userAccountControl", []string{"512"}) })
+		s.guarded(guid, func(r *ldap.ModifyRequest) { r.Replace("userAccountControl", []string{"512"}) })
 		s.refresh(guid)
 		s.facts(a)
 	})
@@ -201,7 +230,8 @@ func (b *bareAD) deprovision(ctx context.Context, a *account) error {
 		guid := guidOf(before)
 		s.token()
 		s.refresh(guid)
-		s.modify(guid, func(r *ldap.ModifyRequest) { r.Replace("userAccountControl", []string{"514"}) })
+		s.guarded(guid, func(r *ldap.ModifyRequest) { r.Replace("userAccountControl", []string{"514"}) })
+		s.refresh(guid)
 		s.refresh(guid)
 		group := s.group(before.DN)
 		s.modify(group, func(r *ldap.ModifyRequest) { r.Delete("member", []string{before.DN}) })
@@ -214,13 +244,23 @@ func (b *bareAD) deprovision(ctx context.Context, a *account) error {
 }
 
 func (b *bareAD) change(ctx context.Context, work func(*ldapSession)) error {
-	s, err := b.connect(ctx, b.target.Management.Username, b.target.Management.Password.Reveal())
+	s, err := b.kept.take(
+		func(s *ldapSession) error {
+			s.search("", ldap.ScopeBaseObject, "(objectClass=*)", "currentTime")
+			return s.err
+		},
+		func() (*ldapSession, error) {
+			return b.connect(ctx, b.target.Management.Username, b.target.Management.Password.Reveal())
+		})
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	work(s)
-	return s.err
+	if work(s); s.err != nil {
+		s.close()
+		return s.err
+	}
+	b.kept.give(s)
+	return nil
 }
 
 // login is the proof: a fresh connection as the account.

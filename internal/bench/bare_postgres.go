@@ -16,12 +16,19 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// barePostgres is pgx with a connection for each change and one for each proof, as plugins/postgres has.
-type barePostgres struct{ target sdk.Target }
+// barePostgres is pgx with connections that are kept, as plugins/postgres keeps them, and a fresh one for each proof.
+type barePostgres struct {
+	target sdk.Target
+	kept   shelf[*pgx.Conn]
+}
 
-func newBarePostgres(t sdk.Target) (keeper, error) { return &barePostgres{t}, nil }
+func newBarePostgres(t sdk.Target) (keeper, error) {
+	return &barePostgres{t, newShelf[*pgx.Conn]()}, nil
+}
 
-func (*barePostgres) close() error { return nil }
+func (b *barePostgres) close() error {
+	return b.kept.clear(func(c *pgx.Conn) error { return c.Close(context.Background()) })
+}
 
 // postgresSettings are those of the connector's sessions.
 var postgresSettings = map[string]string{
@@ -84,6 +91,24 @@ const (
    FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace, aclexplode(d.defaclacl) e WHERE e.grantee = $1::oid
  ) AS rights ORDER BY 1`
 
+	pgGrantors = `SELECT grantor <> r.oid, quote_ident(pg_get_userbyid(grantor)),
+ 'REVOKE ' || privilege || ' ON ' || kind || ' ' || string_agg(place, ', ') || ' FROM ' || $2 || ' CASCADE' FROM (
+  SELECT e.grantor, e.grantee, e.privilege_type AS privilege, 'DATABASE' AS kind, quote_ident(d.datname) AS place, d.datdba AS owner
+   FROM pg_database d, aclexplode(d.datacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type, 'SCHEMA', quote_ident(n.nspname), n.nspowner FROM pg_namespace n, aclexplode(n.nspacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner
+   FROM pg_class c, aclexplode(c.relacl) e
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type || ' (' || quote_ident(a.attname) || ')', 'TABLE', c.oid::regclass::text, c.relowner
+   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) e WHERE a.attacl IS NOT NULL
+  UNION ALL
+  SELECT e.grantor, e.grantee, e.privilege_type, $3, p.oid::regprocedure::text, p.proowner FROM pg_proc p, aclexplode(p.proacl) e
+ ) AS given JOIN pg_roles r ON r.rolname = current_user
+ WHERE grantee = $1::oid AND grantor <> owner AND pg_has_role(grantor, $4) GROUP BY grantor, r.oid, privilege, kind`
+	pgWorks = `SELECT rolsuper FROM pg_roles
+ WHERE rolname = session_user AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now())`
 	pgBegin = "BEGIN ISOLATION LEVEL READ COMMITTED"
 	pgGuard = "SELECT pg_advisory_xact_lock($1::bigint)::text"
 )
@@ -126,6 +151,7 @@ func (b *barePostgres) deprovision(ctx context.Context, a *account) error {
 			sqlOf(pgBegin), sqlOf(`ALTER ROLE "` + a.name + `" NOLOGIN`), sqlOf("COMMIT"),
 			sqlOf(pgSessions, oid), sqlOf(pgDependence, oid), sqlOf(pgSharedRights, oid),
 			sqlOf(pgBegin), sqlOf(pgGuard, lockKey("rights")),
+			sqlOf(pgGrantors, oid, `"`+a.name+`"`, "ROUTINE", "MEMBER"),
 			sqlOf("SELECT pg_has_role(session_user, $1::oid, 'USAGE')::text", oid),
 			sqlOf(`GRANT "` + a.name + `" TO CURRENT_USER`), sqlOf(`REASSIGN OWNED BY "` + a.name + `" TO CURRENT_USER`),
 			sqlOf(`DROP OWNED BY "` + a.name + `"`), sqlOf("COMMIT"),
@@ -143,11 +169,22 @@ func lockKey(of string) int64 {
 // change sends statements about an account that is locked and was read before, and is read after them; if it is
 // there then, with all that the connector tells about it.
 func (b *barePostgres) change(ctx context.Context, a *account, stays bool, statements func(oid string) []statement) error {
-	conn, err := b.connect(ctx, "app", b.target.Management.Username, b.target.Management.Password.Reveal(), postgresSettings)
+	conn, err := b.kept.take(
+		func(c *pgx.Conn) error { return query(ctx, c, sqlOf(pgWorks), nil) },
+		func() (*pgx.Conn, error) {
+			return b.connect(ctx, "app", b.target.Management.Username, b.target.Management.Password.Reveal(), postgresSettings)
+		})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := b.tell(ctx, conn, a, stays, statements); err != nil {
+		return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+	}
+	b.kept.give(conn)
+	return nil
+}
+
+func (b *barePostgres) tell(ctx context.Context, conn *pgx.Conn, a *account, stays bool, statements func(oid string) []statement) error {
 	if err := query(ctx, conn, sqlOf("SELECT pg_advisory_lock($1::bigint)::text", lockKey(a.name)), nil); err != nil {
 		return err
 	}
@@ -165,15 +202,14 @@ func (b *barePostgres) change(ctx context.Context, a *account, stays bool, state
 			return err
 		}
 	}
-	if !stays {
-		return nil
-	}
-	for _, text := range []string{pgSessions, pgMemberships, pgSharedRights, pgDependence, pgLocalRights} {
-		if err := query(ctx, conn, sqlOf(text, oid), nil); err != nil {
-			return err
+	if stays {
+		for _, text := range []string{pgSessions, pgMemberships, pgSharedRights, pgDependence, pgLocalRights} {
+			if err := query(ctx, conn, sqlOf(text, oid), nil); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return query(ctx, conn, sqlOf("DISCARD ALL"), nil)
 }
 
 // query sends a statement and reads all it answers; into gets the first column of a row, if there is one.

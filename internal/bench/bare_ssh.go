@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -83,12 +82,14 @@ func rotateUnix(a *account, password string) script {
 	return script{text: fmt.Sprintf(setPassword, a.name), input: a.name + ":" + password + "\n"}
 }
 
-// lockUnix ends with the account's sessions; terminate is what is tried before they are killed.
-func lockUnix(a *account, terminate string) []script {
+func removeUnix(a *account, uid string) []script {
 	return []script{
+		{text: "f=/etc/sudoers.d/reeve-" + a.name + `; [ -e "$f" ] || exit 3; rm -f -- "$f"`, fine: 3},
 		{text: "usermod -L -e 1 -- " + a.name},
-		{text: "pgrep -u " + a.name + " >/dev/null || exit 3; " + terminate + "n=0; while pgrep -u " + a.name + " >/dev/null; do " +
+		{text: "pgrep -u " + a.name + " >/dev/null || exit 3; command -v loginctl >/dev/null && loginctl terminate-user " + a.name + " >/dev/null 2>&1; n=0; while pgrep -u " + a.name + " >/dev/null; do " +
 			"[ $n -lt 50 ] || exit 75; pkill -KILL -u " + a.name + "; sleep 0.1; n=$((n+1)); done", fine: 3},
+		{text: "userdel -r -- " + a.name, fine: 12}, // there is no mail to remove
+		{text: "find / -xdev -uid " + uid + " 2>/dev/null | head -n 20"},
 	}
 }
 
@@ -131,13 +132,5 @@ func (b *bareSSH) rotate(ctx context.Context, a *account, password string) error
 }
 
 func (b *bareSSH) deprovision(_ context.Context, a *account) error {
-	return b.change(a, func(uid string) []script {
-		return slices.Concat(
-			[]script{{text: "f=/etc/sudoers.d/reeve-" + a.name + `; [ -e "$f" ] || exit 3; rm -f -- "$f"`, fine: 3}},
-			lockUnix(a, "command -v loginctl >/dev/null && loginctl terminate-user "+a.name+" >/dev/null 2>&1; "),
-			[]script{
-				{text: "userdel -r -- " + a.name, fine: 12}, // there is no mail to remove
-				{text: "find / -xdev -uid " + uid + " 2>/dev/null | head -n 20"},
-			})
-	})
+	return b.change(a, func(uid string) []script { return removeUnix(a, uid) })
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -21,53 +20,37 @@ func newBareTelnet(t sdk.Target) (keeper, error) { return &bareTelnet{t}, nil }
 
 func (*bareTelnet) close() error { return nil }
 
-// readOverTelnet is how plugins/telnet reads an account.
-const readOverTelnet = `set -- %s
-u=$1
-p=$(getent passwd -- "$u") || { [ $? -eq 2 ] && { echo 'absent'; echo 'end'; exit 0; }; exit 70; }
-case $p in "$u":*) ;; *) echo 'absent'; echo 'end'; exit 0;; esac
-printf 'passwd %%s\n' "$p"
-if s=$(getent shadow -- "$u"); then
-  h=${s#*:}; r=${h#*:}; h=${h%%%%:*}
-  case $h in '') k=empty;; '!'|'!!'|'*'|'!*'|x) k=none;; '!'*) k=locked;; '*'*) k=none;; *) k=set;; esac
-  echo "password $k"
-  printf 'aging %%s\n' "$r"
-  d=$(printf %%s "$h" | sha256sum) && printf 'hash %%.16s\n' "$d"
-fi
-printf 'groups %%s\n' "$(id -Gn -- "$u")"
-i=${p#*:*:}; i=${i%%%%:*}
-for sid in $(ps -o sid= -u "$i" 2>/dev/null); do printf 'session %%s\n' "$sid"; done
-echo end
-`
-
 func (b *bareTelnet) provision(ctx context.Context, a *account) error {
-	if err := b.change(ctx, a, provisionUnix(a)...); err != nil {
+	if err := b.change(ctx, a, func(string) []script { return provisionUnix(a) }); err != nil {
 		return err
 	}
 	return b.prove(ctx, a.name, a.password)
 }
 
 func (b *bareTelnet) rotate(ctx context.Context, a *account, password string) error {
-	if err := b.change(ctx, a, rotateUnix(a, password)); err != nil {
+	if err := b.change(ctx, a, func(string) []script { return []script{rotateUnix(a, password)} }); err != nil {
 		return err
 	}
 	return b.prove(ctx, a.name, password)
 }
 
 func (b *bareTelnet) deprovision(ctx context.Context, a *account) error {
-	return b.change(ctx, a, append(lockUnix(a, ""), script{text: "i=$(id -u -- " + a.name + ") || exit 3; userdel -r -- " + a.name + "; rc=$?; " +
-		`[ $rc -eq 0 ] || [ $rc -eq 12 ] && find / -xdev -uid "$i" 2>/dev/null | head -n 20; exit $rc`, fine: 12})...) // there is no mail to remove
+	return b.change(ctx, a, func(uid string) []script { return removeUnix(a, uid) })
 }
 
-// change runs commands between two readings of the account.
-func (b *bareTelnet) change(ctx context.Context, a *account, commands ...script) error {
+// change runs commands between two readings of the account. They get the uid that the first one told.
+func (b *bareTelnet) change(ctx context.Context, a *account, commands func(uid string) []script) error {
 	s, err := b.login(ctx, b.target.Management.Username, b.target.Management.Password.Reveal())
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	read := script{text: fmt.Sprintf(readOverTelnet, a.name)}
-	for _, c := range slices.Concat([]script{read}, commands, []script{read}) {
+	read := script{text: fmt.Sprintf(readUser, a.name)}
+	before, err := s.run(read)
+	if err != nil {
+		return err
+	}
+	for _, c := range append(commands(uidOf(before)), read) {
 		if _, err := s.run(c); err != nil {
 			return err
 		}

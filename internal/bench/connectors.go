@@ -162,6 +162,32 @@ func living(_ context.Context, k keeper) (operation, error) {
 	}, nil
 }
 
+// shelf keeps a floor's connections from one operation to the next, as connectors do.
+type shelf[C any] chan C
+
+func newShelf[C any]() shelf[C] { return make(shelf[C], sideBySide) }
+
+// take returns a kept connection that works, or a new one.
+func (s shelf[C]) take(works func(C) error, dial func() (C, error)) (C, error) {
+	select {
+	case c := <-s:
+		return c, works(c)
+	default:
+		return dial()
+	}
+}
+
+// give keeps a connection.
+func (s shelf[C]) give(c C) { s <- c }
+
+// clear ends what is kept.
+func (s shelf[C]) clear(end func(C) error) (err error) {
+	for len(s) > 0 {
+		err = errors.Join(err, end(<-s))
+	}
+	return err
+}
+
 // connected is Reeve's side: a connector as a process of its own, as an agent runs it.
 type connected struct {
 	client *sdk.Client

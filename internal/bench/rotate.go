@@ -133,7 +133,7 @@ func (w *targets) rotateSides(ctx context.Context, e *env, hosts, accounts int, 
 // unixEnvironment is what plugins/ssh and plugins/telnet set first.
 const unixEnvironment = "LC_ALL=C; LANG=C; PATH=/usr/sbin:/usr/bin:/sbin:/bin; export LC_ALL LANG PATH; umask 022; "
 
-// readUser is what plugins/ssh runs to read an account, for $1.
+// readUser is how plugins/sdk/shadow reads an account, for $1.
 const readUser = `set -- %s; u=$1
 p=$(getent passwd -- "$u") || { rc=$?; [ $rc -eq 2 ] && { echo 'exists no'; echo 'end'; exit 0; }; exit 70; }
 case $p in "$u":*) ;; *) echo 'exists no'; echo 'end'; exit 0;; esac

@@ -26,10 +26,10 @@ func subjects() []*subject {
 	}, {
 		connector: "postgres", role: "pg-db-ro", params: map[string]string{"Database": "app", "Schema": "public"}, start: startPostgres,
 		bare: newBarePostgres,
-		note: "pgx, one connection for a change and one for a proof; the same statements, with verifiers made by the client",
+		note: "pgx, kept connections and a fresh one for each proof; the same statements, with verifiers made by the client",
 	}, {
 		connector: "ad", role: "ad-helpdesk", params: map[string]string{"Group": benchGroup}, start: startSamba, bare: newBareAD,
-		note: "go-ldap over LDAPS, one connection for a change and one for a proof; the same requests, each password set twice",
+		note: "go-ldap over LDAPS, kept connections and a fresh one for each proof; the same requests, each password set twice",
 	}}
 }
 

@@ -166,7 +166,7 @@ var (
 	instants = regexp.MustCompile(`\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?`)
 	versions = regexp.MustCompile(`\d+(\.\d+)+`)
 	numbers  = regexp.MustCompile(`\b\d{3,}\b`)
-	hexes    = regexp.MustCompile(`(\b0x|\b|_)[0-9A-Fa-f]{16,}\b`)
+	hexes    = regexp.MustCompile(`(\b0x|\b|_)[0-9A-Fa-f]{14,}\b`) // what is made of an id; shorter ones are digests of scripts, which matter
 )
 
 // normalizer takes out of a text what is different in every life.

@@ -28,8 +28,15 @@ func TestNamesTimesAndNumbersAreNoDifference(t *testing.T) {
 	t.Parallel()
 	a, b := life("reevetestaaaa", "acct_"+strings.Repeat("0", 26), ByHand), life("REEVETESTBBBB", "acct_"+strings.Repeat("1", 26), ByHand)
 	b.Entries[1].Plan[0].Command = strings.ReplaceAll(b.Entries[1].Plan[0].Command, "2026-12-01T10:00:00Z", "2031-01-02 03:04:05")
+	a.Entries[1].Plan[0].Command += " as tmp-6a86245819f013" // made of the id
+	b.Entries[1].Plan[0].Command += " as tmp-179fd00930e2b7"
 	if d := Compare(a, b); len(d) != 0 {
 		t.Errorf("%v", d)
+	}
+	b.Entries[1].Plan[0].Command += " (6390850e3c1e)" // a digest of a script is short
+	a.Entries[1].Plan[0].Command += " (b69ce9aea785)"
+	if d := Compare(a, b); len(d) != 1 {
+		t.Errorf("another script is no difference: %v", d)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
 // work is one Apply under way.
@@ -30,7 +31,7 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	if sdk.PlanHash(planOf(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
+	if sdk.PlanHash(recipe.Plan(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what would be done; nothing was done").WithFix("plan again")
 	}
 	s, err := c.borrow(ctx, t)
@@ -42,20 +43,9 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err := w.find(ctx); err != nil {
 		return sdk.Result{}, err
 	}
-	changed := false
-	for _, step := range steps {
-		w.note = func(m string) { progress(sdk.Event{Step: step.ID, State: sdk.StepInfo, Message: m}) }
-		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
-		done, err := step.do(ctx, w)
-		if err != nil {
-			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
-			return sdk.Result{}, w.undo(ctx, err)
-		}
-		state := sdk.StepSkipped
-		if done {
-			state, changed = sdk.StepDone, true
-		}
-		progress(sdk.Event{Step: step.ID, State: state})
+	changed, err := recipe.Follow(ctx, steps, w, progress, func(_ sdk.Step, note func(string)) { w.note = note })
+	if err != nil {
+		return sdk.Result{}, w.undo(ctx, err)
 	}
 	facts, err := w.readBack(ctx)
 	if err != nil {
@@ -176,7 +166,6 @@ func (w *work) create(ctx context.Context) (bool, error) {
 		if _, err := w.remove(ctx); err != nil {
 			return false, err
 		}
-		w.account = nil
 	}
 	if w.account == nil {
 		if made, err := w.add(ctx); err != nil || made {
@@ -320,9 +309,14 @@ func (w *work) remove(ctx context.Context) (bool, error) {
 	w.sent = true
 	err := w.conn.Del(ldap.NewDelRequest(w.account.address(), nil))
 	if is(err, ldap.LDAPResultNoSuchObject) {
+		w.account = nil
 		return false, nil
 	}
-	return true, failure(ctx, "delete the account", err, true)
+	if err := failure(ctx, "delete the account", err, true); err != nil {
+		return false, err
+	}
+	w.account = nil
+	return true, nil
 }
 
 // scramble makes what anybody knows of the account's password worthless.

@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"net"
 	"regexp"
@@ -15,6 +11,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 type meaning struct {
@@ -183,7 +180,7 @@ func loginFailure(ctx context.Context, address string, err error) error {
 func refused(ctx context.Context, address string, trust sdk.Trust, err error) error {
 	what := "connect to " + address
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return untrusted(address, trust, e)
+		return cert.Untrusted(address, trust, e)
 	}
 	if errors.Is(err, errNoStartTLS) {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: %v", what, err).
@@ -198,30 +195,4 @@ func refused(ctx context.Context, address string, trust sdk.Trust, err error) er
 			WithFix("see that it has a certificate and TLS 1.2").Wrap(err)
 	}
 	return failure(ctx, what, err, false)
-}
-
-// untrusted explains a certificate that does not verify, with what a person may approve.
-func untrusted(address string, trust sdk.Trust, e *tls.CertificateVerificationError) error {
-	out := sdk.Errorf(sdk.ClassHostKeyChanged, "the certificate of %s is not what the asset's trust settings ask for", address).
-		WithFix("find out why; if the change is right, approve the new certificate").Wrap(e)
-	if _, ok := errors.AsType[x509.HostnameError](e.Err); ok {
-		out.Message = "the certificate of " + address + " is for another name"
-		out.Fix = "set the asset's server name to one that is in the certificate"
-	}
-	if trust.CAPEM == "" {
-		out.Class = sdk.ClassHostKeyUnknown
-		out.Message = "the certificate of " + address + " has not been approved yet"
-		out.Fix = "compare the fingerprint on the server, then approve it"
-	}
-	if chain := e.UnverifiedCertificates; len(chain) > 0 {
-		sum := sha256.Sum256(chain[0].Raw)
-		last := chain[len(chain)-1]
-		out.Details = map[string]string{
-			"host_key":    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: last.Raw})),
-			"fingerprint": "SHA256:" + hex.EncodeToString(sum[:]),
-			"subject":     chain[0].Subject.String(),
-			"issuer":      chain[0].Issuer.String(),
-		}
-	}
-	return out
 }

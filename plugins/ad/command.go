@@ -49,6 +49,11 @@ func (a action) String() string {
 	}
 }
 
+// removes reports whether the action takes something away.
+func (a action) removes() bool {
+	return a.verb == "remove-from-group" || a.verb == "remove-spn" || a.verb == "clear-flag"
+}
+
 // flags are the bits of userAccountControl that a role may set.
 // https://learn.microsoft.com/en-us/windows/win32/adschema/a-useraccountcontrol
 var flags = map[string]int64{

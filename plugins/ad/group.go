@@ -14,13 +14,10 @@ const domainUsers = "513"
 
 // run does one command of a role.
 func (w *work) run(ctx context.Context, a action) (bool, error) {
-	removes := a.verb == "remove-from-group" || a.verb == "remove-spn" || a.verb == "clear-flag"
-	if w.account == nil {
-		if removes {
-			return false, nil
-		}
-		return false, sdk.Errorf(sdk.ClassNotFound, "%s: there is no account %s", a.verb, w.in.Account)
+	if w.account == nil { // removed, now or before
+		return false, nil
 	}
+	removes := a.removes()
 	if err := w.refresh(ctx); err != nil { // members are not changed in one request with a revision
 		return false, err
 	}

@@ -2,30 +2,21 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
-// step is one step and how it is done. do reports whether there was anything to do.
-type step struct {
-	sdk.Step
-	do func(ctx context.Context, w *work) (done bool, err error)
-}
+// step is one step and how it is done: Do reports whether there was anything to do.
+type step = recipe.Step[*work]
 
 // Plan implements sdk.Provisioner. It needs no connection.
 func (connector) Plan(_ context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
 	steps, err := steps(t, in)
-	return planOf(in, steps), err
-}
-
-func planOf(in sdk.Intent, steps []step) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account, Steps: []sdk.Step{}}
-	for _, s := range steps {
-		p.Steps = append(p.Steps, s.Step)
-	}
-	return p
+	return recipe.Plan(in, steps), err
 }
 
 // steps is what makes an intent true.
@@ -57,6 +48,9 @@ func steps(t sdk.Target, in sdk.Intent) ([]step, error) {
 		b.role(sdk.PhaseCreate)
 		b.role(sdk.PhaseGrant)
 		b.add(b.enable(who))
+		if p.quarantine == "" {
+			b.takesOnly(sdk.PhaseRemove)
+		}
 	case sdk.Rotate:
 		b.add(b.step("password", "Set the password, twice, so that no password before it is accepted any more",
 			who+"replace unicodePwd: "+mask+revisionText, (*work).setPassword),
@@ -129,7 +123,7 @@ type builder struct {
 
 func (b *builder) step(id, title, command string, do func(*work, context.Context) (bool, error)) step {
 	s := sdk.Step{ID: id, Title: title, Command: command, Changes: true}
-	return step{s, func(ctx context.Context, w *work) (bool, error) { return do(w, ctx) }}
+	return step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return do(w, ctx) }}
 }
 
 func (b *builder) add(s ...step) { b.steps = append(b.steps, s...) }
@@ -157,7 +151,16 @@ func (b *builder) role(phase sdk.Phase) {
 			ID: string(phase) + "-" + strconv.Itoa(i+1), Title: "The role's command",
 			Command: "account " + b.in.Account + ": " + a.String(), Changes: true,
 		}
-		b.add(step{s, func(ctx context.Context, w *work) (bool, error) { return w.run(ctx, a) }})
+		b.add(step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return w.run(ctx, a) }})
+	}
+}
+
+// takesOnly refuses a role that gives something in a phase in which the account is gone.
+func (b *builder) takesOnly(phase sdk.Phase) {
+	for i, line := range b.in.Role.Phases[phase] {
+		if a, err := actionOf(line, b.in); err == nil && !a.removes() && b.err == nil {
+			b.err = badCommand(i, phase, b.in.Role, errors.New("the account is deleted then, unless the option "+optionQuarantine+" is set"))
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -271,5 +272,28 @@ func TestDiscoverListsPeopleAndNoComputers(t *testing.T) {
 	_ = connector{}.Discover(t.Context(), target(d), func(sdk.Facts) bool { n++; return false })
 	if n != 1 {
 		t.Errorf("%d yields after the first said stop", n)
+	}
+}
+
+func TestAfterARemovalThereIsNothingToGive(t *testing.T) {
+	t.Parallel()
+	d := testlab.SambaAD(t, testlab.SambaOptions{})
+	tgt := target(d)
+	addGroup(t, d, "Leavers", "Leavers")
+	in := intent(sdk.Provision)
+	in.Role = sdk.Role{Name: "own", Version: 1, Phases: map[sdk.Phase][]string{sdk.PhaseRemove: {"add-to-group name Leavers"}}}
+	_, err := connector{}.Plan(t.Context(), tgt, in)
+	wantClass(t, "a role that gives", err, sdk.ClassInvalid)
+	kept := tgt
+	kept.Options = maps.Clone(tgt.Options)
+	kept.Options[optionQuarantine] = testlab.QuarantineOU
+	if _, err := (connector{}).Plan(t.Context(), kept, in); err != nil {
+		t.Errorf("where the account is kept: %v", err)
+	}
+	in.Role.Phases[sdk.PhaseRemove] = []string{"remove-from-group name Leavers"}
+	must(t, tgt, in, first)
+	in.Action = sdk.Deprovision
+	for range 2 {
+		must(t, tgt, in, "")
 	}
 }

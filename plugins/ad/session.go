@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // session is one connection to one domain controller, logged in.
@@ -35,14 +35,9 @@ type session struct {
 // dial connects and verifies the certificate, and sends nothing that is secret. at is an address for later connections
 // of a job to the same server; empty: the target's.
 func dial(ctx context.Context, t sdk.Target, p place, at string) (*session, error) {
-	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
-	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
-			WithFix("give one or more blocks of BEGIN CERTIFICATE")
-	}
-	name := t.Trust.ServerName
-	if name == "" {
-		name = t.Address
+	cfg, err := cert.Config(t)
+	if err != nil {
+		return nil, err
 	}
 	address := net.JoinHostPort(t.Address, strconv.Itoa(t.Port))
 	if at == "" {
@@ -57,7 +52,7 @@ func dial(ctx context.Context, t sdk.Target, p place, at string) (*session, erro
 	if p.startTLS {
 		err = startTLS(raw)
 	}
-	secured := tls.Client(raw, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12})
+	secured := tls.Client(raw, cfg)
 	if err == nil {
 		err = secured.HandshakeContext(ctx)
 	}

@@ -56,26 +56,11 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 }
 
 func verdictOf(err error) (sdk.Verdict, error) {
-	v := sdk.Verdict{Message: sdk.ErrorText(err), Fix: fixOf(err)}
-	switch sdk.ClassOf(err) {
-	case sdk.ClassAuthFailed:
-		v.Kind = sdk.VerdictBadCredential
-	case sdk.ClassLocked:
-		v.Kind = sdk.VerdictLocked
-	case sdk.ClassDisabled:
-		v.Kind = sdk.VerdictDisabled
-	case sdk.ClassExpired:
-		v.Kind = sdk.VerdictExpired
-	case sdk.ClassMustChange:
-		v.Kind = sdk.VerdictMustChange
-	case sdk.ClassUnreachable:
-		v.Kind = sdk.VerdictUnreachable
-	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
-		v.Kind = sdk.VerdictUnknown
-	default: // an untrusted certificate, no TLS, wrong options
-		return sdk.Verdict{}, err
+	v, other := sdk.VerdictOf(err) // an untrusted certificate, no TLS, wrong options
+	if other == nil {
+		v.Fix = fixOf(err)
 	}
-	return v, nil
+	return v, other
 }
 
 func fixOf(err error) string {

@@ -8,6 +8,7 @@ import (
 	mssql "github.com/microsoft/go-mssqldb"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // Error numbers with a meaning of their own here.
@@ -194,10 +195,10 @@ const noTLS = "server does not support encryption"
 func (l *link) refused(ctx context.Context, err error) error {
 	what := "connect to " + l.address
 	l.mu.Lock()
-	cert := l.cert
+	shown := l.cert
 	l.mu.Unlock()
-	if e, ok := errors.AsType[*tls.CertificateVerificationError](cert); ok {
-		return l.untrusted(e)
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](shown); ok {
+		return cert.Untrusted(l.address, l.trust, e)
 	}
 	if err.Error() == noTLS {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: the server does not offer TLS", what).

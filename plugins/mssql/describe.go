@@ -17,6 +17,12 @@ var allPhases = []sdk.Phase{
 	sdk.PhaseVerify, sdk.PhaseFacts,
 }
 
+// reading is what commands of the phases verify and facts look like. That they do no more than to read is seen when they are planned.
+var reading = sdk.CommandRule{
+	Pattern: `^(?is)(\s|/\*.*?\*/|--[^\n]*\n)*(use|select)\b.*$`,
+	Help:    "use one SELECT, or USE for the database it is in: the phase only reads",
+}
+
 // Describe implements sdk.Connector.
 func (connector) Describe() sdk.Description {
 	return sdk.Description{
@@ -36,8 +42,9 @@ func (connector) Describe() sdk.Description {
 				Help: "yes for a server that has no TLS: passwords then cross the network readable to everybody on the way",
 			},
 		},
-		Roles:  roles(),
-		Phases: allPhases,
+		Roles:      roles(),
+		Phases:     allPhases,
+		PhaseRules: map[sdk.Phase]sdk.CommandRule{sdk.PhaseVerify: reading, sdk.PhaseFacts: reading},
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Za-z_][A-Za-z0-9_$#@.-]{0,127}$`,
 			MaxBytes: 128,

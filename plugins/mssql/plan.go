@@ -7,29 +7,19 @@ import (
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
 // mask stands for the password in plans.
 const mask = "N'********'"
 
-// step is one step and how it is done. do reports whether there was anything to do.
-type step struct {
-	sdk.Step
-	do func(ctx context.Context, w *work) (done bool, err error)
-}
+// step is one step and how it is done: Do reports whether there was anything to do.
+type step = recipe.Step[*work]
 
 // Plan implements sdk.Provisioner. What is done does not depend on the server.
 func (connector) Plan(_ context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
 	steps, err := steps(t, in)
-	return planOf(in, steps), err
-}
-
-func planOf(in sdk.Intent, steps []step) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account, Steps: []sdk.Step{}}
-	for _, s := range steps {
-		p.Steps = append(p.Steps, s.Step)
-	}
-	return p
+	return recipe.Plan(in, steps), err
 }
 
 // steps is what makes an intent true.
@@ -98,7 +88,7 @@ type builder struct {
 
 func (b *builder) step(id, title, command string, do func(*work, context.Context, sdk.Step) (bool, error)) step {
 	s := sdk.Step{ID: id, Title: title, Command: command, Changes: true}
-	return step{s, func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s) }}
+	return step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s) }}
 }
 
 func (b *builder) add(s ...step) { b.steps = append(b.steps, s...) }
@@ -122,7 +112,7 @@ func (b *builder) role(phase sdk.Phase) {
 			database = r.use
 			s := b.step(id, "Work in the database "+database, r.sql, nil)
 			s.Changes = false
-			s.do = func(ctx context.Context, w *work) (bool, error) { return false, w.enter(ctx, phase, r.use) }
+			s.Do = func(ctx context.Context, w *work) (bool, error) { return false, w.enter(ctx, phase, r.use) }
 			b.add(s)
 			continue
 		}
@@ -140,11 +130,11 @@ func (b *builder) role(phase sdk.Phase) {
 			if phase == sdk.PhaseFacts {
 				s.Title = "Read what the role wants to know"
 			}
-			s.do = func(ctx context.Context, w *work) (bool, error) { return false, w.look(ctx, phase, where, r.sql, id) }
+			s.Do = func(ctx context.Context, w *work) (bool, error) { return false, w.look(ctx, phase, where, r.sql, id) }
 			b.add(s)
 			continue
 		}
-		s.do = func(ctx context.Context, w *work) (bool, error) { return w.command(ctx, phase, where, r, id) }
+		s.Do = func(ctx context.Context, w *work) (bool, error) { return w.command(ctx, phase, where, r, id) }
 		b.add(s)
 	}
 }

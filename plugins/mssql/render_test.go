@@ -129,3 +129,17 @@ func FuzzMajorOf(f *testing.F) {
 		}
 	})
 }
+
+func TestCommandsThatDoNotReadAreRefusedWhenARoleIsSaved(t *testing.T) {
+	t.Parallel()
+	for command, fits := range map[string]bool{
+		"SELECT 1": true, "/* why */ select 1": true, "USE master": true, "ALTER SERVER ROLE dbcreator ADD MEMBER %Username%": false, "PRINT 1": false,
+	} {
+		for _, phase := range []sdk.Phase{sdk.PhaseVerify, sdk.PhaseFacts} {
+			r := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{phase: {command}}}
+			if err := (connector{}).Describe().CheckRole(r); (err == nil) != fits {
+				t.Errorf("%q in %s: %v", command, phase, err)
+			}
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -30,25 +29,13 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 // verdictOf is what the error of a login says about the account. An untrusted certificate, no TLS, or a name that cannot be one say
 // nothing, and stay errors.
 func verdictOf(err error) (sdk.Verdict, error) {
-	e, ok := errors.AsType[*sdk.Error](err)
-	if !ok {
-		return sdk.Verdict{}, err
-	}
-	v := sdk.Verdict{Kind: sdk.VerdictUnknown, Message: e.Message, Fix: cmp.Or(e.Fix, "try again later")}
-	switch e.Class {
-	case sdk.ClassAuthFailed:
-		v.Kind, v.Fix = sdk.VerdictBadCredential, "set a new password for the login, or correct the one that is recorded"
-	case sdk.ClassLocked:
-		v.Kind = sdk.VerdictLocked
-	case sdk.ClassDisabled:
-		v.Kind = sdk.VerdictDisabled
-	case sdk.ClassMustChange:
-		v.Kind = sdk.VerdictMustChange
-	case sdk.ClassUnreachable:
-		v.Kind = sdk.VerdictUnreachable
-	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
+	v, err := sdk.VerdictOf(err)
+	switch {
+	case err != nil:
+	case v.Kind == sdk.VerdictBadCredential:
+		v.Fix = "set a new password for the login, or correct the one that is recorded"
 	default:
-		return sdk.Verdict{}, err
+		v.Fix = cmp.Or(v.Fix, "try again later")
 	}
-	return v, nil
+	return v, err
 }

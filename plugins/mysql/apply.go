@@ -12,6 +12,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
 // work is one Apply under way.
@@ -40,7 +41,7 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	if sdk.PlanHash(planOf(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
+	if sdk.PlanHash(recipe.Plan(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged,
 			"the plan is not what would be done on this %s %s; nothing was done", s.server.product, s.server.number()).
 			WithFix("probe the target and plan again")
@@ -56,20 +57,9 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err := w.find(ctx); err != nil {
 		return sdk.Result{}, err
 	}
-	changed := false
-	for _, step := range steps {
-		w.note = func(m string) { progress(sdk.Event{Step: step.ID, State: sdk.StepInfo, Message: m}) }
-		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
-		done, err := step.do(ctx, w)
-		if err != nil {
-			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
-			return sdk.Result{}, w.undo(ctx, err)
-		}
-		state := sdk.StepSkipped
-		if done {
-			state, changed = sdk.StepDone, true
-		}
-		progress(sdk.Event{Step: step.ID, State: state})
+	changed, err := recipe.Follow(ctx, steps, w, progress, func(_ sdk.Step, note func(string)) { w.note = note })
+	if err != nil {
+		return sdk.Result{}, w.undo(ctx, err)
 	}
 	facts, err := w.readBack(ctx)
 	if err != nil {

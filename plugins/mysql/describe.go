@@ -28,6 +28,12 @@ func accountHost(t sdk.Target) (string, error) {
 	return strings.ToLower(host), nil
 }
 
+// reading is what commands of the phases verify and facts look like. That they do no more than to read is seen when they are planned.
+var reading = sdk.CommandRule{
+	Pattern: `^(?is)[\s(]*(select|show)\b.*$`,
+	Help:    "use SELECT or SHOW: the phase only reads",
+}
+
 // Describe implements sdk.Connector.
 func (connector) Describe() sdk.Description {
 	return sdk.Description{
@@ -55,7 +61,8 @@ func (connector) Describe() sdk.Description {
 			sdk.PhaseCreate, sdk.PhaseGrant, sdk.PhaseRotate, sdk.PhaseEnable, sdk.PhaseDisable, sdk.PhaseRevoke, sdk.PhaseRemove,
 			sdk.PhaseVerify, sdk.PhaseFacts,
 		},
-		Roles: roles(),
+		PhaseRules: map[sdk.Phase]sdk.CommandRule{sdk.PhaseVerify: reading, sdk.PhaseFacts: reading},
+		Roles:      roles(),
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Za-z_][A-Za-z0-9_$#@.-]{0,31}$`,
 			MaxBytes: 32, // what MySQL allows; MariaDB's 80 would make names that cannot move

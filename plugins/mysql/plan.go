@@ -5,13 +5,11 @@ import (
 	"strconv"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
-// step is one step and how it is done. do reports whether there was anything to do.
-type step struct {
-	sdk.Step
-	do func(ctx context.Context, w *work) (done bool, err error)
-}
+// step is one step and how it is done: Do reports whether there was anything to do.
+type step = recipe.Step[*work]
 
 // Plan implements sdk.Provisioner.
 func (c connector) Plan(ctx context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
@@ -27,15 +25,7 @@ func (c connector) Plan(ctx context.Context, t sdk.Target, in sdk.Intent) (sdk.P
 		return sdk.Plan{}, err
 	}
 	steps, err := steps(srv, t, in)
-	return planOf(in, steps), err
-}
-
-func planOf(in sdk.Intent, steps []step) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account, Steps: []sdk.Step{}}
-	for _, s := range steps {
-		p.Steps = append(p.Steps, s.Step)
-	}
-	return p
+	return recipe.Plan(in, steps), err
 }
 
 // steps is what makes an intent true on a server of this kind.
@@ -130,7 +120,7 @@ type builder struct {
 
 func (b *builder) step(id, title, command string, do func(*work, context.Context, sdk.Step) (bool, error)) step {
 	s := sdk.Step{ID: id, Title: title, Command: command, Changes: true}
-	return step{s, func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s) }}
+	return step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s) }}
 }
 
 func (b *builder) add(s ...step) { b.steps = append(b.steps, s...) }

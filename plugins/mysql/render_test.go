@@ -216,3 +216,17 @@ func TestCatalogueIsValid(t *testing.T) {
 		}
 	}
 }
+
+func TestCommandsThatDoNotReadAreRefusedWhenARoleIsSaved(t *testing.T) {
+	t.Parallel()
+	for command, fits := range map[string]bool{
+		"SELECT 1": true, "  (select 1)": true, "SHOW GRANTS FOR %Username%": true, "GRANT SELECT ON *.* TO %Username%": false, "DO 1": false,
+	} {
+		for _, phase := range []sdk.Phase{sdk.PhaseVerify, sdk.PhaseFacts} {
+			r := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{phase: {command}}}
+			if err := (connector{}).Describe().CheckRole(r); (err == nil) != fits {
+				t.Errorf("%q in %s: %v", command, phase, err)
+			}
+		}
+	}
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
@@ -40,28 +39,10 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 
 // verdict is what a failed login means. The server tells why it refuses one.
 func verdict(err error) (sdk.Verdict, error) {
-	e, ok := errors.AsType[*sdk.Error](err)
-	if !ok {
-		return sdk.Verdict{}, err
-	}
-	v := sdk.Verdict{Message: e.Message, Fix: e.Fix}
-	switch e.Class {
-	case sdk.ClassAuthFailed:
-		v.Kind = sdk.VerdictBadCredential
+	v, err := sdk.VerdictOf(err)
+	if v.Kind == sdk.VerdictBadCredential {
 		v.Message = "the server refused the password, or matched another account first: " +
 			"an anonymous one or one with a more specific host part, which the account's facts show as shadowed_by"
-	case sdk.ClassLocked:
-		v.Kind = sdk.VerdictLocked
-	case sdk.ClassDisabled:
-		v.Kind = sdk.VerdictDisabled
-	case sdk.ClassMustChange:
-		v.Kind = sdk.VerdictMustChange
-	case sdk.ClassUnreachable:
-		v.Kind = sdk.VerdictUnreachable
-	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
-		v.Kind = sdk.VerdictUnknown
-	default: // an untrusted certificate, no TLS, a server that is not understood
-		return sdk.Verdict{}, err
 	}
-	return v, nil
+	return v, err
 }

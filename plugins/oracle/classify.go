@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"net"
 
 	"github.com/sijms/go-ora/v2/network"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // Error numbers with a meaning of their own here.
@@ -178,7 +175,7 @@ func failure(ctx context.Context, what string, err error, sent bool) error {
 func refused(ctx context.Context, t sdk.Target, err error) error {
 	what := "connect to " + t.Address
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return untrusted(t.Address, t.Trust, e)
+		return cert.Untrusted(t.Address, t.Trust, e)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return sdk.Errorf(sdk.ClassUnsupported, "%s: the listener does not speak TLS on this port", what).
@@ -196,30 +193,4 @@ func refused(ctx context.Context, t sdk.Target, err error) error {
 		return sdk.Errorf(sdk.ClassUnreachable, "%s: the server does not finish the TLS handshake", what).WithFix(useTCPS).Wrap(err)
 	}
 	return failure(ctx, what, err, false)
-}
-
-// untrusted explains a certificate that does not verify, with what a person may approve.
-func untrusted(address string, trust sdk.Trust, e *tls.CertificateVerificationError) error {
-	out := sdk.Errorf(sdk.ClassHostKeyChanged, "the certificate of %s is not what the asset's trust settings ask for", address).
-		WithFix("find out why; if the change is right, approve the new certificate").Wrap(e)
-	if _, ok := errors.AsType[x509.HostnameError](e.Err); ok {
-		out.Message = "the certificate of " + address + " is for another name"
-		out.Fix = "set the asset's server name to one that is in the certificate"
-	}
-	if trust.CAPEM == "" {
-		out.Class = sdk.ClassHostKeyUnknown
-		out.Message = "the certificate of " + address + " has not been approved yet"
-		out.Fix = "compare the fingerprint on the server, then approve it"
-	}
-	if chain := e.UnverifiedCertificates; len(chain) > 0 {
-		sum := sha256.Sum256(chain[0].Raw)
-		last := chain[len(chain)-1]
-		out.Details = map[string]string{
-			"host_key":    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: last.Raw})),
-			"fingerprint": "SHA256:" + hex.EncodeToString(sum[:]),
-			"subject":     chain[0].Subject.String(),
-			"issuer":      chain[0].Issuer.String(),
-		}
-	}
-	return out
 }

@@ -39,6 +39,12 @@ var allPhases = []sdk.Phase{
 	sdk.PhaseVerify, sdk.PhaseFacts,
 }
 
+// reading is what commands of the phases verify and facts look like. That they do no more than to read is seen when they are planned.
+var reading = sdk.CommandRule{
+	Pattern: `^(?is)(\s|\(|/\*.*?\*/|--[^\n]*\n)*select\b.*$`,
+	Help:    "use one SELECT: the phase only reads",
+}
+
 // Describe implements sdk.Connector.
 func (connector) Describe() sdk.Description {
 	return sdk.Description{
@@ -63,8 +69,9 @@ func (connector) Describe() sdk.Description {
 				Help: "yes: connect without TLS. Whoever is on the way to the server, or in its place, then reads new passwords",
 			},
 		},
-		Roles:  roles(),
-		Phases: allPhases,
+		Roles:      roles(),
+		Phases:     allPhases,
+		PhaseRules: map[sdk.Phase]sdk.CommandRule{sdk.PhaseVerify: reading, sdk.PhaseFacts: reading},
 		NameRule: sdk.NameRule{
 			Pattern:  `^[A-Z][A-Z0-9_$#]{0,127}$`,
 			MaxBytes: longName,

@@ -6,16 +6,14 @@ import (
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
 // mask stands for the password in plans.
 const mask = `"********"`
 
-// step is one step and how it is done. do reports whether there was anything to do.
-type step struct {
-	sdk.Step
-	do func(ctx context.Context, w *work) (done bool, err error)
-}
+// step is one step and how it is done: Do reports whether there was anything to do.
+type step = recipe.Step[*work]
 
 // Plan implements sdk.Provisioner.
 func (connector) Plan(ctx context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
@@ -31,15 +29,7 @@ func (connector) Plan(ctx context.Context, t sdk.Target, in sdk.Intent) (sdk.Pla
 		return sdk.Plan{}, err
 	}
 	steps, err := steps(srv, t, in)
-	return planOf(in, steps), err
-}
-
-func planOf(in sdk.Intent, steps []step) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account, Steps: []sdk.Step{}}
-	for _, s := range steps {
-		p.Steps = append(p.Steps, s.Step)
-	}
-	return p
+	return recipe.Plan(in, steps), err
 }
 
 // steps is what makes an intent true on a server of this kind.
@@ -102,7 +92,7 @@ func (b *builder) fail(err error) {
 
 func (b *builder) add(id, title, command string, do func(*work, context.Context, sdk.Step) (bool, error)) *step {
 	s := sdk.Step{ID: id, Title: title, Command: command, Changes: true}
-	b.steps = append(b.steps, step{s, func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s) }})
+	b.steps = append(b.steps, step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s) }})
 	return &b.steps[len(b.steps)-1]
 }
 

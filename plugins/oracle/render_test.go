@@ -158,3 +158,17 @@ func TestMarksFitOldServers(t *testing.T) {
 		t.Errorf("object %s", o)
 	}
 }
+
+func TestCommandsThatDoNotReadAreRefusedWhenARoleIsSaved(t *testing.T) {
+	t.Parallel()
+	for command, fits := range map[string]bool{
+		"SELECT 1 FROM dual": true, "-- why\nselect 1 FROM dual": true, "GRANT CONNECT TO %Username%": false, "BEGIN NULL; END;": false,
+	} {
+		for _, phase := range []sdk.Phase{sdk.PhaseVerify, sdk.PhaseFacts} {
+			r := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{phase: {command}}}
+			if err := (connector{}).Describe().CheckRole(r); (err == nil) != fits {
+				t.Errorf("%q in %s: %v", command, phase, err)
+			}
+		}
+	}
+}

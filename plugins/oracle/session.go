@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	goora "github.com/sijms/go-ora/v2"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // session is one connection, logged in. It is used by one goroutine at a time: when the context of the operation that uses it
@@ -152,16 +152,7 @@ func trusting(t sdk.Target) (*tls.Config, error) {
 	if t.Options[optionLegacy] == yes {
 		return nil, nil //nolint:nilnil // no TLS
 	}
-	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
-	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
-			WithFix("give one or more blocks of BEGIN CERTIFICATE")
-	}
-	name := t.Trust.ServerName
-	if name == "" {
-		name = t.Address
-	}
-	return &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}, nil
+	return cert.Config(t)
 }
 
 // patience is how many seconds the driver may wait for one answer: longer than any operation lasts, which is ended by hanging up.

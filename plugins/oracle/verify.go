@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
@@ -39,26 +38,18 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 // verdictOf is what the error of a login says about the account. An untrusted certificate, no TLS or a server that is not understood
 // say nothing, and stay errors.
 func verdictOf(ctx context.Context, t sdk.Target, account string, err error) (sdk.Verdict, error) {
-	e, ok := errors.AsType[*sdk.Error](err)
-	if !ok {
-		return sdk.Verdict{}, err
+	if number(err) == errLocked {
+		return explained(ctx, t, account), nil
 	}
-	v := sdk.Verdict{Kind: sdk.VerdictUnknown, Message: e.Message, Fix: cmp.Or(e.Fix, "try again later")}
-	switch e.Class {
-	case sdk.ClassAuthFailed:
-		if number(err) == errLocked {
-			return explained(ctx, t, account), nil
-		}
-		v.Kind, v.Fix = sdk.VerdictBadCredential, "set a new password for the account, or correct the one that is recorded"
-	case sdk.ClassMustChange:
-		v.Kind = sdk.VerdictMustChange
-	case sdk.ClassUnreachable:
-		v.Kind = sdk.VerdictUnreachable
-	case sdk.ClassBusy, sdk.ClassProtocol, sdk.ClassNotPermitted:
+	v, err := sdk.VerdictOf(err)
+	switch {
+	case err != nil:
+	case v.Kind == sdk.VerdictBadCredential:
+		v.Fix = "set a new password for the account, or correct the one that is recorded"
 	default:
-		return sdk.Verdict{}, err
+		v.Fix = cmp.Or(v.Fix, "try again later")
 	}
-	return v, nil
+	return v, err
 }
 
 // explained finds out, with the management account, who locked an account; without it nobody can tell.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
 // work is one Apply under way.
@@ -37,7 +38,7 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	if sdk.PlanHash(planOf(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
+	if sdk.PlanHash(recipe.Plan(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what would be done; nothing was done").
 			WithFix("plan again")
 	}
@@ -52,20 +53,9 @@ func (c connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progr
 	if err := w.find(ctx); err != nil {
 		return sdk.Result{}, err
 	}
-	changed := false
-	for _, step := range steps {
-		w.note = func(m string) { progress(sdk.Event{Step: step.ID, State: sdk.StepInfo, Message: m}) }
-		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
-		done, err := step.do(ctx, w)
-		if err != nil {
-			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
-			return sdk.Result{}, err // the server rolls back what is not committed
-		}
-		state := sdk.StepSkipped
-		if done {
-			state, changed = sdk.StepDone, true
-		}
-		progress(sdk.Event{Step: step.ID, State: state})
+	changed, err := recipe.Follow(ctx, steps, w, progress, func(_ sdk.Step, note func(string)) { w.note = note })
+	if err != nil {
+		return sdk.Result{}, err // the server rolls back what is not committed
 	}
 	facts, err := w.readBack(ctx)
 	if err != nil {

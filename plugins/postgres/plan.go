@@ -6,13 +6,11 @@ import (
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
-// step is one step and how it is done. do reports whether there was anything to do.
-type step struct {
-	sdk.Step
-	do func(ctx context.Context, w *work) (done bool, err error)
-}
+// step is one step and how it is done: Do reports whether there was anything to do.
+type step = recipe.Step[*work]
 
 // Plan implements sdk.Provisioner. It needs no server: what is done is the same on all.
 func (connector) Plan(_ context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
@@ -20,15 +18,7 @@ func (connector) Plan(_ context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan,
 	if err != nil {
 		return sdk.Plan{}, err
 	}
-	return planOf(in, steps), nil
-}
-
-func planOf(in sdk.Intent, steps []step) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account, Steps: []sdk.Step{}}
-	for _, s := range steps {
-		p.Steps = append(p.Steps, s.Step)
-	}
-	return p
+	return recipe.Plan(in, steps), nil
 }
 
 // steps is what makes an intent true.
@@ -146,7 +136,7 @@ func (b *builder) remove() {
 // add adds a step whose command is text for people.
 func (b *builder) add(id, title, command string, do func(*work, context.Context, string) (bool, error)) {
 	s := sdk.Step{ID: id, Title: title, Command: command, Changes: true}
-	b.steps = append(b.steps, step{s, func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, command) }})
+	b.steps = append(b.steps, step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, command) }})
 }
 
 // change adds a step that sends a statement of ours. The step's function gets the statement
@@ -157,7 +147,7 @@ func (b *builder) change(id, title, statement string, do func(*work, context.Con
 		b.err = err
 	}
 	s := sdk.Step{ID: id, Title: title, Command: masked, Changes: true}
-	b.steps = append(b.steps, step{s, func(ctx context.Context, w *work) (bool, error) {
+	b.steps = append(b.steps, step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) {
 		text, err := w.statement(statement, b.values)
 		if err != nil {
 			return false, err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,26 +13,17 @@ import (
 // for the password, and a look at who the server takes us for.
 func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sdk.Verdict, error) {
 	s, err := login(ctx, t, c, t.Options[optionDatabase], plain)
-	switch sdk.ClassOf(err) {
-	case "":
-	case sdk.ClassAuthFailed:
+	switch {
+	case err == nil:
+	case sdk.ClassOf(err) == sdk.ClassAuthFailed:
 		return rejected(ctx, t, c), nil
-	case sdk.ClassDisabled:
-		return verdict(sdk.VerdictDisabled, err), nil
-	case sdk.ClassUnreachable:
-		return verdict(sdk.VerdictUnreachable, err), nil
-	case sdk.ClassNotPermitted:
-		if code(err) == stateNoRight { // it is said after the password was accepted
-			return sdk.Verdict{
-				Kind:    sdk.VerdictOK,
-				Message: "the password is right; the account may not connect to the database " + t.Options[optionDatabase],
-			}, nil
-		}
-		return verdict(sdk.VerdictUnknown, err), nil
-	case sdk.ClassBusy, sdk.ClassProtocol:
-		return verdict(sdk.VerdictUnknown, err), nil
-	default: // an untrusted certificate, no TLS, another way to log in, no such database
-		return sdk.Verdict{}, err
+	case sdk.ClassOf(err) == sdk.ClassNotPermitted && code(err) == stateNoRight: // it is said after the password was accepted
+		return sdk.Verdict{
+			Kind:    sdk.VerdictOK,
+			Message: "the password is right; the account may not connect to the database " + t.Options[optionDatabase],
+		}, nil
+	default:
+		return sdk.VerdictOf(err)
 	}
 	defer s.close()
 	var a account
@@ -41,7 +31,7 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 		"SELECT r.rolname::text, r.oid::text FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) session_user",
 		func(r pgx.Rows) error { return r.Scan(&a.name, &a.oid) })
 	if err != nil {
-		return verdict(sdk.VerdictUnknown, err), nil
+		return sdk.Verdict{Kind: sdk.VerdictUnknown, Message: sdk.ErrorText(err), Fix: "try again later"}, nil
 	}
 	if a.name != c.Username {
 		return sdk.Verdict{
@@ -51,15 +41,6 @@ func (connector) Verify(ctx context.Context, t sdk.Target, c sdk.Credential) (sd
 		}, nil
 	}
 	return sdk.Verdict{Kind: sdk.VerdictOK, Identity: a.identity()}, nil
-}
-
-// verdict is what a refused login means, with what the error says to do.
-func verdict(kind sdk.VerdictKind, err error) sdk.Verdict {
-	v := sdk.Verdict{Kind: kind, Message: sdk.ErrorText(err)}
-	if e, ok := errors.AsType[*sdk.Error](err); ok {
-		v.Message, v.Fix = e.Message, e.Fix
-	}
-	return v
 }
 
 // rejected is the verdict on a password the server refused. It says the same of one that is wrong and one that has expired; whoever

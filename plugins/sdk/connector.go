@@ -161,6 +161,8 @@ type Description struct {
 	// CommandRule is what role commands must look like, so that a wrong one is refused when
 	// it is saved; zero: anything in the dialect.
 	CommandRule CommandRule
+	// PhaseRules are for phases in which not every command makes sense, in place of CommandRule.
+	PhaseRules map[Phase]CommandRule
 }
 
 // CommandRule is the grammar of role commands, as they are written, with placeholders.

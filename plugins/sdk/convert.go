@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -231,7 +232,10 @@ func DescriptionToProto(d Description) *connectorv1.Description {
 		m.Phases = append(m.Phases, string(p))
 	}
 	if d.CommandRule != (CommandRule{}) {
-		m.CommandRule = &connectorv1.CommandRule{Pattern: d.CommandRule.Pattern, Help: d.CommandRule.Help}
+		m.CommandRule = ruleToProto(d.CommandRule)
+	}
+	for _, p := range slices.Sorted(maps.Keys(d.PhaseRules)) {
+		m.PhaseRules = append(m.PhaseRules, &connectorv1.PhaseRule{Phase: string(p), Rule: ruleToProto(d.PhaseRules[p])})
 	}
 	for _, o := range d.Options {
 		m.Options = append(m.Options, &connectorv1.Option{
@@ -260,7 +264,13 @@ func DescriptionFromProto(m *connectorv1.Description) Description {
 			Excluded: m.GetPasswordRule().GetExcluded(), ASCIIOnly: m.GetPasswordRule().GetAsciiOnly(),
 		},
 		Protocol: int(m.GetProtocol()), Dialect: m.GetDialect(),
-		CommandRule: CommandRule{Pattern: m.GetCommandRule().GetPattern(), Help: m.GetCommandRule().GetHelp()},
+		CommandRule: ruleFromProto(m.GetCommandRule()),
+	}
+	for _, r := range m.GetPhaseRules() {
+		if d.PhaseRules == nil {
+			d.PhaseRules = map[Phase]CommandRule{}
+		}
+		d.PhaseRules[Phase(r.GetPhase())] = ruleFromProto(r.GetRule())
 	}
 	for _, p := range m.GetPhases() {
 		d.Phases = append(d.Phases, Phase(p))
@@ -317,4 +327,12 @@ func DurationToProto(d time.Duration) *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(d)
+}
+
+func ruleToProto(r CommandRule) *connectorv1.CommandRule {
+	return &connectorv1.CommandRule{Pattern: r.Pattern, Help: r.Help}
+}
+
+func ruleFromProto(m *connectorv1.CommandRule) CommandRule {
+	return CommandRule{Pattern: m.GetPattern(), Help: m.GetHelp()}
 }

@@ -168,7 +168,7 @@ func (d Description) CheckRole(r Role) error {
 			if !slices.Contains(d.runs(), phase) {
 				return Errorf(ClassInvalid, "role %s: connector %s runs no commands of the phase %s", r.Name, d.Name, phase)
 			}
-			if err := d.CommandRule.check(command); err != nil {
+			if err := d.rule(phase).check(command); err != nil {
 				return Errorf(ClassInvalid, "role %s, phase %s: %v", r.Name, phase, err)
 			}
 			if err := template.Check(d.Dialect, command, known); err != nil {
@@ -184,6 +184,13 @@ func (d Description) CheckRole(r Role) error {
 	return nil
 }
 
+func (r CommandRule) validate() error {
+	if r.Help == "" {
+		return errors.New("a command rule needs words for people")
+	}
+	return anchored(r.Pattern)
+}
+
 func (r CommandRule) check(command string) error {
 	if r.Pattern == "" {
 		return nil
@@ -193,6 +200,14 @@ func (r CommandRule) check(command string) error {
 		err = fmt.Errorf("%q is no command of this connector: %s", command, r.Help)
 	}
 	return err
+}
+
+// rule is the one for the commands of a phase.
+func (d Description) rule(p Phase) CommandRule {
+	if r, ok := d.PhaseRules[p]; ok {
+		return r
+	}
+	return d.CommandRule
 }
 
 // runs are the phases whose commands the connector runs.
@@ -241,8 +256,16 @@ func (d Description) Validate() error {
 		return Errorf(ClassInvalid, "connector %s: there is no dialect %q", d.Name, d.Dialect)
 	}
 	if d.CommandRule != (CommandRule{}) {
-		if err := anchored(d.CommandRule.Pattern); err != nil || d.CommandRule.Help == "" {
-			return Errorf(ClassInvalid, "connector %s: the command rule needs an anchored pattern and words for people: %v", d.Name, err)
+		if err := d.CommandRule.validate(); err != nil {
+			return Errorf(ClassInvalid, "connector %s: the command rule: %v", d.Name, err)
+		}
+	}
+	for p, r := range d.PhaseRules {
+		if !slices.Contains(d.runs(), p) {
+			return Errorf(ClassInvalid, "connector %s: there is a rule for commands of the phase %q, which it does not run", d.Name, p)
+		}
+		if err := r.validate(); err != nil {
+			return Errorf(ClassInvalid, "connector %s, phase %s: %v", d.Name, p, err)
 		}
 	}
 	for _, p := range d.Phases {

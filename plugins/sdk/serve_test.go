@@ -179,6 +179,15 @@ func TestDescriptionsThatLieAreNotServed(t *testing.T) {
 		},
 		"loose command rule": func(d *sdk.Description) { d.CommandRule = sdk.CommandRule{Pattern: "x", Help: "x"} },
 		"mute command rule":  func(d *sdk.Description) { d.CommandRule = sdk.CommandRule{Pattern: "^x$"} },
+		"mute rule of a phase": func(d *sdk.Description) {
+			d.PhaseRules = map[sdk.Phase]sdk.CommandRule{sdk.PhaseGrant: {Pattern: "^x.*$"}}
+		},
+		"rule of a phase that is not run": func(d *sdk.Description) {
+			d.PhaseRules = map[sdk.Phase]sdk.CommandRule{sdk.PhaseFacts: {Pattern: "^x$", Help: "x"}}
+		},
+		"command that breaks the rule of its phase": func(d *sdk.Description) {
+			d.PhaseRules = map[sdk.Phase]sdk.CommandRule{sdk.PhaseGrant: {Pattern: "^y .*$", Help: "y and more"}}
+		},
 		"command that breaks the rule": func(d *sdk.Description) {
 			d.CommandRule = sdk.CommandRule{Pattern: "^y .*$", Help: "y and more"}
 		},
@@ -197,6 +206,30 @@ func TestDescriptionsThatLieAreNotServed(t *testing.T) {
 		change(&d)
 		if err := d.Validate(); sdk.ClassOf(err) != sdk.ClassInvalid {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAPhaseMayHaveARuleOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := description()
+	d.CommandRule = sdk.CommandRule{Pattern: "^x .*$", Help: "x and more"}
+	d.PhaseRules = map[sdk.Phase]sdk.CommandRule{sdk.PhaseRemove: {Pattern: "^y$", Help: "y"}}
+	for _, c := range []struct {
+		phase   sdk.Phase
+		command string
+		fits    bool
+	}{
+		{sdk.PhaseGrant, "x %Username%", true},
+		{sdk.PhaseGrant, "y", false},
+		{sdk.PhaseRemove, "x %Username%", false},
+		{sdk.PhaseRemove, "y", true},
+	} {
+		r := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{c.phase: {c.command}}}
+		for _, d := range []sdk.Description{d, sdk.DescriptionFromProto(sdk.DescriptionToProto(d))} {
+			if err := d.CheckRole(r); (err == nil) != c.fits {
+				t.Errorf("%q in %s: %v", c.command, c.phase, err)
+			}
 		}
 	}
 }

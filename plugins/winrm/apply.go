@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 )
 
 // work is one Apply under way.
@@ -32,7 +33,7 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 	if err != nil {
 		return sdk.Result{}, err
 	}
-	if sdk.PlanHash(planOf(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
+	if sdk.PlanHash(recipe.Plan(ch.Intent, steps)) != sdk.PlanHash(ch.Plan) {
 		return sdk.Result{}, sdk.Errorf(sdk.ClassPlanChanged, "the plan is not what this connector would do; nothing was done").
 			WithFix("plan again and have that plan approved")
 	}
@@ -49,21 +50,12 @@ func (connector) Apply(ctx context.Context, t sdk.Target, ch sdk.Change, progres
 		return sdk.Result{}, err
 	}
 	w.found = w.account != nil
-	changed := false
-	for _, step := range steps {
-		w.note = func(m string) { progress(sdk.Event{Step: step.ID, State: sdk.StepInfo, Message: m}) }
-		progress(sdk.Event{Step: step.ID, State: sdk.StepStarted, Message: step.Title})
-		w.granting = w.granting || strings.HasPrefix(step.ID, string(sdk.PhaseGrant)+"-")
-		done, err := step.do(ctx, w)
-		if err != nil {
-			progress(sdk.Event{Step: step.ID, State: sdk.StepFailed, Message: err.Error()})
-			return sdk.Result{}, w.undo(ctx, err)
-		}
-		state := sdk.StepSkipped
-		if done {
-			state, changed = sdk.StepDone, true
-		}
-		progress(sdk.Event{Step: step.ID, State: state})
+	changed, err := recipe.Follow(ctx, steps, w, progress, func(s sdk.Step, note func(string)) {
+		w.note = note
+		w.granting = w.granting || strings.HasPrefix(s.ID, string(sdk.PhaseGrant)+"-")
+	})
+	if err != nil {
+		return sdk.Result{}, w.undo(ctx, err)
 	}
 	f, err := w.readBack(ctx)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/cert"
 )
 
 // The ways to log in.
@@ -94,16 +94,12 @@ func dial(ctx context.Context, t sdk.Target, c sdk.Credential) (*link, error) {
 
 // secure wraps the connection in TLS and checks who is at the other end.
 func (l *link) secure(ctx context.Context, t sdk.Target, conn net.Conn) (net.Conn, error) {
-	roots := x509.NewCertPool() // empty: nothing verifies, and the error holds the certificate
-	if t.Trust.CAPEM != "" && !roots.AppendCertsFromPEM([]byte(t.Trust.CAPEM)) {
-		return nil, sdk.Errorf(sdk.ClassInvalid, "the trusted certificates are not PEM").
-			WithFix("give one or more blocks of BEGIN CERTIFICATE")
+	cfg, err := cert.Config(t)
+	if err != nil {
+		return nil, err
 	}
-	name := t.Trust.ServerName
-	if name == "" {
-		name = t.Address
-	}
-	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	cfg.NextProtos = []string{"http/1.1"}
+	c := tls.Client(conn, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, refused(ctx, l.address, t.Trust, err)
 	}

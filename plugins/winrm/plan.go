@@ -8,27 +8,17 @@ import (
 	"strings"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/recipe"
 	"github.com/reeve-pam/reeve/plugins/sdk/template"
 )
 
-// step is one step and how it is done. do reports whether there was anything to do.
-type step struct {
-	sdk.Step
-	do func(ctx context.Context, w *work) (done bool, err error)
-}
+// step is one step and how it is done: Do reports whether there was anything to do.
+type step = recipe.Step[*work]
 
 // Plan implements sdk.Provisioner. It does not connect: what is done is the same on every host.
 func (connector) Plan(_ context.Context, t sdk.Target, in sdk.Intent) (sdk.Plan, error) {
 	steps, err := steps(t, in)
-	return planOf(in, steps), err
-}
-
-func planOf(in sdk.Intent, steps []step) sdk.Plan {
-	p := sdk.Plan{Action: in.Action, Account: in.Account, Steps: []sdk.Step{}}
-	for _, s := range steps {
-		p.Steps = append(p.Steps, s.Step)
-	}
-	return p
+	return recipe.Plan(in, steps), err
 }
 
 // steps is what makes an intent true.
@@ -103,7 +93,7 @@ type doing func(w *work, ctx context.Context, s sdk.Step, args map[string]any) (
 
 func (b *builder) step(id, title string, sc script, args map[string]any, do doing) step {
 	s := sdk.Step{ID: id, Title: title, Command: command(sc, args), Changes: true}
-	return step{s, func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s, args) }}
+	return step{Step: s, Do: func(ctx context.Context, w *work) (bool, error) { return do(w, ctx, s, args) }}
 }
 
 func (b *builder) password(check bool) step {

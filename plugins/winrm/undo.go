@@ -19,7 +19,7 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		b := builder{in: w.in}
 		b.role(sdk.PhaseRevoke)
 		for _, s := range b.steps {
-			if _, err := s.do(ctx, w); err != nil {
+			if _, err := s.Do(ctx, w); err != nil {
 				left = append(left, "what "+s.ID+" should have taken from "+w.in.Account+" ("+w.account.SID+"): "+sdk.ErrorText(err))
 			}
 		}

@@ -51,5 +51,8 @@ func (Connector) Describe() sdk.Description {
 			sdk.PhaseVerify, sdk.PhaseFacts,
 		},
 		CommandRule: sdk.CommandRule{Pattern: commandPattern, Help: commandHelp},
+		PhaseRules: map[sdk.Phase]sdk.CommandRule{
+			sdk.PhaseRemove: {Pattern: "^" + runPattern + "$", Help: "write run COMMAND: the account is gone then, and nothing can be made sure of for it"},
+		},
 	}
 }

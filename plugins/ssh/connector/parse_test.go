@@ -75,6 +75,18 @@ func TestRoleCommands(t *testing.T) {
 	}
 }
 
+func TestAfterRemovalThereIsNothingToGive(t *testing.T) {
+	t.Parallel()
+	for command, fits := range map[string]bool{
+		"run logger gone: %Username%": true, "group adm": false, "no group adm": false, "no sudoers": false, "shell /bin/sh": false,
+	} {
+		r := sdk.Role{Name: "r", Version: 1, Phases: map[sdk.Phase][]string{sdk.PhaseRemove: {command}}}
+		if err := (Connector{}).Describe().CheckRole(r); (err == nil) != fits {
+			t.Errorf("%q: %v", command, err)
+		}
+	}
+}
+
 // rules are the sudoers lines among cs.
 func rules(cs []command) []string {
 	var lines []string

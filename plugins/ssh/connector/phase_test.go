@@ -132,13 +132,3 @@ func TestAFailedRoleCommandIsUndoneOrTold(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-func TestAfterRemovalThereIsNothingToGive(t *testing.T) {
-	t.Parallel()
-	in := sdk.Intent{Action: sdk.Provision, Account: "alice", AccountID: "acct_1", Role: own(map[sdk.Phase][]string{sdk.PhaseRemove: {"group adm"}})}
-	_, err := connector.Connector{}.Plan(t.Context(), sdk.Target{}, in)
-	e, _ := errors.AsType[*sdk.Error](err)
-	if e == nil || e.Class != sdk.ClassInvalid || !strings.Contains(e.Message, "only run is possible") {
-		t.Errorf("%v", err)
-	}
-}

@@ -58,7 +58,9 @@ const commandPattern = `^(group\?? (%[A-Za-z][A-Za-z0-9_]*%|[a-z_][a-z0-9_-]{0,3
 	`|sudoers %Username% [ -"$-)+-\[\]-~]+|no sudoers` +
 	`|shell /(bin/bash|bin/sh|usr/sbin/nologin)` +
 	`|(no )?key [^ ]+ [^ ]+` +
-	`|run [^\x00-\x1f\x7f]+)$`
+	`|` + runPattern + `)$`
+
+const runPattern = `run [^\x00-\x1f\x7f]+`
 
 const commandHelp = "write one of: group NAME, group NAME|OTHER, group? NAME, no group NAME, sudoers %Username% RULE (no *, # or \\), no sudoers, " +
 	"shell PATH, key TYPE DATA, no key TYPE DATA, run COMMAND"
@@ -90,9 +92,6 @@ func commands(in sdk.Intent, phase sdk.Phase) ([]command, error) {
 			}
 			all = append(all, command{run: c})
 			continue
-		}
-		if phase == sdk.PhaseRemove {
-			return nil, wrong(errors.New("the account is gone then, and nothing can be made sure of for it; only run is possible"))
 		}
 		lines, err := repeat(text, in)
 		if err != nil {

@@ -473,6 +473,7 @@ type Description struct {
 	// Phases whose commands the connector runs. Empty: all but verify and facts.
 	Phases        []string     `protobuf:"bytes,13,rep,name=phases,proto3" json:"phases,omitempty"`
 	CommandRule   *CommandRule `protobuf:"bytes,14,opt,name=command_rule,json=commandRule,proto3" json:"command_rule,omitempty"` // absent: every command of the dialect
+	PhaseRules    []*PhaseRule `protobuf:"bytes,15,rep,name=phase_rules,json=phaseRules,proto3" json:"phase_rules,omitempty"`    // in place of command_rule
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,6 +606,66 @@ func (x *Description) GetCommandRule() *CommandRule {
 	return nil
 }
 
+func (x *Description) GetPhaseRules() []*PhaseRule {
+	if x != nil {
+		return x.PhaseRules
+	}
+	return nil
+}
+
+// PhaseRule is for a phase in which not every command makes sense.
+type PhaseRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`
+	Rule          *CommandRule           `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PhaseRule) Reset() {
+	*x = PhaseRule{}
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PhaseRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PhaseRule) ProtoMessage() {}
+
+func (x *PhaseRule) ProtoReflect() protoreflect.Message {
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PhaseRule.ProtoReflect.Descriptor instead.
+func (*PhaseRule) Descriptor() ([]byte, []int) {
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PhaseRule) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *PhaseRule) GetRule() *CommandRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
 // CommandRule is the grammar of role commands, placeholders and all.
 type CommandRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -616,7 +677,7 @@ type CommandRule struct {
 
 func (x *CommandRule) Reset() {
 	*x = CommandRule{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +689,7 @@ func (x *CommandRule) String() string {
 func (*CommandRule) ProtoMessage() {}
 
 func (x *CommandRule) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[8]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +702,7 @@ func (x *CommandRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRule.ProtoReflect.Descriptor instead.
 func (*CommandRule) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{8}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CommandRule) GetPattern() string {
@@ -672,7 +733,7 @@ type Option struct {
 
 func (x *Option) Reset() {
 	*x = Option{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +745,7 @@ func (x *Option) String() string {
 func (*Option) ProtoMessage() {}
 
 func (x *Option) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[9]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +758,7 @@ func (x *Option) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Option.ProtoReflect.Descriptor instead.
 func (*Option) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{9}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Option) GetName() string {
@@ -747,7 +808,7 @@ type NameRule struct {
 
 func (x *NameRule) Reset() {
 	*x = NameRule{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +820,7 @@ func (x *NameRule) String() string {
 func (*NameRule) ProtoMessage() {}
 
 func (x *NameRule) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[10]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +833,7 @@ func (x *NameRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRule.ProtoReflect.Descriptor instead.
 func (*NameRule) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{10}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NameRule) GetPattern() string {
@@ -809,7 +870,7 @@ type PasswordRule struct {
 
 func (x *PasswordRule) Reset() {
 	*x = PasswordRule{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +882,7 @@ func (x *PasswordRule) String() string {
 func (*PasswordRule) ProtoMessage() {}
 
 func (x *PasswordRule) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[11]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +895,7 @@ func (x *PasswordRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordRule.ProtoReflect.Descriptor instead.
 func (*PasswordRule) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{11}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PasswordRule) GetMinLength() uint32 {
@@ -881,7 +942,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +954,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[12]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +967,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{12}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Role) GetName() string {
@@ -971,7 +1032,7 @@ type RoleParam struct {
 
 func (x *RoleParam) Reset() {
 	*x = RoleParam{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1044,7 @@ func (x *RoleParam) String() string {
 func (*RoleParam) ProtoMessage() {}
 
 func (x *RoleParam) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[13]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1057,7 @@ func (x *RoleParam) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleParam.ProtoReflect.Descriptor instead.
 func (*RoleParam) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{13}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RoleParam) GetName() string {
@@ -1038,7 +1099,7 @@ type RolePhase struct {
 
 func (x *RolePhase) Reset() {
 	*x = RolePhase{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1111,7 @@ func (x *RolePhase) String() string {
 func (*RolePhase) ProtoMessage() {}
 
 func (x *RolePhase) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[14]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1124,7 @@ func (x *RolePhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolePhase.ProtoReflect.Descriptor instead.
 func (*RolePhase) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{14}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RolePhase) GetPhase() string {
@@ -1099,7 +1160,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1172,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[15]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1185,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{15}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Intent) GetAction() string {
@@ -1195,7 +1256,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1268,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[16]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1281,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{16}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Plan) GetAction() string {
@@ -1258,7 +1319,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1331,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[17]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1344,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{17}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Step) GetId() string {
@@ -1331,7 +1392,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1404,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[18]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1417,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{18}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProbeRequest) GetTarget() *Target {
@@ -1382,7 +1443,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1455,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[19]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1468,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{19}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProbeResponse) GetFingerprint() *Fingerprint {
@@ -1428,7 +1489,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1501,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[20]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1514,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{20}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PlanRequest) GetTarget() *Target {
@@ -1487,7 +1548,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1560,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[21]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1573,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{21}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PlanResponse) GetPlan() *Plan {
@@ -1543,7 +1604,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1616,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[22]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1629,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{22}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApplyRequest) GetTarget() *Target {
@@ -1626,7 +1687,7 @@ type ApplyEvent struct {
 
 func (x *ApplyEvent) Reset() {
 	*x = ApplyEvent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1699,7 @@ func (x *ApplyEvent) String() string {
 func (*ApplyEvent) ProtoMessage() {}
 
 func (x *ApplyEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[23]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1712,7 @@ func (x *ApplyEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyEvent.ProtoReflect.Descriptor instead.
 func (*ApplyEvent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{23}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApplyEvent) GetEvent() isApplyEvent_Event {
@@ -1707,7 +1768,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1780,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[24]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1793,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{24}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Progress) GetStep() string {
@@ -1768,7 +1829,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1841,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[25]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1854,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{25}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApplyResult) GetFacts() *Facts {
@@ -1828,7 +1889,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1901,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[26]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1914,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{26}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyRequest) GetTarget() *Target {
@@ -1889,7 +1950,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1962,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[27]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +1975,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{27}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VerifyResponse) GetVerdict() string {
@@ -1956,7 +2017,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2029,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[28]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2042,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{28}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InspectRequest) GetTarget() *Target {
@@ -2014,7 +2075,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2087,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[29]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2100,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{29}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InspectResponse) GetFacts() *Facts {
@@ -2070,7 +2131,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2143,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[30]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2156,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{30}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Facts) GetExists() bool {
@@ -2192,7 +2253,7 @@ type DiscoverRequest struct {
 
 func (x *DiscoverRequest) Reset() {
 	*x = DiscoverRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2265,7 @@ func (x *DiscoverRequest) String() string {
 func (*DiscoverRequest) ProtoMessage() {}
 
 func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[31]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2278,7 @@ func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverRequest.ProtoReflect.Descriptor instead.
 func (*DiscoverRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{31}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiscoverRequest) GetTarget() *Target {
@@ -2243,7 +2304,7 @@ type DiscoverResponse struct {
 
 func (x *DiscoverResponse) Reset() {
 	*x = DiscoverResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2316,7 @@ func (x *DiscoverResponse) String() string {
 func (*DiscoverResponse) ProtoMessage() {}
 
 func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[32]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2329,7 @@ func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
 func (*DiscoverResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{32}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiscoverResponse) GetFacts() *Facts {
@@ -2289,7 +2350,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2362,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[33]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2375,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{33}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RunRequest) GetTarget() *Target {
@@ -2352,7 +2413,7 @@ type RunEvent struct {
 
 func (x *RunEvent) Reset() {
 	*x = RunEvent{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2425,7 @@ func (x *RunEvent) String() string {
 func (*RunEvent) ProtoMessage() {}
 
 func (x *RunEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[34]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2438,7 @@ func (x *RunEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEvent.ProtoReflect.Descriptor instead.
 func (*RunEvent) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{34}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RunEvent) GetEvent() isRunEvent_Event {
@@ -2448,7 +2509,7 @@ type CheckRightsRequest struct {
 
 func (x *CheckRightsRequest) Reset() {
 	*x = CheckRightsRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2521,7 @@ func (x *CheckRightsRequest) String() string {
 func (*CheckRightsRequest) ProtoMessage() {}
 
 func (x *CheckRightsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[35]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2534,7 @@ func (x *CheckRightsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRightsRequest.ProtoReflect.Descriptor instead.
 func (*CheckRightsRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{35}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CheckRightsRequest) GetTarget() *Target {
@@ -2513,7 +2574,7 @@ type CheckRightsResponse struct {
 
 func (x *CheckRightsResponse) Reset() {
 	*x = CheckRightsResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2586,7 @@ func (x *CheckRightsResponse) String() string {
 func (*CheckRightsResponse) ProtoMessage() {}
 
 func (x *CheckRightsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[36]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2599,7 @@ func (x *CheckRightsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRightsResponse.ProtoReflect.Descriptor instead.
 func (*CheckRightsResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{36}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CheckRightsResponse) GetRights() []*Right {
@@ -2561,7 +2622,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2634,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[37]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +2647,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{37}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Right) GetName() string {
@@ -2626,7 +2687,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +2699,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[38]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +2712,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{38}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CancelRequest) GetCall() string {
@@ -2669,7 +2730,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2742,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reeve_connector_v1_connector_proto_msgTypes[39]
+	mi := &file_reeve_connector_v1_connector_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2755,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{39}
+	return file_reeve_connector_v1_connector_proto_rawDescGZIP(), []int{40}
 }
 
 var File_reeve_connector_v1_connector_proto protoreflect.FileDescriptor
@@ -2745,7 +2806,7 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
 	"\x0fDescribeRequest\"U\n" +
 	"\x10DescribeResponse\x12A\n" +
-	"\vdescription\x18\x01 \x01(\v2\x1f.reeve.connector.v1.DescriptionR\vdescription\"\xa2\x04\n" +
+	"\vdescription\x18\x01 \x01(\v2\x1f.reeve.connector.v1.DescriptionR\vdescription\"\xe2\x04\n" +
 	"\vDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
@@ -2761,7 +2822,12 @@ const file_reeve_connector_v1_connector_proto_rawDesc = "" +
 	"\bprotocol\x18\v \x01(\rR\bprotocol\x12\x18\n" +
 	"\adialect\x18\f \x01(\tR\adialect\x12\x16\n" +
 	"\x06phases\x18\r \x03(\tR\x06phases\x12B\n" +
-	"\fcommand_rule\x18\x0e \x01(\v2\x1f.reeve.connector.v1.CommandRuleR\vcommandRule\";\n" +
+	"\fcommand_rule\x18\x0e \x01(\v2\x1f.reeve.connector.v1.CommandRuleR\vcommandRule\x12>\n" +
+	"\vphase_rules\x18\x0f \x03(\v2\x1d.reeve.connector.v1.PhaseRuleR\n" +
+	"phaseRules\"V\n" +
+	"\tPhaseRule\x12\x14\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x123\n" +
+	"\x04rule\x18\x02 \x01(\v2\x1f.reeve.connector.v1.CommandRuleR\x04rule\";\n" +
 	"\vCommandRule\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x12\n" +
 	"\x04help\x18\x02 \x01(\tR\x04help\"\x8b\x01\n" +
@@ -2950,7 +3016,7 @@ func file_reeve_connector_v1_connector_proto_rawDescGZIP() []byte {
 	return file_reeve_connector_v1_connector_proto_rawDescData
 }
 
-var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_reeve_connector_v1_connector_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*Failure)(nil),               // 0: reeve.connector.v1.Failure
 	(*Credential)(nil),            // 1: reeve.connector.v1.Credential
@@ -2960,125 +3026,128 @@ var file_reeve_connector_v1_connector_proto_goTypes = []any{
 	(*DescribeRequest)(nil),       // 5: reeve.connector.v1.DescribeRequest
 	(*DescribeResponse)(nil),      // 6: reeve.connector.v1.DescribeResponse
 	(*Description)(nil),           // 7: reeve.connector.v1.Description
-	(*CommandRule)(nil),           // 8: reeve.connector.v1.CommandRule
-	(*Option)(nil),                // 9: reeve.connector.v1.Option
-	(*NameRule)(nil),              // 10: reeve.connector.v1.NameRule
-	(*PasswordRule)(nil),          // 11: reeve.connector.v1.PasswordRule
-	(*Role)(nil),                  // 12: reeve.connector.v1.Role
-	(*RoleParam)(nil),             // 13: reeve.connector.v1.RoleParam
-	(*RolePhase)(nil),             // 14: reeve.connector.v1.RolePhase
-	(*Intent)(nil),                // 15: reeve.connector.v1.Intent
-	(*Plan)(nil),                  // 16: reeve.connector.v1.Plan
-	(*Step)(nil),                  // 17: reeve.connector.v1.Step
-	(*ProbeRequest)(nil),          // 18: reeve.connector.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 19: reeve.connector.v1.ProbeResponse
-	(*PlanRequest)(nil),           // 20: reeve.connector.v1.PlanRequest
-	(*PlanResponse)(nil),          // 21: reeve.connector.v1.PlanResponse
-	(*ApplyRequest)(nil),          // 22: reeve.connector.v1.ApplyRequest
-	(*ApplyEvent)(nil),            // 23: reeve.connector.v1.ApplyEvent
-	(*Progress)(nil),              // 24: reeve.connector.v1.Progress
-	(*ApplyResult)(nil),           // 25: reeve.connector.v1.ApplyResult
-	(*VerifyRequest)(nil),         // 26: reeve.connector.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 27: reeve.connector.v1.VerifyResponse
-	(*InspectRequest)(nil),        // 28: reeve.connector.v1.InspectRequest
-	(*InspectResponse)(nil),       // 29: reeve.connector.v1.InspectResponse
-	(*Facts)(nil),                 // 30: reeve.connector.v1.Facts
-	(*DiscoverRequest)(nil),       // 31: reeve.connector.v1.DiscoverRequest
-	(*DiscoverResponse)(nil),      // 32: reeve.connector.v1.DiscoverResponse
-	(*RunRequest)(nil),            // 33: reeve.connector.v1.RunRequest
-	(*RunEvent)(nil),              // 34: reeve.connector.v1.RunEvent
-	(*CheckRightsRequest)(nil),    // 35: reeve.connector.v1.CheckRightsRequest
-	(*CheckRightsResponse)(nil),   // 36: reeve.connector.v1.CheckRightsResponse
-	(*Right)(nil),                 // 37: reeve.connector.v1.Right
-	(*CancelRequest)(nil),         // 38: reeve.connector.v1.CancelRequest
-	(*CancelResponse)(nil),        // 39: reeve.connector.v1.CancelResponse
-	nil,                           // 40: reeve.connector.v1.Failure.DetailsEntry
-	nil,                           // 41: reeve.connector.v1.Target.OptionsEntry
-	nil,                           // 42: reeve.connector.v1.Fingerprint.AttributesEntry
-	nil,                           // 43: reeve.connector.v1.Intent.ParamsEntry
-	nil,                           // 44: reeve.connector.v1.Facts.AttributesEntry
-	nil,                           // 45: reeve.connector.v1.CheckRightsRequest.ParamsEntry
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(*PhaseRule)(nil),             // 8: reeve.connector.v1.PhaseRule
+	(*CommandRule)(nil),           // 9: reeve.connector.v1.CommandRule
+	(*Option)(nil),                // 10: reeve.connector.v1.Option
+	(*NameRule)(nil),              // 11: reeve.connector.v1.NameRule
+	(*PasswordRule)(nil),          // 12: reeve.connector.v1.PasswordRule
+	(*Role)(nil),                  // 13: reeve.connector.v1.Role
+	(*RoleParam)(nil),             // 14: reeve.connector.v1.RoleParam
+	(*RolePhase)(nil),             // 15: reeve.connector.v1.RolePhase
+	(*Intent)(nil),                // 16: reeve.connector.v1.Intent
+	(*Plan)(nil),                  // 17: reeve.connector.v1.Plan
+	(*Step)(nil),                  // 18: reeve.connector.v1.Step
+	(*ProbeRequest)(nil),          // 19: reeve.connector.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 20: reeve.connector.v1.ProbeResponse
+	(*PlanRequest)(nil),           // 21: reeve.connector.v1.PlanRequest
+	(*PlanResponse)(nil),          // 22: reeve.connector.v1.PlanResponse
+	(*ApplyRequest)(nil),          // 23: reeve.connector.v1.ApplyRequest
+	(*ApplyEvent)(nil),            // 24: reeve.connector.v1.ApplyEvent
+	(*Progress)(nil),              // 25: reeve.connector.v1.Progress
+	(*ApplyResult)(nil),           // 26: reeve.connector.v1.ApplyResult
+	(*VerifyRequest)(nil),         // 27: reeve.connector.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 28: reeve.connector.v1.VerifyResponse
+	(*InspectRequest)(nil),        // 29: reeve.connector.v1.InspectRequest
+	(*InspectResponse)(nil),       // 30: reeve.connector.v1.InspectResponse
+	(*Facts)(nil),                 // 31: reeve.connector.v1.Facts
+	(*DiscoverRequest)(nil),       // 32: reeve.connector.v1.DiscoverRequest
+	(*DiscoverResponse)(nil),      // 33: reeve.connector.v1.DiscoverResponse
+	(*RunRequest)(nil),            // 34: reeve.connector.v1.RunRequest
+	(*RunEvent)(nil),              // 35: reeve.connector.v1.RunEvent
+	(*CheckRightsRequest)(nil),    // 36: reeve.connector.v1.CheckRightsRequest
+	(*CheckRightsResponse)(nil),   // 37: reeve.connector.v1.CheckRightsResponse
+	(*Right)(nil),                 // 38: reeve.connector.v1.Right
+	(*CancelRequest)(nil),         // 39: reeve.connector.v1.CancelRequest
+	(*CancelResponse)(nil),        // 40: reeve.connector.v1.CancelResponse
+	nil,                           // 41: reeve.connector.v1.Failure.DetailsEntry
+	nil,                           // 42: reeve.connector.v1.Target.OptionsEntry
+	nil,                           // 43: reeve.connector.v1.Fingerprint.AttributesEntry
+	nil,                           // 44: reeve.connector.v1.Intent.ParamsEntry
+	nil,                           // 45: reeve.connector.v1.Facts.AttributesEntry
+	nil,                           // 46: reeve.connector.v1.CheckRightsRequest.ParamsEntry
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
 }
 var file_reeve_connector_v1_connector_proto_depIdxs = []int32{
-	40, // 0: reeve.connector.v1.Failure.details:type_name -> reeve.connector.v1.Failure.DetailsEntry
-	41, // 1: reeve.connector.v1.Target.options:type_name -> reeve.connector.v1.Target.OptionsEntry
+	41, // 0: reeve.connector.v1.Failure.details:type_name -> reeve.connector.v1.Failure.DetailsEntry
+	42, // 1: reeve.connector.v1.Target.options:type_name -> reeve.connector.v1.Target.OptionsEntry
 	2,  // 2: reeve.connector.v1.Target.trust:type_name -> reeve.connector.v1.Trust
 	1,  // 3: reeve.connector.v1.Target.management:type_name -> reeve.connector.v1.Credential
 	4,  // 4: reeve.connector.v1.Target.fingerprint:type_name -> reeve.connector.v1.Fingerprint
-	42, // 5: reeve.connector.v1.Fingerprint.attributes:type_name -> reeve.connector.v1.Fingerprint.AttributesEntry
+	43, // 5: reeve.connector.v1.Fingerprint.attributes:type_name -> reeve.connector.v1.Fingerprint.AttributesEntry
 	7,  // 6: reeve.connector.v1.DescribeResponse.description:type_name -> reeve.connector.v1.Description
-	9,  // 7: reeve.connector.v1.Description.options:type_name -> reeve.connector.v1.Option
-	12, // 8: reeve.connector.v1.Description.roles:type_name -> reeve.connector.v1.Role
-	10, // 9: reeve.connector.v1.Description.name_rule:type_name -> reeve.connector.v1.NameRule
-	11, // 10: reeve.connector.v1.Description.password_rule:type_name -> reeve.connector.v1.PasswordRule
-	8,  // 11: reeve.connector.v1.Description.command_rule:type_name -> reeve.connector.v1.CommandRule
-	13, // 12: reeve.connector.v1.Role.params:type_name -> reeve.connector.v1.RoleParam
-	14, // 13: reeve.connector.v1.Role.phases:type_name -> reeve.connector.v1.RolePhase
-	46, // 14: reeve.connector.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 15: reeve.connector.v1.Intent.role:type_name -> reeve.connector.v1.Role
-	43, // 16: reeve.connector.v1.Intent.params:type_name -> reeve.connector.v1.Intent.ParamsEntry
-	17, // 17: reeve.connector.v1.Plan.steps:type_name -> reeve.connector.v1.Step
-	3,  // 18: reeve.connector.v1.ProbeRequest.target:type_name -> reeve.connector.v1.Target
-	47, // 19: reeve.connector.v1.ProbeRequest.timeout:type_name -> google.protobuf.Duration
-	4,  // 20: reeve.connector.v1.ProbeResponse.fingerprint:type_name -> reeve.connector.v1.Fingerprint
-	3,  // 21: reeve.connector.v1.PlanRequest.target:type_name -> reeve.connector.v1.Target
-	15, // 22: reeve.connector.v1.PlanRequest.intent:type_name -> reeve.connector.v1.Intent
-	47, // 23: reeve.connector.v1.PlanRequest.timeout:type_name -> google.protobuf.Duration
-	16, // 24: reeve.connector.v1.PlanResponse.plan:type_name -> reeve.connector.v1.Plan
-	3,  // 25: reeve.connector.v1.ApplyRequest.target:type_name -> reeve.connector.v1.Target
-	15, // 26: reeve.connector.v1.ApplyRequest.intent:type_name -> reeve.connector.v1.Intent
-	16, // 27: reeve.connector.v1.ApplyRequest.plan:type_name -> reeve.connector.v1.Plan
-	47, // 28: reeve.connector.v1.ApplyRequest.timeout:type_name -> google.protobuf.Duration
-	24, // 29: reeve.connector.v1.ApplyEvent.progress:type_name -> reeve.connector.v1.Progress
-	25, // 30: reeve.connector.v1.ApplyEvent.result:type_name -> reeve.connector.v1.ApplyResult
-	30, // 31: reeve.connector.v1.ApplyResult.facts:type_name -> reeve.connector.v1.Facts
-	3,  // 32: reeve.connector.v1.VerifyRequest.target:type_name -> reeve.connector.v1.Target
-	1,  // 33: reeve.connector.v1.VerifyRequest.credential:type_name -> reeve.connector.v1.Credential
-	47, // 34: reeve.connector.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 35: reeve.connector.v1.InspectRequest.target:type_name -> reeve.connector.v1.Target
-	47, // 36: reeve.connector.v1.InspectRequest.timeout:type_name -> google.protobuf.Duration
-	30, // 37: reeve.connector.v1.InspectResponse.facts:type_name -> reeve.connector.v1.Facts
-	46, // 38: reeve.connector.v1.Facts.expires_at:type_name -> google.protobuf.Timestamp
-	46, // 39: reeve.connector.v1.Facts.password_changed_at:type_name -> google.protobuf.Timestamp
-	44, // 40: reeve.connector.v1.Facts.attributes:type_name -> reeve.connector.v1.Facts.AttributesEntry
-	46, // 41: reeve.connector.v1.Facts.read_at:type_name -> google.protobuf.Timestamp
-	3,  // 42: reeve.connector.v1.DiscoverRequest.target:type_name -> reeve.connector.v1.Target
-	47, // 43: reeve.connector.v1.DiscoverRequest.timeout:type_name -> google.protobuf.Duration
-	30, // 44: reeve.connector.v1.DiscoverResponse.facts:type_name -> reeve.connector.v1.Facts
-	3,  // 45: reeve.connector.v1.RunRequest.target:type_name -> reeve.connector.v1.Target
-	47, // 46: reeve.connector.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 47: reeve.connector.v1.CheckRightsRequest.target:type_name -> reeve.connector.v1.Target
-	12, // 48: reeve.connector.v1.CheckRightsRequest.role:type_name -> reeve.connector.v1.Role
-	45, // 49: reeve.connector.v1.CheckRightsRequest.params:type_name -> reeve.connector.v1.CheckRightsRequest.ParamsEntry
-	47, // 50: reeve.connector.v1.CheckRightsRequest.timeout:type_name -> google.protobuf.Duration
-	37, // 51: reeve.connector.v1.CheckRightsResponse.rights:type_name -> reeve.connector.v1.Right
-	5,  // 52: reeve.connector.v1.Connector.Describe:input_type -> reeve.connector.v1.DescribeRequest
-	18, // 53: reeve.connector.v1.Connector.Probe:input_type -> reeve.connector.v1.ProbeRequest
-	20, // 54: reeve.connector.v1.Connector.Plan:input_type -> reeve.connector.v1.PlanRequest
-	22, // 55: reeve.connector.v1.Connector.Apply:input_type -> reeve.connector.v1.ApplyRequest
-	26, // 56: reeve.connector.v1.Connector.Verify:input_type -> reeve.connector.v1.VerifyRequest
-	28, // 57: reeve.connector.v1.Connector.Inspect:input_type -> reeve.connector.v1.InspectRequest
-	31, // 58: reeve.connector.v1.Connector.Discover:input_type -> reeve.connector.v1.DiscoverRequest
-	33, // 59: reeve.connector.v1.Connector.Run:input_type -> reeve.connector.v1.RunRequest
-	35, // 60: reeve.connector.v1.Connector.CheckRights:input_type -> reeve.connector.v1.CheckRightsRequest
-	38, // 61: reeve.connector.v1.Connector.Cancel:input_type -> reeve.connector.v1.CancelRequest
-	6,  // 62: reeve.connector.v1.Connector.Describe:output_type -> reeve.connector.v1.DescribeResponse
-	19, // 63: reeve.connector.v1.Connector.Probe:output_type -> reeve.connector.v1.ProbeResponse
-	21, // 64: reeve.connector.v1.Connector.Plan:output_type -> reeve.connector.v1.PlanResponse
-	23, // 65: reeve.connector.v1.Connector.Apply:output_type -> reeve.connector.v1.ApplyEvent
-	27, // 66: reeve.connector.v1.Connector.Verify:output_type -> reeve.connector.v1.VerifyResponse
-	29, // 67: reeve.connector.v1.Connector.Inspect:output_type -> reeve.connector.v1.InspectResponse
-	32, // 68: reeve.connector.v1.Connector.Discover:output_type -> reeve.connector.v1.DiscoverResponse
-	34, // 69: reeve.connector.v1.Connector.Run:output_type -> reeve.connector.v1.RunEvent
-	36, // 70: reeve.connector.v1.Connector.CheckRights:output_type -> reeve.connector.v1.CheckRightsResponse
-	39, // 71: reeve.connector.v1.Connector.Cancel:output_type -> reeve.connector.v1.CancelResponse
-	62, // [62:72] is the sub-list for method output_type
-	52, // [52:62] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	10, // 7: reeve.connector.v1.Description.options:type_name -> reeve.connector.v1.Option
+	13, // 8: reeve.connector.v1.Description.roles:type_name -> reeve.connector.v1.Role
+	11, // 9: reeve.connector.v1.Description.name_rule:type_name -> reeve.connector.v1.NameRule
+	12, // 10: reeve.connector.v1.Description.password_rule:type_name -> reeve.connector.v1.PasswordRule
+	9,  // 11: reeve.connector.v1.Description.command_rule:type_name -> reeve.connector.v1.CommandRule
+	8,  // 12: reeve.connector.v1.Description.phase_rules:type_name -> reeve.connector.v1.PhaseRule
+	9,  // 13: reeve.connector.v1.PhaseRule.rule:type_name -> reeve.connector.v1.CommandRule
+	14, // 14: reeve.connector.v1.Role.params:type_name -> reeve.connector.v1.RoleParam
+	15, // 15: reeve.connector.v1.Role.phases:type_name -> reeve.connector.v1.RolePhase
+	47, // 16: reeve.connector.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
+	13, // 17: reeve.connector.v1.Intent.role:type_name -> reeve.connector.v1.Role
+	44, // 18: reeve.connector.v1.Intent.params:type_name -> reeve.connector.v1.Intent.ParamsEntry
+	18, // 19: reeve.connector.v1.Plan.steps:type_name -> reeve.connector.v1.Step
+	3,  // 20: reeve.connector.v1.ProbeRequest.target:type_name -> reeve.connector.v1.Target
+	48, // 21: reeve.connector.v1.ProbeRequest.timeout:type_name -> google.protobuf.Duration
+	4,  // 22: reeve.connector.v1.ProbeResponse.fingerprint:type_name -> reeve.connector.v1.Fingerprint
+	3,  // 23: reeve.connector.v1.PlanRequest.target:type_name -> reeve.connector.v1.Target
+	16, // 24: reeve.connector.v1.PlanRequest.intent:type_name -> reeve.connector.v1.Intent
+	48, // 25: reeve.connector.v1.PlanRequest.timeout:type_name -> google.protobuf.Duration
+	17, // 26: reeve.connector.v1.PlanResponse.plan:type_name -> reeve.connector.v1.Plan
+	3,  // 27: reeve.connector.v1.ApplyRequest.target:type_name -> reeve.connector.v1.Target
+	16, // 28: reeve.connector.v1.ApplyRequest.intent:type_name -> reeve.connector.v1.Intent
+	17, // 29: reeve.connector.v1.ApplyRequest.plan:type_name -> reeve.connector.v1.Plan
+	48, // 30: reeve.connector.v1.ApplyRequest.timeout:type_name -> google.protobuf.Duration
+	25, // 31: reeve.connector.v1.ApplyEvent.progress:type_name -> reeve.connector.v1.Progress
+	26, // 32: reeve.connector.v1.ApplyEvent.result:type_name -> reeve.connector.v1.ApplyResult
+	31, // 33: reeve.connector.v1.ApplyResult.facts:type_name -> reeve.connector.v1.Facts
+	3,  // 34: reeve.connector.v1.VerifyRequest.target:type_name -> reeve.connector.v1.Target
+	1,  // 35: reeve.connector.v1.VerifyRequest.credential:type_name -> reeve.connector.v1.Credential
+	48, // 36: reeve.connector.v1.VerifyRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 37: reeve.connector.v1.InspectRequest.target:type_name -> reeve.connector.v1.Target
+	48, // 38: reeve.connector.v1.InspectRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 39: reeve.connector.v1.InspectResponse.facts:type_name -> reeve.connector.v1.Facts
+	47, // 40: reeve.connector.v1.Facts.expires_at:type_name -> google.protobuf.Timestamp
+	47, // 41: reeve.connector.v1.Facts.password_changed_at:type_name -> google.protobuf.Timestamp
+	45, // 42: reeve.connector.v1.Facts.attributes:type_name -> reeve.connector.v1.Facts.AttributesEntry
+	47, // 43: reeve.connector.v1.Facts.read_at:type_name -> google.protobuf.Timestamp
+	3,  // 44: reeve.connector.v1.DiscoverRequest.target:type_name -> reeve.connector.v1.Target
+	48, // 45: reeve.connector.v1.DiscoverRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 46: reeve.connector.v1.DiscoverResponse.facts:type_name -> reeve.connector.v1.Facts
+	3,  // 47: reeve.connector.v1.RunRequest.target:type_name -> reeve.connector.v1.Target
+	48, // 48: reeve.connector.v1.RunRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 49: reeve.connector.v1.CheckRightsRequest.target:type_name -> reeve.connector.v1.Target
+	13, // 50: reeve.connector.v1.CheckRightsRequest.role:type_name -> reeve.connector.v1.Role
+	46, // 51: reeve.connector.v1.CheckRightsRequest.params:type_name -> reeve.connector.v1.CheckRightsRequest.ParamsEntry
+	48, // 52: reeve.connector.v1.CheckRightsRequest.timeout:type_name -> google.protobuf.Duration
+	38, // 53: reeve.connector.v1.CheckRightsResponse.rights:type_name -> reeve.connector.v1.Right
+	5,  // 54: reeve.connector.v1.Connector.Describe:input_type -> reeve.connector.v1.DescribeRequest
+	19, // 55: reeve.connector.v1.Connector.Probe:input_type -> reeve.connector.v1.ProbeRequest
+	21, // 56: reeve.connector.v1.Connector.Plan:input_type -> reeve.connector.v1.PlanRequest
+	23, // 57: reeve.connector.v1.Connector.Apply:input_type -> reeve.connector.v1.ApplyRequest
+	27, // 58: reeve.connector.v1.Connector.Verify:input_type -> reeve.connector.v1.VerifyRequest
+	29, // 59: reeve.connector.v1.Connector.Inspect:input_type -> reeve.connector.v1.InspectRequest
+	32, // 60: reeve.connector.v1.Connector.Discover:input_type -> reeve.connector.v1.DiscoverRequest
+	34, // 61: reeve.connector.v1.Connector.Run:input_type -> reeve.connector.v1.RunRequest
+	36, // 62: reeve.connector.v1.Connector.CheckRights:input_type -> reeve.connector.v1.CheckRightsRequest
+	39, // 63: reeve.connector.v1.Connector.Cancel:input_type -> reeve.connector.v1.CancelRequest
+	6,  // 64: reeve.connector.v1.Connector.Describe:output_type -> reeve.connector.v1.DescribeResponse
+	20, // 65: reeve.connector.v1.Connector.Probe:output_type -> reeve.connector.v1.ProbeResponse
+	22, // 66: reeve.connector.v1.Connector.Plan:output_type -> reeve.connector.v1.PlanResponse
+	24, // 67: reeve.connector.v1.Connector.Apply:output_type -> reeve.connector.v1.ApplyEvent
+	28, // 68: reeve.connector.v1.Connector.Verify:output_type -> reeve.connector.v1.VerifyResponse
+	30, // 69: reeve.connector.v1.Connector.Inspect:output_type -> reeve.connector.v1.InspectResponse
+	33, // 70: reeve.connector.v1.Connector.Discover:output_type -> reeve.connector.v1.DiscoverResponse
+	35, // 71: reeve.connector.v1.Connector.Run:output_type -> reeve.connector.v1.RunEvent
+	37, // 72: reeve.connector.v1.Connector.CheckRights:output_type -> reeve.connector.v1.CheckRightsResponse
+	40, // 73: reeve.connector.v1.Connector.Cancel:output_type -> reeve.connector.v1.CancelResponse
+	64, // [64:74] is the sub-list for method output_type
+	54, // [54:64] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_reeve_connector_v1_connector_proto_init() }
@@ -3086,11 +3155,11 @@ func file_reeve_connector_v1_connector_proto_init() {
 	if File_reeve_connector_v1_connector_proto != nil {
 		return
 	}
-	file_reeve_connector_v1_connector_proto_msgTypes[23].OneofWrappers = []any{
+	file_reeve_connector_v1_connector_proto_msgTypes[24].OneofWrappers = []any{
 		(*ApplyEvent_Progress)(nil),
 		(*ApplyEvent_Result)(nil),
 	}
-	file_reeve_connector_v1_connector_proto_msgTypes[34].OneofWrappers = []any{
+	file_reeve_connector_v1_connector_proto_msgTypes[35].OneofWrappers = []any{
 		(*RunEvent_Stdout)(nil),
 		(*RunEvent_Stderr)(nil),
 		(*RunEvent_ExitStatus)(nil),
@@ -3101,7 +3170,7 @@ func file_reeve_connector_v1_connector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reeve_connector_v1_connector_proto_rawDesc), len(file_reeve_connector_v1_connector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
