@@ -85,10 +85,15 @@ type checked struct {
 // check compares a password. A failure is counted and recorded; success is for the caller
 // to record, in a transaction that looks with stillRight whether it still is one.
 func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
+	done, err := inHand.take(in.From)
+	if err != nil {
+		return checked{}, err
+	}
+	defer done()
 	var p *Principal
 	var pw *password
 	var locked bool
-	err := st.View(ctx, func(tx *store.Tx) error {
+	err = st.View(ctx, func(tx *store.Tx) error {
 		if err := admitAddress(tx, in.From); err != nil {
 			return err
 		}
