@@ -149,6 +149,9 @@ func (b *Bootstrapped) found(ctx context.Context, cfg Config, opt BootstrapOptio
 		if enrolled, err = authority.Bootstrap(tx, by, opt.Cluster, id, csr, cfg.info()); err != nil {
 			return err
 		}
+		if err := audit.MakeKey(tx, by, opt.Cluster); err != nil {
+			return err
+		}
 		root, err := identity.CreatePrincipal(tx, by, "root", identity.Root, identity.Profile{})
 		if err != nil {
 			return err

@@ -82,6 +82,7 @@ func (c *Controller) runLoops(ctx context.Context) (held *pause, err error) {
 	g.Go(func() error { return c.engine.Run(ctx) })
 	g.Go(func() error { return c.tidy(ctx) })
 	g.Go(func() error { return c.keepKeys(ctx) })
+	g.Go(func() error { return audit.NewNotary(c.store, c.cluster, c.log).Run(ctx) })
 	g.Go(func() error {
 		defer cancel()
 		t := time.NewTicker(sealPoll)

@@ -61,7 +61,7 @@ func list(t testing.TB, st *store.Store, after uint64, limit int, f audit.Filter
 func export(t testing.TB, st *store.Store) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if _, err := audit.Export(context.Background(), st, 0, &b); err != nil {
+	if _, err := audit.Export(context.Background(), st, 0, audit.Filter{}, &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -178,7 +178,7 @@ func TestAnExportVerifiesAndACutOneDoesNot_U2(t *testing.T) {
 		t.Fatal(err)
 	}
 	var rest bytes.Buffer
-	if last, err := audit.Export(t.Context(), st, n-3, &rest); err != nil || last != head {
+	if last, err := audit.Export(t.Context(), st, n-3, audit.Filter{}, &rest); err != nil || last != head {
 		t.Fatal(last, err)
 	}
 	if report, err := auditchain.Verify(&rest, auditchain.Options{Partial: true, Expect: &head}); err != nil || report.Records != 3 {
@@ -214,9 +214,15 @@ func TestListFiltersAndPages(t *testing.T) {
 		"object":          {0, 0, audit.Filter{Object: "site_b"}, []uint64{2, 4, 6, 8, 10, 12}},
 		"object page":     {4, 2, audit.Filter{Object: "site_b"}, []uint64{6, 8}},
 		"no prefix":       {0, 0, audit.Filter{Object: "site_"}, nil},
-		"actor":           {6, 0, audit.Filter{ActorID: "prin_alice"}, []uint64{7, 9, 11}},
-		"actor and other": {0, 0, audit.Filter{ActorID: "prin_alice", Object: "site_b"}, nil},
+		"actor":           {6, 0, audit.Filter{Actor: "prin_alice"}, []uint64{7, 9, 11}},
+		"actor and other": {0, 0, audit.Filter{Actor: "prin_alice", Object: "site_b"}, nil},
 		"action":          {0, 2, audit.Filter{Action: "site.delete"}, []uint64{2, 4}},
+		"actor's name":    {6, 0, audit.Filter{Actor: "alice"}, []uint64{7, 9, 11}},
+		"outcome":         {0, 3, audit.Filter{Outcome: audit.Denied}, []uint64{2, 4, 6}},
+		"since and page":  {5, 2, audit.Filter{Since: begin.Add(3 * time.Minute)}, []uint64{6, 7}},
+		"since, object":   {0, 0, audit.Filter{Since: begin.Add(8*time.Minute + 1), Object: "site_a"}, []uint64{9, 11}},
+		"since the end":   {0, 0, audit.Filter{Since: begin.Add(time.Hour)}, nil},
+		"since before":    {0, 1, audit.Filter{Since: begin.Add(-time.Hour)}, []uint64{1}},
 		"time":            {0, 0, audit.Filter{Since: begin.Add(3 * time.Minute), Until: begin.Add(6 * time.Minute)}, []uint64{3, 4, 5}},
 	}
 	for name, tt := range tests {

@@ -70,7 +70,7 @@ func StepUp(ctx context.Context, st *store.Store, who Caller, in Attempt) (s *Se
 		if err := forgetFailures(tx, p.ID); err != nil {
 			return err
 		}
-		s, err = prove(tx, p.Actor(in.From.String(), in.Node), who.Session.ID, []string{"password"})
+		s, err = prove(tx, who.Actor(in.From.String(), in.Node), who.Session.ID, []string{"password"})
 		return err
 	})
 	return s, err
@@ -188,7 +188,7 @@ func ChangePassword(ctx context.Context, st *store.Store, who Caller, in Attempt
 		if err != nil {
 			return err
 		}
-		by := p.Actor(in.From.String(), in.Node)
+		by := who.Actor(in.From.String(), in.Node)
 		for s, err := range sessions.Scan(tx, "principal", store.Range{Prefix: []string{string(p.ID)}}) {
 			if err == nil && (who.Session == nil || s.ID != who.Session.ID) {
 				err = EndSession(tx, by, s.ID)

@@ -169,6 +169,18 @@ func principalDisabled(p *Principal) error {
 	return reeve.Errorf(reeve.Unauthenticated, "principal_disabled", "%s is %s", p.Name, p.Status()).WithFix("ask an administrator")
 }
 
+// Actor is the caller for the audit trail, with the session or token it came with.
+func (c Caller) Actor(from, node string) audit.Actor {
+	by := c.Principal.Actor(from, node)
+	switch {
+	case c.Session != nil:
+		by.Session = string(c.Session.ID)
+	case c.Token != nil:
+		by.Session = string(c.Token.ID)
+	}
+	return by
+}
+
 // UseIsStale reports whether NoteUse would write anything for the caller.
 func (c Caller) UseIsStale(now time.Time) bool {
 	return c.Session != nil && now.Sub(c.Session.LastSeen) >= seenGrain || c.Token != nil && now.Sub(c.Token.LastUsed) >= useGrain

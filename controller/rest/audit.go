@@ -2,11 +2,15 @@ package rest
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"time"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/store"
+	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
 // ListAudit implements the contract.
@@ -22,7 +26,12 @@ func (s *Server) ListAudit(ctx context.Context, r ListAuditRequestObject) (ListA
 			return err
 		}
 		out.Head = head.Hash
-		records, err := audit.List(tx, uint64(value(r.Params.After)), limit, audit.Filter{Object: value(r.Params.Object), Action: value(r.Params.Action)})
+		p := r.Params
+		search, err := auditSearch(tx, p.Object, p.Action, p.Actor, p.Outcome, p.Since, p.Until)
+		if err != nil {
+			return err
+		}
+		records, err := audit.List(tx, uint64(value(p.After)), limit, search)
 		for _, e := range records {
 			out.Items = append(out.Items, showRecord(e))
 		}
@@ -34,8 +43,25 @@ func (s *Server) ListAudit(ctx context.Context, r ListAuditRequestObject) (ListA
 	return ListAudit200JSONResponse(out), err
 }
 
+// auditSearch is what a caller looks for. The name of a user stands for their id, also
+// after they were removed.
+func auditSearch(tx *store.Tx, object, action, actor, outcome *string, since, until *time.Time) (audit.Filter, error) {
+	f := audit.Filter{Object: value(object), Action: value(action), Actor: value(actor), Outcome: value(outcome), Since: value(since), Until: value(until)}
+	if f.Actor == "" {
+		return f, nil
+	}
+	p, err := identity.FindPrincipal(tx, f.Actor)
+	switch {
+	case err == nil:
+		f.Actor = string(p.ID)
+	case reeve.KindOf(err) != reeve.NotFound: // an agent, a controller, the system
+		return f, err
+	}
+	return f, nil
+}
+
 func showRecord(e *audit.Entry) client.AuditRecord {
-	actor := map[string]string{"kind": e.Actor.Kind, "id": e.Actor.ID, "name": e.Actor.Name, "from": e.Actor.From, "node": e.Actor.Node}
+	actor := map[string]string{"kind": e.Actor.Kind, "id": e.Actor.ID, "name": e.Actor.Name, "from": e.Actor.From, "node": e.Actor.Node, "session": e.Actor.Session}
 	for k, v := range actor {
 		if v == "" {
 			delete(actor, k)
@@ -53,24 +79,87 @@ func mapped(m map[string]string) *map[string]string {
 	return &m
 }
 
-// ExportAudit implements the contract.
-func (s *Server) ExportAudit(ctx context.Context, _ ExportAuditRequestObject) (ExportAuditResponseObject, error) {
-	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
-		return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit"})
+// ListAuditCheckpoints implements the contract.
+func (s *Server) ListAuditCheckpoints(ctx context.Context, r ListAuditCheckpointsRequestObject) (ListAuditCheckpointsResponseObject, error) {
+	limit := 100
+	if r.Params.Limit != nil {
+		limit = *r.Params.Limit
+	}
+	out := client.AuditCheckpointPage{Items: []client.AuditCheckpoint{}}
+	err := s.view(ctx, func(tx *store.Tx) error {
+		key, err := audit.VerifyingKey(tx)
+		if err != nil {
+			return err
+		}
+		newest, err := audit.NewestCheckpoint(tx)
+		if err != nil || newest == nil {
+			return err
+		}
+		shown := showCheckpoint(newest)
+		out.Newest, out.Key = &shown, &key
+		page, err := audit.Checkpoints(tx, uint64(value(r.Params.After)), limit)
+		for _, c := range page {
+			out.Items = append(out.Items, showCheckpoint(c))
+		}
+		if len(page) == limit {
+			out.Next = optional(int64(page[limit-1].Sequence))
+		}
+		return err
 	})
-	return auditExport{ctx: ginContext(ctx).Request.Context(), s: s}, err
+	return ListAuditCheckpoints200JSONResponse(out), err
+}
+
+func showCheckpoint(c *audit.Checkpoint) client.AuditCheckpoint {
+	return client.AuditCheckpoint{Sequence: int64(c.Sequence), Hash: c.Hash, Root: c.Root, Time: c.Time, Note: string(c.Note)}
+}
+
+// ExportAudit implements the contract.
+func (s *Server) ExportAudit(ctx context.Context, r ExportAuditRequestObject) (ExportAuditResponseObject, error) {
+	p := r.Params
+	out := auditExport{ctx: ginContext(ctx).Request.Context(), s: s, csv: value(p.Format) == client.Csv}
+	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
+		if out.search, err = auditSearch(tx, p.Object, p.Action, p.Actor, p.Outcome, p.Since, p.Until); err != nil {
+			return none{}, err
+		}
+		return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit", Details: searchDetails(out.search, out.csv)})
+	})
+	return out, err
+}
+
+// searchDetails says what of the trail went out.
+func searchDetails(f audit.Filter, csv bool) map[string]string {
+	d := map[string]string{"object": f.Object, "actor": f.Actor, "action": f.Action, "outcome": f.Outcome}
+	for name, at := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !at.IsZero() {
+			d[name] = at.UTC().Format(time.RFC3339Nano)
+		}
+	}
+	if csv {
+		d["format"] = "csv"
+	}
+	maps.DeleteFunc(d, func(_, v string) bool { return v == "" })
+	return d
 }
 
 // auditExport streams the trail: it may be far larger than memory.
 type auditExport struct {
-	ctx context.Context
-	s   *Server
+	ctx    context.Context
+	s      *Server
+	search audit.Filter
+	csv    bool
 }
 
 // VisitExportAuditResponse implements ExportAuditResponseObject.
-func (e auditExport) VisitExportAuditResponse(w http.ResponseWriter) error {
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	if _, err := audit.Export(e.ctx, e.s.Store, 0, w); err != nil {
+func (e auditExport) VisitExportAuditResponse(w http.ResponseWriter) (err error) {
+	if e.csv {
+		w.Header().Set("Content-Type", "text/csv; charset=utf-8; header=present")
+		w.Header().Set("Content-Disposition", `attachment; filename="audit.csv"`)
+		err = audit.ExportCSV(e.ctx, e.s.Store, e.search, w)
+	} else {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		_, err = audit.Export(e.ctx, e.s.Store, 0, e.search, w)
+	}
+	if err != nil {
 		e.s.log.ErrorContext(e.ctx, "audit export broke off", "error", err)
 		panic(http.ErrAbortHandler) // the caller must see that the stream is not whole
 	}

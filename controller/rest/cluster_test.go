@@ -22,6 +22,8 @@ import (
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/pki"
+	"github.com/reeve-pam/reeve/internal/auditchain"
+	"github.com/reeve-pam/reeve/internal/auditchain/checkpoint"
 	"github.com/reeve-pam/reeve/internal/fleet"
 	"github.com/reeve-pam/reeve/internal/systemtest"
 )
@@ -122,7 +124,7 @@ func TestFollowersForwardWithTheCallersIdentityAndAddress(t *testing.T) {
 		t.Fatalf("%d sites were made", len(made))
 	}
 	for _, r := range made {
-		if r.Actor["from"] != "127.0.0.77" || r.Actor["name"] != "root" || r.Actor["node"] != leader.Node {
+		if r.Actor["from"] != "127.0.0.77" || r.Actor["name"] != "root" || r.Actor["node"] != leader.Node || !strings.HasPrefix(r.Actor["session"], "tok_") {
 			t.Errorf("the actor is %v", r.Actor)
 		}
 	}
@@ -282,6 +284,52 @@ func TestAnIdempotencyKeyHoldsOverALeaderChange(t *testing.T) {
 	}
 	if r := records(t, c, "site.add"); len(r) != 1 {
 		t.Errorf("it happened %d times", len(r))
+	}
+}
+
+// Checkpoints that different leaders signed are of one history, with the key that the
+// cluster began with, and what comes after each is covered by the next leader at once.
+func TestATrailIsProvenOverALeaderChange_U2(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{Nodes: 3})
+	signed := func() client.AuditCheckpointPage {
+		return systemtest.Call[client.AuditCheckpointPage](c, func(api *client.Client) (*http.Response, error) {
+			return api.ListAuditCheckpoints(t.Context(), nil)
+		})
+	}
+	var first client.AuditCheckpointPage
+	c.Eventually("the first checkpoint is signed", func() (bool, string) { first = signed(); return first.Newest != nil, "there is none" })
+	systemtest.Call[client.Site](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddSite(t.Context(), nil, client.SiteRequest{Name: "dmz"})
+	})
+	added := records(t, c, "site.add")[0].Sequence
+	was := c.Leader()
+	if code, _, raw := do(t, c.HTTP(), "POST", c.URL(was)+"/v1/cluster/transfer", "{}", authorized(c)); code != http.StatusNoContent {
+		t.Fatalf("%d %s", code, raw)
+	}
+	c.Eventually("the next leader signs the rest", func() (bool, string) {
+		n := signed().Newest.Sequence
+		return n > added, fmt.Sprintf("signed up to %d, not %d", n, added)
+	})
+	trail := systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ExportAudit(t.Context(), nil) })
+	now := signed()
+	if *now.Key != *first.Key {
+		t.Errorf("the key was %s and is %s", *first.Key, *now.Key)
+	}
+	if made := records(t, c, "audit_key.create"); len(made) != 1 || (*made[0].After)["key"] != *now.Key {
+		t.Errorf("%+v", made)
+	}
+	var points []*checkpoint.Checkpoint
+	for _, item := range now.Items {
+		p, err := checkpoint.Open([]byte(item.Note), *first.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		points = append(points, p)
+	}
+	rep, err := checkpoint.Verify(bytes.NewReader(trail), points, auditchain.Options{})
+	if err != nil || len(rep.Checkpoints) < 2 || rep.Checkpoints[len(rep.Checkpoints)-1] < uint64(added) {
+		t.Fatalf("%+v %v", rep, err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -271,6 +272,19 @@ func (s *story) signIn() {
 	if _, err := fleet.Answer[client.Principal](api.Whoami(ctx, as)); err == nil || !strings.Contains(err.Error(), "session_ended") {
 		t.Errorf("after the end of the session: %v", err)
 	}
+	changed := "password.change"
+	if page := must[client.AuditPage](s)(api.ListAudit(ctx, &client.ListAuditParams{Action: &changed})); len(page.Items) != 1 ||
+		page.Items[0].Actor["session"] != made.Session.Id {
+		t.Errorf("the trail does not say with what session of %s: %+v", made.Session.Id, page.Items)
+	}
+	name, day := "ada", time.Now().Add(-time.Hour)
+	if page := must[client.AuditPage](s)(api.ListAudit(ctx, &client.ListAuditParams{Actor: &name, Action: &changed, Since: &day})); len(page.Items) != 1 {
+		t.Errorf("of ada, by name: %+v", page.Items)
+	}
+	none := "nobody"
+	if page := must[client.AuditPage](s)(api.ListAudit(ctx, &client.ListAuditParams{Actor: &none})); len(page.Items) != 0 {
+		t.Errorf("of nobody: %+v", page.Items)
+	}
 	nothingShown(t, s.c, first, second, invitation, made.Secret)
 }
 
@@ -288,7 +302,13 @@ func (s *story) basics() {
 	must[client.SitePage](s)(api.ListSites(ctx, nil))
 	must[struct{}](s)(api.RetireSite(ctx, "empty", nil))
 	must[client.AuditPage](s)(api.ListAudit(ctx, nil))
-	must[[]byte](s)(api.ExportAudit(ctx))
+	must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil))
+	must[[]byte](s)(api.ExportAudit(ctx, nil))
+	asCSV, added := client.Csv, "site.add"
+	table := string(must[[]byte](s)(api.ExportAudit(ctx, &client.ExportAuditParams{Format: &asCSV, Action: &added})))
+	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) < 2 || !strings.HasPrefix(lines[0], "sequence,time,") || !strings.Contains(lines[1], ",site.add,") {
+		t.Errorf("as CSV: %q", table)
+	}
 }
 
 func (s *story) accounts(host *testlab.Host, pass string) {

@@ -142,8 +142,9 @@ var rules = map[string]rule{
 	"CancelJob": {access: named, needs: identity.JobManage, kind: jobKind, records: "job.cancel"},
 	"RetryJob":  {access: named, needs: identity.JobManage, kind: jobKind, records: "job.retry"},
 
-	"ListAudit":   {access: whole, needs: identity.AuditRead},
-	"ExportAudit": {access: whole, needs: identity.AuditExport, records: "audit.export", stepUp: true},
+	"ListAudit":            {access: whole, needs: identity.AuditRead},
+	"ListAuditCheckpoints": {access: whole, needs: identity.AuditRead},
+	"ExportAudit":          {access: whole, needs: identity.AuditExport, records: "audit.export", stepUp: true},
 }
 
 // needs is the privilege a call needs. Of an action on an account the action decides:

@@ -94,9 +94,12 @@ type ServerInterface interface {
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(c *gin.Context, params ListAuditParams)
-	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
+	// ListAuditCheckpoints List the signed checkpoints of the audit trail, oldest first, and the key that proves them
+	// (GET /v1/audit/checkpoints)
+	ListAuditCheckpoints(c *gin.Context, params ListAuditCheckpointsParams)
+	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
-	ExportAudit(c *gin.Context)
+	ExportAudit(c *gin.Context, params ExportAuditParams)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -1281,6 +1284,38 @@ func (siw *ServerInterfaceWrapper) ListAudit(c *gin.Context) {
 		return
 	}
 
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", c.Request.URL.Query(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter actor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", c.Request.URL.Query(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter outcome: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", c.Request.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter since: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", c.Request.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter until: %w", err), http.StatusBadRequest)
+		return
+	}
+
 	for _, middleware := range siw.HandlerMiddlewares {
 		middleware(c)
 		if c.IsAborted() {
@@ -1291,8 +1326,30 @@ func (siw *ServerInterfaceWrapper) ListAudit(c *gin.Context) {
 	siw.Handler.ListAudit(c, params)
 }
 
-// ExportAudit operation middleware
-func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
+// ListAuditCheckpoints operation middleware
+func (siw *ServerInterfaceWrapper) ListAuditCheckpoints(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditCheckpointsParams
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", c.Request.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter after: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
 
 	for _, middleware := range siw.HandlerMiddlewares {
 		middleware(c)
@@ -1301,7 +1358,82 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 		}
 	}
 
-	siw.Handler.ExportAudit(c)
+	siw.Handler.ListAuditCheckpoints(c, params)
+}
+
+// ExportAudit operation middleware
+func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportAuditParams
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", c.Request.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter format: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "object" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "object", c.Request.URL.Query(), &params.Object, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter object: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "action" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "action", c.Request.URL.Query(), &params.Action, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter action: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", c.Request.URL.Query(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter actor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", c.Request.URL.Query(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter outcome: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", c.Request.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter since: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", c.Request.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter until: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ExportAudit(c, params)
 }
 
 // Can operation middleware
@@ -3680,6 +3812,7 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/jobs/:job/cancel", wrapper.CancelJob)
 	router.POST(options.BaseURL+"/v1/jobs/:job/retry", wrapper.RetryJob)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit)
+	router.GET(options.BaseURL+"/v1/audit/checkpoints", wrapper.ListAuditCheckpoints)
 	router.GET(options.BaseURL+"/v1/audit/export", wrapper.ExportAudit)
 }
 
@@ -4591,7 +4724,47 @@ func (response ListAuditdefaultApplicationProblemPlusJSONResponse) VisitListAudi
 	return err
 }
 
+type ListAuditCheckpointsRequestObject struct {
+	Params ListAuditCheckpointsParams
+}
+
+type ListAuditCheckpointsResponseObject interface {
+	VisitListAuditCheckpointsResponse(w http.ResponseWriter) error
+}
+
+type ListAuditCheckpoints200JSONResponse AuditCheckpointPage
+
+func (response ListAuditCheckpoints200JSONResponse) VisitListAuditCheckpointsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditCheckpointsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAuditCheckpointsdefaultApplicationProblemPlusJSONResponse) VisitListAuditCheckpointsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ExportAuditRequestObject struct {
+	Params ExportAuditParams
 }
 
 type ExportAuditResponseObject interface {
@@ -4639,6 +4812,26 @@ func (response ExportAudit200ApplicationxNdjsonResponse) VisitExportAuditRespons
 			return err
 		}
 	}
+}
+
+type ExportAudit200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportAudit200TextcsvResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
 }
 
 type ExportAuditdefaultApplicationProblemPlusJSONResponse struct {
@@ -7342,7 +7535,10 @@ type StrictServerInterface interface {
 	// ListAudit Read the audit trail, oldest first
 	// (GET /v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
-	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
+	// ListAuditCheckpoints List the signed checkpoints of the audit trail, oldest first, and the key that proves them
+	// (GET /v1/audit/checkpoints)
+	ListAuditCheckpoints(ctx context.Context, request ListAuditCheckpointsRequestObject) (ListAuditCheckpointsResponseObject, error)
+	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
 	// Can Say whether a user may do something, and why
@@ -8413,9 +8609,37 @@ func (sh *strictHandler) ListAudit(ctx *gin.Context, params ListAuditParams) {
 	}
 }
 
+// ListAuditCheckpoints operation middleware
+func (sh *strictHandler) ListAuditCheckpoints(ctx *gin.Context, params ListAuditCheckpointsParams) {
+	var request ListAuditCheckpointsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditCheckpoints(ctx, request.(ListAuditCheckpointsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditCheckpoints")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAuditCheckpointsResponseObject); ok {
+		if err := validResponse.VisitListAuditCheckpointsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ExportAudit operation middleware
-func (sh *strictHandler) ExportAudit(ctx *gin.Context) {
+func (sh *strictHandler) ExportAudit(ctx *gin.Context, params ExportAuditParams) {
 	var request ExportAuditRequestObject
+
+	request.Params = params
 
 	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ExportAudit(ctx, request.(ExportAuditRequestObject))
@@ -10593,269 +10817,278 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
-	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
-	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
-	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
-	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
-	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
-	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
-	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
-	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
-	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
-	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
-	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
-	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
-	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
-	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
-	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
-	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
-	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
-	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
-	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
-	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
-	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
-	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
-	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
-	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
-	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
-	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
-	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
-	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
-	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
-	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
-	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
-	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
-	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
-	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
-	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
-	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
-	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
-	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
-	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
-	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
-	"r7Q/47UqVV5xay7ytlCtF47EvcVMnnnv3lhAkZsh45javmRcxzNfKMK9hwEXkBgxB8tFcRvrnJJZCgPO",
-	"uEZdPjrQlJtpwmshjD97uDVzDddxHxS9K5FBuPA+Hqdd5EoCsyr+ltJmKqZ5qqshy0EKyIc+io/WCL53",
-	"BFmlFibcM3DdLWT8CmmH42qDu2VkFpnaM2dxGOLjB5VDccLnptdxHw5QsVrXMeAadJ1VUSv3a3O9Qay8",
-	"Wo0fPRzrYRAK1YbWe+Lp6JklJon+GpJIV+UMGmXRUB6gY4+yraoipVvGuLfSI2O6WTXh2CKfFSq7+k6V",
-	"o0TlB8WHKWlMYl5MIeCaUnMy99tT5kjOJj6rLDCMsEMv/KisRhg2gkkpkb3LOjbofnzMzkiZWkxFgd5S",
-	"N9zxYE3Cu0ujHRdbjYSNufYxCXy4OYpXemieT5mECbfiGk59Rleb9VQ5Khp8JzEfr5ZhkR2RbKF0Hneo",
-	"RpPi/tFIf4/mqMUjtS9I7GBcB4mK6WgoOSjhyx0nzCAS4zEmWrqT7IiAqc2NIhlzD4UOOoMp5ZwVTpjV",
-	"T+Ab1XiMXD3zJ1cyzhYArdD0x3I2xxg0TcftHIB297zIC4gHpEVU/DjDbRhykta27YbywdMyDDpc4aRq",
-	"V2mn4sekNP56XjFC3RnYdLobh2x7w3AGjvdM/DeN3ewta36CwMybPc9h8ChNmv7AFaocLIjoQ+MX3Z4l",
-	"Z9bmTNTVo6itOYkmIR5LyQUvohoACkUuJyWfoBBz5gLL1GzGW1ny7iB5z45aEEeTUwVzNKaqyN3Z5Bqc",
-	"WlhAh/DIxQRM7LpxMxmVosjD8Z24bcaQoC77J/NW2/gdDhQ1DrYP4rkvLqqix9jUseYS05I0TMqCawaf",
-	"5k5rFko60r19/tBdIdlUpUI9OIYui6gYEZjxjDef32xhmeVXPkEiTe+G2zTCuhl3VxjaQDe86it6kzM1",
-	"mkc95b5WayWPGj93HGOgzXhucbqUZrtMZCtsjHjfK83moOYJl1MyLOgYwn+5WTXx/kCaQv3SVkirdbjr",
-	"k1DvUUWqTvnkGXtNSmmYCCfVEz7Ec4zdYjZ1+2itmr4bcs2v1dXmEdBycu+XaouXmyl/+PhJMkA7EpLr",
-	"JfJ7oRagjzJugE3h0x731U+puaNtOndu1esqFLSi+hVuAXlckni/dTjftRDmcrndgagSrVaHee/vD3dh",
-	"uMtqIq5BRqk4hWKekB3dScY3ELI13TtSPzGEMYK1KVe5HvGDievo3KuD+m5rZeOuuW6rmd3Mc9sZAT1j",
-	"GuAajusI2PWD4+/qR4LTxZ90NuHXsCqdRku7c9nRRDO4f/QtPxp/+Pzk0Zc/9JcOzTGjVKUIwotWMW+b",
-	"cn1LF7cQp1hiGRcydUFsKMR9ijk+0nucPWzEJkcFDtAqu+xY/TlpQ+tL75roCLhGL617pMpDpTdtM3VH",
-	"jmr4Tpe9f2x9sSaUIdB0O1aKabs3Wqd1v3R6NhTj7ZZnw5hdi6OJrS6Nftq5sO8gE2a7u6xRnoO6QDwx",
-	"j7dCov3jXd7xktSVq4cZTtCgCyc4JYVhM2FMO1swweRhffWQMfp8H+qCV4hjrRaj0sJu3MQrSW9RbzF8",
-	"ElH7qlkt5d+xFhNtVkvsu5J6onnU7ehUBC0mU7ul9o8BssT76Lvt3jfl5iKNddCopK0qz9CNFadmumpr",
-	"NZkx40VB2YzSiBxOWc/S70JlV12nEAu6yETXMC4NJEoQq6Iqn+KZZoDVDEzrnXbbGBN8c76De2ibOw+l",
-	"dCxpigiA1UJSLY43B/f8SarnGT/4VPIecaXxWObcueWjAp6SHAqeozG9pCOJ9SY+1xkY45XayO+mfD6H",
-	"eC3MCh1oJfX7YmT4IUTsD5HUcrh89q2tmI581w1ZJEjBn2rv6Br6iL/PTNIcM8z7N9lUFTmzU63KydRL",
-	"+B2klFRZGV2vIEboH/j3U+49xfcGbm80uQ/8wDeznwL4W4j/N7cnubkHtTCrfbhT1iXOag+WZSq39uH9",
-	"+71P9esx40f/HLL7R98O2b3je0N278j95+Iehv7u/ce9p6yU4tfSh0W9trOSJ9SZ4BzzTcTI9CPhuEQj",
-	"tZGUkBa+5npOSCjsTafJUZlmI0/OacpTnodi1DSm0Y0BkayF2dzGw55qbOurAR097pZrwnauRzgyLjMo",
-	"LiqEiLQmZNQMRipfMm6uAAGp6LdJVThxk7/XE5DZ8pSRT3TIsilkV6q0Q18LA/mQhZp0jPwIk6lr0Mvf",
-	"Xv0YzwshY3kQSlMaVf+XbQskNBZSmOmGNfksk7GQVIC0n+LtuwNpRNp8IpxHiq7wSGCY6oaHnOTHPQzh",
-	"VWYLxY+U9mXzve4WVKWjd4uyF3Ui1lqkX1DSxdqJ3jJdZjioAG0i6CRajWDI5gWXDVgSfxBrTJIhI5CI",
-	"FjTJkCE0BroJzRwyFIO1Ldo/ISpXEoZurReYT6U0KyXmd1UeTlq3hrnSNhEPvB3qFE07fsuRpMJwLz7l",
-	"q/wo++sUb7YlfVXh9zAJkPfX0t66H8c45JaFdPEUC7KcjPUx66Jgo9KyX0sogRLjsH4/R+O3EhEh2YMe",
-	"w7oy99BgiLvnWBEz2QYk/gbhhqGPKpCYSDJIzASI1AlUZWw1Mw8rUysgnYRrcqP1gEi7B1QvnYZy15TL",
-	"H9XorZvxKgmiqHhdcl5N0mxmEJbACdm4qb4yW4Ixdm+Mz1jcEN0B5cdFsj5vqow9xVQRbn2mhg/64mW0",
-	"nicfw1QfDvhcbDUGYpboLQfJTETKvfn7s/N/eXDf3U3fPX/bKwKk+Xg7iqxlkG0378rhHkkGoWjFnOsq",
-	"ZPFRCUne/dhiNlU5JRz2jnQrC29v2nCFUdJMaHygeDXzKbI1z39io1LmRaWTYkp4KMlMaLd1TVr0jfEf",
-	"1WlqKeRT/8gWzpumMu0mHv9pFD6xHjbxwzXHGc1/GKC6gyeoQQx3ryS3JRFH2rtvfkvFOHESztIgr7E7",
-	"MjD1hmDi32H5DvQsZh8joFBX8oABXnjUfELGZUoWS/QJJ0y/vdhT81LPlYGOYAAiM6B+d4oJg0OW8aOF",
-	"5vOk/996mkQ8lZjt62s5HtykyiXM14/SIssw0D22V2QorMdBC9UF61BFVBxlQzoRQtiOYMLlqbPXc5Gj",
-	"Oh/ARJVmU2Gs0sujV6l0oFzEMiDV1ZCNeH6RacAgDS+GjIIpQ0w28YGQISO+zJuwhg3gwIaSv306Em1R",
-	"j5AEUq6ZjBSWFaP+OoLJ2k5cCZkndgI9GGYFErYB0G3M9OIKltFs6BshBvuI7EXKcglJRz6tjOUKdfvZ",
-	"aon7xsheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2F0lfD2hr3lpewtWW1Ln42IzVuH3Sr3jlKYEj2xDer",
-	"qDgkLmqQpBcz9tV72xN8/oln1olsSkiuRAWVP4lrbuHCY0G1OT0dyt0hDj2WM1WTiCo6TmiAzPRyblfQ",
-	"/RKDPvnmL5tHvQlLb9MIILn50a2mjPz1C3oXNstebJRI2iMv7LTT11c5YRzrEa499QqKRf+3B4n0IEwX",
-	"MeP9PMAwIVAkzQPyBgAm+vRmoihEAzmvR7Eb/bpz1e4Rsw3OenfK525ttnVhp+yG9bgnnKLMJCxQqnhA",
-	"cSLwlBs2cgLcMwQhXVFlV4/k02b4dwsrLcy72pCaIWPn7ZWnezMStQa108xx5Ef/vH/07Yc/+X8cXxx9",
-	"+Nfw4Z//vz/ECPlK5XBAQMo7hRgZo7lvnLQu5EalKOyFkGmmI/eqkMbyoqDgEAXd0DBBkyLjkqoTm/jk",
-	"t7NOKmebGPvMbZwpE3JHeRf7yQl316koYAIdCuFUFfkBSkW6Kz4aEx3WTNDBOgd11wZ2vWsuWz+vPWQE",
-	"rLPjHtMCbpoPsAV/P62KNRqBwRisVxSspAHq1YAM2e44bKBf/Hg01tex/+88D37Fzf8vuxGbdsBbHTc7",
-	"gt79kmhGEIwzS7GTfff86upN9o7AarDR0UE7jwUKbWg7hj1ooi7NRJB7Q1wb803qyHbcyEnhivCiYMbC",
-	"3LtKQ6x6XBqCW0TPy5KQEKAwqXAtRNOxt002cJQ5tzDfWOFdgWPgusIEUsTGV67HO1DdMp0Wg38mDm3d",
-	"1M6omDXyLmGn3jXudDNzBfkuclV3oNOQH95rNGH+w4oqUVpqITMx50VEl9lu/nFfpFbKDld7TO49Vxfn",
-	"klguSdMXcqxiiFld5ZKF2/Aq/SyRtV3J6/X3uFkh9tOgt9DvKn2s1vJSxOqJU6poUbD6Tul/jFuE24jW",
-	"kNYY63afK0c3GrIL6fZzrSaaz6jo2U2Pa0g5DVKgKK20eQxYYRZ/unEeQkmtv+fH89ev2Fw5m1OHxiVq",
-	"PCbgbibkvLQ7xF3Baz3aepKgMpv9Iz1QSaEmZissa3e7/u3duzeMHjhOICnZFCak27tuGAP6YK0topan",
-	"WFJ66nu8nj57/d3zjacDv60FXYUsnVGU1u9/gvvoQr1h1gbCjsYCyyYAAVZotPRsSrmM4xo2tMvQizr8",
-	"va5r3qBV58YJ7BIAOdfLC13Klv8nGhPAnjPzgsuvVMm2Oc/Ap14OqxRQwpuHsfgUI+sGm3GrxMCNW7a5",
-	"PeW2ELzpfpW9QJU3BWrYOfalbMIrVw0qdxfF2ar14yarr3+PxB7QpbH+g/54EJDk7toR9u0p2NwLX1vX",
-	"7+hsgf4cT8LarqXeCv819urWXfa2Q2VtdsIzAXA4duG8Rayvm902Kcy1HxQYJqTXPHiZC8us5qI4Zm5f",
-	"OYE6oQzxVsrx1kcoDlkWX+EVLN9opcZbLi8aYQ12/hUs9+5tMFOuozDCbgL45f5dDXFy3oxfogR9IY31",
-	"0IO4JHMagH8djYcYMisEReM55i2NRQGHoX0sNIqfO4V4xq+gFf55+LiJr/8wqqJONZipiint4cWYbyGK",
-	"gpXSAGWS9x8huWFumb3s51ce+yvZcBiS/Zer29g0lwIaKNVHxiIoTdqsZvI7ww7iBVyBQxyFQi7bFczt",
-	"qRt7JtCUv4LlxVikcOC7t5cCWhT4xc0eNRcR6ZvgLrIegTL/3Bb31xYMM6IiCio5q7lnE8I05loRrasd",
-	"bq0oLlQlLF6pHH7PLv9NZpevOpF3kef9Fq6BF5CfVyg022dI7STxaE+5kY3rJbwwSgYsTVpbPcKRpFuo",
-	"89zJdWM1t3VY1K9NlxKF0EQgXNV6pH0KRZ5CV+sGzmF1v50K/rELtSXhA22Cdfj6v7SrJd1UtQqqeTkW",
-	"j/PHVd0KtBbXnNwYczOBddeM2J0ZfLFuDlHiRZNReH4t4qjoHmeTkFY1eihgbn25XKbKInf3ldO7LEg2",
-	"AmtBNxwkHmi2Xy2gKuCMJhJRI/6rNehEkC4vf25QGhDeP1rGHTwLrSy0BqlTMsZsriGHsZCQI38lEHhv",
-	"jp4yFZPphRbmqjNA5uSgaQBsK50Tnt9aKe3tkgfrQx+T2ZVTe8aXjjcQONJNbSvGRTGwDagtubNrGFuq",
-	"Sg2isv+47vXRcast7g5SOo6uks0rnn5KOGIUD/TMhKmsOZIJcnfAEneLb1O5Gfq1cQCaiWzKwBa5ZjsG",
-	"8/VJ5wbd2kiTMMWqyUddLe5r9XvoHKGgK97Dsi7TaOxaHXeoT1PFyxVfbSz4bUjVSCgsEXk+831Sg2CP",
-	"w0apPIpyHSJNaIxj/iLw/ClWZACXpO2Z5FlFfk6hc/oJb6mOLDcrHzRsM5btVzfsdEmpAp4VSsL+El3d",
-	"EJTs2jfj1P3ieS62LZioqqqwit9MsTo+4I8JUzlu3b9hNreR0omddrVs3yBdYZ3b3igHux4aDS3rAFxD",
-	"LTzonRGdzLe3zzTrE5hKSt93bXlL9wwW86GgfRogCenGunSsGvAHL2szyt0kKC1CzZ+EaF1D5Y979PDb",
-	"R98++feH325orLlyBGuxTURKncZY3v2jDXn3H3ye/dGHf43m2R88M/hOpgXXmteWGTY7Tj5PNXzwIgSD",
-	"TCQ5Ztxm06+Dat74ppOWN7vM+tJ7s+iPb0BlimoYUzqM00cN+6M7XX/cmFDdPF5nR/8dTxj9//7RtxeJ",
-	"Q5bcV2zSgXXS/+lm8odTuibjO90Vw3i4kRF63nw3ZIywwiRDBHUsqjiaRM7ivPaJcNNq/bJd9UVCGSSN",
-	"d8jQFVdntlZATSHDNeCtaZipawigTe4SH/PMmq21QtNNphtmRidJ6b1xlc1wz1QdeHx98B/fe6/qH6mu",
-	"NU32roBtuuf3hmu81hv8eUvnECV2ssIHrrQaxB2mNj6hlpy2e+CRoAc+tQHwCU79yvyWD0LfEfyH2/RQ",
-	"bbxEnKashbp5202/6X7f8Xbyh1O8t7N/flfUD62ob/ZhpPXe89D1eCsTFDT4XmUBlB9LaTzU3MJ978H5",
-	"8cmiqBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfq",
-	"XC79KTcwZKMlE1V356ehZ5cMGXo3zetsyImaQ3bcQv+1DP3xqU1yUVTrYm6sfplUsVyHc4jVCfjsvaiU",
-	"ex0aflAiQUCx8cF/7XMnMNnDVDZJz2p3/PXG8xrSM/AHC83n8y5dvmY86gfAC8hZKXMfziOsHGZBzxLC",
-	"c1NaxT5TKhJ5226ycVl4BQH3H6dFSXdD5pQTY9lYaNMfezzgOsWqdTdmWdwgsaLKqWiwX1hsc6s/JPj4",
-	"vMqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02tShJ4JTHFYDgIPBHvWnpjntjjjsQJnmgdlBUCZBeYFD1A",
-	"HSrS7RX6VNKjv2qLSF6qNLKhXgmSWZTYcs/31lS+sbf7NJHRLvPN6eyslAWY4PAP12S/uTshG3E1UXJJ",
-	"E1UAxfEuitcQ88QAyI05Woh54pYzDLUzMyFLu0WMdQZ2qlItl32LU9DM6SqQe4CELYxbRP7uWkYYAFdC",
-	"j2M3/WZ/+34rKQ102BvUWDPF9LE8M3zfCrxba2dq3msu1DNMTdma+zsO89ZVZx6f/hrQEwwyJ5budbtU",
-	"Xb1uXHh2LibyxS2hT9J2oaP8U5bxubC8MCxXuMYZunFu4Ik/CNrVxtrnyhnVUfh87gGhf+8bc8O+MY6A",
-	"B40Y4I7dtYiBm9QB+4pscHFvhjjqG/U9pzzft8FUWa3w2NKCSSl8oWyCvh8SzJU7XnLpvQwe9oIswmie",
-	"f98rcq00xK2hmlqCCFFVewM+sLtpu/CBc2GuLuZ1PXEsxGHYQis5qVNp3I/Cy3NuOcuFRrfJcojO2kVV",
-	"j1uxOKKFBbSQlAYqpLCCF+KfG1ophhVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89uYF81+GY04/uREo",
-	"s5/QDVCZu35pvOOhW0WojDr/i+6tCKTLuAxd5To6diRj428BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7G",
-	"YP5+ftPs27ugbXSqGe/45Iapxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96q7hkaPJ4kzE",
-	"6IzekdU4VaXeccl3nywEsAulr0xHHxPfNQjzYRx/tBrAo996W4O0gdByE0uxHziWMAwVSnT6NOZcOfOt",
-	"YdVUcJEEWXFDtWELDRnPwkFVZN9m+Y7pyAfC7kyz+EsgxOsmd/u4QvgRAvIPmSmxhzN78O3D4/vHD4/v",
-	"nzx8dEOctc0x7PT5OAuAQzWCw0pcp657rx15/WAXOo7US8d1SCnycJnWQP1P1JZgdJ1USiGyelDVLTFZ",
-	"0zl73zx4/M2T+zvDaX2nuTRj0Ddk+6jC+Y+p8om0BWZAY0jy1AlRd4lgsNIJj3KOdgC3Pet8InMvzU1h",
-	"0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q7hjPDR/yvNdDrBm/mMfspmd1cxO0B0JfGEFl2fhWZAff",
-	"9aXJpI8ff/MkCnxULSGa007t8YVkl3MCUbpo/OKy13GcKmMvrmAZPY2SVoLNHS7ckwYJNS9HhcgwCDas",
-	"ltadedN1BJ9EaqxBX4O+6LCZUOrUFF+pTMRciSm/hiETY/QoYo9CMtbWylC/6cWV7zGcc7PzlEBMeC19",
-	"UXpVoR6s2oNCNdLsYlLkvYni2Xf1ZH5Bbn70CVhUr7zTgHrRP6XOM1gxoyT5fzFiPPVQJTvo17wfZT/V",
-	"Z/9VAK+6ySI3KrF3HUsQOR3jrD36V7/xj3YgqlGiQN1rBjtRYupbfgMkwwbGWZjmRq0ZJ3pIpXknnb13",
-	"rTM3t2tbv/KcazuLhoC/d7tZ+gLNjdDEMEvAETqD0X3HJqrnq8ZlUVwk6/V9WaC756qt2/hKJycu/qli",
-	"3YFfnL06wwNTK/TPS0ekk7+CLoTskwN5DTJXnS5MWGJvHfJZywC7MJtzuSRk7orSkdzp6IbvMsh3gK7i",
-	"N5Y9JAA3ZSjwAJ6JHW3dnwh/1TcZ/UPMh2UgK7Wwy3NM+aDGCcA13bIh/SV8VL1gau188OULessJfXU9",
-	"inH25gVBERHeWY2/ccww8a/xSYWWJ+xTvJ9C0mEoNCJ36S9yrPSC69yEhAP6vFFe28jfYHUfMXP8i/xF",
-	"PtdaaUqA9rEGlqusRLWB/ent98/Yt48e//ufQ2TFIGApu8xUDpeORVBXvhyLT5fDRnDh+BeMn/v38gmY",
-	"U8bNFeMTLqQvo8pQRF4yA8GQZJdOUF5WbnpMQOATOP5FnoPMGZfs8kUOs7myILPl0d9heRkmllV2p8Vk",
-	"O0cwx8Ea5kAeIG5853Zu2FKVrBBXcMqE/UUSaCq1VTlmz3hRhLSxqVpgFAP7ZboXE7bAL9InjbI5t1Of",
-	"PckZ+teHqGEIgioQ/kpGOoyUnVKynbFK5ce/yMFwUIgMJCWp0wkdnM15NoWjh8f3B8NBqQvPWeb05GSx",
-	"WBxz/PpY6cmJ/605efni2fNX58/xN3VO7gB5rOF/Px3cP35Aj6g5SD4Xg9PBN8f3j7+hmowpcvrJ9YMT",
-	"70/w+Y8oaqo+wC9ytDpM6JRlQn0w1gAMTn+On/L6kRO6HAdfhhufRFcDPhjB1AyTrGITmBa64gPB+939",
-	"5NcSsOrZUxmfDdhFvEeaa99J+Hzw1LgjbrNpatzIFfPlgxNaZq6kT/l+eP++T+i3/vLm83nhzCuh5MlH",
-	"X4xcv75TQafJox6FgmvVv4Snj4IE3qESf2E1w5MAgIxitJzNuF56dqlINQg5wT8Pqo8+uGtCGRtPrXF7",
-	"SdGrU2cp4tnGTva+gB9PprDuBqhwaIS3HNj3qih8ZuJHNSLb2Mkid5810E/JSDaARusMe40fN9tfI9tX",
-	"ALs35v2G/Po7LAe0vcgxf1X5cmc7u4YE/KV9+3mcuhXOeriz8f+KbB7hKWdMhy1yEvKjGpFmwVEDM86a",
-	"vj2/VcsnXvHj+T+VpsyBCt4ywo1fhi05ePLZ/+tLUiL+AFUfy/2f2Bhl39W8vAsSnuPdJ2vXsrvLsJip",
-	"utnmBZfp07zVsagkkZ0OvnxIUv/E1Ohgt3h/Sta8Q9VBKraiZRyzkG4RKsHxn5nSlESs1iUFwZl5MLP9",
-	"nPE2+GqvA35/h4O34NoS/FgD+N6eIWnEdgtep0pXLPq03hIP/ksWAvpztjzm7l9uHV9uyWrDbkB81BCc",
-	"5tVQTEKfkPZeNjWGkExf1RgKaebOdmkUKTpSyEys1CnWpYt185VYbWLyhJD4xq5wWP3mzOuG/A4bcen/",
-	"dTEqzfLSK8ihTTK3aBGvn5mzzL6WtRC93cU6jJi6vhSXF0rCKVblEECsmgSrBFW4wF5Dj5W44O60YxUr",
-	"2jsUcmDvaD33DLvEN5hLZqEo2KLdYdeLjKdVitUYFRKfXSGSmmKYxUWdPlOzwA5QJT7s8fr/UY3ewjgl",
-	"FRwToH2FzSzFTq6r/4Zbi7vjjkJdn10dhE1NiBqSpFtYTGCjZUSP7N0u2qtt4NZwKMsg0KuiOn2wQvOT",
-	"j0rII2zET4ldW13iFAPHX1e3Ap13tPvXpNEzdEAjGarWonu6yduDbHWjP9jhmQ2LTBxbJN0xe1Ffqp5y",
-	"t+eCn5wo5k4YY2DH7xJKZA/gK32fL8cCmFkqCAi3m2E+4/+7lfYJ7FllxwFSCjt1M9+huu6Xs0aYrTVy",
-	"Ov8tfbxF1JOR7wl349fWSkZ7V/7KZdiVO2lcf1XF+zDs9Ky09ZlT4zFBfwjJxuIaQqpM7/N3Usq9Mct7",
-	"9+rf2eXrsstLcMbAiEsJuWeaEc+umJBdPFK1m0orUsFF83UczAQzEDy77srp6V32t1N/5/JeNTm3jENp",
-	"cms+Nfqg6d9dMfry/Mz74u/k6cXJfSWVjAiTOry7cpae5bmHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/",
-	"L6SkF0C1lKuOMis07JAFWnvxKOLCKDHTsDQ74fp3qLl66lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXE",
-	"pMJ2GgHJspZW2mK1k5ptj4I1v73e0RhlOJiXkT06B/tTNdKufFZ7EmFrE/1aushGnnualDyGlRLddwJ2",
-	"4k0+B9uM/jVtTUrNCPn+dbfL3uLuhODHbs13cfeGmw5mhjiiXNJQVc7ERzWihEZyfWMUk72qajt9c708",
-	"4u2YQnZFPS7urB7d6sBx4IDm4T2a32NviTI07KGNTnVdkQCE9MY4QmmHal+BLX1YwbMr059/Q1HhDqTm",
-	"qm9uYrAiNYdM5IC4IlQZQslDVc4STgSLFljBR1CYCm10qorcNyj1JSoh2uNWzMe+nHrFlnDvuNNqZrMC",
-	"9M6J5d2E7wgGlPL/JybE7raTrFjEsB/B6otSLpvFGZQsUiHnUdcss85fWAtzt/mrWa3zX5LBzuYI+eOr",
-	"Z43dUEckZtgQDTHilG5WqWwhKH0Edkf82OYpimjtyzD6Ld+ML9WE1QHb6H2IfaKcSoMKpQ56Tce2Nmtl",
-	"uvxR1XNfySlVVeugT+rN2U9Vr66YIwo7cm2RbdhnzNKAbvYKX6seSk3G43fdNuWyPRscMjUifnmXHHGe",
-	"ew7kjXPq05QbrwcGXiEc23aMG7syfklnfWCdlCJc3AC56kwM2cBfZSZTcwj6HCU2xHx9oSbs7jr8/Ay/",
-	"ntevKptL3pn+iV2wyg/iGhiv2cMqxqsyNE4HrIr/cNrlGPesy1K8J/0fnU7A7/DzXfPGJk/gO34FEgMV",
-	"u/ME1mR0700csvbSUmWDseSwJoXSCWKbUsrDTpW+YVP6vsMnNsz43B0TmYHvhUo2mJc5VlHX4mQavnu2",
-	"JaCrXbgfq8MPCU3RmvvbXayUPGgYH9G1Jlr7sDJvXyx0+8ssjFrVMGByXZJcITnwbpQPOO7Y/1X2FjhZ",
-	"/MivzGouijaKc/OYIcfWwsj9eQKfnK6f5PTn+HXg9S3I9elI5uskq5s1YzOCSHlnNCueOIFx7Fe/C7rR",
-	"spByiykKdkc5xg378fz1KxzGY+ldanR5En3JprlM0zSjUL4n5cqu4+EhM9kpCOSXartrBBag2eWx9sgN",
-	"K55ILjdJnBc9IE72o4Ce1etI5m2GB24jooexmtwqCr2zsHN6GG+W7614qh4o5AwHg4LC7BRPQ5cePXBa",
-	"FewIaSwvCk5ZyIZxYu+0zAzBmeh0o/3N9yk1v4OM8q4Tyl3uv99JlIMvq3Rkr9N59dyoGfh6RfIULztU",
-	"ugaSZSpg+cw/skfChSESdJuB0z7Mzown3w+n6o9PUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV",
-	"3Yu+Cq9D8aI4Zu/EDMh7IpVlE4WKJdbBEd6m+7EwbARTIfMhZeRjz3eEoy7GzMwBuzxYUTiR7AzCjJdu",
-	"lHJ+zP4RQtYsV+UoKD7uVGVKjguRxew4bMf9DBfXS9FuT7QQcL2bKB5NpFH1fM/QQMM69lGRzg/cZ98+",
-	"KiHT2/beQM5GS39t5piTekn1AFV6Me5NVWt9zN5iHbIg0KnKc2X4DEKrhCnXs8ID37TJ/aMSsnm+dm/z",
-	"uhG+knOYhjaOCRIHW6oc7plabbg53/iy/sHpzx9alpvmuTPd3D76HaRIGgGo1p7hvqxz4Bz1VyqHfaeo",
-	"t8b4PUM9kqHehG7ALPU+3OI4zJx8dv9bcZCswvA2O9D+Wipdzi64xZZpl3SFh/IiH+Ifhn7nIWrFMlUW",
-	"OTUnKCBzEr+BFIE9lq2jnWkhdvk8JqmwzVqsznGmrpEDD+OzeRtQhnZhV7pXtTcuYD4GHOvoHm67UEed",
-	"ds5S2H4NEhabL5qmGmKnMDNQIGqhunYKXWlLXrB3L88bkB+NHQyKhVVs5KxMCYtYAshb94Xfx/1kQfv3",
-	"/997z3hHaxPiBWHtt7xhjORzM1U2bYQzYzXwGWVTYRjMlDMUiKZZnSiMt5zYGcvVQhYKHS3cspEGfmWY",
-	"Go8JcIaFMdf55pxfw3mY0Vb7pzIL9oimemsPitvAepK3Fw7fBXrw6rVPqX2a77YrQo5VhWIeFRSxLJgA",
-	"RfbkEftB/JUUxzAIojNjsFrNQWIpsxE5RbWN5RZOnabOZ3wCubuNMJaNqAbjGl6KJjD0V4FpQr+vHnpj",
-	"lW7vX5+jf8ut23Tqo3IfZ5rvMhWFFwXR1MnYep/rFlcdd8DKmbQeyDUtywlWiHrtLfiSYQMw7jiBAtc6",
-	"pPWFW/7x/W/c3j6+/yiWb0LDvcQL3EzFfLCvtJE2QO1Nt+9vXOaOYRE/7PY76F7ntRe3eAxZVdhqQbp2",
-	"7ltoJ9od739WP/abLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSgDpRoggwHg/+/G9nRw8fPyEo",
-	"jmq4AEC/KufogWeNLrJ3MvhcTfArmVg1gRJ3bKND9C4EMW0LKUX0Xp9yR4d5VIoCUT6obWSUfdZO9Mnn",
-	"6t+dlb9NZtj/yTsIQanegrWaJSeO3HbCrJYfLTMmSvOTXEzAWHPymf6xofznWl1B9f7v8BeHMSW/V3ok",
-	"8hxku8/JDjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmP7P/fT//z5/tG3",
-	"/Gj84fOTR1/+MEhnHNTozMkr9wd65Dd93eIaDnTVTgK9AlcRTG53xeUPPi/uTt6BOLmvdP8RYRKi2qca",
-	"7qjikoXkxLWNax2Wk8/4/w1CdKauYYeb+jW8cD7PDAvAKJQ3FfMabI63Um8jzJ665m9GlrsnT34iouyd",
-	"Ob0Oge+jADwKrJDi6/cmIXC2orEXk02Nos3zJ36wk8+lAd33CBChDnMQXnhEZk+WHeYRUgImlQ93yIpb",
-	"0HwzaxPIfldBVyQz2Ibe5sRB9EV3UvBX2ja+w117gyF0aiEhMYN2k3gX8lpYJIM54RjHTjuPXtiqHjWD",
-	"Y3ZWFMxQy2jTbNHMQOapaP2Larh9gVjhMLd1FJ3fqhgo4Xg/B+ssyHs1tJ+HDZdMNMkStirQtt6sj2rU",
-	"rbb+6B74SiUhbnKNBFIPAXujbKgtMldxVOHD0+hGTaaleUzKdQTLX0so0XeOTUbdP3Ky9MdckFM9B+7+",
-	"l3GZQUEflTIDbblIIVfuMYQ0OpBST0DV1DpkEUtzRX5scefJ549q1Onv+FGNBvulTkcR2A41k4+4jhVK",
-	"bHv0cC+bmkdNwxNitu2r+up3Jl2adT2cuxGn/BpCvN53XcXGWCDdXWrYZcXql9E82QwK2tRdX5m/Ja4g",
-	"OhBfEGkXXNga590GoCsqRlDzupmGLltZGqlDdVKoSTLYeo5N0I6wqw9cuxljKw9pERX2kmVco9MagWYF",
-	"Itdj/vXT0CfCJ4tRSEr4vkBqMmRGYXKgAGl/kTjfTM3AELIWJYK85MYe4WhHL767ZDNhTB3uQ+XdQOMD",
-	"uxBOffDTm/D5JTN8aZg7VwiJPlpaMGwBGqq86uNfpH8eZF4vpwLzNb59LuSUS8guCd/2/8UuNJc+cKmB",
-	"zzxbWyr1p2VroDYYMWH1Uk02JYJXbXYUbjqmbS0qSqXuI5pgvOqEnFzrnWNiKY2XIm83K8H9ZxoyEL4T",
-	"Fg4/pb7W1fitXdttMYeFT/YEpxGNzvYKo3su3okjtGq9UKgJWTIf1WiIXTeHdUoqtMEE9yDSNVi93I1E",
-	"X4Ov0svfhfD/7xQ5xplT10guTHgL/K8tW+d8dqRVAd069Zuzn97iQ79p541fxYE0x1B+aLap733h1RFV",
-	"5KEnom/gS+1RvRGP6S+LeIT1LM/9Qu9sSxSa3ldyLAfiJI5hXce/K+9yeGNHWUd1Ck8+z/nswv2zR5Xu",
-	"Trf5azia60Jnx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe10wes9zYX8bcuMdfDp4zuoBGeAZ",
-	"WqENFhhWDR+XeEACloSwnRLFNz9OejKxnRfq7KsOTCrdjLswaXZv6tbKe9lo//rbujCfBYy9ne3KWhfH",
-	"RpPptM+y3cM/rWXVj+2TlcMobsioHlThiMx2WsJXU4HsTcZ11524WSs9kEqagAtwg9cJqnXuUNzSbWad",
-	"3AnIgANqwm7z8ZrPuOWFmpSwbQJi6Mg6m2EQ2jDtrBvvoqnecM+wXPACMnvMXkt04YSKIMoUp7obrL3g",
-	"OeOmrr1lUBhotBU7ZZc5WC4K75dBXXvILscCivzSv9bPZ0hdV6umq9g9PqqX3+XL9Stq5F03625V8aw0",
-	"Vs1WFatYEqPXxiOa+MpRCfjSqMKiG1lYdgUwxzaYdR0Q8Yp/jjq0R4OwhMJ9SL3ejZfvMF7eIHIIm9O1",
-	"ufHwpzT8ODXa63jZQp+oHMvOmh4By6bKgERPdCOWg24wTQToBG87WOOv+7+pQ+VtFVJShQz4nMIa5ilm",
-	"dpVkGTNgEicRD5/bZT8H3/qdmuDngGfymJ1JBghig07qdnkONqQz1GF67YA6Q+muC3I3x4P3odzAcFSn",
-	"ZbDOzu/MzsqB6Ux/stWWU6bvjaT9SVYoCdt7qNscGnVRP3Nvvuu8Q5O8e5qA45u9aQNVbW6od3AXCJWI",
-	"UWUoXgTdTGSAF11R/3P3/R4PIL4/VZAJvNiZxG9UZd+jqktKFr2CJbOgZyYg2XDfLsBX2jVt5KWxMGvT",
-	"7kTDFSzTDoufSCjDgpkp10BxZYsfVuffTQHPvvvHWAT4de65R+ETNQ5/kPsU/6Ki0moA9ievLVzB8s/Y",
-	"QBRhjeUx6waNoNlhHeFG2Ihzy7V9i+veV7H3FSy/0mnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNh",
-	"jhWetM/AC0bE38yZJ5/xf52OeUqBqDe0X/oj9vBhu0ka9qXtFV3L+dMGXdlCFAUWNAddJ7b0rZUzN1g7",
-	"4rtOthM8PTe4VxsvT/kH/hHMLAz+k/IP9Q4LTI8bK51BAI8Kldq+Y4GjSDNdY0kgG+wHcY0feImAaRvd",
-	"EEFv3Cr3fqLfaKXGh9bwNl0wHiuLOje7Ce7mwBKUPDa5rmRz05JzB3jo99hx+lQVhD815e1shvjRpj7d",
-	"yVvnlVNXeVEGiY4YA/5OCxPAS49xi1LqKV18OAn/jf9RBVFAMfngvxrx7GqiVSnzY/a6yMNvLF+S5999",
-	"77G8V1wFOPW/w9Lc6ZyHg+gl7qoJzEAU3LTxQV1LN/dB0KlKMTRXkLv9mICl9PorWJqnPoSC6EHIIFJZ",
-	"xsdjyCz4zuQe24dTr3EnfwLUrLDH7Cx8HwbyLILMu1pZ356SjKKAAC8q8Jh97ajltkzWvxj8djetoXhB",
-	"4sSt+2nwrBl2rWzQGTT4VcSvsuaOl7J7z8+8lA/iywsUKMaYAihVjQdWcYPbYj8/TNh46rFIpFMm3QML",
-	"rvMYys97nMweYX5ogK+E8dOHQ5rXBRJ+Tzg/trFBXjuvcPL76H8+mpdKO30XmiB4cC8JkG+Hs/tSGHse",
-	"hrkrgLv7vRFwsakAJF0MRI+dBqHigW4C7hn7oqF4IDedRu4fopTaB4/ZTMjSQmBuYdFwRLW0NJCTOfrg",
-	"IZuqUjceGsGES8wH1kufIeyF/EIrOcF4v+NeAqaJSH0xkS/2VU9EL/9aOBgIrJh7ltnALoSaZyDTsDvk",
-	"wVQpk5jIqvkN75cIED45+ez/1Rlbei2hzamUc1Dxq/T5IMH4iQgcasjTqAv08IGOveSK2Fhxc8uK5n0M",
-	"2eeYd74LrHR015hq6Phh3Ny3Aal0mZVag7SXCWwF01jhLVs4GGE3pCucC/tbz6B1SzhQ0oAR7f5f9Hcn",
-	"lsI5ga7fSc+6m9vXcsM5sqTkJqYq7Mqh7lHvV7eseUJOPrv/9ehDvbvN/BptqJEUdRNq374+1oK65utk",
-	"3IAosddDvW/+8JHiBINsu80khlruRrI30jp6DxvNhwpQw8JOXQW0gCWPY9VR3tD57RrbKe2m0a+gNqAq",
-	"WoQIj0IPRaevxcL8qJxvgmP0aTHXGEyiLjHYDJLSLtGjRmX7AcAAzSzuDfVm6dfY2XxeC48FXGD+fl8Y",
-	"jfTyr2Vy99OQd+aSJR+mYwG1kKZpX3WqwDUge1JRekeP/KY1JVzDgVSlEXCNpZeebIH4/oOOboJN42Jj",
-	"WHPFqtoIhr9PEPyvCX7vLdJ++Pc7t0ZXcfCbmx/b+9axO/mM/++BAxg27yAZiG7AHVUWuVf1oMptWv/Z",
-	"Bl/fymQsDWxAvX1vQH+NDHfyaVIJP2jw+aqYMr2Aokj2uKXHWn7GtQLufUpdgkk6iNDFzfOF/fpaZBDw",
-	"XjYgAEbrPZ0+42PPlIrSqI0TAXENcmaTwE3vDdxZKF03t68kq5EsCRntdnB3tm/dpnWFHzqAp5CHopBq",
-	"6+KIRBclWiFCBca7CaUtBs2H5Vt4AbnDieFkg9lSEoNZ1seoq1jkDLj0JQxTWDLDl6kWI7tjtQPWnJJb",
-	"ETcpVNNtB17oV71X0bVvTvVWOLUNr7uE90d23G7PY6B167nUd11yvdFqLEJa6uHMuUPwQ2i/EDI1ryQq",
-	"qJFQWJfkOsmF4aPiBqldbQaJunW/o3fvSeb8trYLXYtQhwgRLNsLtQrBRTjJ70iWryF/dG4i/Wgve/hc",
-	"/r6F7exMf2Jy2juCkSKgD68O9t21BmjibnZufem+B45vcBPy4+uWZgUmthXK2KfVB5hogRoH8SU1iw1T",
-	"xaRwg+lRSY+D6OdpQCxNiN/NO7f4G8CdCTap13iY3ncNmrYa4CFbYcyB+qRGgtOdbFXKql3qroXBe3z1",
-	"78IASxYrpFqrlw2HKmFuIkqeTzKwSjE1ttAlzhdTxWci6U/4B329X2QBmYl5OttzHh7YXUdlRSm0DXcP",
-	"G0Gh5MRZTFF/WDvo8XlAvx2c/vzBMZRBEEFix1IXg9PBCTKaf8/nKnOAwhxfhtUnobNR4yM/aOOTyh/e",
-	"+MzvY+MTD4XQ/B1GypqPYEue1vh1SVLzOQw9rryc3BSNzxATrPkM9pn/8uHL/wkAAP//",
+	"7L3/khs3kj/4KjjuTGhml90tyZJ23IqL2x5Z9sgjSzq1tBNxtrYbrEqSUBcBGkA1xVHo4p7mHuye5AKZ",
+	"QP0ggWKxm6Ta8/U/tposFoBEIpE/P/l5kKnZXEmQ1gxOPw/mXPMZWND411mWqVLaN9xO3Z85mEyLuRVK",
+	"Dk4HZ5KJfMiUZpLP4L+4MWCPB8OBcF/O3U+GA/fN4HTA6T2D4UDDr6XQkA9OrS5hODDZFGbcvXzGP70E",
+	"OXEjPXz8ZDiwy7n7qbFayMngy5fh4GwCqbm8yMM8mBozLhl3z6Zm477rO5cHD/8SnYtbbd+5dFHGfXfb",
+	"uZS5sGeZVXp9Mq9lsWSLKbfMToVh3D3FcpGfuon57eM42WqCv5agl829cy++wYxelzZT7hXROWnIlM4N",
+	"Wwg7pbkpen7ITJlNGTcsBykgT83LP56a2ZNHyYmdC5ltmpYa06SscNuoWcEt6NRUDL6wOZGx0jNuB6eD",
+	"nFs4ci8ZJKfzXlpRbJjOCMZKQz2l1ExKfNcNZvJMSQlup+M8/SpwM8vCgwmGrr7vy9TxjXpWahPj53dT",
+	"YJcSPtlL2iJgBTeWzfkkSZOMXpUY/vGDh7Hxf9CqnPc632ziHk1QA7+75fF+kcNsrizIbPl3WMbk8JJZ",
+	"+GTdbP7CrGIPHv6FZVOueebk+FOkknHTvYIlyxWY+hM7FXLClMxq6k2B56DrJTSGP3Ljd01+JmT4+y9D",
+	"RwoL2r3zf37+347+7w//8Yco6/2oRmlCOwJ/VKMEeT+q0e3Y7KWYCRvnspkylgkLMxQGSkInkxX4oubY",
+	"OYx5WdjB6YP794duJmJWzvCv+0go/2c1KyEtTEDjtF6pHPoxX6ak1aooIHUepcrhlgz45uynt6qATZLh",
+	"zdlPTKsCEhOZ89mF+/p2G/YWrmDZzS7aPSLkJDEP/PqWk+hBjQ5K3J4K58L25A8jbGoa7qtbcsZ7A7rf",
+	"PEoD2n1iQF+LDJjXCBNTc0/fampf3I/NXEkDqMi+0WpUwMz9050Yp/+dfh7w+bwQGXdTPpnTE//x0bj5",
+	"f26M9QcN48Hp4N9Oak35hL41J+G9OGKbAv9wStcCpGULreRkyLjMvSamWK6OkYD+PV7Xhrl9C7+WYGh2",
+	"eS7cu3jxRqs5aCvcWsa8MDAczBsffR4IeS0sp4HXrgfDhGULbtiUyxxypq5BH7NzyDRppZWGMOfGLJTO",
+	"B8M1Zbwh2B+sUns4WGhhwekrtFFfhvWr1qdjWQHuyn7wuHFJMesIwzWwKde5o9CkBGO2mOaD+w8fbTvP",
+	"L00W+7lJxcYKPlTvUaOPkNmB09u8PeMMptZGkDqfFAvCmtoaWOHZIf34QuQp0db96xG3WVIqugtfE2sR",
+	"qWc8B8cXjimVnYI20ZdmGriF/IJHFvWPKcjAWu51rU3q0DaHg6w0VuWCy9hLFbsCmBtcral2f+0drZ+t",
+	"vuV7DYA6UfSn8GkuNJjORYHMzVPGRwakPWUSrumC7be+Mc/Imu4SHd/jQ1+Gg+iGW8NEHp29yEFaYSOK",
+	"YOnsOSc6/2uqjB2y/+//+X9jL3BKU1Tj+ahGzMkspa+YclQYDAdK10q2knA8OJVlUUTe6p64AK1Jae9e",
+	"uChKDfgjmPBsGd0Fx5M1xzNhTt22zPiSjRwr82wKORqPqrTs3ctztGSdaGOczbWyKlMFsbr7CzJrmFSo",
+	"7jaoOlKqAC7dVOjmiQtPZ5xKpIPlepJgSLWQoOMMzaVZOCE3Vm5J0V+j38Wkxf7nDSdg8KZy3FTn3Wsg",
+	"a9IriLaLmdMNk8TnbA7aKOkI+xbgGlg2VQb8CkA69fXngXESMxsMBxOQoJ2waEjM5vr8mNegTfTMvipn",
+	"I6cj0OSzUmt3d4bfNRZSKcrDwbzg0sRWwC1zLMJ45j4io6e1hU/ZWKt/gkQFxCn5G2/6gvjET4JrzZc4",
+	"BQ1j8Wl9Dm9KW1vtUHlY1gmj1bVwFOkpZdc5sZ9M0mBEXkKCWFwyx2t4+dGpGXNRQM4KGLt1TIW7J1ZH",
+	"rgi3NtoqlVDlTV6LEW5tTFwVkOaa73EX2aJBJX/PQYJntLKbrjRTsR0JvmzK5YTe15PYivSIC5B8VECe",
+	"PmR0sJxYo0Fao8clFertnSpGUPrX5mUs1za68leqya6y/1Ld+Y9Mx51MCfmQufOTl4X7Z8XqAtXhzIpr",
+	"GLJcGKTRkOXQfkLDTF3jD7m2ghdOEBFbxhe3lFma0I7Hql0VxMnXzkDH+86cslK60UEOmZAX7l1Dpkp7",
+	"ocb+j1LirePm6v7IQFsuUDgaq1Gzjs7K8sltxLrbVoNa2jUvSkDhvlSlZmoho8Ld3f8XaR3B3fNerNPF",
+	"NiZP3to0rkGLseg6J5wVaiIkeXCFpaPiiNn/pKwq4HkwAYeVY7xSiofBYPVKw7Cyo5sCIjCkZ4fVyy5y",
+	"NFtKboey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAU",
+	"o7SYQMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDG",
+	"hStI9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93Y0iRCG1z6K4BidWwC1qD4aGqX",
+	"9MTAWbfuOhkMB7+WXHNpBf2lYV7wLKFz0vAXGrhRUVNzGVQGeruT5Y3Xp8RiXBF5CwVwU6kzVfyxv8Tz",
+	"4s0Trc2KybP4oxLynboCeTPHUeCHLlnktjrNCG1HHwYWhEXXwkIUBfr7kDk2eOyGA2uLCwOZkrlpuc+/",
+	"vX9/9VL8m1qwQskJHgNxDcbd2cz/2A9G7vW/PHnUcrc/uR/1tze3pLkbSbIf9jJAoXvnroLg6lrxgOW5",
+	"BhOhwt8cCYhPNHvxhvkHwzw7LGtegLYJw8VYNTeVywJPnpvXkMHx5JjxoLqzqRv9CpZxLxe3MFF6mRjj",
+	"Co2fsZ9irTcNg80kJxdmaSzM3NJybvmIm7hErKOjncZQK8h6IKfcLRxq295vPbw+Cj9kl/TspaP4Evbt",
+	"A5pxyScwA2kveO3h7TqaP1W/aGhsN7hkabm3MRRe0xu6OKjhAQKZO64dCzkBPddCRljpNb3pCvCaNFO1",
+	"gNzpbWOhneahpOWZRZIjif0zTh2QGV4A/uw9ZQvutnSsNONzZ2TxIu4KUbFj/u7ZG+a+SXiAtMrLLCUd",
+	"asHCDF96X17KDePek3Y0eGr45w6lKXkNSWmmwTqZvA8b03Gme0WUVawuTVTT/r7mHeQ6DG0Jw/wPtvEP",
+	"bVaKmlkllbQeVpeN552G8lQZiZuMO8rjOuRtjvfmnbzNb6ZD3v7Gb0Ubv+mO4uF1fTGnWO4KqWorFAfh",
+	"pZ0qLdw80fRzjIma4pvnP60M++Tx42+e7Oi+7o7eb3PRroU3197l1JqLK1hGqP9SSCLDlVQLeeGeNCit",
+	"5+WoEJmT62ZY0aXFvo1xH93/NkaXGf/0gp5+8GSdk3dwjwZWbFynfWyUHvfoZqL2v1hn/FPz5d88jN21",
+	"nbfaU/Kwq9Ke0jWaGMabL48ff/O4O3toOECTS1/EtZBXlPUFrOGyaR9INiuNZVN+DUMmxk5hojAcHd7Y",
+	"ce15EbYtxeZ1uNk23HDBbbuna17V0ZItpiKbMpOpuRMXUBRkSRjG51zbfrvdYUq277AgMxOiWEzkLO5o",
+	"24vqT1mKnRIOHyEOnXKTimJuaQjEo0LvptDKJVtnL7dHmyTCOT7kHeLda8PcpO6lxTQU736m2fRRNPyu",
+	"HlrbCMx0B1UOP7Wb6R0Jrl13SDV4F52MwvYSOnHuPGvx5qa7fhes2l7QYqqqVbDnwse2hHHPXOJKL3us",
+	"bmWTWqwc3asyF/bZFLKruRIxwTTlZpowmrj1aezRwyyVTcgAxx2QuwsI6C1owvGiwPU+ZZcaY6fcTY1h",
+	"uGrJjo6yapKXTAPPk7JKK5U2en8CfVUAs04b+9Pb75+xJ98+efhn8i24791yoc60oCx91C1H3MCTR3G5",
+	"5dg8WnrwwtnT15QHV72OjbWasQcUtcAUlLZIF9I+eRQ1ilHOd94PRNsbhumqdQxp2z0t/bh+S3tw0WEF",
+	"4QoHR6ThFaQCppXGTIzoY6O0W261VaoYwwIM/JzcJKJJ63Xmh4WXe1tOPS64z8wV4xMeYrJ8bEEzA5hx",
+	"Kmwv5ukvvd2k4js4BR7RA/7GzbS+U9y6u8TCPrngLQ7b/z7cF1mHRKkkdf08k7ciJUWvGONZ3K6UqpTH",
+	"16BHcQ97MHFv6EG6EjIfYjmZu6aGJLn+5JXcPw+ZVDmgum3AGKEk+5Oo0lLDR0ozq65A/jnccrnI27K7",
+	"Jg9uwS3m+8xHBcYCCie3OR7lJeM6njFHmTF7GHABiRFzsFwUt/HqURJcYcDJIPQBRAfquLiF8ScUt26u",
+	"4Truu6Z3JTKPF9437G6dXElgVsXfkqoWVFdDXwk49Nk/6MXA944gq8zJhFsXrrtFkV8h7fCW1/YzVUpb",
+	"3dMhEDHhc3Ori/oVODWjysaqnQJrc73d5e2fDwWeXnRUGzpslFgiHT2zxOTVX0Py+ao0QmdONAUAMCBA",
+	"WZpVgewtc2O2sj9jNl014dginxUqu/pOlaNExRjllVCyqcR8ukI4DVVYwzL321MqJ534bNTAMMJScYiP",
+	"TbnzOoJJKZG9yzqnAAs/2RkpGoupKDDK4oY7HqzdA+5qacfTVyPoY659LBMfbo7ijSWa51MmYcKtuIZT",
+	"nwnaZj1VjooG30nM461lWGRHJFs4BTd62qLJtP9olM1Ec1vjGR4vvLILdkhExTRWlByUKOqOE2YeivEY",
+	"E7TdSXZEwJKIRnGduYdCBy0QKlVhhRNm9RP4RjUeI1fP/MmVjLMFQCul5WM5m2PuCk3H7RyAdtqAyAuI",
+	"J7LEC5adQj8MuYxr23ZD+eBpOayKmtucVO0q7VT8mJTGX88rzit3Bjad7sYh296hNAPHeyb+m8Zu9pY1",
+	"P0Fg5s0RqzB4lCbNOMIKVQ6WfOBTai66PdKsNJAzUSMXoE7nJJqEeAw2F7yIagAoFLmclHyCQkyrwh2Z",
+	"2Yy3qmvcQfIeYbUgjiZnLOZ2TVWRu7PJNTi1sIAO4ZGLCZjYdeNmMipFkYfjO3HbjKkEuuxfBFBt43c4",
+	"UNSE2D747764qIqlo64Qp+VgOqOGSVlwzeDTXAfFeczePn/orpBsqlIhYhxDl0VUjAislMCbz2+2sMzy",
+	"K59YlaZ3I9wSYd2MuysMLaUbXvUVvSkIE62/mHJf47lSf4GfO44x0GY8tzhdSrNdBYMVNka875Vmc1Dz",
+	"hKs6mU7gGMJ/uVk18XEEmkL90lYovHW465NQ71FFqk755Bl7TUppmAgn1ROxB4TUoCqM9tFaNZA31Khc",
+	"q6vNI6Dl5N4v1RYvN1P+8PGTpMdvJCTXS+T3Qi1AH2XcAJvCpz3uq59Sc0fbdO7cqtdVCHlF9SvcAvK4",
+	"JPHxrnC+ayHM5XK7A1ElaK4O897fH+7CcJfVRFyDjFJxCsU8ITu6ixNuIGRrunekjGPocwRrU65yxOIH",
+	"E9fRuVcHdXXWysZdC/lUM7tZxKczc+KMYTzguI6cXz84/q5+JDhd/ElnE34Nq9JptLQ7lx1NFJT7R9/y",
+	"o/GHz08efflDf+nQHDNKVYo8vmiBALQp17fkeQtxiqXZcSFTF9KHAv6nmBsoQyAjgx7CkQZolWt3rP6c",
+	"tKH1pXdNdARcoy/XPbLikNxm6o4c1fCdoT7/2PpiTShfoul2rBTT/W+0TvSvOj0bivF2y7NhzK7F0cRW",
+	"l0Y/7VzYd5AJs91d1ijrQ10gntDLW6kU/ePk3vGS1JWrhxlO0KALJzglhWEzYUw7yzjB5GF99ZAx+nwf",
+	"8ARWiGOtFqPSwm7cxCvJslFvMXwSUfuqWWXp37GWS9Gssto3AsNE86jb0akIWkymdkvtHwPriffRd9u9",
+	"b8rNRRojpVGBX1WsohsrTs10tedqEnTGi4KyoKUROZyynpARhcquuk4hFoKSia5hXBpIlC5XxZg+NTzN",
+	"AKuZ29Y77bYxJvjmPCn30DZ3HkrpWLIlEQCrDKVaHG8OAfqTVM8zfvAJKiPiSuOxjNtzy0cFPCU5FDxH",
+	"Y3pJR/L7TXyuMzDGK7WR3035fA7xqPcKHWgl9ftiZPghZPocIhnucHUwW1sxHXnyG7LPkII/1d7RNdQi",
+	"f5+ZpDlmmPdvsqkqcmanWpWTqZfwO0hFq7K5ul5BjNA/PcBPufcU3xu4vdHkPvAD38x+CqCRIUuguT3J",
+	"zT2ohVntw52yLnFWe7AsUzn5D+/f732qX48ZP/rnkN0/+nbI7h3fG7J7R+4/F/cw9Hfvv+49ZaUUv5Y+",
+	"LOq1nZX8ws7CiJhvIkamHwn/KRqpjSSOtLCd1zNHAiBAOr2Wyrsb+bVOU57yPBSxp7HQbgykZi3M5jYe",
+	"9lRjW18N6Ohxt1wTMno9wpFxmUFxUSHLpDUho2YwUvmScXMFCGRHv02qwomb/L2egMyWp4x8okOGeY2q",
+	"tENfQwf5kAUsC4z8CIMphMvfXt0pzwshY3kQSlOyVf+XbQtANhZSmOmGNfksk7GQVLi4H9CHuwOFRtp8",
+	"IpxHiq7wCIIevbvC87yHIbzKbKH4kdIebqPX3YKqdPRuUfaiTsRai/QLSrpYO9FbpssMBxUQVgTVSKsR",
+	"DNm84LIBZ+QPYo1lNGQELtOCNBr6HGVHEjOHDMVgbYv2T4jKlYShW+sF5lMpzUqJ+V2Vh5PWrWGutE3E",
+	"A2+HVkfTjt9yJKkw3ItP+epgyv46xZttSV9VuF9MAuT9tbS37scxDrllAW48xYIsJ2N9zLoo2Ki07NcS",
+	"SqDEOMT9yNH4rURESPagx7Ae1T00GOLuOVbETLYBib9BuGHoowpcKpIMEjMBIvVFVflrzczDytQKCEnh",
+	"mtxoPSBC9wHVS6eh3DXl8kc1eutmvEqCKJpml5xXkzSbGYQzcUI2bqqvzJbgz90b4zMWN0SFQflxkazr",
+	"nSpjTzFVhFufqeGDvngZrdfXxPp5DAd8LrYaA7GO9JaDZCYi5d78/dn5vz247+6m756/7RUB0ny8HUXW",
+	"Msi2m3flcI8kg1C0Ys51FbL4qIQk735sMZuqIxMOe0e6lYW3N224wihpJjQ+ULya+RTZmuc/sVEp86LS",
+	"SSl33JdyJ7TbupY1+sb4j+o0tRRisn9kC+dNU5l2E0+UPOXQNWzih2uOM5r/MED8B09QgxjuXkluSyKO",
+	"tHff/JaKceIknKXBoWN3ZGDqDcHEv8PyHehZzD5GILKu5AEDvPDdNghRmylZLNEnnDD99mJPzUs9VwY6",
+	"ggGI6IL63SkmDA5Zxo8Wms+T/n/raRLxVGK2r6/4eHCTWpgwXz9KiyzDQPfYXpGhsB4HLVQXHEwVUXGU",
+	"DelECH09ggmXp85ez0WO6nwAIVaaTYWxSi+PXqXSgXIRy4BUV0M24vlFpgGDNLwYMgqmDDHZxAdChoz4",
+	"Mm/CoTYARxtK/vbpSLRFPUISSLlmMlJYVoz668hHaztxJWSe2An0YJgVKOkGsL8x04srWEazoW+ENO4j",
+	"shcpyyUkHfm0MpYr1O1nq9AYGyN7pQGdxBJvRLXcZiZrUwP4aqe8odR2MnYXSl8Na2vcW17C1pbVuvjZ",
+	"jPC6fdCteucoUUrZExexouKQuKhBkl7M2FfvbU/w+SeeWSeyKSG5EhVU/iSuuYULjyHX5vR0KHeH/Suw",
+	"nKmaRFTRcUIDZKaXc7tS3ZsY9Mk3f9k86k1YepsGIsnNj241ZeSvX9C7sFn2YqNE0h55Yaedvr7KCeNY",
+	"j/phUI+xWPR/e3BZD952ETPezwN8GwLM0jwgbwDnok9vJopCNBA3exS70a87V+0eMdv0Z+hO+dytzbYu",
+	"7JTdsJ5rXxvOJCxQqvhGBETgKTds5AS4ZwhCyKPKrh7Jp83w7xZWWph3tSE1Q8bO2ytP92Ykag2iq5nj",
+	"yI/+ef/o2w9/8v84vjj68O/hwz//H3+IEfKVyuGAQLZ3Cmk2RnPfcG1dyI1KUdgLIdNMR+5VIY3lRUHB",
+	"IQq6oWGCJkXGJVUnNvsa3M46qZxtYuwzt3GmTMgd5V3sJyfcXaeigAl0KIRTVeQHKBXprvhoTHRYM0EH",
+	"6xzUXRvY9a65bP289pARsM6Oe0wLuGk+wBb8/bQq1mgEBmNwgFGQowYYYANqaLvjsIF+8ePRWF/H/r/z",
+	"PPgVN/9fdiM27YC3Om52BL37JYHJE4wzS7GTffcK7Opp+I4gbRCh6aAdCwOFNrQrxN5VUZdmIsi9Ia6N",
+	"+SZ1ZDtu5KRwRXhRMGNh7l2lIVY9Lg3BtKLnZUlICFCYVLgWounY2yYbOMqcW5hvrPCuwDE84hVNIEVs",
+	"fOV6vAPVLdNpMfhn4pD4Te2Milkj7xJ26l3jTjczV5DvIld1BzoN+eG9RhPmP6yoEqWlFjITc15EdJnt",
+	"5h/3RWql7HC1N+3ec3VxLonlkjR9IccqhqvVVS5ZuA2v0s8SWduVvF5/j5sVIkQNegv9rtLHai0vRaye",
+	"OKWKFgWr75T+x7hFuI1oDWmNsW4TvHJ0oyG7kG4/12qi+YyKnt30uIaU0yAFitJKm8eAFWbxpxtuIpTU",
+	"+nt+PH/9iiFOHBZ8UThqPCbAfybkvLQ7xF3Baz3aspYgdpt9Zz1QSaEmZisMfHe7/u3duzeMHjhOICnZ",
+	"FJas27tuGAP6YK2dqpanWFJ66ntDnz57/d3zjacDv60FXYVIn1GU1u9/gvvoQr1h1gbCFccCyyYAiFaI",
+	"lfRsSrmM46E2tMvQwz78va5r3qDF78YJ7BI4PdfLC13Klv8nGhPAXlXzgsuvVMm2Oc/Ap14OqxRQ6lMB",
+	"Y/EpRtYNNuNWiYEbt2xzW9ttobvTfW57gbFvCtSwc+xn24Rlrxrb7i6Ks1XL2E1WX//eqj0gj2N9S/3x",
+	"ILjJ3bUx7duLtLkXvrau39HZAjU+noS1XSvOFf5r7NWtu3Nuh+bc7KBpAlB57MJ5i1hfN7ttUphrPygw",
+	"TEiveRA4s9VcFMfM7SsnUCeUId5KOd76CMUhy+IrvILlG63UeMvlJbGAnZ1/Bcu9exvMlOso/LibAH65",
+	"f1dDnJw345coQV9IYz30IC7JnAZ4YEfjIYbMCkHReI55S2NRwGFoHwuN4udOIZ7xK2iFfx4+bvbleBhV",
+	"UacazFTFlPbwYsy3EEXBSmmAMsn7j5DcMLfMXvbzK4/9lWxUDsm+7dVtbJpLAQ2U6iNjEZQmbVYz+Z1h",
+	"B/ECrsAhjkIhl+0K5vbUjT0TaMpfwfJiLFL9I7q3lwJaFPjFzR41FxHpt+Iush6BMv/cFvfXFgwzoiIK",
+	"KjmruWcTDjXmWhGtqx1urSguVCUsXqkcfs8u/01ml686kXeR5/0WroEXkJ9XKDTbZ0jtJPFoT7mRjesl",
+	"vDBKBixNWls9wpEk3CtcMp47uW6s5rYOi/q16VKiEJoIhKtaj7RPochT6GrdwDms7tNVwT92obYkfKBN",
+	"sA5f/5d2taSbMVdBNS/H4nH+uKpbgdbimpMbY24msO6aEbszgy/WBSZKvGgyCs+vRRwV3eNsEtKqRg8F",
+	"zK0vl8tUWeTuvnJ6lwXJRmAt6IaDxAPN9qsFVAWc0UQiasS/WmNfBOny8ucGpQHh/aNl3MGz0NRrpx6k",
+	"TskYs7mGHMZCQo78lUDgvTl6ylRMphdamKvOAJmTg6YBsK10Tnh+a6W0t0serA99TGZXTu0ZXzreQOBI",
+	"N7WtGBfFwDagtuTOrmFsqSo1iMr+47rXR8ettrg7SOk4uko2r3j6KeGIUTzQMxOmsuZIJsjdAUvcLb69",
+	"7Wbo18YBaCayKQNb5JrtGMzXJ50bdGsjTcIUqyYfdbW4r9XvoXOEgq5479u6TKOxa3XcoT5NFS9XfLWx",
+	"4LchVSOhsETk+cz3Vw6CPQ4bpfIoynWINKExjvmLwPOnWJEBXJK2Z5JnFfk5hc7pJ7ylOrLcrHzQsM1Y",
+	"tl/dsNMlpQp4VigJ+0t0dUNQsmvfjFP3i+e52LZgoqqqwip+M8Xq+IA/JkzluHX/htncRkondtoNt32D",
+	"dIV1bnujHOx6aDTCrQNwDbXwoHdGdDLf3j7TrE9gKil937XlLd0zWMyHgvZpgCSkG+vSsWrAH7yszSh3",
+	"k6C0CDV/iW57lT/u0cNvH3375D8ffruhIe/KEazFNhEpdRpjefePNuTdf/B59kcf/j2aZ3/wzOA7mRZc",
+	"a15bZtjsOPk81fDBixAMMpHkmHGbTb8Oqnnjm05a3uwy60vvzaI/vgGVKaphTOkwTh817I/udP1xY0J1",
+	"83idHf1feMLo//ePvr1IHLLkvmKTDqyT/h83kz+c0jUZ3+muGMbDjYzQ8+a7IWOEFSYZIqhjUcXRJHIW",
+	"57VPhJtW65ftqi8SyiBpvEOGrrg6s7UCagoZrgFvTcNMXUMAbXKX+Jhn1mytFZpuMt0wMzpJSu+Nq2yG",
+	"e6bqwOPrg//43ntV/0h1rWmydwVsY2lDj+5/+2TjNV7rDf68pXOIEjtZ4QNXWg3iDlMbn1BLTts98EjQ",
+	"A5/aAPgEp35lfssHoe8I/sNteqg2XiJOU9ZC3bztpt90v7f3Lm1KG/mNKt7b2T+/K+qHVtQ3+zDSeu95",
+	"6Ja+lQkKGnyvsgDKj6U0Hmpu4b734Pz4ZFFUiHSEFSgMm4E9ZmeSbFTmK3AaSOYrCDnuvVigsE65540x",
+	"8XovBObDMKkQfM4J2QUURSInSliIC3Uul/6UGxiy0ZKJqiv809CzS4YMvZvmdTbkRM0h/ZOoeoU+Xvuu",
+	"csY3Uy6Kal3MjdUvkyqW63AOsToBn70XlXKvQ8MPSiQIKDY++K997gQme5jKJulZ7Y6/3nheQ3oG/mCh",
+	"+XzepcvXjEf9AHgBOStl7sN5hJXDLOhZQnhuSqvYZ0pFIm/bTTYuC68g4P7jtCjpbsiccmIstVfvLRgD",
+	"rlOsWndjlsUNEiuqnIoG+4XFNrf6Q4KPz6tc+JVQpFaTeJKAnyuJNKPYmOtEusqWPNDUqiSBVxJTDLBj",
+	"PvJEvGvpjXlijzsSJ3iidVBWCJBdYFL0AHWoSLdX6FNJj/6qLSJ5qdLIhnolSGZRYss931tT+cbe7tNE",
+	"RrvMN6ezs1IWYILDP1yT/ebuhGzE1UTJJU1UARTHuyheQ8wTAyA35mgh5olbzjDUzsyELO0WMdYZ2KlK",
+	"tVz2LU5BM6erQO4BErYwbhH5u2sZYQBcCT2O3fSb/e37raQ00GFvUGPNFNPH8szwfSvwbq2dqXmvuVDP",
+	"MDVla+7vOMxbV515fPprQE8wyJxYutftUnX1unHh2bmYyBe3hD5J24WO8k9ZxufC8sKwXOEaZ+jGuYEn",
+	"/iBoVxtrnytnVEfh87kHhP69b8wN+8Y4Ah40YoA7dtciBm5SB+wrssHFvRniqG/U95zyfN8GU2W1wmNL",
+	"Cyal8IWyCfp+SDBX7njJpfcyeNgLsgijef59r8i10hC3hmpqCSJEVe0N+MDupu3CB86FubqY1/XEsRCH",
+	"YQut5KROpXE/Ci/PueUsFxrdJsshOmsXVT1uxeKIFhbQQlIaqJDCCl6If25opRhWhGmgvDIFEm0iNuC5",
+	"oZ6J6M0dsG70knTu89mbF8x/GY45/eRGoMx+QjdAZe76pfGOh24VoTLq/C+6tyKQLuMydJXr6NiRjI2/",
+	"BWw8sGkNqwKjBShdR6ybbFQtwq+/4of4GYP5+/lNs2/vgrbRqWa845Mbphbv2rvmNFknPNx7yZsl1YIp",
+	"2S+1eLWS3U0uut44cvh+9Kq7hkeOJoszEaMzekdW41SVescl332yEMAulL4yHX1MfNcgzIdx/NFqAI9+",
+	"620N0gZCy00sxX7gWMIwVCjR6dOYc+XMt4ZVU8FFEmTFDdWGLTRkPAsHVZF9m+U7piMfCLszzeIvgRCv",
+	"m9zt4wrhRwjIP2SmxB7O7MG3D4/vHz88vn/y8NENcdY2x7DT5+MsAA7VCA4rcZ267r125PWDXeg4Ui8d",
+	"1yGlyMNlWgP1P1FbgtF1UimFyOpBVbfEZE3n7H3z4PE3T+7vDKf1nebSjEHfkO2jCuc/pson0haYAY0h",
+	"yVMnRN0lgsFKJzzKOdoB3Pas84nMvTQ3hUkXlb0wFnIC2vFJ1YvGWW8IS899kIZ5tOm6Q7pjPDd8yPNe",
+	"D7Fm/GIes5ue1c1N0B4IfWEElWXjW5EdfNeXJpM+fvzNkyjwUbWEaE47tccXkl3OCUTpovGLy17HcaqM",
+	"vbiCZfQ0SloJNne4cE8aJNS8HBUiwyDYsFpad+ZN1xF8EqmxBn0N+qLDZkKpU1N8pTIRcyWm/BqGTIzR",
+	"o4g9CslYWytD/aYXV77HcM7NzlMCMeG19EXpVYV6sGoPCtVIs4tJkfcmimff1ZP5Bbn50SdgUb3yTgPq",
+	"Rf+UOs9gxYyS5P/FiPHUQ5XsoF/zfpT9VJ/9VwG86iaL3KjE3nUsQeR0jLP26F/9xj/agahGiQJ1rxns",
+	"RImpb/kNkAwbGGdhmhu1ZpzoIZXmnXT23rXO3Nyubf3Kc67tLBoC/t7tZukLNDdCE8MsAUfoDEb3HZuo",
+	"nq8al0VxkazX92WB7p6rtm7jK52cuPininUHfnH26gwPTK3QPy8dkU7+CroQsk8O5DXIXHW6MGGJvXXI",
+	"Zy0D7MJszuWSkLkrSkdyp6Mbvssg3wG6it9Y9pAA3JShwAN4Jna0dX8i/FXfZPQPMR+WgazUwi7PMeWD",
+	"GicA13TLhvSX8FH1gqm188GXL+gtJ/TV9SjG2ZsXBEVEeGc1/sYxw8S/xicVWp6wT/F+CkmHodCI3KW/",
+	"yLHSC65zExIO6PNGeW0jf4PVfcTM8S/yF/lca6UpAdrHGliushLVBvant98/Y98+evyffw6RFYOApewy",
+	"UzlcOhZBXflyLD5dDhvBheNfMH7u38snYE4ZN1eMT7iQvowqQxF5yQwEQ5JdOkF5WbnpMQGBT+D4F3kO",
+	"MmdcsssXOczmyoLMlkd/h+VlmFhW2Z0Wk+0cwRwHa5gDeYC48Z3buWFLVbJCXMEpE/YXSaCp1FblmD3j",
+	"RRHSxqZqgVEM7JfpXkzYAr9InzTK5txOffYkZ+hfH6KGIQiqQPgrGekwUnZKyXbGKpUf/yIHw0EhMpCU",
+	"pE4ndHA259kUjh4e3x8MB6UuPGeZ05OTxWJxzPHrY6UnJ/635uTli2fPX50/x9/UObkD5LGG//10cP/4",
+	"AT2i5iD5XAxOB98c3z/+hmoypsjpJ9cPTrw/wec/oqip+gC/yNHqMKFTlgn1wVgDMDj9OX7K60dO6HIc",
+	"fBlufBJdDfhgBFMzTLKKTWBa6IoPBO9395NfS8CqZ09lfDZgF/Eeaa59J+HzwVPjjrjNpqlxI1fMlw9O",
+	"aJm5kj7l++H9+z6h3/rLm8/nhTOvhJInH30xcv36TgWdJo96FAquVf8Snj4KEniHSvyF1QxPAgAyitFy",
+	"NuN66dmlItUg5AT/PKg++uCuCWVsPLXG7SVFr06dpYhnGzvZ+wJ+PJnCuhugwqER3nJg36ui8JmJH9WI",
+	"bGMni9x91kA/JSPZABqtM+w1ftxsf41sXwHs3pj3G/Lr77Ac0PYix/xV5cud7ewaEvCX9u3ncepWOOvh",
+	"zsb/K7J5hKecMR22yEnIj2pEmgVHDcw4a/r2/FYtn3jFj+f/VJoyByp4ywg3fhm25ODJZ/+vL0mJ+ANU",
+	"fSz3f2JjlH1X8/IuSHiOd5+sXcvuLsNipupmmxdcpk/zVseikkR2OvjyIUn9E1Ojg93i/SlZ8w5VB6nY",
+	"ipZxzEK6RagEx39mSlMSsVqXFARn5sHM9nPG2+CrvQ74/R0O3oJrS/BjDeB7e4akEdsteJ0qXbHo03pL",
+	"PPgvWQjoz9nymLt/uXV8uSWrDbsB8VFDcJpXQzEJfULae9nUGEIyfVVjKKSZO9ulUaToSCEzsVKnWJcu",
+	"1s1XYrWJyRNC4hu7wmH1mzOvG/I7bMSl/9fFqDTLS68ghzbJ3KJFvH5mzjL7WtZC9HYX6zBi6vpSXF4o",
+	"CadYlUMAsWoSrBJU4QJ7DT1W4oK7045VrGjvUMiBvaP13DPsEt9gLpmFomCLdoddLzKeVilWY1RIfHaF",
+	"SGqKYRYXdfpMzQI7QJX4sMfr/0c1egvjlFRwTID2FTazFDu5rv4btxZ3xx2Fuj67OgibmhA1JEm3sJjA",
+	"RsuIHtm7XbRX28Ct4VCWQaBXRXX6YIXmJx+VkEfYiJ8Su7a6xCkGjr+ubgU672j3r0mjZ+iARjJUrUX3",
+	"dJO3B9nqRn+wwzMbFpk4tki6Y/aivlQ95W7PBT85UcydMMbAjt8llMgewFf6Pl+OBTCzVBAQbjfDfMb/",
+	"dyvtE9izyo4DpBR26ma+Q3XdL2eNMFtr5HT+W/p4i6gnI98T7savrZWM9q78lcuwK3fSuP6qivdh2OlZ",
+	"aeszp8Zjgv4Qko3FNYRUmd7n76SUe2OW9+7Vv7PL12WXl+CMgRGXEnLPNCOeXTEhu3ikajeVVqSCi+br",
+	"OJgJZiB4dt2V09O77G+n/s7lvWpybhmH0uTWfGr0QdO/u2L05fmZ98XfydOLk/tKKhkRJnV4d+UsPctz",
+	"D38CvgcYevci2O7e9x6AT2Lb3DrbJ5/x/19ISS+AailXHWVWaNghC7T24lHEhVFipmFpdsL171Bz9dSr",
+	"GqjVUaFqsPiZSGqlnh77FQp7Z61KK/XLiUmF7TQCkmUtrbTFaic12x4Fa357vaMxynAwLyN7dA72p2qk",
+	"Xfms9iTC1ib6tXSRjTz3NCl5DCsluu8E7MSbfA62Gf1r2pqUmhHy/etul73F3QnBj92a7+LuDTcdzAxx",
+	"RLmkoaqciY9qRAmN5PrGKCZ7VdV2+uZ6ecTbMYXsinpc3Fk9utWB48ABzcN7NL/H3hJlaNhDG53quiIB",
+	"COmNcYTSDtW+Alv6sIJnV6Y//4aiwh1IzVXf3MRgRWoOmcgBcUWoMoSSh6qcJZwIFi2wgo+gMBXa6FQV",
+	"uW9Q6ktUQrTHrZiPfTn1ii3h3nGn1cxmBeidE8u7Cd8RDCjl/09MiN1tJ1mxiGE/gtUXpVw2izMoWaRC",
+	"zqOuWWadv7AW5m7zV7Na51+Swc7mCPnjq2eN3VBHJGbYEA0x4pRuVqlsISh9BHZH/NjmKYpo7csw+i3f",
+	"jC/VhNUB2+h9iH2inEqDCqUOek3HtjZrZbr8UdVzX8kpVVXroE/qzdlPVa+umCMKO3JtkW3YZ8zSgG72",
+	"Cl+rHkpNxuN33Tblsj0bHDI1In55lxxxnnsO5I1z6tOUG68HBl4hHNt2jBu7Mn5JZ31gnZQiXNwAuepM",
+	"DNnAX2UmU3MI+hwlNsR8faEm7O46/PwMv57XryqbS96Z/oldsMoP4hoYr9nDKsarMjROB6yK/3Da5Rj3",
+	"rMtSvCf9H51OwO/w813zxiZP4Dt+BRIDFbvzBNZkdO9NHLL20lJlg7HksCaF0glim1LKw06VvmFT+r7D",
+	"JzbM+NwdE5mB74VKNpiXOVZR1+JkGr57tiWgq124H6vDDwlN0Zr7212slDxoGB/RtSZa+7Ayb18sdPvL",
+	"LIxa1TBgcl2SXCE5cJsLfZMu6vb4DKHV+z79urSZQjiNfs9j/73eT7+XVhR7Tm5y4+z/En4LnHwVeNKY",
+	"1VwUbfzppoDAs1aLUffnCeqwcyU2Kqbu6WeNhzecWeS9xssd/2EfhcCP2E/BceSdOrl754mahAdS0VBv",
+	"Iijfle3o5Juhr9wntAw0sND6RQfhbBNXwSdn+yYZ6jl+3Uv2Ix/9eP76FSsQhyLjko2AVZ569kKyZ+f/",
+	"PQydisxcA8/NFMCyBfbx1SVW5HHmWKYsuEcOvFfncKc40PNYlAUHbu+LBvB4+Dsz19FmLL9fCf9yV8Kn",
+	"I5mvi4C6lT62iokW31v4ZE8cp2z5y2i1E20n43hCdiE36Hji4V9MUWF38sEdovogEkbqpcZQFkkR8lVd",
+	"1iA6CM+psykbi5VkrrbMyCh1y4uKFWmIJ4Pcos4gpDhE2z0vsODYLo+1R+pZiTxxuUnKvOgBabUfh8NZ",
+	"vY5knn544DYq+TCGwVBlHe0szSg9jHfD7q1Yth4o1IgEBxKlVVH+BIZw6IHTqkBTSGN5UXCqOnGXA7J9",
+	"WiCGYHx0ug8fPzms1+c7yKjOJmHM5/77nUS1+bIqP/E2vHfHGDUDX59OkcFlhwnfQC5OJag884/skXBh",
+	"iATdZuCsTbNTTaxGXzBBwRKaTYEXaIUHegX6rBLsJCtUdpUuTfgeHSr4UIXmgL5pbzPzojhm78QMyFsu",
+	"lWUThY4ErHsmfGX3Y2HYCKZC5kOqwNKlNAzbDxRjZuaAXX2sKJxIdvpUxks3Sjk/Zv8IKUosV+UoaDXu",
+	"VGVKjguRxfx2WQZz+wwX18ux0p5oIeB6N1kbNJEGysU9QwMN61h3RTo/cJ99+6iETG/bewM5Gy39dZpj",
+	"DcIl1X9V5SS4NxW2xjF7i7gTgkAGq0iF4TMIrXGmXM8KD3TWJvePSsjm+dq9j9ON8JWCgTS0cUyQONhS",
+	"5XDP1GrDzfnGw7gMTn/+0PLUaZ4D47iPfgcpc4IAs+tIYF/WOXBN0iuVw75Lklpj/F6RFKlIakL1YFVS",
+	"H25xHGZOPrv/rTjEV2HXmx3Hfy2VLmcX3GKLzEu6wkM5qU/pGlLeV52lwDK0r7EZTQGZk/gNZCDsqW8d",
+	"7UwLodHnrUqF7qBYXftMXSMHHsZH/zagyu3CG+de1d64gPEb+hZE93DbhTrqtHNUw/ZrkLDYfNE01RA7",
+	"hZmBAlFq1bVT6Epb8oK9e3negHhq7GBQLKxiI2d9SljEEv7eui/8Pu6n6sW//3/de8YH1pqQXtjGZMsb",
+	"xkg+N1Nl00Y4M1YDn1H2LLoRTTlDgWia1ejCeMuJnbFcLWSh0D3NLRtp4FeGqfGYAMZYGHOdb875NZyH",
+	"GW21fyqzYI9oqrf2rLgNrCd5e+HwXaAHr177lNpl+u7qIuTUVl0rooIilvUYoCefPGI/iL+S4hgGQTR+",
+	"TE5Sc5AIXWFETllMxnILp05T5zM+gdzdRui+QRSbcQ0nSBMY+qvANFt9rB56Y5Vu71+fo3/Lrdt06qNy",
+	"H2ea7zL1kBcF0dTJ2Hqf65aGHXfAypm0Hrg7LcsJRo56qy74kmHDR+44gRKVdEjjDrf84/vfuL19fP9R",
+	"LL+QhnuJF7iZivlgX2mCbUDym27f37jMHcMiXuTtd9C9zmsvbvGYolBhaQbp2rlvoX10dxjtWf3Ybxq8",
+	"oVrHgaJYGibCERxyljVJWO1H/WEH0hvWh2JACIGZUaIIML7/x/nfzo4ePn5C0EvVcKHhyKqcoweeNbqG",
+	"38lko2qCX8nEqgmUuGOrnduNIKZtIaWI3utTrOkwj0pRIKoTtQmOss/aiT75XP27E+mhyQz7P3kHISjV",
+	"17FWc/zEkdtOmNXyo2XGRGl+kosJGGtOPtM/NpR7XqsrqN7/Hf7iMKbk90qPRJ6DbPe12kGlDr6Y8Zp9",
+	"978lawGWIB595gCpY4jOW6gF6KOMG2BT+JTILMvDRqRDWHNs9+p++j8/3z/6lh+NP3x+8ujLHwbpDLMa",
+	"jT955f5Aj/ymr1tcw4Gu2kmgV+AqgkXvrrD/wedB38k7ECf3le4/IkxCVPvU8h1V2LOQjL62ca3DcvIZ",
+	"/79BiM7UNexwU7+GF87nFWPBL4XypmJeg4vyVqlFhNlT1/zNyHL35MlPRJS9M6fXIfB9FIBHgRVKOvze",
+	"JATOVjT2YrKpUbR5/sQPdvK5NKD7HgEi1GEOwguPwO/JssO8cUq4J7iIDllxC5pvZm1qqtJVwBupBCHQ",
+	"/cCR/ovuIpCvtG18h7v2BkPo1DJIYsXEJvEu5LWwSAZzwjGOnXYevbAV/kAGx+ysKJgBY9xvmy35Gcg8",
+	"Fa1/UQ23L9BCHOa2jqLzWxV/Jhzv52CdBXmvhnL1bSIkE02yhK0KtK0366MadautP7oHvlIJoJtcIzvU",
+	"Q37fKBtqi7RUHFX48DS6UZNpaR6DeB2x+NcSSvSdY1Np94+cLP0xF+RUz4G7/2VcZlDQR6XMQFsuUkjF",
+	"ewwhjQ6k1FNjAmoVtYgVByA/trjz5PNHNer0d/yoRoP9Uqej6HeHmslHXMcKJbY9eriXTc2jpuEJMdv2",
+	"Vdz1O5Muzbr+2d2IU34NIV7vu2xjI0SQ7i417LJi9ctonmwGBW3qrq/M3xJXEB2IL4i0Cy5s3dfDBmBD",
+	"Kj5T87p5ki5bWRqpQ3VSqEky2HqOTS+PsIsbXLsZY+smaREF/JJlXKPTGoHFBXYqwbzsp6EvkE8Wo5CU",
+	"8H3g1GTIjMLkQAHS/iJxvpmagSEkRUoEecmNPcLRjl58d8lmwpg63IfKu4HGB3YhnPrgpzfh80tm+NIw",
+	"d66wBcZoacGwBWio8qqPf5H+eZB5vZwKvN34dumQUy4huyQ88/8du45d+sClBj7zbG0p25yWrYHaHsWE",
+	"1Us12ZQIXrVVU7jpmLa1qCiVLhRxE4wXipCTa71TWCyl8VLk7eZUuP9MQwbCdz7E4acYqKrHb+3abnv/",
+	"YKUCTiMane0VRvdcvBNHaNVqp1ATsmQ+qtEQuywP65RUaNcb7EGka7B6uRuJvgZXqJe/C+H/0ylyjDOn",
+	"rpFcmPAW2Gtbts757EirArp16jdnP73Fh37Tzhu/igNpjqHc3GyD5/DCqyOqyEMPXN+wndpheyMe018W",
+	"8QjrWZ77hd7ZFlg0va/kWA7ESRzDGrdlV97l8MaOso7qFJ58nvPZhftnD1SGnW7z13A018AWjsulGqnc",
+	"qeKJE5Oypmoy7FtyHIJnvGnVxTTb7ncl97pgU5/nwv425MY7+HTwnNUDMsAztEIbLDCsGvwu8YAE7CBh",
+	"OyWKb3af9GRi+0bU2VcdmFS6GXdh0uze1K3097LR/vW3dWE+C5iqO9uVta6985oSaZ9lVYi6QcuqH9sn",
+	"K4dR3JBRPajCjZrttISvpgLZm4zrrjtxs1Z6IJU0gQXgBq8TVOvcobil28w6uRMdZg+oCbvNx2s+45YX",
+	"alLCtgmIoQP3bIZBaMO0s268i6Z6wz3DcsELyOwxey3RhRMqgihTnOpusPaC54ybuvaWQWGg0UbylF3m",
+	"YLkovF8Gde0huxwLKPJL/1o/nyF12a6abC+0Lwxf08vv8uX6FTXyrpt1t6p4VhqrZquKVSyJ0WvjEU18",
+	"5aiEfgKowqIbWVh2BTDHtsd1HRDxin9OkwYcC8JS14VD6vVuvHyH8fIGkUPYnK7NjYc/peHHqdFex8sW",
+	"+kTlWHbW9AhYNlUGJHqiG7EcdINpIkAnWOfBGj3e/00dKm+rkJIqZMBjFtYwTzGzqyTLmAGTOIl4+Nwu",
+	"+zm4fy/JlT7jOeCZPGZnkgFCOKGTul2egw1I3V+xTuPOULrrgtzN8eB9hzcwHNVpGayz8zuzs3JgOtOf",
+	"bLXllOl7I2l/khVKwvYe6jaHRl3Uz9yb7zrv0CTvnibg+GZv2kBVmxvqHdwFQiViVBmKF0E3ExngRVfU",
+	"/9x9v8cDiO9PFWQCL3Ym8RtV2feo6pKSRRHwDvTMBCQb7tvD+Eq7po28NBZmbdqdaLiCZdph8RMJZVgw",
+	"M+UaKK5s8cPq/Lsp4Nl3/xiL0G6De+5R+ETddyXIfYp/UVFpNQD7k9cWrmD5Z2wYjUB+8ph1g0bQ7LCO",
+	"cCNsxLnl2r7Fde+r2PsKll/pNOPiIKflpW4G92UIkTsmIuphKe6yQcNdoUe80TDHCk/aZ+AFI+Jv5syT",
+	"z/i/Tsc8pUDUG9ov/RF7trHdJA370vaKruX8aYOubCGKAguag64TW/rWypkbrB3xXSfbCZ6eG9yrjZen",
+	"/AP/CGYWBv9J+Yd6hwWmx42VzqBC5/SV2h7L0lGkma6xJJAN9oO4xg+8RMC0jW6IoDdulXs/0W+0UuND",
+	"a3ibLhiPlUWd+t0Ed3NgqXUIwiJWsrlpybkDPPR77Dh9qgrCn5rydjZD/GhjN/r0rfPKqau8KINER4wB",
+	"f6eFCeClx7hFKfWULj6chP/G/6iCKKCYfPBfjXh2NdGqlPkxe13k4TeWL8nz7773vRtWXAU49b/D0tzp",
+	"nIeD6CXuqgnMQBTctPFBXUs3c0PQqUoxNFeQu/2YgKX0+itYmqc+hILoQcggUlnGx2PILOQEKOGxfXhR",
+	"qAVV0QQcWWGP2Vn4PgzkWQSZd7Wyvj0lGUUBAV5U4DH72lHLbZmsfzH47W5aAfKCxIlb99PgWTPsWtmg",
+	"M2jwq4hfZc0dL2X3np95KR/ElxcoUIwxBVCqGg+s4ga3xX5+mLDx1GORSKdMugcWXOcxlJ/3OJk9wvzQ",
+	"AF8J46cPhzSvCyT8nnB+bGODvHZe9UXpo//5aF4q7fRdaHrjwb0kQL4dzu5LYex5GOauAO7u90bAxaYC",
+	"kHQxED12C+ceDXQTcM/YFw3FA7npNHL/EKXUPnjMZkKWFgJzC4uGI6qlpYGczNEHD9lUlbrx0AgmXGI+",
+	"sF76DGEv5BdayQnG+x33EjBNROqLiXyxr3oievnXwsFAYMXcs8wGdiHUPAOZht0hD6ZKmcREVs3OeL9E",
+	"gPDJyWf/r87Y0msJbU6lnIOKX6XPBwnGT0TgUAO2Rl2ghw8MXSSaYmPFzS0rmvcxZJ9j3vkuMNTRXWOq",
+	"oeOHcXOfHqTSZVZqDdJeJrAVTGOFt2zZY4TdkK5wLuxvPYPWLeFASQNGtPs90t+dWArnBLp+Jz3rbm5f",
+	"yw3nyJKSm5iqsCuHuke9X92y5gk5+ez+t6GA3AoNu9vMTaLrNcWoSwM7DIK7VVZwrtTUMgTDSwNRvk7G",
+	"DYgSez3U++YPHylOMMi220xiqOVuJHsjraP3sNF8qAA1LOzMWEALWPI4Vh3lDZ3frrGd0m4a/QpqA6qi",
+	"RYjwKPRQdPpaLMyPyvkmOEafFnONwSTqgoTNfyntEj1qVLYfAAzQzOLeUG+Wfo2dzee18FjABebv94XR",
+	"SC//WiZ3Pw15Zy5Z8mE6FlALaZr2VacKXAOyJxWld/TIb1pTwjUcSFUaAddYeunJFojvP+joHts0LjaG",
+	"NVesqo1g+PsEwf+a4PfeIu2Hf79za3QVB7+5+bG9bx27k8/4/x44gGHzDpKB6AbcUWWRe1UPqtym1att",
+	"8PWtTMbSwAbU2/cG9NfIcCefJpXwA/aexOIvxg1bQFEke5rTYy0/41oB9z6lLsEkHUTo4ub5wn59LTII",
+	"eC8bEACj9Z5On/GxZ0pFadTGiYC4BjmzSeCm9wbuLJSum9tXktVIloSMdju4O9u3bsu9wg8dwFPIQ1FI",
+	"tXVxRKKLEq0QoQLj3YTSFoPmw/ItvIDc4cRwssFsKYnBLOtj1FUscgZc+hKGKSyZ4ctUi5HdsdoBa07J",
+	"rYibFKrptgMv9Kveq+jaN6d6K9y9jhgpzT67QLiLgdat51Lfdcn1RquxCGmphzPnDsEPof1CyNS8kqig",
+	"RkJhXZLrJBeGj4obpHa1GSTq1v2O3r0nmfPb2i50LUIdIkSwbC/UKgQX4SS/I1m+hvzRuYn0o73s4XP5",
+	"+xa2szP9iclp7whGioA+vDrYd9caoIm72bn1pfseOL7BTciPr1uaFZjYVihjn1YfYKIFahzEl9QsNkwV",
+	"k8INpkclPQ6in6cBsTQhfjfv3OJvAHcm2KRe42F63zVo2mqAh2yFMQfqkxoJTneyVSmrdqm7Fgbv8dW/",
+	"CwMsWayQaq1eNhyqhLmJKHk+ycAqxdTYQpc4X0wVn4mkP+Ef9PV+kQVkJubpbM95eGB3HZUVpdA23D1s",
+	"BIWSE2cxRf1h7aDH5wH9dnD68wfHUAZBBIkdS10MTgcnyGj+PZ+rzAEKc3wZVp+EzkaNj/ygjU8qf3jj",
+	"M7+PjU88FELzdxgpaz6CLXla49clSc3nMPS48nJyUzQ+Q0yw5jPYZ/7Lhy//fwAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

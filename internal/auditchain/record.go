@@ -28,6 +28,8 @@ type Actor struct {
 	Name string `json:"name,omitempty" cbor:"3,keyasint,omitempty"` // for people
 	From string `json:"from,omitempty" cbor:"4,keyasint,omitempty"` // remote address
 	Node string `json:"node,omitempty" cbor:"5,keyasint,omitempty"` // controller that took the call
+	// Session is the id of the session or token the call was made with: sess_…, tok_….
+	Session string `json:"session,omitempty" cbor:"6,keyasint,omitempty"`
 }
 
 // Record is one link of the chain. It holds no secret: Details, Before and After
@@ -69,6 +71,25 @@ func Chain(head Head, r *Record) Head {
 	return Head{Sequence: r.Sequence, Hash: r.Hash}
 }
 
+// Follows fails with a *BrokenError unless the record follows head and its content gives
+// its hash.
+func Follows(head Head, r *Record) error {
+	want := *r
+	Chain(head, &want)
+	why := Edited
+	switch {
+	case r.Sequence > want.Sequence:
+		why = Missing
+	case r.Sequence < want.Sequence:
+		why = Reordered
+	case r.Prev != want.Prev:
+		why = Unlinked
+	case r.Hash == want.Hash:
+		return nil
+	}
+	return &BrokenError{Sequence: r.Sequence, Reason: why, Message: fmt.Sprintf("it does not follow record %d", head.Sequence)}
+}
+
 // Encode returns the record as one canonical JSON line with its newline. Verify
 // accepts exactly these bytes.
 func Encode(r *Record) ([]byte, error) {
@@ -94,9 +115,15 @@ func hash(r *Record) string {
 }
 
 // canonical encodes everything but Prev and Hash, injectively: numbers as eight
-// bytes, texts and maps behind their length, maps sorted by key.
+// bytes, texts and maps behind their length, maps sorted by key. A record without a
+// session has the form it has always had, so that old trails verify.
 func canonical(r *Record) []byte {
-	b := text(nil, "reeve/audit/v1")
+	var b []byte
+	if r.Actor.Session == "" {
+		b = text(b, "reeve/audit/v1")
+	} else {
+		b = text(text(b, "reeve/audit/v2"), r.Actor.Session)
+	}
 	b = binary.BigEndian.AppendUint64(b, r.Sequence)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Time.Unix()))       //nolint:gosec // two's complement is injective
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Time.Nanosecond())) //nolint:gosec // never negative

@@ -22,6 +22,8 @@ type Options struct {
 	// Expect is a head noted earlier. The stream must reach it and have its hash
 	// there; without it a cut-off end goes unseen.
 	Expect *Head
+	// Each, if given, is called with each record that is right so far. Its error ends Verify.
+	Each func(*Record) error
 }
 
 // Report says what was verified: on failure, everything before the first wrong record.
@@ -51,7 +53,7 @@ const (
 
 // BrokenError names the first wrong record.
 type BrokenError struct {
-	Line     int    // in the stream, from 1
+	Line     int    // in the stream, from 1; 0 if no single line is meant
 	Sequence uint64 // of the record; 0 if it has none
 	Reason   Reason
 	Message  string
@@ -59,7 +61,11 @@ type BrokenError struct {
 
 // Error implements error.
 func (e *BrokenError) Error() string {
-	return fmt.Sprintf("audit chain broken at record %d (line %d): %s: %s", e.Sequence, e.Line, e.Reason, e.Message)
+	where := ""
+	if e.Line > 0 {
+		where = fmt.Sprintf(" (line %d)", e.Line)
+	}
+	return fmt.Sprintf("audit chain broken at record %d%s: %s: %s", e.Sequence, where, e.Reason, e.Message)
 }
 
 // Verify reads records as JSON lines, as Encode writes them, and checks form,
@@ -137,6 +143,14 @@ func (v *verifier) check(line []byte) error {
 			return v.broken(r.Sequence, OtherHead, "the noted head has the hash %.16s…, this record %.16s…", x.Hash, r.Hash)
 		}
 		v.report.MatchedHead = true
+	}
+	if v.opt.Each != nil {
+		if err := v.opt.Each(r); err != nil {
+			if broken, ok := errors.AsType[*BrokenError](err); ok && broken.Sequence == r.Sequence {
+				broken.Line = v.line
+			}
+			return err
+		}
 	}
 	if v.report.Records == 0 {
 		v.report.First, v.report.Begin = r.Sequence, r.Time

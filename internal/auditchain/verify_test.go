@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +73,37 @@ func TestTheEncodingIsFrozen(t *testing.T) {
 	const want = "ac5afa41eafeb21253c66b67c6cf9e40d907c2a57e49f05b22f25fda9ef0940c"
 	if records[1].Hash != want {
 		t.Fatalf("hash of the second record = %s", records[1].Hash)
+	}
+}
+
+// An export of a release that knew no sessions verifies as it did then.
+func TestATrailFromBeforeSessionsVerifies(t *testing.T) {
+	t.Parallel()
+	old, err := os.ReadFile("testdata/v1.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "8bc0bf08a9c69faa6a5bcae3e9d62b314c375b7d85090154d49dd244cb4f0631"
+	report, err := auditchain.Verify(bytes.NewReader(old), auditchain.Options{Expect: &auditchain.Head{Sequence: 12, Hash: want}})
+	if err != nil || !report.MatchedHead {
+		t.Fatalf("%+v %v", report, err)
+	}
+	// It goes on with records that name the session, whose form is frozen as well.
+	r := auditchain.Record{Time: report.End, Revision: 99, Action: "secret.reveal", Outcome: "ok",
+		Actor: auditchain.Actor{Kind: "user", ID: "prin_1", Name: "ada", From: "192.0.2.1", Node: "node_1", Session: "sess_1"}}
+	const next = "7b91dd18793fdc336b7f1e3483f3d35a69ebe793628c52f87c32e3160e3e546f"
+	if head := auditchain.Chain(report.Head, &r); head.Hash != next {
+		t.Fatalf("hash of the record with a session = %s", head.Hash)
+	}
+	both := append(old, encode(t, &r)...)
+	if _, err := auditchain.Verify(bytes.NewReader(both), auditchain.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for was, is := range map[string]string{`"session":"sess_1"`: `"session":"sess_2"`, `,"session":"sess_1"`: ""} {
+		_, err := auditchain.Verify(bytes.NewReader(bytes.Replace(both, []byte(was), []byte(is), 1)), auditchain.Options{})
+		if broken, ok := errors.AsType[*auditchain.BrokenError](err); !ok || broken.Sequence != 13 || broken.Reason != auditchain.Edited {
+			t.Errorf("%s became %q: %v", was, is, err)
+		}
 	}
 }
 
@@ -183,7 +215,7 @@ func TestTheHashIsInjective(t *testing.T) {
 	text := rapid.StringMatching(`[a-c\x00]{0,3}`)
 	record := rapid.Custom(func(t *rapid.T) auditchain.Record {
 		return auditchain.Record{
-			Actor:  auditchain.Actor{Kind: text.Draw(t, "kind"), ID: text.Draw(t, "id"), Name: text.Draw(t, "name")},
+			Actor:  auditchain.Actor{Kind: text.Draw(t, "kind"), ID: text.Draw(t, "id"), Name: text.Draw(t, "name"), Session: text.Draw(t, "session")},
 			Action: text.Draw(t, "action"), Object: text.Draw(t, "object"), Outcome: text.Draw(t, "outcome"),
 			Details: rapid.MapOfN(text, text, 1, 2).Draw(t, "details"), After: rapid.MapOfN(text, text, 1, 2).Draw(t, "after"),
 		}

@@ -321,7 +321,7 @@ func (w *world) checkRecords(ctx context.Context) (lost []loss) {
 // ended.
 func (w *world) checkAudit(ctx context.Context) []loss {
 	trail, err := fleet.Call[[]byte](ctx, w.fleet, func(ctx context.Context, api *client.Client) (*http.Response, error) {
-		return api.ExportAudit(ctx)
+		return api.ExportAudit(ctx, nil)
 	})
 	if err != nil {
 		return []loss{{"the audit trail can be exported", err.Error()}}

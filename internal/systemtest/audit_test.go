@@ -37,7 +37,7 @@ func verifyAudit(t *testing.T, c *systemtest.Cluster) (records []auditchain.Reco
 
 func exportAudit(t *testing.T, c *systemtest.Cluster) []byte {
 	t.Helper()
-	return systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ExportAudit(t.Context()) })
+	return systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ExportAudit(t.Context(), nil) })
 }
 
 // story is what the trail says happened to an object, in order.

@@ -1,39 +1,67 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/reeve-pam/reeve/api/client"
-	"github.com/reeve-pam/reeve/internal/auditchain"
 )
 
+// auditSearch are the flags that say which records are wanted.
+type auditSearch struct{ object, action, actor, outcome, since, until string }
+
+func (q *auditSearch) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&q.object, "object", "", "only records about this id")
+	f.StringVar(&q.action, "action", "", "only this action, e.g. account.rotate")
+	f.StringVar(&q.actor, "actor", "", "only what this actor did: a name or an id")
+	f.StringVar(&q.outcome, "outcome", "", "only this outcome, e.g. denied")
+	f.StringVar(&q.since, "since", "", "from this day or instant on (UTC): 2027-01-31 or 2027-01-31T08:00:00Z")
+	f.StringVar(&q.until, "until", "", "before this day or instant")
+}
+
+func (q *auditSearch) params() (p client.ExportAuditParams, err error) {
+	p = client.ExportAuditParams{Object: given(q.object), Action: given(q.action), Actor: given(q.actor), Outcome: given(q.outcome)}
+	if p.Since, err = instant("--since", q.since); err != nil {
+		return p, err
+	}
+	p.Until, err = instant("--until", q.until)
+	return p, err
+}
+
+// given is nil for a flag that was not.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
 func (a *app) auditCmd() *cobra.Command {
-	var object, action string
+	return group("audit", "Read and verify the audit trail", "  reeve audit list\n  reeve audit export > trail.jsonl && reeve audit verify trail.jsonl",
+		a.auditListCmd(), a.auditExportCmd(), a.auditCheckpointCmd(), a.auditKeyCmd(), a.auditVerifyCmd())
+}
+
+func (a *app) auditListCmd() *cobra.Command {
+	var q auditSearch
 	var after int64
 	var limit int
-	list := &cobra.Command{
-		Use: "list", Short: "Read the audit trail", Example: "  reeve audit list --object acct_06f2…\n  reeve audit list --after 1000 --limit 50", Args: exactArgs(),
+	cmd := &cobra.Command{
+		Use: "list", Short: "Search the audit trail, oldest first",
+		Example: "  reeve audit list --object acct_06f2…\n  reeve audit list --actor ada --since 2027-01-31 --outcome denied\n  reeve audit list --after 1000 --limit 50", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			want, err := q.params()
+			if err != nil {
+				return err
+			}
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			p := &client.ListAuditParams{After: &after, Limit: &limit}
-			if object != "" {
-				p.Object = &object
-			}
-			if action != "" {
-				p.Action = &action
-			}
-			page, err := call[client.AuditPage](c.ListAudit(cmd.Context(), p))
+			page, err := call[client.AuditPage](c.ListAudit(cmd.Context(), &client.ListAuditParams{After: &after, Limit: &limit, Object: want.Object, Action: want.Action,
+				Actor: want.Actor, Outcome: want.Outcome, Since: want.Since, Until: want.Until}))
 			if err != nil {
 				return err
 			}
@@ -46,18 +74,34 @@ func (a *app) auditCmd() *cobra.Command {
 			})
 		},
 	}
-	list.Flags().StringVar(&object, "object", "", "only records about this object")
-	list.Flags().StringVar(&action, "action", "", "only this action, e.g. account.rotate")
-	list.Flags().Int64Var(&after, "after", 0, "sequence number after which to start")
-	list.Flags().IntVar(&limit, "limit", 100, "how many")
-	export := &cobra.Command{
-		Use: "export", Short: "Export the whole trail as JSON lines", Example: "  reeve audit export > trail.jsonl", Args: exactArgs(),
+	q.flags(cmd)
+	cmd.Flags().Int64Var(&after, "after", 0, "sequence number after which to start")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many")
+	return cmd
+}
+
+func (a *app) auditExportCmd() *cobra.Command {
+	var q auditSearch
+	var format string
+	cmd := &cobra.Command{
+		Use: "export", Short: "Export the trail, or what a search finds, as JSON lines or CSV",
+		Long: `Without a search, JSON lines are what "reeve audit verify" proves. CSV is for spreadsheets: what one would run as a formula
+has an apostrophe before it.`,
+		Example: "  reeve audit export > trail.jsonl\n  reeve audit export --format csv --since 2027-01-01 --until 2027-02-01 > january.csv", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			want, err := q.params()
+			if err != nil {
+				return err
+			}
+			if format != string(client.Jsonl) && format != string(client.Csv) {
+				return usagef("--format is jsonl or csv, not %q", format)
+			}
+			want.Format = new(client.ExportAuditParamsFormat(format))
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			resp, err := c.ExportAudit(cmd.Context())
+			resp, err := c.ExportAudit(cmd.Context(), &want)
 			if err != nil {
 				return err
 			}
@@ -69,49 +113,7 @@ func (a *app) auditCmd() *cobra.Command {
 			return err
 		},
 	}
-	return group("audit", "Read and verify the audit trail", "  reeve audit list\n  reeve audit export > trail.jsonl && reeve audit verify trail.jsonl",
-		list, export, a.auditVerifyCmd())
-}
-
-func (a *app) auditVerifyCmd() *cobra.Command {
-	var head string
-	cmd := &cobra.Command{
-		Use: "verify FILE", Short: "Prove, offline, that nothing in an exported trail was changed, removed or reordered",
-		Long: `Checks the hash chain of an exported trail without any cluster. Removal at the very end shows only against a head
-that was noted before: give it with --head.`,
-		Example: "  reeve audit verify trail.jsonl\n  reeve audit verify trail.jsonl --head 1204:5f2c…", Args: exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			in := a.in
-			if args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return usagef("%w", err)
-				}
-				defer f.Close()
-				in = f
-			}
-			var opt auditchain.Options
-			if head != "" {
-				seq, hash, ok := strings.Cut(head, ":")
-				n, err := strconv.ParseUint(seq, 10, 64)
-				if !ok || err != nil {
-					return usagef("--head takes a sequence number and a hash, as in 1204:5f2c…")
-				}
-				opt.Expect = &auditchain.Head{Sequence: n, Hash: hash}
-			}
-			rep, err := auditchain.Verify(in, opt)
-			if err != nil {
-				return err
-			}
-			if rep.Records == 0 {
-				return errors.New("there is no record in it, which proves nothing: every cluster has some")
-			}
-			return a.show(rep, func() {
-				_, _ = fmt.Fprintf(a.out, "%d records are whole and in order, %s to %s\nhead %d:%s\n",
-					rep.Records, when(&rep.Begin), when(&rep.End), rep.Head.Sequence, rep.Head.Hash)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&head, "head", "", "sequence:hash of a head noted before; the trail must reach it")
+	q.flags(cmd)
+	cmd.Flags().StringVar(&format, "format", string(client.Jsonl), "jsonl or csv")
 	return cmd
 }

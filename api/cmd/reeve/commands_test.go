@@ -154,6 +154,8 @@ func TestAWrongCommandLineEndsWith2AndARefusalWith1(t *testing.T) {
 		"cluster transfer c1 c2":                   cmdline.Usage,
 		"audit verify /does/not/exist":             cmdline.Usage,
 		"audit verify --head nonsense -":           cmdline.Usage,
+		"audit list --since yesterday":             cmdline.Usage,
+		"audit export --format xml":                cmdline.Usage,
 		"connector register":                       cmdline.Usage,
 		"account provision a --role r":             cmdline.Usage,
 		"asset trust web01":                        cmdline.Usage,

@@ -57,6 +57,7 @@ var answers = map[string]string{
 	"/v1/jobs/job_1":               rotate,
 	"/v1/audit": `{"items":[{"sequence":7,"time":"2026-11-22T15:00:00Z","revision":3,"actor":{"kind":"user","name":"root"},"action":"secret.reveal","object":"sec_1",
 		"outcome":"ok","details":{"reason":"ticket 4711"},"prev":"","hash":""}]}`,
+	"/v1/audit/checkpoints": `{"items":[` + signedOnce + `],"newest":` + signedOnce + `,"key":"reeve.audit/example+1a2b3c4d+AbCd"}`,
 }
 
 const (
@@ -78,7 +79,8 @@ const (
 		"last_error":{"class":"auth_failed","message":"refused","fix":"set another","at":"2026-11-22T15:00:00Z"},
 		"facts":{"exists":true,"locked":false,"has_password":true,"groups":["pam_alice","sudo"],"read_at":"2026-11-22T15:00:00Z","attributes":{"shell":"/bin/bash","home":"/home/pam_alice"}},
 		"plans":[{"action":"rotate","hash":"abc","steps":[{"id":"password","title":"Set the password","command":"chpasswd","changes":true}]}]}`
-	rotate = `{"id":"job_1","site":"dmz","legacy":true,"connector":"ssh","operation":"rotate","class":"rotation","state":"dead","account":"pam_alice@web01","asset":"web01","attempt":5,
+	signedOnce = `{"sequence":7,"hash":"ab","root":"cd","time":"2026-11-22T15:00:00Z","note":"reeve.audit/example\n7\ncd\nhead ab\ntime 2026-11-22T15:00:00Z\n\n— reeve.audit/example ef\n"}`
+	rotate     = `{"id":"job_1","site":"dmz","legacy":true,"connector":"ssh","operation":"rotate","class":"rotation","state":"dead","account":"pam_alice@web01","asset":"web01","attempt":5,
 		"created_at":"2026-11-22T15:00:00Z","error":{"class":"unreachable","message":"no route","fix":"look at the network","at":"2026-11-22T15:00:00Z"}}`
 )
 
@@ -86,6 +88,7 @@ const (
 var views = []string{
 	"status", "cluster status", "whoami", "token list", "site list", "agent list", "connector list", "role list", "role show linux-backup-operator", "role show our-sysadmin", "role show our-sysadmin --export",
 	"asset list", "asset show web01", "asset show web03", "account list", "account show pam_alice@web01 --plans", "job list", "job show job_1", "audit list",
+	"audit checkpoint", "audit checkpoint --all", "audit key",
 }
 
 func face(t *testing.T) string {
