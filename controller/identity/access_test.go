@@ -373,7 +373,7 @@ func TestNoNameIsAnotherSpellingOfOneWithPower_CVE_2025_5999(t *testing.T) {
 	principal(t, st, "ada")
 	update(t, st, func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, "root", Root, Profile{}); return err })
 	try := func(fn func(tx *store.Tx) error) string { return reeve.CodeOf(st.Update(t.Context(), fn)) }
-	for _, spelled := range []string{"%s", "%s ", " %s", "%s\x00", "%s​", "%s\u200d"} {
+	for _, spelled := range []string{"%s", "%s ", " %s", "%s\x00", "%s\u200b", "%s\u200d"} {
 		for _, name := range []string{"administrator", "Administrator", "ADMINISTRATOR", "аdministrator", "ａdministrator"} {
 			name := fmt.Sprintf(spelled, name)
 			exact := name == Administrator

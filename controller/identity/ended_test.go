@@ -1,7 +1,11 @@
 package identity
 
 import (
+	"context"
 	"errors"
+	"net/netip"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,16 +59,16 @@ func TestARemovedUserLeavesNothingToSignInWith(t *testing.T) {
 		return err
 	})
 	update(t, st, func(tx *store.Tx) error {
-		for range ListSessions(tx, ada.ID) {
-			t.Error("a session is left")
+		for s, err := range sessions.List(tx, "") {
+			t.Errorf("left: %+v %v", s, err)
 		}
 		_, pw := passwords.Get(tx, string(ada.ID))
 		_, f := failed.Get(tx, string(ada.ID))
 		if reeve.KindOf(pw) != reeve.NotFound || reeve.KindOf(f) != reeve.NotFound {
 			t.Errorf("left: %v %v", pw, f)
 		}
-		for i := range invitations.List(tx, "") {
-			t.Errorf("left: %s", i.ID)
+		for i, err := range invitations.List(tx, "") {
+			t.Errorf("left: %+v %v", i, err)
 		}
 		return nil
 	})
@@ -288,4 +292,53 @@ func TestWhatEndedBetweenTwoTransactionsOfACallCounts_Z4(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+//nolint:paralleltest // it holds up all hashing
+func TestOneNetworkDoesNotKeepOthersWaiting(t *testing.T) {
+	st := storetest.New(t)
+	withPassword(t, st, "ada")
+	ctx, cancel := context.WithCancel(t.Context())
+	for range cap(hashing) {
+		hashing <- struct{}{}
+	}
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() {
+			_, _, err := SignIn(ctx, st, Attempt{Name: "ada", Password: reeve.SecretString(good), From: here})
+			if reeve.CodeOf(err) == "sign_ins_too_many" {
+				t.Error(err)
+			}
+		})
+	}
+	for inHand.count(here) < atOnce {
+		runtime.Gosched()
+	}
+	if _, _, err := try(st, "ada", good); reeve.CodeOf(err) != "sign_ins_too_many" || reeve.KindOf(err) != reeve.TooMany {
+		t.Errorf("one more from there: %v", err)
+	}
+	elsewhere := netip.MustParseAddr("198.51.100.1")
+	all.Go(func() {
+		_, _, err := SignIn(t.Context(), st, Attempt{Name: "ada", Password: reeve.SecretString(good), From: elsewhere})
+		if err != nil {
+			t.Errorf("from elsewhere: %v", err)
+		}
+	})
+	cancel() // those who wait give up
+	for inHand.count(here) > 0 {
+		runtime.Gosched()
+	}
+	for range cap(hashing) {
+		<-hashing
+	}
+	all.Wait()
+	if _, _, err := try(st, "ada", good); err != nil || inHand.count(elsewhere) != 0 {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func (h *hands) count(from netip.Addr) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.of[addressKey(from)]
 }

@@ -99,11 +99,16 @@ func (c checked) methods() []string {
 // it still is one.
 func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 	began := time.Now()
+	done, err := inHand.take(in.From)
+	if err != nil {
+		return checked{}, err
+	}
+	defer done()
 	var p *Principal
 	var pw *password
 	var via *outside
 	var locked, slow bool
-	err := st.View(ctx, func(tx *store.Tx) error {
+	err = st.View(ctx, func(tx *store.Tx) error {
 		if err := admitAddress(tx, in.From); err != nil {
 			return err
 		}

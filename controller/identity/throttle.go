@@ -3,6 +3,7 @@ package identity
 import (
 	"cmp"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -21,6 +22,36 @@ const (
 	perAddress    = 60
 	addressWindow = 10 * time.Minute
 )
+
+// atOnce is how many sign-ins of one network may be in hand at once: hashing takes turns,
+// and one network must not keep all others waiting.
+const atOnce = 16
+
+// hands counts the sign-ins that are in hand on this node.
+type hands struct {
+	mu sync.Mutex
+	of map[string]int // by network
+}
+
+var inHand = hands{of: map[string]int{}}
+
+// take counts one more of a network until done is called; code sign_ins_too_many.
+func (h *hands) take(from netip.Addr) (done func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := addressKey(from)
+	if h.of[key] == atOnce {
+		return nil, reeve.Errorf(reeve.TooMany, "sign_ins_too_many", "too many sign-ins from this network are in hand").WithFix("try again in a few seconds")
+	}
+	h.of[key]++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.of[key]--; h.of[key] == 0 {
+			delete(h.of, key)
+		}
+	}, nil
+}
 
 // failures counts failed sign-ins: of a principal in a row, or of a network in a window.
 type failures struct {

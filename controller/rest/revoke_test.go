@@ -105,7 +105,7 @@ func followed(ctx context.Context, t *testing.T, c *systemtest.Cluster, path, to
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	resp, err := c.HTTP().Do(r)
+	resp, err := c.HTTP().Do(r) //nolint:bodyclose // by the one who reads it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,4 +120,48 @@ func followed(ctx context.Context, t *testing.T, c *systemtest.Cluster, path, to
 		}
 	}()
 	return ended
+}
+
+// Who may label assets moves none into where others hold what the mover does not.
+func TestLabelsGiveNobodyMoreThanTheLabellerHolds(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{})
+	c.RegisterConnectors()
+	c.AddSite("inside")
+	ctx, service := t.Context(), true
+	tagged := func(env string) client.TagsRequest { return client.TagsRequest{Tags: map[string]string{"env": env}} }
+	prod := tagged("prod").Tags
+	systemtest.Call[client.Asset](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddAsset(ctx, nil, client.AssetRequest{Name: "db", Site: "inside", Connector: "ssh", Address: "192.0.2.1", Tags: &prod})
+	})
+	test := tagged("test").Tags
+	for user, given := range map[string]client.AssignmentRequest{
+		"labeller": {Role: "asset-manager", Scope: inSites("inside")},
+		"tester":   {Role: "lifecycle-operator", Scope: client.Scope{Tags: &test}},
+	} {
+		systemtest.Call[client.User](c, func(api *client.Client) (*http.Response, error) {
+			return api.AddUser(ctx, nil, client.UserRequest{Name: user, Service: &service})
+		})
+		given.User = &user
+		systemtest.Call[client.Assignment](c, func(api *client.Client) (*http.Response, error) { return api.AddAssignment(ctx, nil, given) })
+	}
+	labeller := "labeller"
+	token := systemtest.Call[client.CreatedToken](c, func(api *client.Client) (*http.Response, error) {
+		return api.CreateToken(ctx, client.TokenRequest{Name: "label", Principal: &labeller})
+	}).Secret
+	label := func(env string) error {
+		_, err := systemtest.Try[client.Asset](c, func(*client.Client) (*http.Response, error) {
+			return c.Stranger(0, token).LabelAsset(ctx, "db", nil, tagged(env))
+		})
+		return err
+	}
+	if err := label("test"); err == nil || !strings.Contains(err.Error(), "grant_exceeds") {
+		t.Errorf("into the scope of somebody who may do more: %v", err)
+	}
+	if got := c.Asset("db"); got.Tags == nil || (*got.Tags)["env"] != "prod" {
+		t.Errorf("the tags are %v", got.Tags)
+	}
+	if err := label("spare"); err != nil {
+		t.Errorf("where nobody gets anything: %v", err)
+	}
 }
