@@ -175,6 +175,21 @@ type ServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(c *gin.Context, job JobPath, params RetryJobParams)
+	// ListOIDCProviders List OpenID providers that people can sign in with
+	// (GET /v1/oidc)
+	ListOIDCProviders(c *gin.Context, params ListOIDCProvidersParams)
+	// AddOIDCProvider Add an OpenID provider that people can sign in with
+	// (POST /v1/oidc)
+	AddOIDCProvider(c *gin.Context)
+	// RemoveOIDCProvider Remove an OpenID provider
+	// (DELETE /v1/oidc/{provider})
+	RemoveOIDCProvider(c *gin.Context, provider OIDCProviderPath)
+	// BeginOIDC Begin to sign in with an OpenID provider
+	// (POST /v1/oidc/{provider}/begin)
+	BeginOIDC(c *gin.Context, provider OIDCProviderPath)
+	// FinishOIDC Sign in with what an OpenID provider says
+	// (POST /v1/oidc/{provider}/finish)
+	FinishOIDC(c *gin.Context, provider OIDCProviderPath)
 	// ListPAMRoles List PAM roles
 	// (GET /v1/pam-roles)
 	ListPAMRoles(c *gin.Context, params ListPAMRolesParams)
@@ -2202,6 +2217,129 @@ func (siw *ServerInterfaceWrapper) RetryJob(c *gin.Context) {
 	siw.Handler.RetryJob(c, job, params)
 }
 
+// ListOIDCProviders operation middleware
+func (siw *ServerInterfaceWrapper) ListOIDCProviders(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOIDCProvidersParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListOIDCProviders(c, params)
+}
+
+// AddOIDCProvider operation middleware
+func (siw *ServerInterfaceWrapper) AddOIDCProvider(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddOIDCProvider(c)
+}
+
+// RemoveOIDCProvider operation middleware
+func (siw *ServerInterfaceWrapper) RemoveOIDCProvider(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveOIDCProvider(c, provider)
+}
+
+// BeginOIDC operation middleware
+func (siw *ServerInterfaceWrapper) BeginOIDC(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginOIDC(c, provider)
+}
+
+// FinishOIDC operation middleware
+func (siw *ServerInterfaceWrapper) FinishOIDC(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.FinishOIDC(c, provider)
+}
+
 // ListPAMRoles operation middleware
 func (siw *ServerInterfaceWrapper) ListPAMRoles(c *gin.Context) {
 
@@ -3619,6 +3757,11 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
 	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
+	router.GET(options.BaseURL+"/v1/oidc", wrapper.ListOIDCProviders)
+	router.POST(options.BaseURL+"/v1/oidc", wrapper.AddOIDCProvider)
+	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
+	router.POST(options.BaseURL+"/v1/oidc/:provider/begin", wrapper.BeginOIDC)
+	router.POST(options.BaseURL+"/v1/oidc/:provider/finish", wrapper.FinishOIDC)
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
@@ -5664,6 +5807,197 @@ func (response RetryJobdefaultApplicationProblemPlusJSONResponse) VisitRetryJobR
 	return err
 }
 
+type ListOIDCProvidersRequestObject struct {
+	Params ListOIDCProvidersParams
+}
+
+type ListOIDCProvidersResponseObject interface {
+	VisitListOIDCProvidersResponse(w http.ResponseWriter) error
+}
+
+type ListOIDCProviders200JSONResponse OIDCProviderPage
+
+func (response ListOIDCProviders200JSONResponse) VisitListOIDCProvidersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOIDCProvidersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListOIDCProvidersdefaultApplicationProblemPlusJSONResponse) VisitListOIDCProvidersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddOIDCProviderRequestObject struct {
+	Body *AddOIDCProviderJSONRequestBody
+}
+
+type AddOIDCProviderResponseObject interface {
+	VisitAddOIDCProviderResponse(w http.ResponseWriter) error
+}
+
+type AddOIDCProvider201JSONResponse OIDCProvider
+
+func (response AddOIDCProvider201JSONResponse) VisitAddOIDCProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddOIDCProviderdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddOIDCProviderdefaultApplicationProblemPlusJSONResponse) VisitAddOIDCProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveOIDCProviderRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+}
+
+type RemoveOIDCProviderResponseObject interface {
+	VisitRemoveOIDCProviderResponse(w http.ResponseWriter) error
+}
+
+type RemoveOIDCProvider204Response struct {
+}
+
+func (response RemoveOIDCProvider204Response) VisitRemoveOIDCProviderResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveOIDCProviderdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveOIDCProviderdefaultApplicationProblemPlusJSONResponse) VisitRemoveOIDCProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *BeginOIDCJSONRequestBody
+}
+
+type BeginOIDCResponseObject interface {
+	VisitBeginOIDCResponse(w http.ResponseWriter) error
+}
+
+type BeginOIDC201JSONResponse OIDCBegun
+
+func (response BeginOIDC201JSONResponse) VisitBeginOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginOIDCdefaultApplicationProblemPlusJSONResponse) VisitBeginOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *FinishOIDCJSONRequestBody
+}
+
+type FinishOIDCResponseObject interface {
+	VisitFinishOIDCResponse(w http.ResponseWriter) error
+}
+
+type FinishOIDC201JSONResponse CreatedSession
+
+func (response FinishOIDC201JSONResponse) VisitFinishOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishOIDCdefaultApplicationProblemPlusJSONResponse) VisitFinishOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListPAMRolesRequestObject struct {
 	Params ListPAMRolesParams
 }
@@ -7423,6 +7757,21 @@ type StrictServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(ctx context.Context, request RetryJobRequestObject) (RetryJobResponseObject, error)
+	// ListOIDCProviders List OpenID providers that people can sign in with
+	// (GET /v1/oidc)
+	ListOIDCProviders(ctx context.Context, request ListOIDCProvidersRequestObject) (ListOIDCProvidersResponseObject, error)
+	// AddOIDCProvider Add an OpenID provider that people can sign in with
+	// (POST /v1/oidc)
+	AddOIDCProvider(ctx context.Context, request AddOIDCProviderRequestObject) (AddOIDCProviderResponseObject, error)
+	// RemoveOIDCProvider Remove an OpenID provider
+	// (DELETE /v1/oidc/{provider})
+	RemoveOIDCProvider(ctx context.Context, request RemoveOIDCProviderRequestObject) (RemoveOIDCProviderResponseObject, error)
+	// BeginOIDC Begin to sign in with an OpenID provider
+	// (POST /v1/oidc/{provider}/begin)
+	BeginOIDC(ctx context.Context, request BeginOIDCRequestObject) (BeginOIDCResponseObject, error)
+	// FinishOIDC Sign in with what an OpenID provider says
+	// (POST /v1/oidc/{provider}/finish)
+	FinishOIDC(ctx context.Context, request FinishOIDCRequestObject) (FinishOIDCResponseObject, error)
 	// ListPAMRoles List PAM roles
 	// (GET /v1/pam-roles)
 	ListPAMRoles(ctx context.Context, request ListPAMRolesRequestObject) (ListPAMRolesResponseObject, error)
@@ -9235,6 +9584,188 @@ func (sh *strictHandler) RetryJob(ctx *gin.Context, job JobPath, params RetryJob
 	}
 }
 
+// ListOIDCProviders operation middleware
+func (sh *strictHandler) ListOIDCProviders(ctx *gin.Context, params ListOIDCProvidersParams) {
+	var request ListOIDCProvidersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOIDCProviders(ctx, request.(ListOIDCProvidersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOIDCProviders")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListOIDCProvidersResponseObject); ok {
+		if err := validResponse.VisitListOIDCProvidersResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddOIDCProvider operation middleware
+func (sh *strictHandler) AddOIDCProvider(ctx *gin.Context) {
+	var request AddOIDCProviderRequestObject
+
+	var body AddOIDCProviderJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddOIDCProvider(ctx, request.(AddOIDCProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddOIDCProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddOIDCProviderResponseObject); ok {
+		if err := validResponse.VisitAddOIDCProviderResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveOIDCProvider operation middleware
+func (sh *strictHandler) RemoveOIDCProvider(ctx *gin.Context, provider OIDCProviderPath) {
+	var request RemoveOIDCProviderRequestObject
+
+	request.Provider = provider
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveOIDCProvider(ctx, request.(RemoveOIDCProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveOIDCProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveOIDCProviderResponseObject); ok {
+		if err := validResponse.VisitRemoveOIDCProviderResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginOIDC operation middleware
+func (sh *strictHandler) BeginOIDC(ctx *gin.Context, provider OIDCProviderPath) {
+	var request BeginOIDCRequestObject
+
+	request.Provider = provider
+
+	var body BeginOIDCJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginOIDC(ctx, request.(BeginOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginOIDCResponseObject); ok {
+		if err := validResponse.VisitBeginOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishOIDC operation middleware
+func (sh *strictHandler) FinishOIDC(ctx *gin.Context, provider OIDCProviderPath) {
+	var request FinishOIDCRequestObject
+
+	request.Provider = provider
+
+	var body FinishOIDCJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishOIDC(ctx, request.(FinishOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(FinishOIDCResponseObject); ok {
+		if err := validResponse.VisitFinishOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListPAMRoles operation middleware
 func (sh *strictHandler) ListPAMRoles(ctx *gin.Context, params ListPAMRolesParams) {
 	var request ListPAMRolesRequestObject
@@ -10593,269 +11124,288 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
-	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
-	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
-	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
-	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
-	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
-	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
-	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
-	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
-	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
-	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
-	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
-	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
-	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
-	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
-	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
-	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
-	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
-	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
-	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
-	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
-	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
-	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
-	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
-	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
-	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
-	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
-	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
-	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
-	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
-	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
-	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
-	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
-	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
-	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
-	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
-	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
-	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
-	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
-	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
-	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
-	"r7Q/47UqVV5xay7ytlCtF47EvcVMnnnv3lhAkZsh45javmRcxzNfKMK9hwEXkBgxB8tFcRvrnJJZCgPO",
-	"uEZdPjrQlJtpwmshjD97uDVzDddxHxS9K5FBuPA+Hqdd5EoCsyr+ltJmKqZ5qqshy0EKyIc+io/WCL53",
-	"BFmlFibcM3DdLWT8CmmH42qDu2VkFpnaM2dxGOLjB5VDccLnptdxHw5QsVrXMeAadJ1VUSv3a3O9Qay8",
-	"Wo0fPRzrYRAK1YbWe+Lp6JklJon+GpJIV+UMGmXRUB6gY4+yraoipVvGuLfSI2O6WTXh2CKfFSq7+k6V",
-	"o0TlB8WHKWlMYl5MIeCaUnMy99tT5kjOJj6rLDCMsEMv/KisRhg2gkkpkb3LOjbofnzMzkiZWkxFgd5S",
-	"N9zxYE3Cu0ujHRdbjYSNufYxCXy4OYpXemieT5mECbfiGk59Rleb9VQ5Khp8JzEfr5ZhkR2RbKF0Hneo",
-	"RpPi/tFIf4/mqMUjtS9I7GBcB4mK6WgoOSjhyx0nzCAS4zEmWrqT7IiAqc2NIhlzD4UOOoMp5ZwVTpjV",
-	"T+Ab1XiMXD3zJ1cyzhYArdD0x3I2xxg0TcftHIB297zIC4gHpEVU/DjDbRhykta27YbywdMyDDpc4aRq",
-	"V2mn4sekNP56XjFC3RnYdLobh2x7w3AGjvdM/DeN3ewta36CwMybPc9h8ChNmv7AFaocLIjoQ+MX3Z4l",
-	"Z9bmTNTVo6itOYkmIR5LyQUvohoACkUuJyWfoBBz5gLL1GzGW1ny7iB5z45aEEeTUwVzNKaqyN3Z5Bqc",
-	"WlhAh/DIxQRM7LpxMxmVosjD8Z24bcaQoC77J/NW2/gdDhQ1DrYP4rkvLqqix9jUseYS05I0TMqCawaf",
-	"5k5rFko60r19/tBdIdlUpUI9OIYui6gYEZjxjDef32xhmeVXPkEiTe+G2zTCuhl3VxjaQDe86it6kzM1",
-	"mkc95b5WayWPGj93HGOgzXhucbqUZrtMZCtsjHjfK83moOYJl1MyLOgYwn+5WTXx/kCaQv3SVkirdbjr",
-	"k1DvUUWqTvnkGXtNSmmYCCfVEz7Ec4zdYjZ1+2itmr4bcs2v1dXmEdBycu+XaouXmyl/+PhJMkA7EpLr",
-	"JfJ7oRagjzJugE3h0x731U+puaNtOndu1esqFLSi+hVuAXlckni/dTjftRDmcrndgagSrVaHee/vD3dh",
-	"uMtqIq5BRqk4hWKekB3dScY3ELI13TtSPzGEMYK1KVe5HvGDievo3KuD+m5rZeOuuW6rmd3Mc9sZAT1j",
-	"GuAajusI2PWD4+/qR4LTxZ90NuHXsCqdRku7c9nRRDO4f/QtPxp/+Pzk0Zc/9JcOzTGjVKUIwotWMW+b",
-	"cn1LF7cQp1hiGRcydUFsKMR9ijk+0nucPWzEJkcFDtAqu+xY/TlpQ+tL75roCLhGL617pMpDpTdtM3VH",
-	"jmr4Tpe9f2x9sSaUIdB0O1aKabs3Wqd1v3R6NhTj7ZZnw5hdi6OJrS6Nftq5sO8gE2a7u6xRnoO6QDwx",
-	"j7dCov3jXd7xktSVq4cZTtCgCyc4JYVhM2FMO1swweRhffWQMfp8H+qCV4hjrRaj0sJu3MQrSW9RbzF8",
-	"ElH7qlkt5d+xFhNtVkvsu5J6onnU7ehUBC0mU7ul9o8BssT76Lvt3jfl5iKNddCopK0qz9CNFadmumpr",
-	"NZkx40VB2YzSiBxOWc/S70JlV12nEAu6yETXMC4NJEoQq6Iqn+KZZoDVDEzrnXbbGBN8c76De2ibOw+l",
-	"dCxpigiA1UJSLY43B/f8SarnGT/4VPIecaXxWObcueWjAp6SHAqeozG9pCOJ9SY+1xkY45XayO+mfD6H",
-	"eC3MCh1oJfX7YmT4IUTsD5HUcrh89q2tmI581w1ZJEjBn2rv6Br6iL/PTNIcM8z7N9lUFTmzU63KydRL",
-	"+B2klFRZGV2vIEboH/j3U+49xfcGbm80uQ/8wDeznwL4W4j/N7cnubkHtTCrfbhT1iXOag+WZSq39uH9",
-	"+71P9esx40f/HLL7R98O2b3je0N278j95+Iehv7u/ce9p6yU4tfSh0W9trOSJ9SZ4BzzTcTI9CPhuEQj",
-	"tZGUkBa+5npOSCjsTafJUZlmI0/OacpTnodi1DSm0Y0BkayF2dzGw55qbOurAR097pZrwnauRzgyLjMo",
-	"LiqEiLQmZNQMRipfMm6uAAGp6LdJVThxk7/XE5DZ8pSRT3TIsilkV6q0Q18LA/mQhZp0jPwIk6lr0Mvf",
-	"Xv0YzwshY3kQSlMaVf+XbQskNBZSmOmGNfksk7GQVIC0n+LtuwNpRNp8IpxHiq7wSGCY6oaHnOTHPQzh",
-	"VWYLxY+U9mXzve4WVKWjd4uyF3Ui1lqkX1DSxdqJ3jJdZjioAG0i6CRajWDI5gWXDVgSfxBrTJIhI5CI",
-	"FjTJkCE0BroJzRwyFIO1Ldo/ISpXEoZurReYT6U0KyXmd1UeTlq3hrnSNhEPvB3qFE07fsuRpMJwLz7l",
-	"q/wo++sUb7YlfVXh9zAJkPfX0t66H8c45JaFdPEUC7KcjPUx66Jgo9KyX0sogRLjsH4/R+O3EhEh2YMe",
-	"w7oy99BgiLvnWBEz2QYk/gbhhqGPKpCYSDJIzASI1AlUZWw1Mw8rUysgnYRrcqP1gEi7B1QvnYZy15TL",
-	"H9XorZvxKgmiqHhdcl5N0mxmEJbACdm4qb4yW4Ixdm+Mz1jcEN0B5cdFsj5vqow9xVQRbn2mhg/64mW0",
-	"nicfw1QfDvhcbDUGYpboLQfJTETKvfn7s/N/eXDf3U3fPX/bKwKk+Xg7iqxlkG0378rhHkkGoWjFnOsq",
-	"ZPFRCUne/dhiNlU5JRz2jnQrC29v2nCFUdJMaHygeDXzKbI1z39io1LmRaWTYkp4KMlMaLd1TVr0jfEf",
-	"1WlqKeRT/8gWzpumMu0mHv9pFD6xHjbxwzXHGc1/GKC6gyeoQQx3ryS3JRFH2rtvfkvFOHESztIgr7E7",
-	"MjD1hmDi32H5DvQsZh8joFBX8oABXnjUfELGZUoWS/QJJ0y/vdhT81LPlYGOYAAiM6B+d4oJg0OW8aOF",
-	"5vOk/996mkQ8lZjt62s5HtykyiXM14/SIssw0D22V2QorMdBC9UF61BFVBxlQzoRQtiOYMLlqbPXc5Gj",
-	"Oh/ARJVmU2Gs0sujV6l0oFzEMiDV1ZCNeH6RacAgDS+GjIIpQ0w28YGQISO+zJuwhg3gwIaSv306Em1R",
-	"j5AEUq6ZjBSWFaP+OoLJ2k5cCZkndgI9GGYFErYB0G3M9OIKltFs6BshBvuI7EXKcglJRz6tjOUKdfvZ",
-	"aon7xsheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2F0lfD2hr3lpewtWW1Ln42IzVuH3Sr3jlKYEj2xDer",
-	"qDgkLmqQpBcz9tV72xN8/oln1olsSkiuRAWVP4lrbuHCY0G1OT0dyt0hDj2WM1WTiCo6TmiAzPRyblfQ",
-	"/RKDPvnmL5tHvQlLb9MIILn50a2mjPz1C3oXNstebJRI2iMv7LTT11c5YRzrEa499QqKRf+3B4n0IEwX",
-	"MeP9PMAwIVAkzQPyBgAm+vRmoihEAzmvR7Eb/bpz1e4Rsw3OenfK525ttnVhp+yG9bgnnKLMJCxQqnhA",
-	"cSLwlBs2cgLcMwQhXVFlV4/k02b4dwsrLcy72pCaIWPn7ZWnezMStQa108xx5Ef/vH/07Yc/+X8cXxx9",
-	"+Nfw4Z//vz/ECPlK5XBAQMo7hRgZo7lvnLQu5EalKOyFkGmmI/eqkMbyoqDgEAXd0DBBkyLjkqoTm/jk",
-	"t7NOKmebGPvMbZwpE3JHeRf7yQl316koYAIdCuFUFfkBSkW6Kz4aEx3WTNDBOgd11wZ2vWsuWz+vPWQE",
-	"rLPjHtMCbpoPsAV/P62KNRqBwRisVxSspAHq1YAM2e44bKBf/Hg01tex/+88D37Fzf8vuxGbdsBbHTc7",
-	"gt79kmhGEIwzS7GTfff86upN9o7AarDR0UE7jwUKbWg7hj1ooi7NRJB7Q1wb803qyHbcyEnhivCiYMbC",
-	"3LtKQ6x6XBqCW0TPy5KQEKAwqXAtRNOxt002cJQ5tzDfWOFdgWPgusIEUsTGV67HO1DdMp0Wg38mDm3d",
-	"1M6omDXyLmGn3jXudDNzBfkuclV3oNOQH95rNGH+w4oqUVpqITMx50VEl9lu/nFfpFbKDld7TO49Vxfn",
-	"klguSdMXcqxiiFld5ZKF2/Aq/SyRtV3J6/X3uFkh9tOgt9DvKn2s1vJSxOqJU6poUbD6Tul/jFuE24jW",
-	"kNYY63afK0c3GrIL6fZzrSaaz6jo2U2Pa0g5DVKgKK20eQxYYRZ/unEeQkmtv+fH89ev2Fw5m1OHxiVq",
-	"PCbgbibkvLQ7xF3Baz3aepKgMpv9Iz1QSaEmZissa3e7/u3duzeMHjhOICnZFCak27tuGAP6YK0topan",
-	"WFJ66nu8nj57/d3zjacDv60FXYUsnVGU1u9/gvvoQr1h1gbCjsYCyyYAAVZotPRsSrmM4xo2tMvQizr8",
-	"va5r3qBV58YJ7BIAOdfLC13Klv8nGhPAnjPzgsuvVMm2Oc/Ap14OqxRQwpuHsfgUI+sGm3GrxMCNW7a5",
-	"PeW2ELzpfpW9QJU3BWrYOfalbMIrVw0qdxfF2ar14yarr3+PxB7QpbH+g/54EJDk7toR9u0p2NwLX1vX",
-	"7+hsgf4cT8LarqXeCv819urWXfa2Q2VtdsIzAXA4duG8Rayvm902Kcy1HxQYJqTXPHiZC8us5qI4Zm5f",
-	"OYE6oQzxVsrx1kcoDlkWX+EVLN9opcZbLi8aYQ12/hUs9+5tMFOuozDCbgL45f5dDXFy3oxfogR9IY31",
-	"0IO4JHMagH8djYcYMisEReM55i2NRQGHoX0sNIqfO4V4xq+gFf55+LiJr/8wqqJONZipiint4cWYbyGK",
-	"gpXSAGWS9x8huWFumb3s51ce+yvZcBiS/Zer29g0lwIaKNVHxiIoTdqsZvI7ww7iBVyBQxyFQi7bFczt",
-	"qRt7JtCUv4LlxVikcOC7t5cCWhT4xc0eNRcR6ZvgLrIegTL/3Bb31xYMM6IiCio5q7lnE8I05loRrasd",
-	"bq0oLlQlLF6pHH7PLv9NZpevOpF3kef9Fq6BF5CfVyg022dI7STxaE+5kY3rJbwwSgYsTVpbPcKRpFuo",
-	"89zJdWM1t3VY1K9NlxKF0EQgXNV6pH0KRZ5CV+sGzmF1v50K/rELtSXhA22Cdfj6v7SrJd1UtQqqeTkW",
-	"j/PHVd0KtBbXnNwYczOBddeM2J0ZfLFuDlHiRZNReH4t4qjoHmeTkFY1eihgbn25XKbKInf3ldO7LEg2",
-	"AmtBNxwkHmi2Xy2gKuCMJhJRI/6rNehEkC4vf25QGhDeP1rGHTwLrSy0BqlTMsZsriGHsZCQI38lEHhv",
-	"jp4yFZPphRbmqjNA5uSgaQBsK50Tnt9aKe3tkgfrQx+T2ZVTe8aXjjcQONJNbSvGRTGwDagtubNrGFuq",
-	"Sg2isv+47vXRcast7g5SOo6uks0rnn5KOGIUD/TMhKmsOZIJcnfAEneLb1O5Gfq1cQCaiWzKwBa5ZjsG",
-	"8/VJ5wbd2kiTMMWqyUddLe5r9XvoHKGgK97Dsi7TaOxaHXeoT1PFyxVfbSz4bUjVSCgsEXk+831Sg2CP",
-	"w0apPIpyHSJNaIxj/iLw/ClWZACXpO2Z5FlFfk6hc/oJb6mOLDcrHzRsM5btVzfsdEmpAp4VSsL+El3d",
-	"EJTs2jfj1P3ieS62LZioqqqwit9MsTo+4I8JUzlu3b9hNreR0omddrVs3yBdYZ3b3igHux4aDS3rAFxD",
-	"LTzonRGdzLe3zzTrE5hKSt93bXlL9wwW86GgfRogCenGunSsGvAHL2szyt0kKC1CzZ+EaF1D5Y979PDb",
-	"R98++feH325orLlyBGuxTURKncZY3v2jDXn3H3ye/dGHf43m2R88M/hOpgXXmteWGTY7Tj5PNXzwIgSD",
-	"TCQ5Ztxm06+Dat74ppOWN7vM+tJ7s+iPb0BlimoYUzqM00cN+6M7XX/cmFDdPF5nR/8dTxj9//7RtxeJ",
-	"Q5bcV2zSgXXS/+lm8odTuibjO90Vw3i4kRF63nw3ZIywwiRDBHUsqjiaRM7ivPaJcNNq/bJd9UVCGSSN",
-	"d8jQFVdntlZATSHDNeCtaZipawigTe4SH/PMmq21QtNNphtmRidJ6b1xlc1wz1QdeHx98B/fe6/qH6mu",
-	"NU32roBtuuf3hmu81hv8eUvnECV2ssIHrrQaxB2mNj6hlpy2e+CRoAc+tQHwCU79yvyWD0LfEfyH2/RQ",
-	"bbxEnKashbp5202/6X7f8Xbyh1O8t7N/flfUD62ob/ZhpPXe89D1eCsTFDT4XmUBlB9LaTzU3MJ978H5",
-	"8cmiqBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfq",
-	"XC79KTcwZKMlE1V356ehZ5cMGXo3zetsyImaQ3bcQv+1DP3xqU1yUVTrYm6sfplUsVyHc4jVCfjsvaiU",
-	"ex0aflAiQUCx8cF/7XMnMNnDVDZJz2p3/PXG8xrSM/AHC83n8y5dvmY86gfAC8hZKXMfziOsHGZBzxLC",
-	"c1NaxT5TKhJ5226ycVl4BQH3H6dFSXdD5pQTY9lYaNMfezzgOsWqdTdmWdwgsaLKqWiwX1hsc6s/JPj4",
-	"vMqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02tShJ4JTHFYDgIPBHvWnpjntjjjsQJnmgdlBUCZBeYFD1A",
-	"HSrS7RX6VNKjv2qLSF6qNLKhXgmSWZTYcs/31lS+sbf7NJHRLvPN6eyslAWY4PAP12S/uTshG3E1UXJJ",
-	"E1UAxfEuitcQ88QAyI05Woh54pYzDLUzMyFLu0WMdQZ2qlItl32LU9DM6SqQe4CELYxbRP7uWkYYAFdC",
-	"j2M3/WZ/+34rKQ102BvUWDPF9LE8M3zfCrxba2dq3msu1DNMTdma+zsO89ZVZx6f/hrQEwwyJ5budbtU",
-	"Xb1uXHh2LibyxS2hT9J2oaP8U5bxubC8MCxXuMYZunFu4Ik/CNrVxtrnyhnVUfh87gGhf+8bc8O+MY6A",
-	"B40Y4I7dtYiBm9QB+4pscHFvhjjqG/U9pzzft8FUWa3w2NKCSSl8oWyCvh8SzJU7XnLpvQwe9oIswmie",
-	"f98rcq00xK2hmlqCCFFVewM+sLtpu/CBc2GuLuZ1PXEsxGHYQis5qVNp3I/Cy3NuOcuFRrfJcojO2kVV",
-	"j1uxOKKFBbSQlAYqpLCCF+KfG1ophhVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89uYF81+GY04/uREo",
-	"s5/QDVCZu35pvOOhW0WojDr/i+6tCKTLuAxd5To6diRj428BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7G",
-	"YP5+ftPs27ugbXSqGe/45Iapxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96q7hkaPJ4kzE",
-	"6IzekdU4VaXeccl3nywEsAulr0xHHxPfNQjzYRx/tBrAo996W4O0gdByE0uxHziWMAwVSnT6NOZcOfOt",
-	"YdVUcJEEWXFDtWELDRnPwkFVZN9m+Y7pyAfC7kyz+EsgxOsmd/u4QvgRAvIPmSmxhzN78O3D4/vHD4/v",
-	"nzx8dEOctc0x7PT5OAuAQzWCw0pcp657rx15/WAXOo7US8d1SCnycJnWQP1P1JZgdJ1USiGyelDVLTFZ",
-	"0zl73zx4/M2T+zvDaX2nuTRj0Ddk+6jC+Y+p8om0BWZAY0jy1AlRd4lgsNIJj3KOdgC3Pet8InMvzU1h",
-	"0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q7hjPDR/yvNdDrBm/mMfspmd1cxO0B0JfGEFl2fhWZAff",
-	"9aXJpI8ff/MkCnxULSGa007t8YVkl3MCUbpo/OKy13GcKmMvrmAZPY2SVoLNHS7ckwYJNS9HhcgwCDas",
-	"ltadedN1BJ9EaqxBX4O+6LCZUOrUFF+pTMRciSm/hiETY/QoYo9CMtbWylC/6cWV7zGcc7PzlEBMeC19",
-	"UXpVoR6s2oNCNdLsYlLkvYni2Xf1ZH5Bbn70CVhUr7zTgHrRP6XOM1gxoyT5fzFiPPVQJTvo17wfZT/V",
-	"Z/9VAK+6ySI3KrF3HUsQOR3jrD36V7/xj3YgqlGiQN1rBjtRYupbfgMkwwbGWZjmRq0ZJ3pIpXknnb13",
-	"rTM3t2tbv/KcazuLhoC/d7tZ+gLNjdDEMEvAETqD0X3HJqrnq8ZlUVwk6/V9WaC756qt2/hKJycu/qli",
-	"3YFfnL06wwNTK/TPS0ekk7+CLoTskwN5DTJXnS5MWGJvHfJZywC7MJtzuSRk7orSkdzp6IbvMsh3gK7i",
-	"N5Y9JAA3ZSjwAJ6JHW3dnwh/1TcZ/UPMh2UgK7Wwy3NM+aDGCcA13bIh/SV8VL1gau188OULessJfXU9",
-	"inH25gVBERHeWY2/ccww8a/xSYWWJ+xTvJ9C0mEoNCJ36S9yrPSC69yEhAP6vFFe28jfYHUfMXP8i/xF",
-	"PtdaaUqA9rEGlqusRLWB/ent98/Yt48e//ufQ2TFIGApu8xUDpeORVBXvhyLT5fDRnDh+BeMn/v38gmY",
-	"U8bNFeMTLqQvo8pQRF4yA8GQZJdOUF5WbnpMQOATOP5FnoPMGZfs8kUOs7myILPl0d9heRkmllV2p8Vk",
-	"O0cwx8Ea5kAeIG5853Zu2FKVrBBXcMqE/UUSaCq1VTlmz3hRhLSxqVpgFAP7ZboXE7bAL9InjbI5t1Of",
-	"PckZ+teHqGEIgioQ/kpGOoyUnVKynbFK5ce/yMFwUIgMJCWp0wkdnM15NoWjh8f3B8NBqQvPWeb05GSx",
-	"WBxz/PpY6cmJ/605efni2fNX58/xN3VO7gB5rOF/Px3cP35Aj6g5SD4Xg9PBN8f3j7+hmowpcvrJ9YMT",
-	"70/w+Y8oaqo+wC9ytDpM6JRlQn0w1gAMTn+On/L6kRO6HAdfhhufRFcDPhjB1AyTrGITmBa64gPB+939",
-	"5NcSsOrZUxmfDdhFvEeaa99J+Hzw1LgjbrNpatzIFfPlgxNaZq6kT/l+eP++T+i3/vLm83nhzCuh5MlH",
-	"X4xcv75TQafJox6FgmvVv4Snj4IE3qESf2E1w5MAgIxitJzNuF56dqlINQg5wT8Pqo8+uGtCGRtPrXF7",
-	"SdGrU2cp4tnGTva+gB9PprDuBqhwaIS3HNj3qih8ZuJHNSLb2Mkid5810E/JSDaARusMe40fN9tfI9tX",
-	"ALs35v2G/Po7LAe0vcgxf1X5cmc7u4YE/KV9+3mcuhXOeriz8f+KbB7hKWdMhy1yEvKjGpFmwVEDM86a",
-	"vj2/VcsnXvHj+T+VpsyBCt4ywo1fhi05ePLZ/+tLUiL+AFUfy/2f2Bhl39W8vAsSnuPdJ2vXsrvLsJip",
-	"utnmBZfp07zVsagkkZ0OvnxIUv/E1Ohgt3h/Sta8Q9VBKraiZRyzkG4RKsHxn5nSlESs1iUFwZl5MLP9",
-	"nPE2+GqvA35/h4O34NoS/FgD+N6eIWnEdgtep0pXLPq03hIP/ksWAvpztjzm7l9uHV9uyWrDbkB81BCc",
-	"5tVQTEKfkPZeNjWGkExf1RgKaebOdmkUKTpSyEys1CnWpYt185VYbWLyhJD4xq5wWP3mzOuG/A4bcen/",
-	"dTEqzfLSK8ihTTK3aBGvn5mzzL6WtRC93cU6jJi6vhSXF0rCKVblEECsmgSrBFW4wF5Dj5W44O60YxUr",
-	"2jsUcmDvaD33DLvEN5hLZqEo2KLdYdeLjKdVitUYFRKfXSGSmmKYxUWdPlOzwA5QJT7s8fr/UY3ewjgl",
-	"FRwToH2FzSzFTq6r/4Zbi7vjjkJdn10dhE1NiBqSpFtYTGCjZUSP7N0u2qtt4NZwKMsg0KuiOn2wQvOT",
-	"j0rII2zET4ldW13iFAPHX1e3Ap13tPvXpNEzdEAjGarWonu6yduDbHWjP9jhmQ2LTBxbJN0xe1Ffqp5y",
-	"t+eCn5wo5k4YY2DH7xJKZA/gK32fL8cCmFkqCAi3m2E+4/+7lfYJ7FllxwFSCjt1M9+huu6Xs0aYrTVy",
-	"Ov8tfbxF1JOR7wl349fWSkZ7V/7KZdiVO2lcf1XF+zDs9Ky09ZlT4zFBfwjJxuIaQqpM7/N3Usq9Mct7",
-	"9+rf2eXrsstLcMbAiEsJuWeaEc+umJBdPFK1m0orUsFF83UczAQzEDy77srp6V32t1N/5/JeNTm3jENp",
-	"cms+Nfqg6d9dMfry/Mz74u/k6cXJfSWVjAiTOry7cpae5bmHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/",
-	"L6SkF0C1lKuOMis07JAFWnvxKOLCKDHTsDQ74fp3qLl66lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXE",
-	"pMJ2GgHJspZW2mK1k5ptj4I1v73e0RhlOJiXkT06B/tTNdKufFZ7EmFrE/1aushGnnualDyGlRLddwJ2",
-	"4k0+B9uM/jVtTUrNCPn+dbfL3uLuhODHbs13cfeGmw5mhjiiXNJQVc7ERzWihEZyfWMUk72qajt9c708",
-	"4u2YQnZFPS7urB7d6sBx4IDm4T2a32NviTI07KGNTnVdkQCE9MY4QmmHal+BLX1YwbMr059/Q1HhDqTm",
-	"qm9uYrAiNYdM5IC4IlQZQslDVc4STgSLFljBR1CYCm10qorcNyj1JSoh2uNWzMe+nHrFlnDvuNNqZrMC",
-	"9M6J5d2E7wgGlPL/JybE7raTrFjEsB/B6otSLpvFGZQsUiHnUdcss85fWAtzt/mrWa3zX5LBzuYI+eOr",
-	"Z43dUEckZtgQDTHilG5WqWwhKH0Edkf82OYpimjtyzD6Ld+ML9WE1QHb6H2IfaKcSoMKpQ56Tce2Nmtl",
-	"uvxR1XNfySlVVeugT+rN2U9Vr66YIwo7cm2RbdhnzNKAbvYKX6seSk3G43fdNuWyPRscMjUifnmXHHGe",
-	"ew7kjXPq05QbrwcGXiEc23aMG7syfklnfWCdlCJc3AC56kwM2cBfZSZTcwj6HCU2xHx9oSbs7jr8/Ay/",
-	"ntevKptL3pn+iV2wyg/iGhiv2cMqxqsyNE4HrIr/cNrlGPesy1K8J/0fnU7A7/DzXfPGJk/gO34FEgMV",
-	"u/ME1mR0700csvbSUmWDseSwJoXSCWKbUsrDTpW+YVP6vsMnNsz43B0TmYHvhUo2mJc5VlHX4mQavnu2",
-	"JaCrXbgfq8MPCU3RmvvbXayUPGgYH9G1Jlr7sDJvXyx0+8ssjFrVMGByXZJcITnwbpQPOO7Y/1X2FjhZ",
-	"/MivzGouijaKc/OYIcfWwsj9eQKfnK6f5PTn+HXg9S3I9elI5uskq5s1YzOCSHlnNCueOIFx7Fe/C7rR",
-	"spByiykKdkc5xg378fz1KxzGY+ldanR5En3JprlM0zSjUL4n5cqu4+EhM9kpCOSXartrBBag2eWx9sgN",
-	"K55ILjdJnBc9IE72o4Ce1etI5m2GB24jooexmtwqCr2zsHN6GG+W7614qh4o5AwHg4LC7BRPQ5cePXBa",
-	"FewIaSwvCk5ZyIZxYu+0zAzBmeh0o/3N9yk1v4OM8q4Tyl3uv99JlIMvq3Rkr9N59dyoGfh6RfIULztU",
-	"ugaSZSpg+cw/skfChSESdJuB0z7Mzown3w+n6o9PUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV",
-	"3Yu+Cq9D8aI4Zu/EDMh7IpVlE4WKJdbBEd6m+7EwbARTIfMhZeRjz3eEoy7GzMwBuzxYUTiR7AzCjJdu",
-	"lHJ+zP4RQtYsV+UoKD7uVGVKjguRxew4bMf9DBfXS9FuT7QQcL2bKB5NpFH1fM/QQMM69lGRzg/cZ98+",
-	"KiHT2/beQM5GS39t5piTekn1AFV6Me5NVWt9zN5iHbIg0KnKc2X4DEKrhCnXs8ID37TJ/aMSsnm+dm/z",
-	"uhG+knOYhjaOCRIHW6oc7plabbg53/iy/sHpzx9alpvmuTPd3D76HaRIGgGo1p7hvqxz4Bz1VyqHfaeo",
-	"t8b4PUM9kqHehG7ALPU+3OI4zJx8dv9bcZCswvA2O9D+Wipdzi64xZZpl3SFh/IiH+Ifhn7nIWrFMlUW",
-	"OTUnKCBzEr+BFIE9lq2jnWkhdvk8JqmwzVqsznGmrpEDD+OzeRtQhnZhV7pXtTcuYD4GHOvoHm67UEed",
-	"ds5S2H4NEhabL5qmGmKnMDNQIGqhunYKXWlLXrB3L88bkB+NHQyKhVVs5KxMCYtYAshb94Xfx/1kQfv3",
-	"/997z3hHaxPiBWHtt7xhjORzM1U2bYQzYzXwGWVTYRjMlDMUiKZZnSiMt5zYGcvVQhYKHS3cspEGfmWY",
-	"Go8JcIaFMdf55pxfw3mY0Vb7pzIL9oimemsPitvAepK3Fw7fBXrw6rVPqX2a77YrQo5VhWIeFRSxLJgA",
-	"RfbkEftB/JUUxzAIojNjsFrNQWIpsxE5RbWN5RZOnabOZ3wCubuNMJaNqAbjGl6KJjD0V4FpQr+vHnpj",
-	"lW7vX5+jf8ut23Tqo3IfZ5rvMhWFFwXR1MnYep/rFlcdd8DKmbQeyDUtywlWiHrtLfiSYQMw7jiBAtc6",
-	"pPWFW/7x/W/c3j6+/yiWb0LDvcQL3EzFfLCvtJE2QO1Nt+9vXOaOYRE/7PY76F7ntRe3eAxZVdhqQbp2",
-	"7ltoJ9od739WP/abLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSgDpRoggwHg/+/G9nRw8fPyEo",
-	"jmq4AEC/KufogWeNLrJ3MvhcTfArmVg1gRJ3bKND9C4EMW0LKUX0Xp9yR4d5VIoCUT6obWSUfdZO9Mnn",
-	"6t+dlb9NZtj/yTsIQanegrWaJSeO3HbCrJYfLTMmSvOTXEzAWHPymf6xofznWl1B9f7v8BeHMSW/V3ok",
-	"8hxku8/JDjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmP7P/fT//z5/tG3",
-	"/Gj84fOTR1/+MEhnHNTozMkr9wd65Dd93eIaDnTVTgK9AlcRTG53xeUPPi/uTt6BOLmvdP8RYRKi2qca",
-	"7qjikoXkxLWNax2Wk8/4/w1CdKauYYeb+jW8cD7PDAvAKJQ3FfMabI63Um8jzJ665m9GlrsnT34iouyd",
-	"Ob0Oge+jADwKrJDi6/cmIXC2orEXk02Nos3zJ36wk8+lAd33CBChDnMQXnhEZk+WHeYRUgImlQ93yIpb",
-	"0HwzaxPIfldBVyQz2Ibe5sRB9EV3UvBX2ja+w117gyF0aiEhMYN2k3gX8lpYJIM54RjHTjuPXtiqHjWD",
-	"Y3ZWFMxQy2jTbNHMQOapaP2Larh9gVjhMLd1FJ3fqhgo4Xg/B+ssyHs1tJ+HDZdMNMkStirQtt6sj2rU",
-	"rbb+6B74SiUhbnKNBFIPAXujbKgtMldxVOHD0+hGTaaleUzKdQTLX0so0XeOTUbdP3Ky9MdckFM9B+7+",
-	"l3GZQUEflTIDbblIIVfuMYQ0OpBST0DV1DpkEUtzRX5scefJ549q1Onv+FGNBvulTkcR2A41k4+4jhVK",
-	"bHv0cC+bmkdNwxNitu2r+up3Jl2adT2cuxGn/BpCvN53XcXGWCDdXWrYZcXql9E82QwK2tRdX5m/Ja4g",
-	"OhBfEGkXXNga590GoCsqRlDzupmGLltZGqlDdVKoSTLYeo5N0I6wqw9cuxljKw9pERX2kmVco9MagWYF",
-	"Itdj/vXT0CfCJ4tRSEr4vkBqMmRGYXKgAGl/kTjfTM3AELIWJYK85MYe4WhHL767ZDNhTB3uQ+XdQOMD",
-	"uxBOffDTm/D5JTN8aZg7VwiJPlpaMGwBGqq86uNfpH8eZF4vpwLzNb59LuSUS8guCd/2/8UuNJc+cKmB",
-	"zzxbWyr1p2VroDYYMWH1Uk02JYJXbXYUbjqmbS0qSqXuI5pgvOqEnFzrnWNiKY2XIm83K8H9ZxoyEL4T",
-	"Fg4/pb7W1fitXdttMYeFT/YEpxGNzvYKo3su3okjtGq9UKgJWTIf1WiIXTeHdUoqtMEE9yDSNVi93I1E",
-	"X4Ov0svfhfD/7xQ5xplT10guTHgL/K8tW+d8dqRVAd069Zuzn97iQ79p541fxYE0x1B+aLap733h1RFV",
-	"5KEnom/gS+1RvRGP6S+LeIT1LM/9Qu9sSxSa3ldyLAfiJI5hXce/K+9yeGNHWUd1Ck8+z/nswv2zR5Xu",
-	"Trf5azia60Jnx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe10wes9zYX8bcuMdfDp4zuoBGeAZ",
-	"WqENFhhWDR+XeEACloSwnRLFNz9OejKxnRfq7KsOTCrdjLswaXZv6tbKe9lo//rbujCfBYy9ne3KWhfH",
-	"RpPptM+y3cM/rWXVj+2TlcMobsioHlThiMx2WsJXU4HsTcZ11524WSs9kEqagAtwg9cJqnXuUNzSbWad",
-	"3AnIgANqwm7z8ZrPuOWFmpSwbQJi6Mg6m2EQ2jDtrBvvoqnecM+wXPACMnvMXkt04YSKIMoUp7obrL3g",
-	"OeOmrr1lUBhotBU7ZZc5WC4K75dBXXvILscCivzSv9bPZ0hdV6umq9g9PqqX3+XL9Stq5F03625V8aw0",
-	"Vs1WFatYEqPXxiOa+MpRCfjSqMKiG1lYdgUwxzaYdR0Q8Yp/jjq0R4OwhMJ9SL3ejZfvMF7eIHIIm9O1",
-	"ufHwpzT8ODXa63jZQp+oHMvOmh4By6bKgERPdCOWg24wTQToBG87WOOv+7+pQ+VtFVJShQz4nMIa5ilm",
-	"dpVkGTNgEicRD5/bZT8H3/qdmuDngGfymJ1JBghig07qdnkONqQz1GF67YA6Q+muC3I3x4P3odzAcFSn",
-	"ZbDOzu/MzsqB6Ux/stWWU6bvjaT9SVYoCdt7qNscGnVRP3Nvvuu8Q5O8e5qA45u9aQNVbW6od3AXCJWI",
-	"UWUoXgTdTGSAF11R/3P3/R4PIL4/VZAJvNiZxG9UZd+jqktKFr2CJbOgZyYg2XDfLsBX2jVt5KWxMGvT",
-	"7kTDFSzTDoufSCjDgpkp10BxZYsfVuffTQHPvvvHWAT4de65R+ETNQ5/kPsU/6Ki0moA9ievLVzB8s/Y",
-	"QBRhjeUx6waNoNlhHeFG2Ihzy7V9i+veV7H3FSy/0mnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNh",
-	"jhWetM/AC0bE38yZJ5/xf52OeUqBqDe0X/oj9vBhu0ka9qXtFV3L+dMGXdlCFAUWNAddJ7b0rZUzN1g7",
-	"4rtOthM8PTe4VxsvT/kH/hHMLAz+k/IP9Q4LTI8bK51BAI8Kldq+Y4GjSDNdY0kgG+wHcY0feImAaRvd",
-	"EEFv3Cr3fqLfaKXGh9bwNl0wHiuLOje7Ce7mwBKUPDa5rmRz05JzB3jo99hx+lQVhD815e1shvjRpj7d",
-	"yVvnlVNXeVEGiY4YA/5OCxPAS49xi1LqKV18OAn/jf9RBVFAMfngvxrx7GqiVSnzY/a6yMNvLF+S5999",
-	"77G8V1wFOPW/w9Lc6ZyHg+gl7qoJzEAU3LTxQV1LN/dB0KlKMTRXkLv9mICl9PorWJqnPoSC6EHIIFJZ",
-	"xsdjyCz4zuQe24dTr3EnfwLUrLDH7Cx8HwbyLILMu1pZ356SjKKAAC8q8Jh97ajltkzWvxj8djetoXhB",
-	"4sSt+2nwrBl2rWzQGTT4VcSvsuaOl7J7z8+8lA/iywsUKMaYAihVjQdWcYPbYj8/TNh46rFIpFMm3QML",
-	"rvMYys97nMweYX5ogK+E8dOHQ5rXBRJ+Tzg/trFBXjuvcPL76H8+mpdKO30XmiB4cC8JkG+Hs/tSGHse",
-	"hrkrgLv7vRFwsakAJF0MRI+dBqHigW4C7hn7oqF4IDedRu4fopTaB4/ZTMjSQmBuYdFwRLW0NJCTOfrg",
-	"IZuqUjceGsGES8wH1kufIeyF/EIrOcF4v+NeAqaJSH0xkS/2VU9EL/9aOBgIrJh7ltnALoSaZyDTsDvk",
-	"wVQpk5jIqvkN75cIED45+ez/1Rlbei2hzamUc1Dxq/T5IMH4iQgcasjTqAv08IGOveSK2Fhxc8uK5n0M",
-	"2eeYd74LrHR015hq6Phh3Ny3Aal0mZVag7SXCWwF01jhLVs4GGE3pCucC/tbz6B1SzhQ0oAR7f5f9Hcn",
-	"lsI5ga7fSc+6m9vXcsM5sqTkJqYq7Mqh7lHvV7eseUJOPrv/9ehDvbvN/BptqJEUdRNq374+1oK65utk",
-	"3IAosddDvW/+8JHiBINsu80khlruRrI30jp6DxvNhwpQw8JOXQW0gCWPY9VR3tD57RrbKe2m0a+gNqAq",
-	"WoQIj0IPRaevxcL8qJxvgmP0aTHXGEyiLjHYDJLSLtGjRmX7AcAAzSzuDfVm6dfY2XxeC48FXGD+fl8Y",
-	"jfTyr2Vy99OQd+aSJR+mYwG1kKZpX3WqwDUge1JRekeP/KY1JVzDgVSlEXCNpZeebIH4/oOOboJN42Jj",
-	"WHPFqtoIhr9PEPyvCX7vLdJ++Pc7t0ZXcfCbmx/b+9axO/mM/++BAxg27yAZiG7AHVUWuVf1oMptWv/Z",
-	"Bl/fymQsDWxAvX1vQH+NDHfyaVIJP2jw+aqYMr2Aokj2uKXHWn7GtQLufUpdgkk6iNDFzfOF/fpaZBDw",
-	"XjYgAEbrPZ0+42PPlIrSqI0TAXENcmaTwE3vDdxZKF03t68kq5EsCRntdnB3tm/dpnWFHzqAp5CHopBq",
-	"6+KIRBclWiFCBca7CaUtBs2H5Vt4AbnDieFkg9lSEoNZ1seoq1jkDLj0JQxTWDLDl6kWI7tjtQPWnJJb",
-	"ETcpVNNtB17oV71X0bVvTvVWOLUNr7uE90d23G7PY6B167nUd11yvdFqLEJa6uHMuUPwQ2i/EDI1ryQq",
-	"qJFQWJfkOsmF4aPiBqldbQaJunW/o3fvSeb8trYLXYtQhwgRLNsLtQrBRTjJ70iWryF/dG4i/Wgve/hc",
-	"/r6F7exMf2Jy2juCkSKgD68O9t21BmjibnZufem+B45vcBPy4+uWZgUmthXK2KfVB5hogRoH8SU1iw1T",
-	"xaRwg+lRSY+D6OdpQCxNiN/NO7f4G8CdCTap13iY3ncNmrYa4CFbYcyB+qRGgtOdbFXKql3qroXBe3z1",
-	"78IASxYrpFqrlw2HKmFuIkqeTzKwSjE1ttAlzhdTxWci6U/4B329X2QBmYl5OttzHh7YXUdlRSm0DXcP",
-	"G0Gh5MRZTFF/WDvo8XlAvx2c/vzBMZRBEEFix1IXg9PBCTKaf8/nKnOAwhxfhtUnobNR4yM/aOOTyh/e",
-	"+MzvY+MTD4XQ/B1GypqPYEue1vh1SVLzOQw9rryc3BSNzxATrPkM9pn/8uHL/wkAAP//",
+	"7L37khs30i/4KliemdDMOeyLZEkzbsXGfm1J9sgjS1q1tBOxtr5usCpJQl0EaADVFEehE/s0+2D7JBvI",
+	"BOpCAsVLk1TrO/7HbpHFApBIJPL6y8+9TE2mSoK0pnf2uTflmk/AgsZ/nWeZKqV9w+3Y/TMHk2kxtULJ",
+	"3lnvXDKR95nSTPIJ/Ac3Buxxr98T7sup+0m/577pnfU4vafX72n4vRQa8t6Z1SX0eyYbw4S7l0/4p5cg",
+	"R26kB48e93t2PnU/NVYLOep9+dLvnY8gNZcXeZgHU0PGJePu2dRs3HfrzuX+g79H5+JWu+5cuijjvrvl",
+	"XJ4qKSGzSsfn8yrMhGXhwcRkqu/XndDjh9H5lNoovTyRd2NgVxI+2Ss3HTsGVnBj2ZSPoJrQ7yXoeWNG",
+	"9KrE8I/uP4iN/5NW5XStvWEj92iCGvjdLbfmRQ6TqbIgs/k/YR47Q3Nm4ZN1s/k7s4rdf/B3lo255pk7",
+	"g0+QSsZN9xrmLFdg6k/sWMgRUzKrqTcGnoOul9AY/siN3zX5iZDh33/vO1JY0O6d//nr/3b0Pz/8jz/1",
+	"Yuv7WQ3ShHYE/qgGCfJ+VIPbsdlLMRE2zmUTZSwTFibGzUJJ6GSyAl/UHDuHIS8L2zu7f3radzMRk3KC",
+	"/zpFQvl/VrMS0sIINE7rlcphPebLlLRaFQWkzqNUOdySAV+/ePb0jVY3IodV4kGy11OQL56xqX8+Mavw",
+	"9e127835L29VAatE1pvzX5hWBaTmwieX7uvbzeUtXMO8m4+1e0TIUWIe+PUtJ7EGNToocXsqXAi7JuMa",
+	"YVPTcF/dkmXfmxSrLs6jNKDdJwb0jciAeTUjMTX39K2m9sX92EyVNIDa0RutBgVM3J/uKDul4uxzj0+n",
+	"hci4m/LJlJ74Hx+Nm//nxlh/0jDsnfX+20mtfp3Qt+YkvBdHbFPgX2Nu2QykZTOt5KjPuMzZzH1oFcvV",
+	"MRLQv8crcDC1b+H3EgzNLs+Fexcv3mg1BW2FW8uQFwb67mRXH33uCXkjLKeBl+4tw4RlM27YmMsccqZu",
+	"QB+zC8g0qTpDpSfc4h4YM1M67/WXNLzGjXN/kdr93kwLC69lMaeN+tKvX7U8HcsKcLrE/UeN25NZRxiu",
+	"gY25zh2FRiUYs8E0758+eLjpPL80WezXJhUbK/hQvUcNPkJme06l9Eqy08JbG0E6YlIsCGtqFXOBZ/v0",
+	"40uRp0Rb968H3GZJqeg0EU2sRaSe8BwcXzimVHYM2kRfmmngFvJLHlnUv8YgA2u517U2KecWjqyYQPSt",
+	"pbEqF1zGXqrYNcDU4GpNtftL72j9bPEtP2oAVNaiP4VPU6HBdC4KZG6eMD4wIO0Zk3BDd+x66xvyjEy0",
+	"LtHxIz70pd+Lbrg1TOTR2YscpBU2oqGWzsZzovM/xsrYPvv//p//N/YCp81FVbGPasCczFL6milHhV6/",
+	"p3St/SsJx70zWRZF5K3uiUvQmqyJ7oWLotSAP4IRz+bRXXA8WXM8E+bMbcuEz9nAsTLPxpCzmbBjVVr2",
+	"7uUFWrdOtDHutCKrMlUQq7t/QWYNkwr18AZVB0oVwKWbCt08ceEpjKOHo4PlepRgSDWToOMMzaWZOSE3",
+	"VG5J0V+jMW/SYv/zihPQe1N5A6rz7jWQJekVRNvlxCmtSeJzNgVtlHSEfQtwAywbKwN+BSCdXv1rzziJ",
+	"mfX6vRFI0E5YNCRmc31+zBvQJnpmX5WTgdMRaPJZqbW7O8PvGgupNPh+b1pwaWIr4JY5FmE8cx+RNdba",
+	"widsqNW/QaIC4qyPlTd9QXziJ8G15nOcgoah+LQ8hzelZQMYKg04qmOv+MY7Fd1RZE0pu8yJ68kkDUbk",
+	"JSSIxSVzvIaXH52aIRcF5KyAoVvHWLh7YnHkinBLoy1SCVXe5LUY4dbGxFUBaa75EXeRzRpU8vccJHhG",
+	"K7vqSjMV25Hgy8Zcjuh9axJbkR5xCZIPCsjTh4wOlhNrNEhr9LikQr29U8UISv/SvIzl2kZX/ko12VWu",
+	"v1R3/iPTcSdTQt5n7vzkZeH+rFhdoDqcWXEDfZYLgzTqsxzaT2iYqBv8IddW8MIJImLL+OLmMksT2vFY",
+	"tauCOPmGlwXdd+aMldKNDrLPhLx07+ozVdpLNfT/KCXeOm6u7h8ZaMsFCkdjNWrW0VlZPrqNWHfbalBL",
+	"u+FFCSjc56rUTM1kVLi7+/8yrSO4e96LdbrYhuRiXJrGDWgxFF3nhLNCjYTES9i9DI+KI+b6J2VRAc+D",
+	"CdivvK2VUtwPBqtXGvqVHd0UEIEhPTssXnaRo9lScjuU/Td8BMsKfyUCl6wcdGxdocMqOFEna982wcCI",
+	"iFIJnyI7Qo7cIEzdM+hHCypskN1uj45X7wNOMUqLEcTMHncYxNCZ0nDZpV2/sEyDhJlxeuaYF8MgsQox",
+	"3MR+IOd3l1wV7v2GcXc4gU/c7SadWYlEQNdrXLiCRDdf9138UQm5yXWwoYaPqrQBkJ2ToJuJF8UmM4lr",
+	"uW4uSQXldteNLSOnw5ngGG3BK4ACQGwE1qD4aGqX9ETPWbfuOun1e7+XXHNpBf1Lw7TgWULnpOEvNXCj",
+	"oqbmPKgM9HYnyxuvT4nFuCLyFgrgplJnqqDW+hLPizdPtDYrJs/iz0rId+oa5HaOo8APXbLIbXWaEdqO",
+	"Pox4CIuuhZkoCvT3IXOs8Nj1e9YWlwYyJXPT8ut/f3q6eCn+Q81YoeQIj4G4AePubOZ/7Acjv//fHz9s",
+	"xQEen0YDAc0tae5GkuyHvQxQ6N65qyC4uhY8YHmuwUSo8A9HAuITzV68Yf7BMM8Oy5oXoG3CcDFWTU3l",
+	"ssCT5+bVZ3A8OmY8qO5s7Ea/hnncy8UtjJSeJ8a4RuNn6KdY6039YDPJ0aWZGwsTt7ScWz7gJi4R67Bt",
+	"pzHUiv4eyCl3C4fapvfbGl4fhR+yK3r2ylF8Dvv2AU245COYgLSXvPbwdh3NX6pfNDS2LS5ZWu5tDIXX",
+	"9IYuDmp4gEDmjmuHQo5AT7WQEVZ6TW+6BrwmzVjNIHd621Bop3koaXlmkeRIYv+MUwdkhheAP3tP2Iy7",
+	"LR0qzfjUGVm8iLtCVOyYv3v6hrlvEh4grfIyS0mHWrAww+fel5dyw7j3pB0Nnhr+uUNpSl5DUpppsE4m",
+	"78PGdJzpXhFlFatLE9W0f6x5B7kOQ1vCMP+DTfxDq5WiZrpLJa371WXjeaehPFVG4irjjpKDDnmb4715",
+	"J2/z7XTI29/4rWjjd91RPLyuL6cUy10gVW2F4iC8tGOlhZsnmn6OMVFTfPP8l4VhHz969N3jHd3X3dH7",
+	"TS7apfDm0rucWnN5DfMI9V8KSWS4lmomL92TBqX1tBwUInNy3fQrurTYtzHuw9PvY3SZ8E8v6On7j5c5",
+	"eQf3aGDFxnW6jo2yxj26mqjrX6wT/qn58u8exO7azlvtCXnYVWnP6BpNDOPNl0ePvnvUndbU76HJpS/j",
+	"WsgrSkcD1nDZtA8km5TGsjG/gT4TQ6cwURiODm/suK55EbYtxeZ1uNo2XHHBbbqnS17VwZzNxiIbM5Op",
+	"qRMXUBRkSRjGp1zb9Xa7w5Rs32FBZiZEsRjJSdzRthfVn9InOyUcPkIcOuYmFcXc0BCIR4XejaGVS7bM",
+	"Xm6PVkmEC3zIO8S714a5Sd1Li2ko3v1Ms1lH0fC7emhtIzDTHVQ5/NS20zsSXLvskGrwLjoZhV1L6MS5",
+	"87zFm6vu+l2wantBs7GqVsGeCx/bEsY9c4UrvVpjdQub1GLl6F6VuUgw7hh45NT/g5txzUEzMJZpyNox",
+	"zYbc2BPzu1m/xWHX5/5zc834iIfAFh9a0MwApu2JdsBdSPv4YW+lR5Hm2idKJanr55k8A5QCuaB6Z3Et",
+	"UqpSHt+AHsT9aUGh3dJevBYy72NBiWPKPhtqNWF/8VfaX/FalSqvuDUXeVuo1gtH4t5iJk+9d28ooMhN",
+	"n3HMuZ8zruOZLxTh3sOAM0iMmIPloriNdU7JLIUBZ1yjLh8daMzNOOG1EMafPdyaqYabuA+K3pXIIJx5",
+	"H4/TLnIlgVkVf0tpMxXTPNV1n+UgBeR9H8VHawTfO4CsUgsT7hm46RYyfoW0w3G1wd0yMotM7amzOAzx",
+	"8f3KoTjiU7PWce/3ULFa1jHgBnSdVVEr90tz3SJWXq3Gjx6OdT8IhWpD6z3xdPTMEpNEP4Qk0kU5g0ZZ",
+	"NJQH6NijbKuqeuqWMe6N9MiYblZNOLbIp4XKrp+pcpAoSaH4MCWNScyLKQTcUGpO5n57xhzJ2chnlQWG",
+	"EbbvhR/V+wjDBjAqJbJ3WccG3Y+P2TkpU7OxKNBb6oY77i1JeHdptONii5GwIdc+JoEPN0fxSg/N8wmT",
+	"MOJW3MCZz+hqs54qB0WD7yTm49UyLLIjks2UzuMO1WhS3L8a6e/RHLV4pPYFiR2M6yBRMR0NJQclfLnj",
+	"hBlEYjjEREt3kh0RMLW5Ub1j7qHQQWcwpZyzwgmz+gl8oxoOkasn/uRKxtkMoBWa/lhOphiDpum4nQPQ",
+	"7p4XeQHxgLSIih9nuPVDTtLStm0pHzwtw6D9BU6qdpV2Kn5MSuOv5wUj1J2BVae7ccg2Nwwn4HjPxH/T",
+	"2M21Zc0vEJh5tec5DB6lSdMfuECVgwURfWj8stuz5MzanIm6rBW1NSfRJMRjKbngRVQDQKHI5ajkIxRi",
+	"zlxgmZpMeCtL3h0k79lRM+JocqpgjsZYFbk7m1yDUwsL6BAeuRiBiV03biaDUhR5OL4jt80YEtTl+sm8",
+	"1TY+w4GixsHmQTz3xWVVjRmbOhaDYlqShlFZcM3g09RpzUJJR7q3zx+4KyQbq1SoB8fQZREVIwIznvHm",
+	"85stLLP82idIpOndcJtGWDfj7gpDG2jLq76iNzlTo3nUY+5rtRbyqPFzxzEG2oznFqdLaTbLRLbCxoj3",
+	"o9JsCmqacDklw4KOIfyXq1UT7w+kKdQvbYW0Woe7Pgn1HlWk6pRPnrGXpJSGkXBSPeFDvMDYLWZTt4/W",
+	"oum7Itf8Rl2vHgEtJ/d+qTZ4uRnzB48eJwO0AyG5niO/F2oG+ijjBtgYPu1xX/2UmjvapnPnVr2uQkEL",
+	"ql/hFpDHJYn3W4fzXQthLuebHYgq0WpxmPf+/nAXhrusRuIGZJSKYyimCdnRnWS8hZCt6d6R+okhjAEs",
+	"TbnK9YgfTFxH514d1HdbKxt3zXVbzWw7z21nBPScaYAbOK4jYDf3j5/VjwSniz/pbMRvYFE6DeZ257Kj",
+	"CbNwevQ9Pxp++Pz44Zc/rS8dmmNGqUoRhBetYt425dYtXdxAnGKJZVzI1AWxoRD3Ceb4SO9x9ngWqxwV",
+	"OECr7LJj9RekDS0vvWuiA+AavbTukSoPld60ydQdOarhO132/rHlxZpQhkDT7Vgppu1utU7rfun0bCiG",
+	"my3PhjG7FkcTW1wa/bRzYc8gE2azu6xRnoO6QDwxj7dCouvHu7zjJakrVw8znKBBF05wSgrDJsKYdrZg",
+	"gsnD+uohY/T5MdQFLxDHWi0GpYXduIkXkt6i3mL4JKL2VbNayr9jKSbarJbYdyX1SPOo29GpCFqMxnZD",
+	"7R8DZIn30XebvW/MzWUa66BRSVtVnqEbK07NdNXWYjJjxouCshmlETmcsTVLvwuVXXedQizoIhNdw7A0",
+	"kChBrIqqfIpnmgEWMzCtd9ptYkzw1fkO7qFN7jyU0rGkKSIAVgtJNTteHdzzJ6meZ/zgU8l7xJXGY5lz",
+	"F5YPCnhCcih4job0ko4k1m18rhMwxiu1kd+N+XQK8VqYBTrQSur3xcjwU4jYHyKp5XD57BtbMR35riuy",
+	"SJCCv9Te0SX0EX+fmaQ5Zpj3b7KxKnJmx1qVo7GX8DtIKamyMrpeQYywfuDfT3ntKb43cHujyX3gB97O",
+	"fgqodCH+39ye5OYe1MKs9uFOWZc4qz1Ylqnc2genp2uf6tdDxo/+3WenR9/32b3je31278j95/Iehv7u",
+	"/ce9J6yU4vfSh0W9trOQJ9SZ4BzzTcTI9DPhuEQjtZGUkBbw53JOSCjsTafJUZlmI0/Oacpjnodi1DSm",
+	"0daASNbCZGrjYU81tPXVgI4ed8s18USXIxwZlxkUlxVCRFoTMmoCA5XPGTfXgIBU9NukKpy4yd/rEchs",
+	"fsbIJ9pn2Riya1Xavq+FgbzPQk06Rn6EydQN6Pm3Vz/G80LIWB6E0pRGtf7LNgUSGgopzHjFmnyWyVBI",
+	"KkDaT/H23YE0Im0+Ec4jRVd4JDBMdcNDTvLjHobwKrOF4kdKB6TJde4WVKWjd4uyl3Ui1lKkX1DSxdKJ",
+	"3jBdpt+rAG0i6CRaDaDPpgWXDVgSfxBrTJI+I5CIFjRJnyE0BroJzRQyFIO1Lbp+QlSuJPTdWi8xn0pp",
+	"VkrM76o8nLRuDVOlbSIeeDvUKZp2/JYjSYXhXnzKV/lR9tcZ3mxz+qrC72ESIF9fS3vrfhzjkFsW0sVT",
+	"LMhyMtbHrIuCDUrLfi+hBEqMw/r9HI3fSkSEZA96DOvK3EO9Pu6eY0XMZOuR+OuFG4Y+qkBiIskgMRMg",
+	"UidQlbHVzNyvTK2AdBKuyZXWA0IAH1C9dBrKXVMuf1aDt27GiySIouJ1yXk1SrOZQVgCJ2TjpvrCbAlf",
+	"2b0xPmOxJboDyo/LZH3eWBl7hqki3PpMDR/0xctoOU8+Bvbe7/Gp2GgMxCzRGw6SmYiUe/PPpxf/7f6p",
+	"u5uePX+7VgRI8+FmFFnKINts3pXDPZIMQtGKKddVyOKjEpK8+7HFrKpySjjsHekWFt7etP4Co6SZ0PhA",
+	"8WLmU2Rrnv/CBqXMi0onxZTwUJKZ0G7rmrToG+M/qtPUUsin/pENnDdNZdpNPP7TKHxiPWzih0uOM5p/",
+	"P2CIB09QgxjuXkluSyKOtHff/IaKceIknKdBXmN3ZGDqFcHEf8L8HehJzD5GQKGu5AEDvPBw/oSMy5Qs",
+	"5ugTTph+e7GnpqWeKgMdwQBEZkD97gwTBvss40czzadJ/7/1NIl4KjHb19dy3N+myiXM14/SIks/0D22",
+	"V2QoLMdBC9UF61BFVBxlQzoRQtgOYMTlmbPXc5GjOh/ARJVmY2Gs0vOjV6l0oFzEMiDVdZ8NeH6ZacAg",
+	"DS/6jIIpfUw28YGQPiO+zJuwhg3gwIaSv3k6Em3RGiEJpFwzGSksK0b9ZQSTpZ24FjJP7AR6MMwCJGwD",
+	"oNuY8eU1zKPZ0FshBvuI7GXKcglJRz6tjOUKdfvJYon7ysheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2Z",
+	"0tf92hr3lpewtWW1LH5WIzVuHnSr3jlIYEiuiW9WUbFPXNQgyVrMuK7e257g8088s05kU0JyJSqo/Enc",
+	"cAuXHguqzenpUO4OceixnKmaRFTRcUIDZKbnU7uA7pcY9PF3f1896jYsvUkjgOTmR7eaMvKXL+hd2Cx7",
+	"sVEiaY+8sONOX1/lhHGsR7j21MQoFv3fHCTSgzBdxoz3iwDDhECRNA/IGwCY6NObiKIQDeS8NYrd6Ned",
+	"q3aPmE1w1rtTPndrsy0LO2VXrMc94RRlJmGGUsUDihOBx9ywgRPgniEI6Yoqu9ZIPm2Gfzew0sK8qw2p",
+	"GTJ23l55ujcjUUtQO80cR37079Oj7z/8xf9xfHn04b+HD//6f/wpRshXKocDAlLeKcTIGM1fv3j29AcY",
+	"beu+ycZOCslYcsbFg0ePg5npb1QPYUH2rnDqLsmbv7z98Sn72+PvHv91MYv1/Oj/pv28PPrw+eF3X/60",
+	"PigbOboaYxXCWJBYDnn/wd+OT49Pj+9vCl2zaBhXy/ez6CBxuaEB/MO8gowPueIhhHRr6PPKRBloNTOg",
+	"aYRMTYANeHaN2l1UDpU6UmT5TlE2kpCMV2/0vlCi/T1nWWZjIddwNrghasfxCiPa0fZHpMqW/JtoL7FA",
+	"HgzK1ZRZv+UPYVNt2ppIGFNCquWhMOaqPkfxGdKJ+v7B6d/+ighJFs8Clo1KON5CG0zwUd24iaqIA990",
+	"dAO8n1bldTLrvTpnm3RbWhj44XcJ0XJ8+T+PYh0JVzZjCjyakVOsWkWKUUPnvETu8SV5I9K3vFNWscxs",
+	"wqSiyH+e+3AQ/VXXLBkxcgcykascXJxxp2hl22VNtDobkrPUTDJhyK6mLa/9cxZr4EJ2O9aKJjyiTixE",
+	"G0m9HvqOE8GL0ugfuHWeAJJnQ7Spy6zgYhI/hfgVkYSqGCkztyYE/Ru3xtn4Ez6dJsKjqcPu9M33b1/u",
+	"qiiJIPW606n9RemURamWnZ7NBh+IQRa5tMCIHCg7VVA/jaEoAG0LmHBRbO7h2GgbAlbW2oWOnvpNjqxo",
+	"1Rq/3z6kKwOZ7VaZB4xotiTNXQttNie3ZcDwWxeVTTDFhrBsAkA0JOcyAOgq5NHtJOtGTpRqlFQhUGqk",
+	"5up5QPmkd9VFQhjjoVKhPTVVvI2ArxeQFPEbaj9dF8DY2ileA30G3mNIeY2hdh7rq7ZQ6LZNHd00UzR9",
+	"VbxTjJtrdEQMNro1NiRvNw7srW6YEE3AORJ00RC0hvwy4lfc4h5qTC4mTH3T4+WbZVCKwl4KmZaPlBol",
+	"pLG8KCixkxJmMaiIalPGJSELNXuL3S6yWN0mYuirrnGmXvjuoGZiP/XcUy1uRAEj6AjmjFWRHwDmoRut",
+	"oTHRfs0EHaxzUMUksOtd00n8vPaQzb/MjntM6d82l38D/n5SAS00knpjcjkKNNoQxA24z82Owwr6xY9H",
+	"Y30d+//O8+BX3Pz/shuxage8ZrelD49SJxKNBENglVxgYt/9urv6ir8joFn0wR20a3ig0IqW4dg/NpqO",
+	"lEhQX5GTjrUidVZ6PECZwgTlRcGMhalPcwp55sPSUKsEzJqYE4ohFCaVag3RUupNCwUcZS4sTFeis1XA",
+	"lriuMIEUsfGVy7mKqG6ZzmiffybelqqpnREQVeRdznAl883pZuY65Z3aMIPu9joN5dB5jSbMv19RJUpL",
+	"LWQmpryI6DKbzT+eR6SVslS7jsiMoG9EBnuvs8W5JJZL0vSFHKoY2nUX1FHhNrwqHUtUXFfyevk9blaI",
+	"29xbW+h3wRZVa3kpYlhgKVW0KFh9p6x/jFuEW4m0mNYYtRoUEEndjIeTQqn8VKuR5hMCLHPT4xpSAf8U",
+	"oGmr5B2TTbECP930HmGgl9/z88XrV2yqhLQI1kKppMMhNd1iQk5Lu0PMVLzWoz6pV5VR7Z8KIKOFGpmN",
+	"+lC52/Uf7969YfTAcQIF2ab6Obi964YgpA8Wf1tqeYZwUGdTYouzp6+fPV95OvDbWtBVXaF8MMnvf4L7",
+	"6ELd0oGKLUNiSeEmgPhXnWTo2U7vS5d2eerTFMK/l3XNrDRW5YLLeH0YpQdgNVWlLq2cwC6bF+V6fqlL",
+	"2crdiObzYb/YacHlV0KhWV0j4Msm+1X5JjlmYSg+beG03Kiob+WWTbmTi7tsn/PGvREspsa3u/ev1RBp",
+	"VZIlu7DciqzlDgYJmq+ZDLleBiZEpe2bstkHv1IsVll98V4hTQ6JdAxJtR1ZaFDePB7UBCKuuVJQAK8/",
+	"VOfwaAcSJSKNlmsbPTevVJMOsrkXHhdnvaOzQeemeAHVZu3wF/ivsVe37pC/WUeVZhd7E5oFxS6ct4jT",
+	"vd1tk8JL/0mBYUJ6zYOXubDMai6KY+b2lRMgM8oQb6VsHuWIw43HV3gN8zdaqeGGy4tmRwc7/xrme/c2",
+	"mDHX0RZAbgL45f5dDXFybscvUYK+kMb6tgG4JHMWmvY4Gvcx3bUQlEnPseZoKAo4DO1jac34uVOIJ/wa",
+	"WimGDx41EwwfRFXUsQYzVjGlPbwYayVEUbBSGqAq8PVHSG6YW+Za9vMrH3tMdam9iRXRvSoJ0inkBjWX",
+	"Ahp8jDwWQWnSZrEK3xl2EAdfCRziKBTq0K5has/c2BOBpvw1zC+HItXDrXt7KaBFSdu42YPmIiI9D91F",
+	"tkagzD+3wf21AcMMCACB4GJq7lnVHQrrpIjW1Q63VhQXqhJmr1QOf1SGf5OV4YtO5F3UaL+FG+AF5BdV",
+	"4sjm1U07KRraU11j43oJL4ySAWFFllaPUKIJ9wqXjOdOrhurua3Don5tupQohEYCoaaXI+1jKPIUMno3",
+	"6C2re+VWrRu6EFcTPtAm0KbH7km7WlJqYyOo5uVYPM4fV3WrhjO45uTGmO0E1l0zYndm8MU6MUaJF01G",
+	"4fmNiHc08z0yqEuKRg8FTK2HuslUWeTuvnJ6lwXJBmAt6IaDxKeyr4fjowo4p4lE1IjD9cU5DDgaAmx7",
+	"+bNFWX94/2Aed/DMtLLQGqROyRiyqYYchkJCjvyV6J6zPfLpWIzGl1qY684AmZODptEcS+mcsPiXYLBu",
+	"V/hXH/qYzK6c2hM+d7yBZTZuahsxLoqBTRrSkDu7bkFDiFJBVK4/rnt9dNxqi7uDlI6j6wzZwNNPCAOc",
+	"4oGembAMNUcyQe4OWOJu0WCFXqdtS+MANBPZlIENcs123IjHF4wbdGuHujicYtWgs0Z68zh7a+gcAYyl",
+	"gcnVaNZTQyw0dq2OO9SnqeLliq9W5rg3pGokFJaIPFPNkDBBsMchn1Ue7VAVIk1ojGP+IvD8CdbIAZek",
+	"7ZnkWUV+TtYY0YQ3VEfmq5UPGrYZy/ar63e6pFQBTwslYX9Fqm4IKlRdt1rU/eJ5LjYFO6jq6RCBz4wR",
+	"2S5ghwtTOW7d3zCZ2gjswS6DOgs3SFdY57Y3ysGuh8AlrQBcQy086J0Rncz3t880W7OWMC5937XlLd0z",
+	"CMTjCzN8OwG6sa4cq4beAVe1GeVuEpQWAa9HQhSToPLHPXzw/cPvH//twfebVRbXYpuIlDqNsZr5hytq",
+	"5j/4GvmjD/89Wk998MzgO5kWXGteG2bY7Dj5PNWs0YsQDDKR5Jhwm42/TkeyxjedtNzuMluX3qtFf3wD",
+	"KlMU6zeoiz7jhv3Zna4/r0yoXq4q/tAALkgcsuS+YoNNxDj7TzeTP53RNRnf6a4YxoOVjLDmzbclY4QV",
+	"JhkiqGNRxdEkchantU+Em1bb1s2qLxLKIGm8fYauuDqztQJZDhmuAStdw0TdQABcdpf4kGfWbKwVmm4y",
+	"bYtukCKl98ZVNsM9U3XP9dhef37vvap/JkyqNNm7AraxtKHVmAgtvcGft3QOUWInq94+lVaDPYOoBW+o",
+	"3Kqqecn16lMbEHgCdxzbmxr/F+05/uE2PZT8zxFjOWt1zLjtpm+735t7l1aljXyjivdm9s8fivqhFfXV",
+	"Poy03nuRKUrE3MgEBQ2+z3hoqIelNB4mfua+94318MmiqNDkCedfGDYBe8zOJdmozFfgNLqQLYD7uPdi",
+	"gcIy5Z43xsTrvRCYD4O4C8JiB+4ZFEUiJ0pYiAt1Luf+lBvos8GciTwkdT4JNcMyZOhtm9fZkBM1h6yf",
+	"RLVW6OO17whv6DZy2xHWxdxY62VSxXIdLiBWJ+Cz96JS7nVo1kmJBAGB1gf/tc+dwGQPU9kkayLV4a9X",
+	"nteQnoE/mGmsNF9R3EuVMdjLjxeQs1LmPpxHOLfMgp6YFLpHd1rFPlMqEnnbbrJxWXgNoWcfTouS7vrM",
+	"KSfGsqHQZv2+YQGTOVatuzLLYovEiiqnosF+YbHNrf6Q4OOLKhd+IRSp1SieJODnSiLNKDbkOpGusiEP",
+	"NLUqSY0niCl6/V7giSjG7vY8sccdiRM80faXSvY7YMQ8rg52l0y3Rlynkh79VRtE8lKlkQ31SpDMosQW",
+	"Csz3SdYKg58mMtplvjqdnZWyABMc/uGaXG/uTshGXE2UXNJEFUBxvIviNcQrNQByZY4W4pW65fRD7cxE",
+	"yNJuEGOdgB2rmGXmzpeHjgGN2DSQe4CEDYxb7NrVtYwwAK6EHmezsaJIFN+kh1FpoMPemCHGTYrpY3lm",
+	"+L4FaPbWztS811yoZ5iasjX3dxzmjavOfG+5G8J8Aelhxda6XaqO3FsXnl2IkXxxS9jStF3oKP+EZXwq",
+	"LC8My5XHtbEW9Bae+IMgVa+sfa6cUR2Fzxe+mdMfPV+37PnqCHjQiAHu2F2LGLhJHbAn6AoX92p44nWj",
+	"vheU5/s2mCqLFR4bWjAphS+UTdD3fYKodsdLzr2XwcNekEUYzfNf94pcKg1xa6imliBCVNVe0dvH3bRd",
+	"vX1yYa4vp3U9cSzEYdhMKzmqU2ncj8LLc245y4VGt8m8j87aWVWPW7E4In0HtJCUBiqksIIX4t+QrwKK",
+	"xBVhGiivTIFEi8cVWOyoZ2LnpQ5IdnpJOvf5/M0L5r8Mx5x+slVDJT+hLToqdf3SeMdDt4pQGXX+F91b",
+	"EUiXcRk6wnd020zGxt8CNg1ctYZFgdFqBlVHrJtsVC3Cr7/ih/gZg+n76bbZt3dB2+hUM97x0Zapxbv2",
+	"rjlN1gkP917yZkk1Y0qul1q8WMnuJhddb7zr1370qrvWSwxNFmciRmf0jqzGsSr1jku+18lCADtT+tp0",
+	"9CD1HX8xH8bxRz1JLslvvalB2kBo2cZSXA8cSxiGCiU6fRpzrpz51rBqKrhIgqzYUm3YQEPGs3BQFZlO",
+	"313TkQ/UdyPN4i+BulU1udvHFcKPsJlen5kyGzsF9P73D45Pjx8cn548eLglztrqGHb6fJwHwKEawWEh",
+	"rtNEFA6OvPVgFzqO1EvHdUgp8nCZ1kDrn6gNweg6qZTqpuIbomzYTyWds/fd/UffPT7dWY+Vd5pLM9wW",
+	"8FomWlQon0hbYAY0hiTPnBBF9GRhSHiUU7QDuF2zzicy99Js2+JMVPbCUMgRaMcnVR9ZZ71hSznugzTM",
+	"d4ryQViyYKwbPuR5L4dYM345jdlNT5to3GpY9XQVVJaNb0V28B1bl1G2I8BH1RKiOe2IV+1eeTUlEKXL",
+	"xi+u1jqOY2Xs5TXMo6dR0kqwMeOle9IgoTyGtvtVv1pad+bNhgjJTvqAvuywmRbwzxcqEzFXYsxvADuR",
+	"SEUywxtrS2Wo363Fle8xnLPdeUogJryWvii9qlAPVu1BoRppdjEp8t5EO4dU6Qwmrp46ruQyr8HmHfUD",
+	"mDl2jcWKGSXJ/4sR4wC9vpaecV7NIFpatxdln+afQibYcpErldi7jiWInI5x1hVb5ljpjX+0A1GNEgXq",
+	"PrFuwpT6lm+BZNjAOAvTXKk140QPqTTjIbtrOnNzuzb1K0+5tpNoCPhHt5ulL9BcCU1MEPcJg9F9x0Zq",
+	"zVcNy6K4TNbr+7JAd89VW7fylU5OXP5bydh5OX91jgemVuifl45IJz+ALoRcJwfyBmSuOl2YMMe+uOSz",
+	"lgF2YTLlck7I3BWlI7nT0Q3fZZBvHfjwUorfS7gVivhWsocE4KoMBR7AM/uoQXAPf7VuMvqHmA/LQFZq",
+	"YecXmPJBjROAa7plQ/pL+Kh6wdjaae/LF/SWE/rqchTj/M0LgiIivLMaf+OYYeJf45MKLU/YJ3g/haTD",
+	"UGhE7tLf5FDpGde5CQkH9HmjvLaRv8HqHuDm+Df5m3yutdKUAO1jDSxXWYlqg+8V9/DR3/4aIisGAUvZ",
+	"VaZyuHIsgrry1VB8uuo3ggvHv2H83L+Xj8CcYUsPPuJC+jKqDEXkFTMQDEl25QTlVeWmxwQEPoLj3+QF",
+	"yJxxya5e5DCZKgsymx/9E+ZXYWJZZXdaTLZzBHMcrGEK5AHi7vq3zqwwbK5KVohrOGPC/iYJNJVaoh6z",
+	"p7woQtrYWM0wiuG0PHwxYQv8Jn3SKJtyO/bZk5yhf72PGoYgqALhr2Skw0DZMSXbGatUfvyb7PV7hchA",
+	"UpI6ndDe+ZRnYzh6cHza810VkbPM2cnJbDY75vj1sdKjE/9bc/LyxdPnry6e42/qnNwe8ljD/37WOz2+",
+	"T4+oKUg+Fb2z3nfHp8ffUU3GGDn95Ob+ifcn+PxHFDUe0EDJFzlaHSZ0uTahPhhrAHpnv8ZPef3ICV2O",
+	"vS/9lU+iqwEfjGBqhklWsQlMC13wgeD97n7yewlY9eypjM8G7CK+RprrupPw+eCpcQfcZuPUuJEr5ssH",
+	"J7TMVEmf8v3g9NQn9Ft/efPptHDmlVDy5KMvRq5f36mg0+RRj0LBtehfwtNHQQLvUIm/sJrhSQBARjFa",
+	"TiZczz27VKTqhZzgX3vVRx+wWaux8dQat5cUvTpzliKebbd/oYAfT6aw7gaocGiEtxzYj6oofGbiRzUg",
+	"2zi0F2qgn5KRbACNVicEqXyzzfYVwO7WvN+QX/+EeY+2FznmB5XPd7azS0jAX9q3n8epW+CsBzsb/wdk",
+	"8whPOWM6bJGTkB/VgDQLjhqYcdb07fmtWj7xih/P/1Npyhyo4C0j3Pil35KDJ5/9X1+SEvEnCAKxt/8T",
+	"G6Psu5qXd0HCC7z7ZO1adncZFjNVN9u04DJ9mjc6FpUksuPelw9J6p/UbeVu8/6UrHmHqoNUbEHLOGYh",
+	"3SJUguOfmdKURKyWJQXBmXkws/2c8Tb46loH/HSHg7fg2hL8WAP43p4haUTCpg6tW5wqXbHok3pLPPgv",
+	"WQjoz9nwmLu/3Dq+3JLV+t2A+KghOM2roZiEPiHtvWxqDCGZvqoxFNJMne3SKFJ0pJCZWKhTrEsX6+Yr",
+	"sdrE5Akh8Y1d4bD6zZnXDfkdNuLK/3U5KM38qtEfz4l7btEiXj4z55l9LWsheruLtR8xdX0pLi+UhDOs",
+	"yiGAWDUKVgmqcIG9+h4rccbdaccqVrR3KOTA3tF67hl2hW8wV8xCUbBZbZ/SL1FkPKlSrIaokPjsCpHU",
+	"FMMsLuv0mZoFdoAq8WGP1//PavAWhimp4JgA7atcebTY20uH/wu3FnfHHYW6Prs6CKuaEDUkSbewGMFK",
+	"y4ge2btdtFfbwK3hUJZBoFdFdfpggeYnH5WQR1Zdg6TEro0ucYqB46+rW4HOO9r9S9LoKTqgkQw/KyEp",
+	"aWI/N3l7kI1u9Ps7PLNhkYlji6Q7Zi/qS9VT7vZc8IsTxdwJYwzs+F1CiewBfKXv8+VYADNLBQHhdjPM",
+	"Z/x/t9I+gj2r7DhASmF3X+5UXffLWSLMxho5nf+WPt4i6snA94Tb+rW1ktHelR+4DLtyJ43rr6p4H4ad",
+	"npa2PnNqOCToDyHZUNxASJVZ+/ydlHJvzPLevfoPdvm67PISnDEw4FJC7plmwLNrJmQXj1TtptKKVHDR",
+	"fB0HM8EMBM+uu3LW9C7722l95/JeNTm3jENpcks+Nfqg6d9dMPry/Nz74u/k6cXJfSWVjAiTOry7cpae",
+	"57mHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/L6SkF0C1lIuOMis07JAFWnvxMOLCKDHTsDQ74fp3qLl6",
+	"6lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXEpMJmGgHJspZW2mK1k5ptj4I1v7ne0Ril35uWkT26APtL",
+	"NdKufFZ7EmFLE/1aushKnnuSlDyGlRLddwJ24k2+ANuM/jVtTUrNCPn+dbfLtcXdCcGP3Zrv4u4NNx3M",
+	"DHFEuaKhqpyJj2pACY3k+sYoJntV1Xb65np5xNsxhuyaelzcWT261YHjwAHNw3s0f8TeEmVo2EMbneq6",
+	"IgEI6Y1xhNIO1b4CW/qwgmfXZn3+DUWFO5Cai765kcGK1BwykQPiilBlCCUPVTlLOBEsWmAFH0BhKrTR",
+	"sSpy36DUl6iEaI9bMR/6cuoFW8K9406rmc0K0DsnlncTviMYUMr/H5kQu9tMsmIRw34Eqy9KuWoWZ1Cy",
+	"SIWcR12zzDJ/YS3M3eavZrXOf0kGO58i5I+vnjV2RR2RmGBDNMSIU7pZpbKBoPQR2B3xY5unKKK1L8Po",
+	"W74ZX6oRqwO20fsQ+0Q5lQYVSh30mo5tbdbKdPmjque+klOqqtZBn9Sb81+qXl0xRxR25Nog23CdMUsD",
+	"utkrfKl6KDUZj99125TL9mxwyNSI+OVdcsR57jmQN86pT2NuvB4YeIVwbNsxbuzK+CWd9YF1UopwcQPk",
+	"qjMxZAN/lZlMTSHoc5TYEPP1hZqwu+vw8zP8el6/qmwueWf6J3bBKj+JG2C8Zg+rGK/K0DgdsCr+w2mX",
+	"Y9yzLEvxnvT/6HQCPsPPd80bqzyB7/g1SAxU7M4TWJPRvTdxyNpLS5UNxpLDmhRKJ4itSikPO1X6hk3p",
+	"+w6fWDHjC3dMZAa+FyrZYF7mWEVdi5Np+O7ZloCuduE0VocfEpqiNfe3u1gpedAwPqBrTbT2YWHevljo",
+	"9pdZGLWqYcDkuiS5QnLg3SgfcNyx/6vsLXCy+JFfmdVcFG0U5+YxQ46thZH75wl8crp+ktOf49eB1zcg",
+	"16cjmS+TrG7WjM0IIuWd0ax44gTGsV/9LuhGy0LKzcYo2B3lGDfs54vXr3AYj6V3pdHlSfQlm+YqTdOM",
+	"QvmelAu7joeHzGSnIJBfqu2uEViAZufH2iM3LHgiuVwlcV6sAXGyHwX0vF5HMm8zPHAbEd2P1eRWUeid",
+	"hZ3Tw3izfG/FU/VAIWc4GBQUZqd4Grr06IGzqmBHSGN5UXDKQjaME3unZWYIzkSnG+1vvk+p+QwyyrtO",
+	"KHe5/34nUQ4+r9KRvU7n1XOjJuDrFclTPO9Q6RpIlqmA5VP/yB4JF4ZI0G0CTvswOzOefD+cqj8+QWWA",
+	"0GwMvECtLNAr0GeRYCdZobLrdKrqj6hg40NVdS/6KrwOxYvimL0TEyDviVSWjRQqllgHR3ib7sfCsAGM",
+	"hcz7lJGPPd8RjroYMjMF7PJgReFEsjMIM166UcrpMftXCFmzXJWDoPi4U5UpOSxEFrPjsB33U1zcWop2",
+	"e6KFgJvdRPFoIo2q53uGBurXsY+KdH7gdfbtoxIyvW3vDeRsMPfXZo45qVdUD1ClF+PeVLXWx+wt1iEL",
+	"Ap2qPFeGTyC0ShhzPSk88E2b3D8rIZvna/c2rxvhKzmHaWjjmCBxsKXK4Z6p1Ybt+caX9ffOfv3Qstw0",
+	"z53p5vbR7yBF0ghAtfYMr8s6B85Rf6Vy2HeKemuMPzLUIxnqTegGzFJfh1sch5mTz+5/Cw6SRRjeZgfa",
+	"30uly8klt9gy7Yqu8FBe5EP8/dDvPEStWKbKIqfmBAVkTuI3kCKwx7J1tDMtxC6fxyQVtlmL1TlO1A1y",
+	"4GF8Nm8DytAu7Er3qvbGBczHgGMd3cNNF+qo085ZCtuvQcJs9UXTVEPsGCYGCkQtVDdOoSttyQv27uVF",
+	"A/KjsYNBsbCKDZyVKWEWSwB5677w+7ifLGj//v917xnvaG1CvCCs/YY3jJF8asbKpo1wZqwGPqFsKgyD",
+	"mXKCAtE0qxOF8ZYTO2e5mslCoaOFWzbQwK8NU8MhAc6wMOYy31zwG7gIM9po/1RmwR7RVG/tQXEbWE/y",
+	"9sLhWaAHr177hNqn+W67IuRYVSjmUUERy4IJUGSPH7KfxA+kOIZBEJ0Zg9VqChJLmY3IKaptLLdw5jR1",
+	"PuEjyN1thLFsRDUY1vBSNIG+vwpME/p98dAbq3R7/9Y5+rfculWnPir3cab5LlNReFEQTZ2Mrfe5bnHV",
+	"cQcsnEnrgVzTspxghajX3ozPGTYA444TKHCtQ1pfuOUfnX7n9vbR6cNYvgkN9xIvcDMW096+0kbaALXb",
+	"bt8/uMwdwyJ+2O130L3Oay9u8RiyqrDVgnTt3LfQTrQ73v+0fuybLuat1nGgwLOGkXAEh5xlTRJW+1F/",
+	"2IH8g/VCTJeSgDpRoggwHg/+4h/nRw8ePSYojmq4AEC/KOfogaeNLrJ3MvhcTfArmVg1gRJ3bKND9C4E",
+	"MW0LKUX0Xp9yR4d5UIoCUT6obWSUfZZO9Mnn6u/Oyt8mM+z/5B2EoFRvwVrNkhNHbjNhVsuPlhkTpflJ",
+	"LkZgrDn5TH+sKP+5UddQvf8Z/uIwpuSPSg9EnoNs9znZQeY2vpjxmn33vyVLAZYgHn1uDqljiNZYqBno",
+	"o4wbYGP4lMg0yMNGpENYU2z/5376n7+eHn3Pj4YfPj9++OVPvXTGQY3OnLxyf6JHvunrFtdwoKt2FOgV",
+	"uIpgcrsrLn/yeXF38g7EyX2l+48IkxDVPtVwRxWXLCQnLm1c67CcfMb/rxCiE3UDO9zUr+GF83lmWABG",
+	"obyxmNZgc7yVehth9tQ1vx1Z7p48+YWIsnfm9DoEvo8C8CiwQoqv35uEwNmIxl5MNjWKNs+f+MFOPpcG",
+	"9LpHgAh1mIPwwiMye7LsMI+QEjCpfLhDVtyC5qtZm0D2uwq6IpnBNvQ2Jw6iL7qTgr/StvEd7tobDKFT",
+	"CwmJGbSrxLuQN8IiGcwJxzh22nn0wlb1qBkcs/OiYIZaRptmi2YGMk9F619Uw+0LxAqHua2j6OJWxUAJ",
+	"x/sFWGdB3quh/TxsuGSiSZawVYG29WZ9VINutfVn98BXKglxk2skkHoI2K2yoTbIXMVRhQ9Poxs1mZbm",
+	"MSmXESx/L6FE3zk2GXV/5GTpD7kgp3oO3P0v4zKDgj4qZQbacpFCrtxjCGlwIKWegKqpdcgsluaK/Nji",
+	"zpPPH9Wg09/xsxr09kudjiKwHWomH3EdC5TY9OjhXjY1j5qGJ8Rsm1f11e9MujTrejh3I475DYR4ve+6",
+	"io2xQLq71LCritWvonmyGRS0qbu+Mr8lriA6EF8QaWdc2Brn3QagKypGUNO6mYYuW1kaqUN1UqhRMth6",
+	"gU3QjrCrD9y4GWMrD2kRFfaKZVyj0xqBZgUi12P+9ZPQJ8Ini1FISvi+QGrUZ0ZhcqAAaX+TON9MTcAQ",
+	"shYlgrzkxh7haEcvnl2xiTCmDveh8m6g8YGdCac++OmN+PSKGT43zJ0rhEQfzC0YNgMNVV718W/SPw8y",
+	"r5dTgfka3z4XcsolZFeEb/u/YxeaKx+41MAnnq0tlfrTsjVQG4yYsHqpRqsSwas2Owo3HdO2ZhWlUvcR",
+	"TTBedUJOruXOMbGUxiuRt5uV4P4zDRkI3wkLhx9TX+tq/Nau7baYw8Ine4LTiEZn1wqjey7eiSO0ar1Q",
+	"qBFZMh/VoI9dN/t1Siq0wQT3INI1WD3fjURfgq/S8z+E8P/pFDnGmVPXSC6MeAv8ry1blcizTnX69Ytn",
+	"T7GJQw7feuy1uZQDqY+vpyBfPGPTQEC67Xz/tIxLZsRIhhL6btdxJGCFJTYNMBbKiqnre/DfWGN8Rt25",
+	"cBI0Lp9Tosp8oPJ56BPs74LJMUvnxQobXAy+HVPUkdCk9Z7M3OYQX8lJ3VplqvOC/36HAIELXLUxUzXO",
+	"/snn8JbOrNdXCtlk8eXYzUvOKSOVXXhjnVpnNus0yJnobNN5KnF1iWG+gud7ibK78PO1pU7zVlyg/8kA",
+	"RmILbN7IAJ2QZdRn2VDVVqZyYEOnG+B+vvnn0+ekHUhuMUmyPhvUhO7vDx49+OsZ5sShOvH+7UsEH2AD",
+	"rWaIR4EZQcJYbObK7j/42/Hp8enxfVQJqVW50wlJebaKnTgxRqXfi5zxgyOIW94eJQiO8RXFxw8wKpNp",
+	"9O6sHQm5ez8crhrNsOZp7jwAy664Rf4dCinMeK8M/JRLNgBmtcCky6zR8sTTKhiehg0cZZeZ6kec5Z65",
+	"igb5WqlD1LDXi+Mkb9HXVGjgGyvuqlgj5f1tMhtah5HLzNnBnWw35ZMjrQrodgO/Of/lLT70TausfhUH",
+	"0lYDYobZBJLmhfegOQXUt/Hmvn883jReW6x10ai+6Bd6Z7v40fS+0oEOxEmc5Bp6alcJEeGNHZXI1Sk8",
+	"+Tzlk0v35xrAMjvd5q+RG1Fj8zgul6QWj3nixKQCADUZ9i05DsEzPhrQxTSb7ncl97qQn5/nwn4bcuMd",
+	"fDp4mdUBGeApBk4aLNCvepSTeyHAnwnbKVEoIpwOvmMHWnQzL8bcvSskGnWn2b0Jb9/TRvvX3zbq/jTA",
+	"Qu9sV5Yaj09rSnQoWcGJtELLqh/bJyuHUdyQUT2ogr6b7BR1oqYChUgY11134mqt9EAqaQLhyg1e11TV",
+	"6e7x4EwzUfpOoFwdUBN2m4/XfMYtL9SohE1rZp6jLzZTkwnmTRqmgechqli94Z5hueAFZPaYvZYYdQxF",
+	"7FTcSKXiWC7Mc8ZNDRfDoDDQ6IR7xq5ysFwUPpSIunafXQ0FFPmVf62fD3786YpUdavYTHssoyW9/C5f",
+	"rl9RI++6WXerimelsWqyqFjF6m68Nh7RxBeOSmiJgiosZj4Iy64Bpti5vS5dJ17xz2nSgGN5g9Q45pB6",
+	"vRsv32GKZ4PIIdOTrs2Vhz+l4cep0V7HyxZgWpUL4azpAbBsrAxITJ5opB+hb1YTATrxhg/Wq/b0mzpU",
+	"3lYhJVXIACkvrGGeYmZXdUExAyZxEvHwuV32c3B/zyn7Y8JzwDN5zM4lA8RdxLyKdkU59lB2/5IROe4M",
+	"pbsuyN0cD946fQXDEbSAQWgIvzM7Q7ChM/3JVltOxWlbSfuTrFASNne8tzk0mlXx1L35rvMOTfLuaQKO",
+	"b/amDVRwMqFE110ghGpAYCZ4EXQzkQFedCWqXrjv93gA8f3J+AQvdibxG0BC9wgohOqbrmHOLOiJCeCL",
+	"3He48uAQTRt5bixM2rQ70XAN87TD4hcSyjBjZsw1UCqkxQ+r8++mgGff/TEUoWMQ99yj8Im6dVSQ+5Sy",
+	"RRkf1QDsL15buIb5XzEIhp04ZFc+B6YF4uwQ+mIl0tmF5dq+xXXvC5/oGuZf6TTj4iCn5aVuBvdlyOp0",
+	"TETUQ/SYeYOGuwI8e6NhiqAktM/AC0bEX82ZJ5/xf52OecrarTd0vYodbDvJdlPn5tGYKrqW0ycNurKZ",
+	"KArKN/C6TmzpGytnbrB2OsYy2U7w9GxxrzZenvIP/CuYWZivSso/1DsssKJjqHQGIY8mgAv5JluOIs0M",
+	"45CF85O4wQ+8RMBM425UyzdulXs/0W+0UsNDa3irLhgP74ribuomuJsDS92PuA1n1u1E05JzB7jv99hx",
+	"+lgVBJk65u0E3PjRVljGk7x1Xjl1lRdlkOgIi+XvtDABvPQYtyilntDFh5Pw3/gfVahalEYa/FcDnl2P",
+	"tCplfsxeF3n4jeVz8vy77337mQVXAU79nzA3dzpN9yB6ibtqAjMQBVdtfFDX0sldiJNaKYbmGnK3HyOw",
+	"VBF6DXPzxIdQEPASGUQqy/hwCJmFnDDQPBwlLwo1ozy+0B1B2GN2Hr4PA3kWQeZdBINqT0lGgeuAFxXe",
+	"4b521HJbJku2DX67m26mvCBx4tb9JHjWDLtRNugMGvwq4ldZc8dL2b3n517KB/HlBQoUQ6xakaqGsK24",
+	"wW2xnx8mbDzxib/SKZPugRnXeQyY8j1OZo/IlDTAV4KlXIdDmtcFEn5P0JS2sUFeO69aO62j//loXqpS",
+	"6l3o2+XxaCVAvllriJfC2JDue2d6ROz3RsDFpgKQjYS63eLexwPdhDU59HXu8UBuuvLRP0RVYPcfsYmQ",
+	"pYXA3IKyJ1EtLQ3kZI7ef8DGqtSNhwYw4hJL2PTcF7V5IT/TSo4w3u+4l7AUI1JfjOSLfZXA08v/yL/s",
+	"yL/k6yUChE9OPvu/OmNLryW0OZVyDip+9eUmVYwpInCoh2QDysIjXjv2kgtiY8HNLSuar2PIPsdSyV20",
+	"90F3jamGjh/G1a3GkEpXWak1SHuVgAMzjRXesuuYEXZFusKFsN96Bq1bwoGSBoxot6ylf3fCf11Qn6A7",
+	"6Vl3c/tabjhHlmRNhN2hQ903alrcsuYJOfns/rcC88gKDbvbzFWi6zXFqEsDOwyCu1VWHQioL28IhpcG",
+	"onydjBsQJfZ6qPfNHz5SnGCQTbeZxFDL3Uj2RlpHX8NG86EC1LCwuWwBLSz041hBvzd0vl1jO6XdNFps",
+	"1QZURYsQ4VHooej0tViYHpXTVQjiPi3mBoNJ1NgQ+5dT2uWsUZPpMbfQzOLeUG+iFQydzee18FjABabv",
+	"9wUrTi//Wib3ehryzlyy5MN0LKBm0jTtq04VuO4hlFSU3tEj37SmhGs4kKo0AK4RLcSTLRDff9DRALtp",
+	"XKwMay5YVSv7N+2zb9PX7NfkLdL1Wjbt3BpdbN3U3PzY3reO3cln/P8a0NVh8w6SgegG3FFlkXvVGlS5",
+	"Tbdq2+DrW5mMWNjfKQnfm4PghPTjPk0q/gUNPl8VU6ZnUBQpJ6N/rOVnXMIc2qfUJWTPgwjdGpXBgL4R",
+	"GQSIQrMJ8oiv93T6jI89UypKozZOBJBgyJlNYo2+N3Bnuz+4uX0lWY1kSchot4O7s30J2Faj76rFDx2Y",
+	"IchDURTgZXFEoosSrRBUDePdHgskgiaN5Vt4AbnDieFkg9lSEoNZ1seoq1jkBLj0JQxjmDOTBhfZHasd",
+	"sOaU3Iq4SaGabjO8bb/qvYqufXOqt8JLRBZx/JJmn12AtcRwlpdzqe+65Hqj1VCEtNTDmXOH4IfQMSxk",
+	"al5LVFAjobAuyXWSC8MHxRapXW0Gibp1n9G79yRzvq3tQtci1CFC7O/ihVoFOiic5Hcky5fA6jo3kX60",
+	"lz18Lv/YwnZ2pj8xOe0dIZ960DhSB9fdtQbO9252bnnpvm2j78kY8uPrLrwFJrYVytgn1QeYaIEaB/Gl",
+	"+7yeKiaFG0yP6gLGW8fTgPDvEL+bd27xN7DmE2xSr/Ew7ZobNG31bEa2wpgDQcZFgtOdbFXKqsP/roXB",
+	"e3z1H8IASxar5gpWzxsOVYKJbyKKWaWYGlroEuezseITkfQn/Iu+3i+ygMzENJ3tOQ0P7ESZ5QSFgSm0",
+	"DXcPG0Ch5MhZTFF/WDvo8blHv+2d/frBMZRB3Gtix1IXvbPeCTKaf8/nKnOAwhxf+tUnoRln4yM/aOOT",
+	"yh/e+MzvY+MTD4XQ/B1GypqPYBfJ1vh1SVLzOQw9Lryc3BSNzxDGtvlMiQWEH778/wEAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

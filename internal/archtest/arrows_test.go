@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"controller/rest", "controller/gateway"},
 	{"controller/lifecycle"},
 	{"controller/jobs"},
-	{"controller/vault", "controller/inventory"},
+	{"controller/vault", "controller/inventory", "controller/identity/oidc"},
 	{"controller/identity"},
 	{"controller/pki"},
 	{"controller/seal", "controller/cluster"}, // they satisfy what the store asks for
