@@ -35,7 +35,7 @@ setup: ## install what is missing (Debian packages; root), build the pinned tool
 	@$(MAKE) --no-print-directory $(BIN)/.tools $(CROSSCHECKS:%=%/node_modules/.package-lock.json)
 
 # Clients, grammars and a provider from npm that prove emulators, scripts and sign-in, as their lock files pin them.
-CROSSCHECKS := internal/emu/tds/testdata/crosscheck internal/emu/oracle/testdata/crosscheck plugins/winrm/testdata/grammar controller/identity/oidc/testdata/provider
+CROSSCHECKS := internal/emu/tds/testdata/crosscheck internal/emu/oracle/testdata/crosscheck plugins/winrm/testdata/grammar controller/identity/oidc/oidctest/testdata/provider
 %/node_modules/.package-lock.json: %/package-lock.json
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund --silent
 	touch $@
