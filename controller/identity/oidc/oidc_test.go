@@ -151,3 +151,39 @@ func TestARealProviderLetsPeopleIn(t *testing.T) {
 		})
 	}
 }
+
+func findGroup(tx *store.Tx, name string) (*identity.Group, error) {
+	return identity.FindGroup(tx, name)
+}
+
+func addMember(tx *store.Tx, w *world, g *identity.Group) error {
+	return identity.AddMember(tx, root, w.root, g.ID, w.ada.ID)
+}
+
+func (w *world) caller() identity.Caller { return identity.Caller{Principal: *w.ada} }
+
+func (w *world) find(t testing.TB, name string) (p *identity.Principal) {
+	t.Helper()
+	err := w.View(t.Context(), func(tx *store.Tx) (err error) {
+		p, err = identity.FindPrincipal(tx, name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) disable(t testing.TB, name string) {
+	t.Helper()
+	p := w.find(t, name)
+	w.update(t, func(tx *store.Tx) error {
+		_, err := identity.DisablePrincipal(tx, root, w.root, p.ID)
+		return err
+	})
+}
+
+func canBe(name string) bool {
+	spelt, ok := identity.Canonical(name)
+	return ok && spelt == name
+}
