@@ -52,9 +52,18 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// asking bounds how many calls of the API wait for providers at once: anybody can begin a
+// sign-in, also with a provider that hangs.
+var asking = make(chan struct{}, 32)
+
 // within returns a context with which a provider is asked: with its authority, without
-// redirects, for as long as patience lasts.
-func (p *Provider) within(ctx context.Context) (context.Context, context.CancelFunc) {
+// redirects, for as long as patience lasts. Code oidc_logins_too_many.
+func (p *Provider) within(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	select {
+	case asking <- struct{}{}:
+	default:
+		return nil, nil, loginsTooMany()
+	}
 	var roots *x509.CertPool // of the system
 	if p.Authority != "" {
 		roots = x509.NewCertPool()
@@ -70,7 +79,8 @@ func (p *Provider) within(ctx context.Context) (context.Context, context.CancelF
 	return ctx, func() {
 		cancel()
 		transport.CloseIdleConnections()
-	}
+		<-asking
+	}, nil
 }
 
 // discover asks a provider who it is. Codes oidc_provider_silent, oidc_provider_unfit.

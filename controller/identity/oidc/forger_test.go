@@ -90,7 +90,7 @@ func (f *forger) answer(w http.ResponseWriter, r *http.Request) {
 		maps.Copy(says, f.metadata)
 		say(says)
 	case "/keys":
-		say(map[string]any{"keys": []any{map[string]any{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1",
+		say(map[string]any{"keys": []any{map[string]any{"kty": "RSA", "use": "sig", "kid": "1",
 			"n": base64.RawURLEncoding.EncodeToString(f.key.N.Bytes()), "e": "AQAB"}}})
 	case "/token":
 		_ = r.ParseForm()
@@ -311,12 +311,60 @@ func TestASignInIsFinishedOnceByWhoBeganIt(t *testing.T) {
 		w.update(t, func(tx *store.Tx) error { return Remove(tx, root, "corp") })
 		w.add(t, settings(f.Provider))
 	}))
-	if err := f.finish(t, w, func(a *Answer) { a.Issuer = "https://evil.example.com" }); reeve.CodeOf(err) != "oidc_token_invalid" {
-		t.Errorf("another provider's answer: %v", err)
+}
+
+// RFC 9207: what comes back from another provider is not for this one.
+func TestAnAnswerOfAnotherProviderIsRefused(t *testing.T) {
+	t.Parallel()
+	f, w := forge(t), newWorld(t)
+	w.add(t, settings(f.Provider))
+	try := func(issuer, want string) {
+		t.Helper()
+		if err := f.finish(t, w, func(a *Answer) { a.Issuer = issuer }); reeve.CodeOf(err) != want {
+			t.Errorf("%q: %v", issuer, err)
+		}
 	}
+	try("https://evil.example.com", "oidc_token_invalid")
+	try("", "")
 	f.metadata = map[string]any{"authorization_response_iss_parameter_supported": true}
+	try("", "oidc_token_invalid")
+	try(f.Issuer, "")
+}
+
+// A provider may offer more signatures than count.
+func TestASignatureOfAnotherKindDoesNotCount(t *testing.T) {
+	t.Parallel()
+	f, w := forge(t), newWorld(t)
+	w.add(t, settings(f.Provider))
+	f.metadata = map[string]any{"id_token_signing_alg_values_supported": []string{"RS256", "PS256"}}
+	f.edit = func(h, _ map[string]any) { h["alg"] = "PS256" }
+	f.sign = func(input, _ string) []byte {
+		sum := sha256.Sum256([]byte(input))
+		s, _ := rsa.SignPSS(rand.Reader, f.key, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		return s
+	}
 	if err := f.finish(t, w, nil); reeve.CodeOf(err) != "oidc_token_invalid" {
-		t.Errorf("an answer without issuer: %v", err)
+		t.Errorf("%v", err)
+	}
+}
+
+// Anybody can begin a sign-in, so the calls that wait for providers are bounded.
+func TestNotEverybodyWaitsForProvidersAtOnce(t *testing.T) { // not in parallel: it takes what all share
+	f, w := forge(t), newWorld(t)
+	w.add(t, settings(f.Provider))
+	for range cap(asking) {
+		asking <- struct{}{}
+	}
+	_, err := Begin(t.Context(), w.Store, from, "corp", challengeOf(verifier), 1)
+	for range cap(asking) {
+		<-asking
+	}
+	if reeve.CodeOf(err) != "oidc_logins_too_many" || len(asking) != 0 {
+		t.Errorf("%v, %d wait", err, len(asking))
+	}
+	w.begin(t)
+	if len(asking) != 0 {
+		t.Errorf("%d still wait", len(asking))
 	}
 }
 

@@ -82,7 +82,7 @@ func admit(tx *store.Tx, from netip.Addr) error {
 				n++
 			}
 			if n == most {
-				return reeve.Errorf(reeve.TooMany, "oidc_logins_too_many", "too many sign-ins are under way").WithFix("finish one, or wait %s", LoginLife)
+				return loginsTooMany()
 			}
 		}
 		return nil
@@ -108,6 +108,10 @@ func forgetOld(tx *store.Tx) error {
 		}
 	}
 	return nil
+}
+
+func loginsTooMany() error {
+	return reeve.Errorf(reeve.TooMany, "oidc_logins_too_many", "too many sign-ins are under way").WithFix("finish one, or wait %s", LoginLife)
 }
 
 func loginUnknown() *reeve.Error {

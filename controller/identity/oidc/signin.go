@@ -49,9 +49,12 @@ func Begin(ctx context.Context, st *store.Store, from From, provider, challenge 
 	if err != nil {
 		return Begun{}, err
 	}
-	asking, done := p.within(ctx)
+	patient, done, err := p.within(ctx)
+	if err != nil {
+		return Begun{}, err
+	}
 	defer done()
-	src, err := p.discover(asking)
+	src, err := p.discover(patient)
 	if err != nil {
 		return Begun{}, err
 	}
@@ -177,7 +180,10 @@ func tokenInvalid(what string) error {
 
 // identify finds out from the provider who has signed in.
 func (p *Provider) identify(ctx context.Context, l *login, in Answer, now func() time.Time) (person, error) {
-	ctx, done := p.within(ctx)
+	ctx, done, err := p.within(ctx)
+	if err != nil {
+		return person{}, err
+	}
 	defer done()
 	src, err := p.discover(ctx)
 	if err != nil {
