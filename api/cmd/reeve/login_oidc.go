@@ -150,8 +150,11 @@ func awaitCallback(ctx context.Context, l net.Listener, state, code string) (cal
 	got := make(chan callback, 1)
 	s := &http.Server{ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14,
 		Handler: callbackPage(l.Addr().String(), state, code, got)}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l) // ends when it is closed
+	}()
 	defer func() {
 		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
