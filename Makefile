@@ -34,8 +34,8 @@ setup: ## install what is missing (Debian packages; root), build the pinned tool
 	@command -v npm >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; }
 	@$(MAKE) --no-print-directory $(BIN)/.tools $(CROSSCHECKS:%=%/node_modules/.package-lock.json)
 
-# Clients and grammars from npm that prove emulators and scripts, as their lock files pin them.
-CROSSCHECKS := internal/emu/tds/testdata/crosscheck internal/emu/oracle/testdata/crosscheck plugins/winrm/testdata/grammar
+# Clients, grammars and a provider from npm that prove emulators, scripts and sign-in, as their lock files pin them.
+CROSSCHECKS := internal/emu/tds/testdata/crosscheck internal/emu/oracle/testdata/crosscheck plugins/winrm/testdata/grammar controller/identity/oidc/oidctest/testdata/provider
 %/node_modules/.package-lock.json: %/package-lock.json
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund --silent
 	touch $@

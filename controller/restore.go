@@ -14,6 +14,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/cluster"
 	"github.com/reeve-pam/reeve/controller/identity"
+	"github.com/reeve-pam/reeve/controller/identity/oidc"
 	"github.com/reeve-pam/reeve/controller/jobs"
 	"github.com/reeve-pam/reeve/controller/pki"
 	"github.com/reeve-pam/reeve/controller/seal"
@@ -153,7 +154,7 @@ func (c *Controller) amend(ctx context.Context, by audit.Actor, scratch *store.S
 			after = jobs.Settling(c.cfg.Terms)
 		}
 		return scratch.Amend(now.Revision()+revisionGap, func(tx *store.Tx) error {
-			if err := errors.Join(seal.Keep(tx, now), pki.Keep(tx, now), identity.Keep(tx, now), audit.Keep(tx, now)); err != nil {
+			if err := errors.Join(seal.Keep(tx, now), pki.Keep(tx, now), identity.Keep(tx, now), audit.Keep(tx, now), oidc.Keep(tx, now)); err != nil {
 				return err
 			}
 			return audit.Record(tx, audit.Event{By: by, Action: "cluster.restore_snapshot", Object: "cluster",

@@ -134,6 +134,24 @@ func (e ManagementAccountKind) Valid() bool {
 	}
 }
 
+// Defines values for OIDCProviderRequestUserClaim.
+const (
+	Email             OIDCProviderRequestUserClaim = "email"
+	PreferredUsername OIDCProviderRequestUserClaim = "preferred_username"
+)
+
+// Valid indicates whether the value is a known member of the OIDCProviderRequestUserClaim enum.
+func (e OIDCProviderRequestUserClaim) Valid() bool {
+	switch e {
+	case Email:
+		return true
+	case PreferredUsername:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RolePhaseRequestPhase.
 const (
 	RolePhaseRequestPhaseCreate  RolePhaseRequestPhase = "create"
@@ -1254,6 +1272,117 @@ type NodeJoinTokenRequest struct {
 	TtlSeconds *int `json:"ttl_seconds,omitempty"`
 }
 
+// OIDCBeginRequest defines model for OIDCBeginRequest.
+type OIDCBeginRequest struct {
+	// Challenge S256 of the verifier that the client keeps (RFC 7636).
+	Challenge string `json:"challenge"`
+
+	// Port Where the client listens on 127.0.0.1.
+	Port int `json:"port"`
+}
+
+// OIDCBegun defines model for OIDCBegun.
+type OIDCBegun struct {
+	// ExpiresAt By when it must be finished.
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// State What the browser must come back with.
+	State string `json:"state"`
+
+	// Url To open in a browser on the client's machine.
+	Url string `json:"url"`
+}
+
+// OIDCFinishRequest defines model for OIDCFinishRequest.
+type OIDCFinishRequest struct {
+	// Code What the browser came back with. Secret.
+	Code *string `json:"code,omitempty"`
+
+	// Issuer The `iss` that the browser came back with (RFC 9207), if there was one.
+	Issuer *string `json:"issuer,omitempty"`
+
+	// State As it was begun with.
+	State string `json:"state"`
+
+	// Verifier Of the challenge. Secret.
+	Verifier *string `json:"verifier,omitempty"`
+}
+
+// OIDCProvider defines model for OIDCProvider.
+type OIDCProvider struct {
+	// AllowCreate Whether users whom nobody added are added when they sign in.
+	AllowCreate bool `json:"allow_create"`
+
+	// Authority PEM with the certificates that its own is proven with; absent: those of the system.
+	Authority *string `json:"authority,omitempty"`
+
+	// ClientId Of Reeve at the provider.
+	ClientId string `json:"client_id"`
+
+	// CreatedAt When it was added.
+	CreatedAt time.Time `json:"created_at"`
+
+	// GroupClaim The claim that names groups; absent: groups are not mapped.
+	GroupClaim *string `json:"group_claim,omitempty"`
+
+	// Issuer Its URL.
+	Issuer string `json:"issuer"`
+
+	// Name Its name.
+	Name string `json:"name"`
+
+	// Public Whether the client has no secret.
+	Public bool `json:"public"`
+
+	// Scopes Besides openid, profile and email.
+	Scopes *[]string `json:"scopes,omitempty"`
+
+	// UserClaim The claim that names the user.
+	UserClaim string `json:"user_claim"`
+}
+
+// OIDCProviderPage defines model for OIDCProviderPage.
+type OIDCProviderPage struct {
+	// Items At most `limit` of them.
+	Items []OIDCProvider `json:"items"`
+
+	// Next Cursor of the next page; absent on the last.
+	Next *string `json:"next,omitempty"`
+}
+
+// OIDCProviderRequest defines model for OIDCProviderRequest.
+type OIDCProviderRequest struct {
+	// AllowCreate Whether users whom nobody added are added when they sign in.
+	AllowCreate *bool `json:"allow_create,omitempty"`
+
+	// Authority PEM with the certificates that its own is proven with; left out: those of the controllers' system.
+	Authority *string `json:"authority,omitempty"`
+
+	// ClientId Of Reeve at the provider.
+	ClientId string `json:"client_id"`
+
+	// ClientSecret Of Reeve at the provider; left out: a public client. Secret; never shown.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// GroupClaim The claim that names groups; left out: groups are not mapped.
+	GroupClaim *string `json:"group_claim,omitempty"`
+
+	// Issuer Its https URL, exactly as it names itself.
+	Issuer string `json:"issuer"`
+
+	// Name Of a-z, 0-9, '.', '-', '_' and '@'.
+	Name string `json:"name"`
+
+	// Scopes To ask for besides openid, profile and email.
+	Scopes *[]string `json:"scopes,omitempty"`
+
+	// UserClaim The claim that names the user.
+	UserClaim OIDCProviderRequestUserClaim `json:"user_claim"`
+}
+
+// OIDCProviderRequestUserClaim The claim that names the user.
+type OIDCProviderRequestUserClaim string
+
 // PAMRole defines model for PAMRole.
 type PAMRole struct {
 	// BuiltIn Whether every installation has it; then it cannot be changed.
@@ -2091,6 +2220,9 @@ type Limit = int
 // NodePath defines model for NodePath.
 type NodePath = string
 
+// OIDCProviderPath defines model for OIDCProviderPath.
+type OIDCProviderPath = string
+
 // PAMRolePath defines model for PAMRolePath.
 type PAMRolePath = string
 
@@ -2457,6 +2589,15 @@ type RetryJobParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListOIDCProvidersParams defines parameters for ListOIDCProviders.
+type ListOIDCProvidersParams struct {
+	// Cursor The `next` of the last page.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit The most items of one page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // ListPAMRolesParams defines parameters for ListPAMRoles.
 type ListPAMRolesParams struct {
 	// Cursor The `next` of the last page.
@@ -2684,6 +2825,15 @@ type AddGroupJSONRequestBody = GroupRequest
 
 // AcceptInvitationJSONRequestBody defines body for AcceptInvitation for application/json ContentType.
 type AcceptInvitationJSONRequestBody = AcceptRequest
+
+// AddOIDCProviderJSONRequestBody defines body for AddOIDCProvider for application/json ContentType.
+type AddOIDCProviderJSONRequestBody = OIDCProviderRequest
+
+// BeginOIDCJSONRequestBody defines body for BeginOIDC for application/json ContentType.
+type BeginOIDCJSONRequestBody = OIDCBeginRequest
+
+// FinishOIDCJSONRequestBody defines body for FinishOIDC for application/json ContentType.
+type FinishOIDCJSONRequestBody = OIDCFinishRequest
 
 // AddPAMRoleJSONRequestBody defines body for AddPAMRole for application/json ContentType.
 type AddPAMRoleJSONRequestBody = PAMRoleRequest
@@ -3554,6 +3704,72 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/jobs/{job}/retry (the `RetryJob` operationId).
 	RetryJob(ctx context.Context, job JobPath, params *RetryJobParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOIDCProviders List OpenID providers that people can sign in with
+	//
+	// Corresponds with GET /v1/oidc (the `ListOIDCProviders` operationId).
+	ListOIDCProviders(ctx context.Context, params *ListOIDCProvidersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddOIDCProviderWithBody Add an OpenID provider that people can sign in with
+	//
+	// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+	AddOIDCProviderWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddOIDCProvider Add an OpenID provider that people can sign in with
+	//
+	// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+	AddOIDCProvider(ctx context.Context, body AddOIDCProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveOIDCProvider Remove an OpenID provider
+	//
+	// Nobody can sign in with it any more. Sessions, users and their groups stay.
+	//
+	// Corresponds with DELETE /v1/oidc/{provider} (the `RemoveOIDCProvider` operationId).
+	RemoveOIDCProvider(ctx context.Context, provider OIDCProviderPath, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOIDCWithBody Begin to sign in with an OpenID provider
+	//
+	// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+	BeginOIDCWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOIDC Begin to sign in with an OpenID provider
+	//
+	// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+	BeginOIDC(ctx context.Context, provider OIDCProviderPath, body BeginOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOIDCWithBody Sign in with what an OpenID provider says
+	//
+	// Can be tried once for each sign-in that was begun.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+	FinishOIDCWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOIDC Sign in with what an OpenID provider says
+	//
+	// Can be tried once for each sign-in that was begun.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+	FinishOIDC(ctx context.Context, provider OIDCProviderPath, body FinishOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPAMRoles List PAM roles
 	//
@@ -5268,6 +5484,152 @@ func (c *Client) GetJobLog(ctx context.Context, job JobPath, params *GetJobLogPa
 // Corresponds with POST /v1/jobs/{job}/retry (the `RetryJob` operationId).
 func (c *Client) RetryJob(ctx context.Context, job JobPath, params *RetryJobParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRetryJobRequest(c.Server, job, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOIDCProviders List OpenID providers that people can sign in with
+//
+// Corresponds with GET /v1/oidc (the `ListOIDCProviders` operationId).
+func (c *Client) ListOIDCProviders(ctx context.Context, params *ListOIDCProvidersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOIDCProvidersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddOIDCProviderWithBody Add an OpenID provider that people can sign in with
+//
+// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+func (c *Client) AddOIDCProviderWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddOIDCProviderRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddOIDCProvider Add an OpenID provider that people can sign in with
+//
+// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+func (c *Client) AddOIDCProvider(ctx context.Context, body AddOIDCProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddOIDCProviderRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveOIDCProvider Remove an OpenID provider
+//
+// Nobody can sign in with it any more. Sessions, users and their groups stay.
+//
+// Corresponds with DELETE /v1/oidc/{provider} (the `RemoveOIDCProvider` operationId).
+func (c *Client) RemoveOIDCProvider(ctx context.Context, provider OIDCProviderPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveOIDCProviderRequest(c.Server, provider)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOIDCWithBody Begin to sign in with an OpenID provider
+//
+// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+func (c *Client) BeginOIDCWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOIDCRequestWithBody(c.Server, provider, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOIDC Begin to sign in with an OpenID provider
+//
+// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+func (c *Client) BeginOIDC(ctx context.Context, provider OIDCProviderPath, body BeginOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOIDCRequest(c.Server, provider, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOIDCWithBody Sign in with what an OpenID provider says
+//
+// Can be tried once for each sign-in that was begun.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+func (c *Client) FinishOIDCWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOIDCRequestWithBody(c.Server, provider, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOIDC Sign in with what an OpenID provider says
+//
+// Can be tried once for each sign-in that was begun.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+func (c *Client) FinishOIDC(ctx context.Context, provider OIDCProviderPath, body FinishOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOIDCRequest(c.Server, provider, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9475,6 +9837,240 @@ func NewRetryJobRequest(server string, job JobPath, params *RetryJobParams) (*ht
 	return req, nil
 }
 
+// NewListOIDCProvidersRequest constructs an http.Request for the ListOIDCProviders method
+func NewListOIDCProvidersRequest(server string, params *ListOIDCProvidersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddOIDCProviderRequest calls the generic AddOIDCProvider builder with application/json body
+func NewAddOIDCProviderRequest(server string, body AddOIDCProviderJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddOIDCProviderRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddOIDCProviderRequestWithBody constructs an http.Request for the AddOIDCProvider method, with any body, and a specified content type
+func NewAddOIDCProviderRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveOIDCProviderRequest constructs an http.Request for the RemoveOIDCProvider method
+func NewRemoveOIDCProviderRequest(server string, provider OIDCProviderPath) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/oidc/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginOIDCRequest calls the generic BeginOIDC builder with application/json body
+func NewBeginOIDCRequest(server string, provider OIDCProviderPath, body BeginOIDCJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginOIDCRequestWithBody(server, provider, "application/json", bodyReader)
+}
+
+// NewBeginOIDCRequestWithBody constructs an http.Request for the BeginOIDC method, with any body, and a specified content type
+func NewBeginOIDCRequestWithBody(server string, provider OIDCProviderPath, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/oidc/%s/begin", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewFinishOIDCRequest calls the generic FinishOIDC builder with application/json body
+func NewFinishOIDCRequest(server string, provider OIDCProviderPath, body FinishOIDCJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFinishOIDCRequestWithBody(server, provider, "application/json", bodyReader)
+}
+
+// NewFinishOIDCRequestWithBody constructs an http.Request for the FinishOIDC method, with any body, and a specified content type
+func NewFinishOIDCRequestWithBody(server string, provider OIDCProviderPath, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/oidc/%s/finish", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListPAMRolesRequest constructs an http.Request for the ListPAMRoles method
 func NewListPAMRolesRequest(server string, params *ListPAMRolesParams) (*http.Request, error) {
 	var err error
@@ -12130,6 +12726,76 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/jobs/{job}/retry (the `RetryJob` operationId).
 	RetryJobWithResponse(ctx context.Context, job JobPath, params *RetryJobParams, reqEditors ...RequestEditorFn) (*RetryJobResponse, error)
+
+	// ListOIDCProvidersWithResponse List OpenID providers that people can sign in with
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/oidc (the `ListOIDCProviders` operationId).
+	ListOIDCProvidersWithResponse(ctx context.Context, params *ListOIDCProvidersParams, reqEditors ...RequestEditorFn) (*ListOIDCProvidersResponse, error)
+
+	// AddOIDCProviderWithBodyWithResponse Add an OpenID provider that people can sign in with
+	//
+	// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+	AddOIDCProviderWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddOIDCProviderResponse, error)
+
+	// AddOIDCProviderWithResponse Add an OpenID provider that people can sign in with
+	//
+	// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+	AddOIDCProviderWithResponse(ctx context.Context, body AddOIDCProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*AddOIDCProviderResponse, error)
+
+	// RemoveOIDCProviderWithResponse Remove an OpenID provider
+	//
+	// Nobody can sign in with it any more. Sessions, users and their groups stay.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/oidc/{provider} (the `RemoveOIDCProvider` operationId).
+	RemoveOIDCProviderWithResponse(ctx context.Context, provider OIDCProviderPath, reqEditors ...RequestEditorFn) (*RemoveOIDCProviderResponse, error)
+
+	// BeginOIDCWithBodyWithResponse Begin to sign in with an OpenID provider
+	//
+	// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+	BeginOIDCWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginOIDCResponse, error)
+
+	// BeginOIDCWithResponse Begin to sign in with an OpenID provider
+	//
+	// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+	BeginOIDCWithResponse(ctx context.Context, provider OIDCProviderPath, body BeginOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginOIDCResponse, error)
+
+	// FinishOIDCWithBodyWithResponse Sign in with what an OpenID provider says
+	//
+	// Can be tried once for each sign-in that was begun.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+	FinishOIDCWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishOIDCResponse, error)
+
+	// FinishOIDCWithResponse Sign in with what an OpenID provider says
+	//
+	// Can be tried once for each sign-in that was begun.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+	FinishOIDCWithResponse(ctx context.Context, provider OIDCProviderPath, body FinishOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishOIDCResponse, error)
 
 	// ListPAMRolesWithResponse List PAM roles
 	//
@@ -15174,6 +15840,239 @@ func (r RetryJobResponse) ContentType() string {
 	return ""
 }
 
+type ListOIDCProvidersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OIDCProviderPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOIDCProvidersResponse) GetJSON200() *OIDCProviderPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListOIDCProvidersResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOIDCProvidersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOIDCProvidersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOIDCProvidersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOIDCProvidersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddOIDCProviderResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *OIDCProvider
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddOIDCProviderResponse) GetJSON201() *OIDCProvider {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddOIDCProviderResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddOIDCProviderResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddOIDCProviderResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddOIDCProviderResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddOIDCProviderResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveOIDCProviderResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveOIDCProviderResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveOIDCProviderResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveOIDCProviderResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveOIDCProviderResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveOIDCProviderResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginOIDCResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *OIDCBegun
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginOIDCResponse) GetJSON201() *OIDCBegun {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginOIDCResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginOIDCResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginOIDCResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginOIDCResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginOIDCResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishOIDCResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedSession
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r FinishOIDCResponse) GetJSON201() *CreatedSession {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FinishOIDCResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishOIDCResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishOIDCResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishOIDCResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishOIDCResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListPAMRolesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -18211,6 +19110,124 @@ func (c *ClientWithResponses) RetryJobWithResponse(ctx context.Context, job JobP
 	return ParseRetryJobResponse(rsp)
 }
 
+// ListOIDCProvidersWithResponse List OpenID providers that people can sign in with
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/oidc (the `ListOIDCProviders` operationId).
+func (c *ClientWithResponses) ListOIDCProvidersWithResponse(ctx context.Context, params *ListOIDCProvidersParams, reqEditors ...RequestEditorFn) (*ListOIDCProvidersResponse, error) {
+	rsp, err := c.ListOIDCProviders(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOIDCProvidersResponse(rsp)
+}
+
+// AddOIDCProviderWithBodyWithResponse Add an OpenID provider that people can sign in with
+//
+// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+func (c *ClientWithResponses) AddOIDCProviderWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddOIDCProviderResponse, error) {
+	rsp, err := c.AddOIDCProviderWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddOIDCProviderResponse(rsp)
+}
+
+// AddOIDCProviderWithResponse Add an OpenID provider that people can sign in with
+//
+// The caller must hold every privilege everywhere: a provider can say of anybody that it is them. Takes no Idempotency-Key: it holds a secret.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/oidc (the `AddOIDCProvider` operationId).
+func (c *ClientWithResponses) AddOIDCProviderWithResponse(ctx context.Context, body AddOIDCProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*AddOIDCProviderResponse, error) {
+	rsp, err := c.AddOIDCProvider(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddOIDCProviderResponse(rsp)
+}
+
+// RemoveOIDCProviderWithResponse Remove an OpenID provider
+//
+// Nobody can sign in with it any more. Sessions, users and their groups stay.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/oidc/{provider} (the `RemoveOIDCProvider` operationId).
+func (c *ClientWithResponses) RemoveOIDCProviderWithResponse(ctx context.Context, provider OIDCProviderPath, reqEditors ...RequestEditorFn) (*RemoveOIDCProviderResponse, error) {
+	rsp, err := c.RemoveOIDCProvider(ctx, provider, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveOIDCProviderResponse(rsp)
+}
+
+// BeginOIDCWithBodyWithResponse Begin to sign in with an OpenID provider
+//
+// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+func (c *ClientWithResponses) BeginOIDCWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginOIDCResponse, error) {
+	rsp, err := c.BeginOIDCWithBody(ctx, provider, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOIDCResponse(rsp)
+}
+
+// BeginOIDCWithResponse Begin to sign in with an OpenID provider
+//
+// The authorisation code flow with PKCE of a native application (RFC 8252): open the URL in a browser, and listen on 127.0.0.1 for it to come back to /callback.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/oidc/{provider}/begin (the `BeginOIDC` operationId).
+func (c *ClientWithResponses) BeginOIDCWithResponse(ctx context.Context, provider OIDCProviderPath, body BeginOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginOIDCResponse, error) {
+	rsp, err := c.BeginOIDC(ctx, provider, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOIDCResponse(rsp)
+}
+
+// FinishOIDCWithBodyWithResponse Sign in with what an OpenID provider says
+//
+// Can be tried once for each sign-in that was begun.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+func (c *ClientWithResponses) FinishOIDCWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishOIDCResponse, error) {
+	rsp, err := c.FinishOIDCWithBody(ctx, provider, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOIDCResponse(rsp)
+}
+
+// FinishOIDCWithResponse Sign in with what an OpenID provider says
+//
+// Can be tried once for each sign-in that was begun.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/oidc/{provider}/finish (the `FinishOIDC` operationId).
+func (c *ClientWithResponses) FinishOIDCWithResponse(ctx context.Context, provider OIDCProviderPath, body FinishOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishOIDCResponse, error) {
+	rsp, err := c.FinishOIDC(ctx, provider, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOIDCResponse(rsp)
+}
+
 // ListPAMRolesWithResponse List PAM roles
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20778,6 +21795,167 @@ func ParseRetryJobResponse(rsp *http.Response) (*RetryJobResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListOIDCProvidersResponse parses an HTTP response from a ListOIDCProvidersWithResponse call
+func ParseListOIDCProvidersResponse(rsp *http.Response) (*ListOIDCProvidersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOIDCProvidersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OIDCProviderPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddOIDCProviderResponse parses an HTTP response from a AddOIDCProviderWithResponse call
+func ParseAddOIDCProviderResponse(rsp *http.Response) (*AddOIDCProviderResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddOIDCProviderResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest OIDCProvider
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveOIDCProviderResponse parses an HTTP response from a RemoveOIDCProviderWithResponse call
+func ParseRemoveOIDCProviderResponse(rsp *http.Response) (*RemoveOIDCProviderResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveOIDCProviderResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginOIDCResponse parses an HTTP response from a BeginOIDCWithResponse call
+func ParseBeginOIDCResponse(rsp *http.Response) (*BeginOIDCResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginOIDCResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest OIDCBegun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishOIDCResponse parses an HTTP response from a FinishOIDCWithResponse call
+func ParseFinishOIDCResponse(rsp *http.Response) (*FinishOIDCResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishOIDCResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedSession
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

@@ -93,7 +93,7 @@ type operation struct {
 
 var fill = strings.NewReplacer("{digest}", strings.Repeat("a", 64), "{action}", "verify", "{account}", "a@b",
 	"{node}", "x", "{token}", "x", "{site}", "x", "{agent}", "x", "{connector}", "x", "{role}", "x", "{asset}", "x", "{job}", "x",
-	"{user}", "x", "{group}", "x", "{directory}", "x", "{pam_role}", "x", "{assignment}", "x", "{rekey}", "x", "{session}", "x")
+	"{user}", "x", "{group}", "x", "{directory}", "x", "{pam_role}", "x", "{assignment}", "x", "{rekey}", "x", "{session}", "x", "{provider}", "x")
 
 func operations(t *testing.T) (out []operation) {
 	t.Helper()
@@ -112,7 +112,7 @@ func operations(t *testing.T) (out []operation) {
 // openTo is who may call what without a token. A call that is new and open must be added
 // here by somebody who has thought about it.
 var openTo = map[string]string{"getStatus": "everybody", "unsealNode": "everybody", "joinCluster": "everybody", "renewNode": "certificate",
-	"signIn": "everybody", "acceptInvitation": "everybody"}
+	"signIn": "everybody", "acceptInvitation": "everybody", "beginOIDC": "everybody", "finishOIDC": "everybody"}
 
 func TestEveryRouteIsClosedToStrangers_Z1(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -25,6 +27,7 @@ import (
 
 	"github.com/reeve-pam/reeve/agent/pluginhost"
 	"github.com/reeve-pam/reeve/api/client"
+	"github.com/reeve-pam/reeve/controller/identity/oidc/oidctest"
 	"github.com/reeve-pam/reeve/controller/pki"
 	"github.com/reeve-pam/reeve/controller/rest"
 	"github.com/reeve-pam/reeve/internal/fleet"
@@ -243,6 +246,7 @@ func (s *story) people() {
 	must[struct{}](s)(api.DeletePAMRole(ctx, "reader", nil))
 	must[struct{}](s)(api.RemoveGroup(ctx, "dba", nil))
 	s.signIn()
+	s.signInAtProvider()
 	must[struct{}](s)(api.RemoveUser(ctx, "ada", nil))
 	s.directory()
 }
@@ -328,6 +332,30 @@ func (s *story) signIn() {
 		t.Errorf("of nobody: %+v", page.Items)
 	}
 	nothingShown(t, s.c, first, second, invitation, made.Secret)
+}
+
+// signInAtProvider lets ada in by what an OpenID provider says.
+func (s *story) signInAtProvider() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	p := oidctest.Start(t, oidctest.Options{People: map[string]oidctest.Person{"sub-1": {"email": "ada", "email_verified": true}}})
+	made := must[client.OIDCProvider](s)(api.AddOIDCProvider(ctx, client.OIDCProviderRequest{Name: "corp", Issuer: p.Issuer, ClientId: p.ClientID,
+		ClientSecret: &p.ClientSecret, Authority: &p.Authority, UserClaim: client.Email}))
+	if all := must[client.OIDCProviderPage](s)(api.ListOIDCProviders(ctx, nil)); len(all.Items) != 1 || all.Items[0].Issuer != p.Issuer || made.Public {
+		t.Errorf("providers: %+v", all.Items)
+	}
+	verifier := rand.Text() + rand.Text()
+	sum := sha256.Sum256([]byte(verifier))
+	begun := must[client.OIDCBegun](s)(api.BeginOIDC(ctx, "corp", client.OIDCBeginRequest{Challenge: base64.RawURLEncoding.EncodeToString(sum[:]), Port: 40123}))
+	q := p.Browse(t, begun.Url, "sub-1").Query()
+	code, issuer := q.Get("code"), q.Get("iss")
+	in := must[client.CreatedSession](s)(api.FinishOIDC(ctx, "corp", client.OIDCFinishRequest{State: q.Get("state"), Code: &code, Issuer: &issuer, Verifier: &verifier}))
+	if in.Session.User != "ada" || !slices.Equal(in.Session.Methods, []string{"oidc"}) {
+		t.Errorf("the session: %+v", in.Session)
+	}
+	must[struct{}](s)(api.RemoveOIDCProvider(ctx, "corp"))
+	nothingShown(t, s.c, p.ClientSecret, code, begun.State, verifier, in.Secret)
 }
 
 func (s *story) basics() {

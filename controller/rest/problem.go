@@ -34,6 +34,7 @@ var status = map[reeve.Kind]int{
 	reeve.OutcomeUnknown:   http.StatusGatewayTimeout,
 	reeve.UnsupportedMedia: http.StatusUnsupportedMediaType,
 	reeve.Internal:         http.StatusInternalServerError,
+	reeve.Upstream:         http.StatusBadGateway,
 }
 
 // listed is what the command line lists.

@@ -43,6 +43,7 @@ const (
 var rules = map[string]rule{
 	"GetStatus": {access: open}, "UnsealNode": {access: open}, "JoinCluster": {access: open}, "RenewNode": {access: open},
 	"SignIn": {access: open, records: "session.begin"}, "AcceptInvitation": {access: open, records: "invitation.accept"},
+	"BeginOIDC": {access: open}, "FinishOIDC": {access: open, records: "session.begin"},
 
 	"SealNode":            {access: whole, needs: identity.SealManage, records: "node.seal"},
 	"GetSeal":             {access: whole, needs: identity.ClusterRead},
@@ -84,6 +85,10 @@ var rules = map[string]rule{
 	"TestDirectory":   {access: whole, needs: identity.IdentityManage, records: "directory.test"},
 	"RenewDirectory":  {access: whole, needs: identity.IdentityManage, records: "directory.renew", stepUp: true},
 	"RemoveDirectory": {access: whole, needs: identity.IdentityManage, records: "directory.remove"},
+
+	"ListOIDCProviders":  {access: whole, needs: identity.IdentityRead},
+	"AddOIDCProvider":    {access: whole, needs: identity.IdentityManage, records: "oidc.add_provider", stepUp: true},
+	"RemoveOIDCProvider": {access: whole, needs: identity.IdentityManage, records: "oidc.remove_provider"},
 
 	"ListGroups":        {access: whole, needs: identity.IdentityRead},
 	"GetGroup":          {access: whole, needs: identity.IdentityRead},

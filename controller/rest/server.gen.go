@@ -193,6 +193,21 @@ type ServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(c *gin.Context, job JobPath, params RetryJobParams)
+	// ListOIDCProviders List OpenID providers that people can sign in with
+	// (GET /v1/oidc)
+	ListOIDCProviders(c *gin.Context, params ListOIDCProvidersParams)
+	// AddOIDCProvider Add an OpenID provider that people can sign in with
+	// (POST /v1/oidc)
+	AddOIDCProvider(c *gin.Context)
+	// RemoveOIDCProvider Remove an OpenID provider
+	// (DELETE /v1/oidc/{provider})
+	RemoveOIDCProvider(c *gin.Context, provider OIDCProviderPath)
+	// BeginOIDC Begin to sign in with an OpenID provider
+	// (POST /v1/oidc/{provider}/begin)
+	BeginOIDC(c *gin.Context, provider OIDCProviderPath)
+	// FinishOIDC Sign in with what an OpenID provider says
+	// (POST /v1/oidc/{provider}/finish)
+	FinishOIDC(c *gin.Context, provider OIDCProviderPath)
 	// ListPAMRoles List PAM roles
 	// (GET /v1/pam-roles)
 	ListPAMRoles(c *gin.Context, params ListPAMRolesParams)
@@ -2547,6 +2562,129 @@ func (siw *ServerInterfaceWrapper) RetryJob(c *gin.Context) {
 	siw.Handler.RetryJob(c, job, params)
 }
 
+// ListOIDCProviders operation middleware
+func (siw *ServerInterfaceWrapper) ListOIDCProviders(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOIDCProvidersParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListOIDCProviders(c, params)
+}
+
+// AddOIDCProvider operation middleware
+func (siw *ServerInterfaceWrapper) AddOIDCProvider(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddOIDCProvider(c)
+}
+
+// RemoveOIDCProvider operation middleware
+func (siw *ServerInterfaceWrapper) RemoveOIDCProvider(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveOIDCProvider(c, provider)
+}
+
+// BeginOIDC operation middleware
+func (siw *ServerInterfaceWrapper) BeginOIDC(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginOIDC(c, provider)
+}
+
+// FinishOIDC operation middleware
+func (siw *ServerInterfaceWrapper) FinishOIDC(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.FinishOIDC(c, provider)
+}
+
 // ListPAMRoles operation middleware
 func (siw *ServerInterfaceWrapper) ListPAMRoles(c *gin.Context) {
 
@@ -3964,6 +4102,11 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
 	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
+	router.GET(options.BaseURL+"/v1/oidc", wrapper.ListOIDCProviders)
+	router.POST(options.BaseURL+"/v1/oidc", wrapper.AddOIDCProvider)
+	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
+	router.POST(options.BaseURL+"/v1/oidc/:provider/begin", wrapper.BeginOIDC)
+	router.POST(options.BaseURL+"/v1/oidc/:provider/finish", wrapper.FinishOIDC)
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
@@ -6269,6 +6412,197 @@ func (response RetryJobdefaultApplicationProblemPlusJSONResponse) VisitRetryJobR
 	return err
 }
 
+type ListOIDCProvidersRequestObject struct {
+	Params ListOIDCProvidersParams
+}
+
+type ListOIDCProvidersResponseObject interface {
+	VisitListOIDCProvidersResponse(w http.ResponseWriter) error
+}
+
+type ListOIDCProviders200JSONResponse OIDCProviderPage
+
+func (response ListOIDCProviders200JSONResponse) VisitListOIDCProvidersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOIDCProvidersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListOIDCProvidersdefaultApplicationProblemPlusJSONResponse) VisitListOIDCProvidersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddOIDCProviderRequestObject struct {
+	Body *AddOIDCProviderJSONRequestBody
+}
+
+type AddOIDCProviderResponseObject interface {
+	VisitAddOIDCProviderResponse(w http.ResponseWriter) error
+}
+
+type AddOIDCProvider201JSONResponse OIDCProvider
+
+func (response AddOIDCProvider201JSONResponse) VisitAddOIDCProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddOIDCProviderdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddOIDCProviderdefaultApplicationProblemPlusJSONResponse) VisitAddOIDCProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveOIDCProviderRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+}
+
+type RemoveOIDCProviderResponseObject interface {
+	VisitRemoveOIDCProviderResponse(w http.ResponseWriter) error
+}
+
+type RemoveOIDCProvider204Response struct {
+}
+
+func (response RemoveOIDCProvider204Response) VisitRemoveOIDCProviderResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveOIDCProviderdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveOIDCProviderdefaultApplicationProblemPlusJSONResponse) VisitRemoveOIDCProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *BeginOIDCJSONRequestBody
+}
+
+type BeginOIDCResponseObject interface {
+	VisitBeginOIDCResponse(w http.ResponseWriter) error
+}
+
+type BeginOIDC201JSONResponse OIDCBegun
+
+func (response BeginOIDC201JSONResponse) VisitBeginOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginOIDCdefaultApplicationProblemPlusJSONResponse) VisitBeginOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *FinishOIDCJSONRequestBody
+}
+
+type FinishOIDCResponseObject interface {
+	VisitFinishOIDCResponse(w http.ResponseWriter) error
+}
+
+type FinishOIDC201JSONResponse CreatedSession
+
+func (response FinishOIDC201JSONResponse) VisitFinishOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishOIDCdefaultApplicationProblemPlusJSONResponse) VisitFinishOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListPAMRolesRequestObject struct {
 	Params ListPAMRolesParams
 }
@@ -8046,6 +8380,21 @@ type StrictServerInterface interface {
 	// RetryJob Queue a dead job again
 	// (POST /v1/jobs/{job}/retry)
 	RetryJob(ctx context.Context, request RetryJobRequestObject) (RetryJobResponseObject, error)
+	// ListOIDCProviders List OpenID providers that people can sign in with
+	// (GET /v1/oidc)
+	ListOIDCProviders(ctx context.Context, request ListOIDCProvidersRequestObject) (ListOIDCProvidersResponseObject, error)
+	// AddOIDCProvider Add an OpenID provider that people can sign in with
+	// (POST /v1/oidc)
+	AddOIDCProvider(ctx context.Context, request AddOIDCProviderRequestObject) (AddOIDCProviderResponseObject, error)
+	// RemoveOIDCProvider Remove an OpenID provider
+	// (DELETE /v1/oidc/{provider})
+	RemoveOIDCProvider(ctx context.Context, request RemoveOIDCProviderRequestObject) (RemoveOIDCProviderResponseObject, error)
+	// BeginOIDC Begin to sign in with an OpenID provider
+	// (POST /v1/oidc/{provider}/begin)
+	BeginOIDC(ctx context.Context, request BeginOIDCRequestObject) (BeginOIDCResponseObject, error)
+	// FinishOIDC Sign in with what an OpenID provider says
+	// (POST /v1/oidc/{provider}/finish)
+	FinishOIDC(ctx context.Context, request FinishOIDCRequestObject) (FinishOIDCResponseObject, error)
 	// ListPAMRoles List PAM roles
 	// (GET /v1/pam-roles)
 	ListPAMRoles(ctx context.Context, request ListPAMRolesRequestObject) (ListPAMRolesResponseObject, error)
@@ -10072,6 +10421,188 @@ func (sh *strictHandler) RetryJob(ctx *gin.Context, job JobPath, params RetryJob
 	}
 }
 
+// ListOIDCProviders operation middleware
+func (sh *strictHandler) ListOIDCProviders(ctx *gin.Context, params ListOIDCProvidersParams) {
+	var request ListOIDCProvidersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOIDCProviders(ctx, request.(ListOIDCProvidersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOIDCProviders")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListOIDCProvidersResponseObject); ok {
+		if err := validResponse.VisitListOIDCProvidersResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddOIDCProvider operation middleware
+func (sh *strictHandler) AddOIDCProvider(ctx *gin.Context) {
+	var request AddOIDCProviderRequestObject
+
+	var body AddOIDCProviderJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddOIDCProvider(ctx, request.(AddOIDCProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddOIDCProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddOIDCProviderResponseObject); ok {
+		if err := validResponse.VisitAddOIDCProviderResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveOIDCProvider operation middleware
+func (sh *strictHandler) RemoveOIDCProvider(ctx *gin.Context, provider OIDCProviderPath) {
+	var request RemoveOIDCProviderRequestObject
+
+	request.Provider = provider
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveOIDCProvider(ctx, request.(RemoveOIDCProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveOIDCProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveOIDCProviderResponseObject); ok {
+		if err := validResponse.VisitRemoveOIDCProviderResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginOIDC operation middleware
+func (sh *strictHandler) BeginOIDC(ctx *gin.Context, provider OIDCProviderPath) {
+	var request BeginOIDCRequestObject
+
+	request.Provider = provider
+
+	var body BeginOIDCJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginOIDC(ctx, request.(BeginOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginOIDCResponseObject); ok {
+		if err := validResponse.VisitBeginOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishOIDC operation middleware
+func (sh *strictHandler) FinishOIDC(ctx *gin.Context, provider OIDCProviderPath) {
+	var request FinishOIDCRequestObject
+
+	request.Provider = provider
+
+	var body FinishOIDCJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishOIDC(ctx, request.(FinishOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(FinishOIDCResponseObject); ok {
+		if err := validResponse.VisitFinishOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListPAMRoles operation middleware
 func (sh *strictHandler) ListPAMRoles(ctx *gin.Context, params ListPAMRolesParams) {
 	var request ListPAMRolesRequestObject
@@ -11430,297 +11961,315 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs5si/4KljeOeGZeynJdtu+03Lc2KNxu3vc47a9ln06Yqd9JLAqScIqAmwAJZrj8MY+zT7YPskG",
-	"MoH6IIFiUSJp+Wz/ZYssFoBEIpGfv/w8yNRsriRIawannwdzrvkMLGj86yzLVCntG26n7s8cTKbF3Aol",
-	"B6eDM8lEPmRKM8ln8O/cGLDHg+FAuC/n7ifDgftmcDrg9J7BcKDh91JoyAenVpcwHJhsCjPuXj7jn16C",
-	"nLiRHj5+MhzY5dz91Fgt5GTw5ctwcDaB1Fxe5GEeTI0Zl4y7Z1Ozcd/1ncuDh3+NzsWttu9cuijjvrvt",
-	"XMpc2LPMKr0+mdeyWLLFlFtmp8Iw7p5iuchP3cT89nGcbDXB30vQy+beuRffYEavS5sp94ronDRkSueG",
-	"LYSd0twUPT9kpsymjBuWgxSQp+blH0/N7Mmj5MTOhcw2TUuNaVJWuG3UrOAWdGoqBl/YnMhY6Rm3g9NB",
-	"zi0cuZcMktN5L60oNkxnBGOloZ5SaiYlvusGM3mmpAS303GefhW4mWXhwQRDV9/3Zer4Rj0rtYnx87sp",
-	"sEsJn+wlbRGwghvL5nySpElGr0oM//jBw9j4P2lVznudbzZxjyaogd/d8ni/yGE2VxZktvwHLGNyeMks",
-	"fLJuNn9lVrEHD//KsinXPHNy/ClSybjpXsGS5QpM/YmdCjlhSmY19abAc9D1EhrDH7nxuyY/EzL8/deh",
-	"I4UF7d75n//8347+rw//409R1vtZjdKEdgT+qEYJ8n5Uo9ux2UsxEzbOZTNlLBMWZigMlIROJivwRc2x",
-	"cxjzsrCD0wf37w/dTMSsnOFf95FQ/s9qVkJamIDGab1SOfRjvkxJq1VRQOo8SpXDLRnwzdkvb1UBmyTD",
-	"m7NfmFYFJCYy57ML9/XtNuwtXMGym120e0TISWIe+PUtJ9GDGh2UuD0VzoXtyR9G2NQ03Fe35Iz3BnS/",
-	"eZQGtPvEgL4WGTCvESam5p6+1dS+uB+buZIGUJF9o9WogJn7rzsxTv87/Tzg83khMu6mfDKnJ/7HR+Pm",
-	"/7kx1p80jAeng/92UmvKJ/StOQnvxRHbFPjVKV0LkJYttJKTIeMy95qYYrk6RgL693hdG+b2LfxegqHZ",
-	"5blw7+LFG63moK1waxnzwsBwMG989Hkg5LWwnAZeux4ME5YtuGFTLnPImboGfczOIdOklVYawpwbs1A6",
-	"HwzXlPGGYH+wSu3hYKGFBaev0EZ9GdavWp+OZQW4K/vB48YlxawjDNfAplznjkKTEozZYpoP7j98tO08",
-	"vzRZ7J9NKjZW8KF6jxp9hMwOnN7m7RlnMLU2gtT5pFgQ1tTWwArPDunHFyJPibbuX4+4zZJS0V34mliL",
-	"SD3jOTi+cEyp7BS0ib4008At5Bc8sqhfpyADa7nXtTapQ9scDrLSWJULLmMvVewKYG5wtaba/bV3tH62",
-	"+pYfNQDqRNGfwqe50GA6FwUyN08ZHxmQ9pRJuKYLtt/6xjwja7pLdPyID30ZDqIbbg0TeXT2IgdphY0o",
-	"gqWz55zo/PepMnbI/t//+/+JvcApTVGN56MaMSezlL5iylFhMBwoXSvZSsLx4FSWRRF5q3viArQmpb17",
-	"4aIoNeCPYMKzZXQXHE/WHM+EOXXbMuNLNnKszLMp5Gg8qtKydy/P0ZJ1oo1xNtfKqkwVxOruL8isYVKh",
-	"utug6kipArh0U6GbJy48nXEqkQ6W60mCIdVCgo4zNJdm4YTcWLklRX+NfheTFvufN5yAwZvKcVOdd6+B",
-	"rEmvINouZk43TBKfszloo6Qj7FuAa2DZVBnwKwDp1Nd/DoyTmNlgOJiABO2ERUNiNtfnx7wGbaJn9lU5",
-	"GzkdgSaflVq7uzP8rrGQSlEeDuYFlya2Am6ZYxHGM/cRGT2tLXzKxlr9CyQqIE7J33jTF8QnfhJca77E",
-	"KWgYi0/rc3hT2tpqh8rDsk4Yra6Fo0hPKbvOif1kkgYj8hISxOKSOV7Dy49OzZiLAnJWwNitYyrcPbE6",
-	"ckW4tdFWqYQqb/JajHBrY+KqgDTX/Ii7yBYNKvl7DhI8o5XddKWZiu1I8GVTLif0vp7EVqRHXIDkowLy",
-	"9CGjg+XEGg3SGj0uqVBv71QxgtK/Ni9jubbRlb9STXaV/Zfqzn9kOu5kSsiHzJ2fvCzcfytWF6gOZ1Zc",
-	"w5DlwiCNhiyH9hMaZuoaf8i1FbxwgojYMr64pczShHY8Vu2qIE6+dgY63nfmlJXSjQ5yyIS8cO8aMlXa",
-	"CzX2f5QSbx03V/dHBtpygcLRWI2adXRWlk9uI9bdthrU0q55UQIK96UqNVMLGRXu7v6/SOsI7p73Yp0u",
-	"tjF58tamcQ1ajEXXOeGsUBMhyYMrLB0VR8z+J2VVAc+DCTisHOOVUjwMBqtXGoaVHd0UEIEhPTusXnaR",
-	"o9lScjuU/Td8AusKfyUC16wc9B9dol8o+CpnvW+bYGBERKmET5EdIX9pEKbuGXRXBRU2yG63R8eb9wGn",
-	"GKXFBGJmjzsMYuxMabjo0q5fWKZBwsI4PXPKi3GQWIUYb2M/kI+5S64K937DuDucwGfudpPOrEQioIcz",
-	"LlxBojet+y7+qITc5jrYUsNHVdoAyM5J0M3Ei2KbmcS1XDeXpIJyu+vGliYR2uDSXwEUq2MTsAbFR1O7",
-	"pCcGzrp118lgOPi95JpLK+gvDfOCZwmdk4a/0MCNipqay6Ay0NudLG+8PiUW44rIWyiAm0qdqeKP/SWe",
-	"F2+eaG1WTJ7Fn5WQ79QVyJs5jgI/dMkit9VpRmg7+jCwICy6FhaiKNDfh8yxwWM3HFhbXBjIlMxNy33+",
-	"/f37q5fi39WCFUpO8BiIazDuzmb+x34wcq//9cmjlrv9yf2ov725Jc3dSJL9sJcBCt07dxUEV9eKByzP",
-	"NZgIFf7uSEB8otmLN8w/GObZYVnzArRNGC7GqrmpXBZ48ty8hgyOJ8eMB9WdTd3oV7CMe7m4hYnSy8QY",
-	"V2j8jP0Ua71pGGwmObkwS2Nh5paWc8tH3MQlYh0d7TSGWkHWAznlbuFQ2/Z+6+H1Ufghu6RnLx3Fl7Bv",
-	"H9CMSz6BGUh7wWsPb9fR/KX6RUNju8ElS8u9jaHwmt7QxUENDxDI3HHtWMgJ6LkWMsJKr+lNV4DXpJmq",
-	"BeRObxsL7TQPJS3PLJIcSeyfceqAzPAC8GfvKVtwt6VjpRmfOyOLF3FXiIod83fP3jD3TcIDpFVeZinp",
-	"UAsWZvjS+/JSbhj3nrSjwVPDP3coTclrSEozDdbJ5H3YmI4z3SuirGJ1aaKa9o817yDXYWhLGOZ/sI1/",
-	"aLNS1MwqqaT1sLpsPO80lKfKSNxk3FEe1yFvc7w37+RtfjMd8vY3fiva+F13FA+v64s5xXJXSFVboTgI",
-	"L+1UaeHmiaafY0zUFN88/2Vl2CePH3/3ZEf3dXf0fpuLdi28ufYup9ZcXMEyQv2XQhIZrqRayAv3pEFp",
-	"PS9HhcicXDfDii4t9m2M++j+9zG6zPinF/T0gyfrnLyDezSwYuM67WOj9LhHNxO1/8U645+aL//uYeyu",
-	"7bzVnpKHXZX2lK7RxDDefHn8+LvH3dlDwwGaXPoiroW8oqwvYA2XTftAsllpLJvyaxgyMXYKE4Xh6PDG",
-	"jmvPi7BtKTavw8224YYLbts9XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH",
-	"215Uf8pS7JRw+Ahx6JSbVBRzS0MgHhV6N4VWLtk6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF3",
-	"9dDaRmCmO6hy+KndTO9IcO26Q6rBu+hkFLaX0Ilz51mLNzfd9btg1faCFlNVrYI9Fz62JYx75hJXetlj",
-	"dSub1GLl6F6VubDPppBdzZWICaYpN9OE0cStT2OPHmapbEIGOO6A3F1AQG9BE44XBa73KbvUGDvlbmoM",
-	"w1VLdnSUVZO8ZBp4npRVWqm00fsL6KsCmHXa2J/f/viMPfn+ycO/kG/Bfe+WC3WmBWXpo2454gaePIrL",
-	"Lcfm0dKDF86evqY8uOp1bKzVjD2gqAWmoLRFupD2yaOoUYxyvvN+INreMExXrWNI2+5p6cf1W9qDiw4r",
-	"CFc4OCINryAVMK00ZmJEHxul3XKrrVLFGBZg4OfkJhFNWq8zPyy83Nty6nHBfWauGJ/wEJPlYwuaGcCM",
-	"U2F7MU9/6e0mFd/BKfCIHvB3bqb1neLW3SUW9skFb3HY/vfhvsg6JEolqevnmbwVKSl6xRjP4nalVKU8",
-	"vgY9invYg4l7Qw/SlZD5EMvJ3DU1JMn1Z6/k/mXIpMoB1W0Dxggl2Z9FlZYaPlKaWXUF8i/hlstF3pbd",
-	"NXlwC24x32c+KjAWUDi5zfEoLxnX8Yw5yozZw4ALSIyYg+WiuI1Xj5LgCgNOBqEPIDpQx8UtjD+huHVz",
-	"Dddx3zW9K5F5vPC+YXfr5EoCsyr+llS1oLoa+krAoc/+QS8GvncEWWVOJty6cN0tivwKaYe3vLafqVLa",
-	"6p4OgYgJn5tbXdSvwKkZVTZW7RRYm+vtLm//fCjw9KKj2tBho8QS6eiZJSav/haSz1elETpzoikAgAEB",
-	"ytKsCmRvmRuzlf0Zs+mqCccW+axQ2dUPqhwlKsYor4SSTSXm0xXCaajCGpa5355SOenEZ6MGhhGWikN8",
-	"bMqd1xFMSonsXdY5BVj4yc5I0VhMRYFRFjfc8WDtHnBXSzuevhpBH3PtY5n4cHMUbyzRPJ8yCRNuxTWc",
-	"+kzQNuupclQ0+E5iHm8twyI7ItnCKbjR0xZNpv21UTYTzW2NZ3i88Mou2CERFdNYUXJQoqg7Tph5KMZj",
-	"TNB2J9kRAUsiGsV15h4KHbRAqFSFFU6Y1U/gG9V4jFw98ydXMs4WAK2Ulo/lbI65KzQdt3MA2mkDIi8g",
-	"nsgSL1h2Cv0w5DKubdsN5YOn5bAqam5zUrWrtFPxY1Iafz2vOK/cGdh0uhuHbHuH0gwc75n4bxq72VvW",
-	"/AKBmTdHrMLgUZo04wgrVDlY8oFPqbno9kiz0kDORI1cgDqdk2gS4jHYXPAiqgGgUORyUvIJCjGtCndk",
-	"ZjPeqq5xB8l7hNWCOJqcsZjbNVVF7s4m1+DUwgI6hEcuJmBi142byagURR6O78RtM6YS6LJ/EUC1jT/g",
-	"QFETYvvgv/vioiqWjrpCnJaD6YwaJmXBNYNPcx0U5zF7+/yhu0KyqUqFiHEMXRZRMSKwUgJvPr/ZwjLL",
-	"r3xiVZrejXBLhHUz7q4wtJRueNVX9KYgTLT+Ysp9jedK/QV+7jjGQJvx3OJ0Kc12FQxW2BjxflSazUHN",
-	"E67qZDqBYwj/5WbVxMcRaAr1S1uh8Nbhrk9CvUcVqTrlk2fsNSmlYSKcVE/EHhBSg6ow2kdr1UDeUKNy",
-	"ra42j4CWk3u/VFu83Ez5w8dPkh6/kZBcL5HfC7UAfZRxA2wKn/a4r35KzR1t07lzq15XIeQV1a9wC8jj",
-	"ksTHu8L5roUwl8vtDkSVoLk6zHt/f7gLw11WE3ENMkrFKRTzhOzoLk64gZCt6d6RMo6hzxGsTbnKEYsf",
-	"TFxH514d1NVZKxt3LeRTzexmEZ/OzIkzhvGA4zpyfv3g+If6keB08SedTfg1rEqn0dLuXHY0UVDuH33P",
-	"j8YfPj959OVP/aVDc8woVSny+KIFAtCmXN+S5y3EKZZmx4VMXUgfCvifYm6gDIGMDHoIRxqgVa7dsfpz",
-	"0obWl9410RFwjb5c98iKQ3KbqTtyVMN3hvr8Y+uLNaF8iabbsVJM97/ROtG/6vRsKMbbLc+GMbsWRxNb",
-	"XRr9tHNhP0AmzHZ3WaOsD3WBeEIvb6VS9I+Te8dLUleuHmY4QYMunOCUFIbNhDHtLOMEk4f11UNG6SM0",
-	"SrTlFun2U2XsqVcG17EihMwv8oSxESwBirkC19kUutAhLkoTtbnDFi2mCh2ajmbGycixBxWgCBk6LoQv",
-	"biagmPhm9s194Xm+TUkUxswvuLVajMpYLPosfNVAsvGodT63oI4eMCF3pbBQra4tOij77uU5ZtyWGquX",
-	"fHzq3P3w3cvzOBWxPnTEY8z9NyjUwpveuKe4Is8BcbMS3zYWhY0lLvyIn/tycuEsL6cRrmxwt8lTJ/jW",
-	"5KjZt7ma9lzWt3WFWzfm61Rn7qCqW33S75rqVs3sLUhY8GJL1S3jERP9+S8EThcSdZfBDdRITown6m7I",
-	"EE7DD3mNLS7j9o421EXV3adeK82qWwC1XyHXqMt+9UEITs6/J989GZIYqQ4c++6v36+mfT55uHEPknfM",
-	"D8JYISelMFPIW4layZtnK8pjhvghua37GvyFX4V7bYhx7RlfslxV0Z4lON1h3OeajEv0XV9gTxl5sl+P",
-	"0QuMUqRPrlv8jns9ZvzoX0N2/+j7Ibt3fG/I7h3dw3DXvYt7T1kpxe+lDwV6jKXGON893NNRf+odDMYq",
-	"Dbn7uAAKc0vahKmPl+9BDnRe7e9KLfFeX73NhxhSrAJUxBTOXt36mo+cv9HGm3/bE3hDxeAp+7dXfAb/",
-	"5qSP+zycAUorAZPxOeTH7M/m7BcfBnaP/y/60V+S/BpNCt+kcWS8pWo0GKAmbudN+S7qSaWSrou8qdMn",
-	"HVLCMC7ZGVWBVS8+Dac2cLZW5WTqg5b+K27YAoqiQ2QkwiT+9zS4qN0m1YR9iGBNr9noMUSy5TLh8XOq",
-	"+1iVskeofo2EG7fhZtdrPB/316k7g8ofj2YYq1iyQk2c7HaSpFDqivkixBCT24jsubaMHwOW3AoXBZm+",
-	"mxShlULJaKYQfBLR2FoTYce/Yy2PvomwsW/0vYnm0ZQTZ21pMZnaLSM/qcPi3kffbfe+KTcX6Vurgb5W",
-	"oRVhCkOcmmmkn9UC2IwXBR1raUQOp6wnXGChsqsuDwyCANGFoWFcGkjAVlVAPL4sOM0Aq1W71ouHbQJJ",
-	"fLOfwD20jb8TPXSxQjsiACLMSLU43pz+6U9SPc8P0YNPMImRNAoeU/nPLR8V8JR8UCFrYEwv6Sh8vkm+",
-	"zQyM8VZx5HdTPp9DPON5hQ60kvp9MTL8FKo8DlEIdQsMhI77/F3r9qxLGZwxILxVVks7iianSA+fLGjJ",
-	"i47zXg9FR77S8ndRsrW1I6ujtnuDBwZ3/pc6o2cNadf7YE0yhGi8JWPYVBV5pScJu6PyqaoCqesVxMD9",
-	"U9r9lHtP8b2B2wf63Ad+4Js5jkKjg5DZ3tye5OYe1LVW7cOdcqvhrPYQDU3VkT+8f/9gwmvFkN+pLHvK",
-	"OMvXDVnKkSrXivMSVcFbuCyG7N6F91v8+0a/xZNNBnLM9oyxx8+E1RzNqo4UebT6MK1XeQTwvnQpLEGx",
-	"NWph0YnI8wA4l8YtvzHoubUwm9t4irIa2/oqx6QMp5U02zutZyNmXGZQXFQosGnN1agZjFS+ZNxcAYLO",
-	"02+TpktC83qvJyCz5Smj/KUhwxpEVdqhx7uBfMgC7iRmaQqD5X7Lbw8jiueFkLGaBaWpMKr/y7YFCx8L",
-	"iSe9c02+ImQsJIEM7Qeg8e7AlpP1lUi9JcNEeLT/yuXr5cc9TLetzEzK9VTaQ2P2ulPR9Ineqcpe1EVT",
-	"a1n5ggok1k70lqUtw0EFWh1BINZqBEM2L7hsQA/7g1jjDg8ZAcG24IeHvp7YkcTMIUMxWPsO+hcv5UoC",
-	"em4vsPZJaVZKrMWq3Gq0bg1zpW0iyHo7ZHmadvyWI0mFqdn4lEfyokqtU7zZlvRVhdHNJEDeXzt9634c",
-	"45BbgmXFyyHI0iXf8VMsFR+Vlv1eQum9+4jRmaOzohIRoTCDHkPsKPfQYIi751gRq84GJP4G4Yahjyog",
-	"6EjhRsz0iWCBVFBVNTMPK9M4oBmHa3Kj1YTdtA6oVjsN5a4p1T+r0Vs341USRDtfdMl5NUmzmUHoUXL4",
-	"ms2zpVZl7o3xGYsbIrii/LjYnAaEnT0oe4kStPEyWsfCiPXeHA74XGw1BuIS6y0HyUxEyr35x7Pz//bg",
-	"vrubfnj+tle2pubj7SiyVu213byr5LhI4QZlFs65rtILPyohKRMvtpgtg1Yhuc6RbmXh7U0brjBKmgmN",
-	"T+rulb/BRqXMi0onpTrvEF+PK6Z1sD36xviP6pKyVHcj/8gWTqumMu0mnoAnyaFr2MQP1xydNP9haMcX",
-	"PGANYmDAMbUtiZzPvcdStlSMEyfhLN3IKXZHBqbekPj7D1i+Az1LRVg746oGeOE7Y1L3K4reqXk87X9f",
-	"9tS81HNloMMBguirqN+dYnHfkGX8aKH5PBmvsZ4mEQ8tVuZ6dIYHN8GtCPP1o7TIMgx0j+0VGQrrOcuF",
-	"6oJurSJgjrKh9AfbVI1gwuWps9dzkaM6HxoGKc2mwlill0evUqU7uYhVK6qrIRvx/CLTgEE1XgwZBb+G",
-	"WBjiA1dDRnyZN1uXNJqDNJT87UuHaIt6hJCQcs3CobCsGPXXUYrXduJKyDyxE+jBMCttnxrZEMZML65g",
-	"Ga1cvlFXMJ89fZGyXEKBkC8BY7lC3X62CmPZKyEh2ferEYV0m5nEkQqNUjrlDZWhk7G7UPpqWFvj3vIS",
-	"tras1sXP5m4s2wdJq3eOEm7fnj0MKioOiYsaJOnFjH313vYEn3/imXUim4qHK1FBUCXimlu48HjvbU5P",
-	"h953mP2J0CPVJKKKjhMaIDO9nNuVdPXEoE+++2u/vKttWXqbZp/JzY9uNVXPr1/Qu7BZ9mKjREoUeWGn",
-	"3UlawQnjWI96V7Zira1sje0bwXig9YuY8X4eoNaxGQzNA/JGkxv06c1EUYhGd4wewDT0685Vu0fMNr0U",
-	"u8szd2uzrQs7ZTes59rjuDEJC5QqvmkgEXjKDRs5Ae4ZgtDsCYWlR6FoM+y9hZUW5l1tSM2QsfP2ytO9",
-	"GYlag9Nu1iPyo3/dP/r+w5/9f44vjj789/DhX/73P8UI+UrlcMCmM3eqK0yM5r45+rqQG5WisBdCppmO",
-	"3KtCGsuLgoJDFHRDwwRNioxLQhJq9iC8nXVSOdvE2Cd54kx95dIO8mT2U7/trlNRwAQ6FMKpKvIDwDp0",
-	"ozM0JjqsmaCDdQ7qrg3setdctn5ee8iEWGfHjekQN08LuGk+wBb8/bQCVmgEBmPQ/dEijQZwfwMWeLvj",
-	"sIF+8ePRWF/H/r/zPPgVN/+/7EZs2gFvddzsCHr3SwI/NxhnlmIn+66066oKekfws4imvPd6v5YP2FOo",
-	"MbnoNhRcxl2aiSD3hrg25pvUke24kZPCAOVFwYyFuXeVhlj1uDTUUgU9L0uqY4PCpMK1EE2f3zbZwFHm",
-	"3MJ8IxpbBWTp0alpAili4yvX4x2obplOi8E/E29f19TOCHgq8i6ss0QedLqZuYJ8Fzm6O9BpyA/vNZow",
-	"/2FFlSgttZCZmFM634ous938475IrZSlegVEYgR9LTLYe44yziWxXJKmL+RYxTCwu6CNCrfhVfpZItW7",
-	"ktfr73GzQjTnQW+h3wVTVK3lpYhVrKVU0aJg9Z3S/xi3CLcRWTGtMWo1KiAS/smiIbtQHjHXaqL5jADK",
-	"3PSw6DWR058AMG2VOWDACqsujgensiyKaJEFFBGW/vn89SuGmO4IzkLhqPGYmvMxIeel3SFGKl7rF7Gz",
-	"+CoU9IXe+QFUtFATs1W/One7/v3duzeMHjhOoB7bVN8Xt3fdkIP0wepvSy1PEf7pdE5scfrs9Q/PN54O",
-	"/LYWdFX3uIyitH7/E9xHF+oNszawtVAssGxCs4+quwQ9m1Iu471LGtrlfe/qCH+v65pZaazKBZfxHDNy",
-	"aWJGVqUubZzALpuc5Xp5oUvZ8v9EYwLYV3pecPmVKg835xn41MthlQJKPSVhLD7FyLrBZtwqMXDjls25",
-	"k4u7bLP1xr0RLIbXx1UGYe/GaZsCNezcciuyZgu1CUjQvGdApV8UB6LS9k1pa4R2qBSLTVZfvKdQk0Mi",
-	"nYVS7YkoofyC9Py8dTyoNURcc32LbXPw+kN1Do92IFH85BBgQezcvFJNOsjmXvhayH5HZ4sOb/EkrA0N",
-	"3tSYLVWpmY/Kr/BfY69q/sNy9XR9LRq2oI2SSQdDj85LAXWA7gPPILEL5y3ict/stknho/+kwDAhveZB",
-	"jZSs5qI4Zm5fOQEwowzxVsr2UBBxePH4Cq9g+UYrNd5yecm+Pc7Ov4Ll3r0NZsp1tFWYmwB++RWghZCc",
-	"N+OXKEFfSGN9mwBckjkNrXwcjYcYMiuE9CAzV7BkY1HAYWgfC43i504hnvEraIV/Hj5u9tB8GFVRpxrM",
-	"VMWU9vBizLcQRcFKaYAyyfuPkNwwt8xe9vMrj9Od6mZ9HUvEe1VSOWxAumwuBTRQqo+MRVCatFnN5HeG",
-	"HcQLuAKHOAqFXLYrmNtTN/ZMoCl/BcuLsUj1euzeXgpoUeAXN3vUXESkN6q7yHoEyvxzW9xfWzDMiIoo",
-	"qOSs5p5NPaMw14poXe1wa0VxoSph8Url8Ed2+TeZXb7qRN5FnvdbuEa8q/MKMXb7DKmdJB7tKTeycb2E",
-	"F0bJgKVJa6tH+JiEe4VLxnMn143V3NZhUb82XUoUQhOB0NLrkfYpFHkKCb0b5JbVPbUrRLMulJ2ED7QJ",
-	"ruLr/9KulpTa2AiqeTkWj/PHVd2qwQyuObkx5mYC664ZsTsz+GIdW6PEiyaj8PxaxDuY+Z4Y1BVFo4cC",
-	"5taXy2WqLHJ3Xzm9y4JkI7AWdMNB4pvC9KsFVAWc0UQiasTh+uAcpsAaAbW9/LlBaUB4/2gZd/AsNPXF",
-	"rQepUzLGbK4hh7GQkCN/Jbrl3BztZiom0wstzFVngMzJQdNohqV0Ttj7a6W0t0serA99TGZXTu0ZXzre",
-	"wCYPbmpbMS6KgW0a0JA7u245UyMabjeue3103GqLu4OUjqOrZPOKp58S7pvH6yBmwlTWHMkEuTtgibtF",
-	"gxW6T5uWxgFoJrIpA1vkmu248Y5POjfo1kaahClWDTnranFfq99D5wgFXY263kZznrpMo7FrddyhPk0V",
-	"L1d8tbHgtyFVI6GwROT5LAA8esEeh/lSebQjVYg0oTGO+YvAc0RUnQGXpO2Z5FmdRkFJXweZixPeUh1Z",
-	"blY+aNhmLNuvbtjpklIFPCuUhP0lurohKNm1b8ap+8XzXGxbMFFVVWEVv5lidXzAixOmcty6/8NsbiOl",
-	"E7sM6qzcIF1hndveKAe7HgKXtAJwDbXwoHdGdDLf3z7TrE9gKil937XlLd0zWMyHgvZpgJCkG+vSsWrA",
-	"i7yszSh3k6C0CDV/ic74lT/u0cPvH33/5H8+/L7plnuwUajXYpuIlDqNsbz7Rxvy7j/4PPujD/89mmd/",
-	"8MzgO5kWXGteW2bY7Dj5PNWc0YsQDDKR5Jhxm02/TgeyxjedtLzZZdaX3jdFXatMUQ1jSodx+qjxgOAb",
-	"E6qbx+vs6P/EE0b/3j/6/iJxyJL7ig01sU76P91M/nRK12R8p7tiGA83MkLPm++GjBFWmGSIoI5FFUeT",
-	"yFmc1z4RblptWrervkgog6TxDhm64urM1gqoKWS4Brw1DTN1DQG0yV3iY55Zs7VWaLrJdMPM6CQpvTeu",
-	"shnumapbrq8P/rf33qv6b1TXmiZ7V8A2ljb06P73mxtb1HqDP2/pHKLETlZ4zpVWgzjR1HI31JLTdg88",
-	"cvfApzYAPsGpt7jf8kHoEYr/cZseqo2XiNOUtdBGb7vpN93v7b1Lm9JGvlHFezv75w9F/dCK+mYfRlrv",
-	"Pc8UJWJuZYKCBt9XPDTQw1IaDzW3cN/7Rnr4ZFFUiHSEFSgMm4E9ZmeSbFTmK3AayPMrCDnuvVigsE65",
-	"540x8XovBObDMKkQfK67h4Z7Ii7UuVz6U25gyEZLJvKQ1Pk09NeWIUPvpnmdDTlRc0j/JKpeoY/XvgO8",
-	"odvIbUdYF3Nj9cukiuU6nEOsTsBn70Wl3OvQnJMSCQKKjQ/+a587gckeprJJela74683nteQnoE/WGg+",
-	"n3fp8jXjUf8GbDBUytyH8wgrh1nQs4Tw3JRWsc+UikTetptsXBZeQejTgNOipLshc8qJsdSsqLdgDLhO",
-	"sWrdjVkWN0isqHIqGuwXFtvc6g8JPj6vcuFXQpFaTeJJAn6uJNKMYmOuE+kqW/JAU6uSBF5JTDEYDgJP",
-	"RHF6bs4Te9yROMETbX6zQoDsApOiBwi8PN0Oo08lPfqrtojkpUoj232ecI6Y2EKB+SHJWmHw00RGu8w3",
-	"p7OzUhZggsM/XJP95u6EbMTVRMklTVQBFMe7KF5DzBMDIDfmaCHmiVvOMNTOzIQs7RYx1hnYqcpN/HwJ",
-	"i9vgO/JB7gEStjBuEfm7axlhAFwJPY64+qEZX/+VxDtVBXtjMVUm3QMmlmeG71uBd2vtTM17zYV6hqkp",
-	"W3N/x2HeuurM49NfA3qCQfp+v71ul6oD940Lz87FRL64JfRJ2i6kLngZnwvLC+MbRbIZunFu4Ik/CNrV",
-	"xtrnyhnVUfh87gGh73ifn7vbL8cR8KARA9yxuxYxcJM6YD+VDS7uzRBHfaO+55Tn+zaYKqsVHltaMCmF",
-	"L5RN0PdDgrlyx0suvZfBw16QRRjN8+97Ra6Vhrg1VFNLECGqam/AB8Ymvx34wLkwVxfzup44FuIwbKGV",
-	"nNSpNO5H4eU5t7zuVTNEZ+2iqsetWBzRwqrGvwkNVEhhBS/Ev2BDRqhfEaaB8soUSLSJ2IDnhnomojd3",
-	"wLrRS9K5z2dvXjD/ZTjm9JMbgTL7Cd0Albnrl8Y7HrpVhMqo87/o3opAuozL0AWwo2NHMjb+FrDxwKY1",
-	"rAqMFqB0HbFuslG1CL/+ih/iZwzm7+c3zb69C9pGp5rxjk9umFq8a++a02Sd8HDvJW+WVAumZL/U4tVK",
-	"dje56HrjyOH70avuGh45mizORIzO6B1ZjVNV6h2XfPfJQgC7UPrKdPQx8V2DMB/G8Uc9SS7Jb72tQdpA",
-	"aLmJpdgPHEsYhgolOn0ac66c+dawaiq+G/4t1IYtNGQ8CwdVken03TUd+UDYnWkWfwmEeN3kbh9XCD9C",
-	"QP4hM2U2dQrog+8fHt8/fnh8/+ThoxvirG2OYafPx1kAHKoRHFbiOnXde+3I6we70HGkXjquQ0qRh8u0",
-	"Bup/orYEo+ukUgqR1YOqbonJms7Z++7B4++e3N8ZTus7zaUZg74h20cVzl+nyifSFpgBjSHJUydE3SWC",
-	"wUonPMo52gHc9qzzicy9NDeFSReVvTAWcgLa8UnVi8ZZbwhLz32Qhnm0aR+EJQvGuuFDnvd6iDXjF/OY",
-	"3fSsbm6C9kDoCyOoLBvfiuzgu740mfTx4++eRIGPqiVEc9rNVC2ke+XlnECULhq/uOx1HKfK2IsrWEZP",
-	"o6SVYHOHC/ekQULNy1EhMgyCDauldWfedB3BJ5Eaa9DXoC86bCaUOjXFVyoTMVdiyq9hyMQYPYrYo5CM",
-	"tbUy1O96ceV7DOfc7DwlEBNeS1+UXlWoB6v2oFCNNLuYFHlvonj2Xb2oX5CbH30CFtUr7zTAPrbmKXWe",
-	"wYoZJcn/ixHjqYcq2UGf6j05UbdqGuy7iNgpCF2hzdTaIYHS5CpRqka0SqEg3JCgGxXmu45biKcKY7o9",
-	"eoS/8Y92oLdRUkLd1wa7XmKaXX4D1MQGnlqY5kYNHSd6SAV9J93Td62fN7drWx/2nGs7i4abf3S7Wfpi",
-	"0I0wyDBLQB8649R9xyaq56vGZVFcJLEBfAmiu1Orrdv4SieTLv6lYp2IX5y9OsMDUxsPz0tHpJO/gS6E",
-	"7JNveQ0yV53uUlhiHx/yj8sA8TCbc7kkFPCK0pE87eiG3zBosSchzN65JbpLBeEYvdNbkLVDOM4+J96n",
-	"PnoQsH/39xxBooWT0nCNO3pRHtka/kW0SfxXa9F+Y+FKEn5TugcPSKTYHtj9iVhifTP7P8QcggayUgu7",
-	"PMf8GepCAVyTyhJyicJH1Qum1s4HX75g6IGgbNf56OzNC8J1IhapwUyOGWZRNj6poAeFfYoXcMjgDFVb",
-	"5Hv+TY6VXnCdm5C9QZ83apUbyTCsbspmjn+Tv8nnWitN2eQ+cMNylZWog7E/v/3xGfv+0eP/+ZcQpjKI",
-	"/souM5XDpWMRNDwux+LT5bARqTn+DZMR/Hv5BMwp4+aK8QkPp+AywzvgkhkIVjm7dDfBZRXzwGwOPoHj",
-	"3+Q5yJxxyS5f5DCbKwsyWx79A5aXYWJZZcRbzFx0BHMcrGEO5E7jxrfB54YtVckKcQWnTNjfJCHQUo+a",
-	"Y/aMF0XIwZuqBYaEsPmoezEBNfwmfQYum3M79amonGGwYogqlCDcB+F1DqTDSNkpZS4aq1R+/JscDAeF",
-	"yEBSxj+d0MHZnGdTOHp4fH8wHJS68JxlTk9OFovFMcevj5WenPjfmpOXL549f3X+HH9TJzgPkMcawYzT",
-	"wf3jB/SImoPkczE4HXx3fP/4OypwmSKnn1w/OPHOGZ9MirK0aqr8IkcTzoS2YyYUW2NBxeD0n/FTXj9y",
-	"Qrf/4Mtw45Pot8EHIwClYZJVoAdzbFccSqjAuJ/8XgKWkHsq47MBCIr3yBnuOwmfXJ8ad8RtNk2NG7lD",
-	"v3xwQsvMlfT58w/v3/fVEdZrJ3w+L5ytKpQ8+egru+vXd1o7NHlUFFFwrTrr8PRRxMV7p+IvrGZ4EtCk",
-	"UYyWsxl3NyqyS0WqQUiw/ueg+uiDuyaUsfE8JbeXFAo8dWY3nm23fwENAU+msO4GqEB9hDfD2I+qKHya",
-	"50c1IkeDk0XuPmtAyZLHwQBeyjNs3H7c7CWObF+hFd+Y9xvy6x+wHND2Isf8TeXLne3sGqzyl/bt50H/",
-	"Vjjr4c7G/xuyeYSnXsuK4ighP6oRaRYcVUwDdhf8Vi2feMWP5/9UmtIwKqzQCDd+Gbbk4Mln/78vSYn4",
-	"E1RNQfd/YmOUfVfz8i5IeI53n6z99O4uw8qw6mabF1ymT/NWx6KSRHY6+PIhSf0TU0Ot3eL9KVnzDlUH",
-	"qdiKlnHMQu5KKKvH/2ZKU0a2WpcUhA3nkeH2c8bbSLa9Dvj9HQ7ewr5L8GONhnx7hqQR2/2MnSpdsejT",
-	"eku8EUUWAjqstjzm7n9uHV9uyWrD7u4CqCE4zauhmISmK+29bGoMoTKhKtgU0syd7dKo+HSkkJlYKfqs",
-	"60DrTjaxQs/kCSHxjS32sJTQihk05HfYiEv/v4tRaZaXXkEOPae5RZN//cycZfa1rIXo7S7WYcTU9XXN",
-	"vFASTrHEidB21aS2zUWN4T30wJML7k47lgSjvUPxG2fZu/XcM+wS32AumYWiYIt2u2IvMp5W+WpjVEh8",
-	"qopIaophFhd1LlLNAjuA6Piwx+v/ZzV6C+OUVHBMgPYVdgYVO7mu/gO3FnfHHYW62L06CJs6OjUkSbew",
-	"mMBGy4ge2btdtFfbwK3hUJZBoFdFdfpgheYnH5WQR1ZdgaQsua0ucUoowF9XtwKdd7T716TRM/SwIxmq",
-	"Pq17usnbg2x1oz/Y4ZkNi0wcWyTdMXtRX6qecrfngl+cKOZOGGOUzO8SSmSPhix90zTHApimKwhVuJth",
-	"PuO/3Ur7BPassuMAKYWdWsPvUF33y1kjzNYaOZ3/lj7eIurJyDfYu/FrayWjvSt/4zLsyp00rr+q4n0Y",
-	"dnpW2vrMqfGYcFSEZGNxDSHvqPf5Oynl3pjlvXv1H+zyddnlJThjYMSlhNwzzYhnV0zILh6penelFang",
-	"ovk6DmbCbAieXXfl9PQu+9upv3N5r5qcW8ahNLk1nxp90PTvrhh9eX7mffF38vTi5L6SSkaESR3eXTlL",
-	"z/LcY8mAb6iG3r0IUL73vQcUmdg2t872yWf89wsp6QVQYeqqo8wKDTtkgdZePIq4MEpM2yzNTrj+HWqu",
-	"nnpVN7o6KlQNFj8TSa3U02O/QmHvrFVppX45MamwnUZAsqyllbZY7aRm26NgzW+vdzRGGQ7mZWSPzsH+",
-	"Uo20K5/VnkTY2kS/li6ykeeeJiWPYaVE952AnXiTz8E2o39NW5NSM0LxRN06tLe4OyEst1vzXdy94aaD",
-	"mSGOKJc0VJUz8VGNKGOTXN8YxWSvqkJZ36kwj3g7ppBdUcOQO6tHt9qZHDigeXiP5o/YqKMM3Y9oo1Mt",
-	"bCQAweYxjrjkoXRaYH8kVvDsyvTn31ChuQOpueqbmxgs780hEzkgSAuV2VDyUJWzhBPBChBW8BEUpoJu",
-	"naoi991efb1PiPa4FfOxr01fsSXcO+60mtksp71zYnk34TvCVKViiokJsbvtJCtWhOxHsPoKn8tmpQsl",
-	"i1QwhNSCzKzzFxYW3W3+apY+/ZdksLM5ZuX6UmRjNxRliRl2l0PAPaWbJT9bCEofgd0RP7Z5iiJa+zKM",
-	"vuWb8aWaNJOpY/chNt1yKg0qlDroNR3b2iw86vJHVc99JadUVfqEPqk3Z79Ujc9ijihsb7ZFtmGfMUsD",
-	"utl4fa0UKzUZD4Z225TL9mxwyNSI+OVdcsR57jmQN86pT1NuvB4YeIVAgdsxbmxx+SWd9YGFYIpAhuu6",
-	"A4TfrcBsmcnUHII+R4kNMV9fKLC7uw4/P8Ov5/WrahCTd6Z/Yhes8pO4BsZr9rCK8arOjtMBq+I/nHY5",
-	"xj3rshTvSf9HpxPwB/x817yxyRP4jl+BxEDF7jyBNRndexOHrL20VF1kLDmsSaF0gtimlPKwU6XvfpW+",
-	"7/CJDTM+d8dEZuAby5IN5mWOVdQCOpmG755tCehqF+7HQA1CQlMUwOB2FyslDxrGR3StidY+rMzbFwvd",
-	"/jILo1Y1DJhclyRXSA7c5kLfpIu6PT5DnPq+T78ubaYQm6Tf89jMsPfT76UVxZ6Tm9w4+7+E3wInXwWe",
-	"NGY1F0UbzLspIPCs1WLU/XmCOuxciY2KqXv6WePhDWcWea/xcsd/2JQi8CM2p3AceadO7t55oibhgVQ0",
-	"1JsIF3llOzr5ZliVhzord6UmdbaJq+CTs32TDPUcv+4l+5GPfj5//YoVCOqRcclGwCpPPXsh2bPz/xiG",
-	"tk9mroHnZgpg2QKbIusSK/I4cyxTFtzDMN6rc7hTHOh5LMqCA7f3RQPFPfydmetoZ5s/roT/clfCpyOZ",
-	"r4uASjKNsO9OFF3Awid74jhly19Gq51oOxnHE7ILuUHHEw//YooKu5MP7hDVB5EAZy81hrJIipCv6rJG",
-	"JEKsU51N2VisJHO1ZUZGqVteVKxIQzwZ5BZ1BiHFIdrueYEFx3Z5rD3s0UrkictNUuZFD3yw/Tgczup1",
-	"JPP0wwO3UcmHMZCJKutoZ2lG6WG8G3ZvxbL1QKFGJDiQKK2K8icwhEMPnFYFmkIay4uCU9WJuxyQ7dMC",
-	"MQTjo9N9+PjJYb0+P0BGdTYJYz733+8kqs2XVfmJt+G9O8aoGfj6dIoMLjtM+AYMdCpB5Zl/ZI+EC0Mk",
-	"6DYDZ22anWpiNfqCCQqW0GwKvEArPNAr0GeVYCdZobKrdGnCj+hQwYcqNAf0TXubmRfFMXsnZoQdgkAP",
-	"E4WOBKx7JrBq92Nh2AimQuZDqsDSpTQMezkUY2bmgC2SrCicSHb6VMZLN0o5P2a/hhQllqtyFLQad6oy",
-	"JceFyGJ+uyyDuX2Gi+vlWGlPtBBwvZusDZpIA+XinqGBhnWsuyKdH7jPvn1UQqa37b2BnI2W/jrNsQbh",
-	"kuq/qnIS3JsKW+OYvUXcCUGIjVWkwvAZhD5DU65nhUeNa5P7ZyVk83zt3sfpRvhKwUAa2jgmSBxsqXK4",
-	"Z2q14eZ842FcBqf//NDy1GmeA+O4j34HKXOC0MfrSGBf1jlwTdIrlcO+S5JaY/xRkRSpSGpC9WBVUh9u",
-	"cRxmTj67f1Yc4qsY9s327b+XSpezC26x3+glXeGhnNSndA0p76vOUmAZ2tfY2aeAzEn8BjKQuwKEdbQz",
-	"LbhLn7cqFbqDYnXtM3WNHHgYH/3bAJu3C2+ce1V74wJgcmgCEd3DbRfqqNPOUQ3br0HCYvNF01RD7BRm",
-	"BgqE/FXXTqErbckL9u7leQPiqbGDQbGwio2c9SlhEUv4e+u+8Pu4n6oX//7//94zPrDWhPTCnjBb3jBG",
-	"8rmZKps2wpmxGviMsmfRjWjKGQpE06xGF8ZbTuyM5WohC4XuaW7ZSAO/MkyNxwQwxsKY63xzzq/hPMxo",
-	"q/1TmQV7RFO9tWfFbWA9ydsLhx8CPXj12qfUe9S3qhchp7ZqARIVFLGsx4Ct+eQR+0n8jRTHMAi2NsDk",
-	"JDUHidAVRuSUxWQst3DqNHU+4xPI3W2E7htEsRnXeIk0gaG/Ckyzb8rqoTdW6fb+9Tn6t9y6Tac+Kvdx",
-	"pvkuUw95URBNnYyt97nuD9lxB6ycSetR0NOynGDkqFHtgi8Zds/kjhMoUUmHNO5wyz++/53b28f3H8Xy",
-	"C2m4l3iBm6mYD/aVJthGd7/p9v2dy9wxLOJF3n4H3eu89uIWjykKFVhokK6d+xZ6cXeH0Z7Vj33T4A3V",
-	"Og4UxdIwEY7gkLOsScJqP+oPO5DesD4UA0KIPI0SRYDxzVTO/3529PDxE4JeqoYL3VtW5Rw98KzRgv1O",
-	"JhtVE/xKJlZNoMQdW+3cbgQxbQspRfRen2JNh3lUigJRnajncpR91k70yefq/51ID01m2P/JOwhBqb6u",
-	"fmfHkdtOmNXyo2XGRGl+kosJGGtOPtN/NpR7XqsrqN7/A/7iMKbkj0qPRJ6DbDcJ20GlDr6Y8Zp9978l",
-	"awGWIB595gCpY4jOW6gF6KOMG2BT+JTILMvDRqRDWHPsnet++p//vH/0PT8af/j85NGXPw3SGWYBr9qD",
-	"bCfv3R8az33TF29YyPJAF2+DwI0skArBrHkHEz58dyV+Nf27el9WE/xK92VNoFQ0Lzyws8r8BPZ85xav",
-	"Hz8nnP1rNsjnmbqGHfPBAZ18z2WO+VRHQjI71aqcTNlaS1nqiIP9y6umJ6UBnTouXbkJ7xoQ/by5/Qkx",
-	"WxO2V7LAdw83wOtjARGi7SYb7vqmGsbypTlmBF3e6iaAlcEEpTyC4FA+xcgV+pBHEDS0hB/xW5IbEha8",
-	"OLQ38rByo1lr2cRK9YpBXiMiewhs31Fsub0sObEQLci8g4ckeum9g1r7WA72zHxusK/kDm/NIcaEKCwW",
-	"3LCxKmW+wzI9LCepRU2FL9NiRCeVKRutgwXr5lVJRfIneuSb1iFxDQfSHyeBXttoiT/5qro7Kelxcl9J",
-	"OyTCJCS8L1TclVYYShu7D8vJZ/y3h8q3w039GjFdX6WG8DGUGDYV8xqqnrcKdyPMnnIa3Ywsd0+e/EJE",
-	"2Ttzeo8Uvo/SOVFgBS3b700vPXsD5byYbPqn2jx/4gc7+ex0+75HgAh1mIPwwvdz8mTZYRUilW8S+FiH",
-	"rLgFzTezNvUg7IKDidQVUwunwJH+i+6S4q+0bXyHu/YGEzKpw6ZEhWmTeBfyWlgkgznhmBWZDkW+sBWa",
-	"VQbH7KwoWtavozYODTJP5X6+qIbbFwQ2DnPbsOP5raBEEmkc52CZknCv9rn4pmOSiSZZwlYF2tab9VGN",
-	"utXWn90DXwlQwk2uUWvkG8jcKLd+iyInHFX4ZEcMyieLHHxHi/X+F7+XUGImRgHc4H9yihuNuaAUjRy4",
-	"+yfjMoOCPiplBtpykep7sceEpNGBlHpqc0WdVRexUlPkxxZ3nnz+qEad0bOf1WiwX+p0QMjsUDP5iOtY",
-	"ocS2Rw/3sql51DQ8IWbbHhOofmcyQF6j6bgbccqvK2cdKle+RzlId5cadlmx+mW06iqDgjZ111fmt8QV",
-	"RAfiCyLtggtbd4mzASaboAzUvG7FqctWzm/qUJ0UapJM3TvHfvRH6J+FazdjbAQqLfaUuWQZ1xjbwTY1",
-	"AvveYZXf09Bl0pcekL9P+LbJajJkRmGpiQBpf5M430zNwBAuN6UVv+TGHuFoRy9+uGQzYUydPOZdMo0P",
-	"7EI49cFPb8Lnl8zwpWHuXGFDtdHSgmEL0FBV6R3/Jv3zIPN6OVUrICwaBJlDTpUp7JK64/wvbNJ76dPg",
-	"NPCZZ2tLtYu0bA3URDMmrF6qyaaywqoLscJNxyKARUWpdNmxm2C87Jh8lOt9Z2P+0EuRt1ud4v4zDRkI",
-	"3ygch59i2lM9fmvXdttJEutecRrRXL9eSZmei3cSVq8aNxZqQpbMRzUasgKbq1cFTtCuXt2DSNdg9XI3",
-	"En0N/Fov/xDC/4dT5BhnTl0juTDhrdYBbdk657MjrYoNOQVvzn55iw99084bv4oDaY4BvMhsgw72wqsj",
-	"qsgpcY8ktDU+ruSNeEymXsTz9c7y3C/0zjZUpel9JcdyIE7iGNYogLvyLoc3dhQJV6fw5POczy7cf3tg",
-	"fO10m7+Go7mGSXNcLtVI5U4VT5yYlDVVk2HfkuMQPONNqy6m2Xa/K7nXBcL/PBf225Ab7+DTwUO+B2SA",
-	"Z2iFNliA8EdQ5OMBCUiUwnZKFHKvpT2Z2AwcdfZVByYBgcRdmDS7N+Hte9po//rbujCfBYT+ne1KTZ57",
-	"hqmFrNyYnT7LCtZkg5ZVP7ZPVg6juCGjelCFQjrbKSBETQWyNxnXXXfiZq30QCppAlnKDV6XO9WZ6HFL",
-	"t5nDvEMr8xY1pYfThN3m4zWfccsLNSlh23KW51g8mKnZDIPQhmln3XgXTfWGe4blgheQ2WP2WqILJ9SX",
-	"U91hFjLw8Ofc1EguDAoDjabkp+wyB8tF4f0yqGsP2eVYQJFf+tf6+eDHny5JVbeKLbSHGVrTy+/y5foV",
-	"NfKum3W3qnhWGqtmq4pVrCTGa+MRTXzlqITuVKjCohtZWHYFMGcidAAjJkVe8c9p0oBjQVjq4XVIvd6N",
-	"l+8wXt4gcgib07W58fCnNPw4NdrreNnCMqscy86axjxcZUAOQ5Kmj+WgG0wTATqh3w/WNvz+N3WovK1C",
-	"SqqQobuHsIZ5ipldlezEDJjEScTD53bZz8H9f0mu9BnPAc/kMTuTDBAQFJ3U7WJvbGfv/pIROe4Mpbsu",
-	"yN0cD20ibWI4qvo3iNrgd2Zn4DJ0pj/ZasupbuxG0v4kK5SE7T3UbQ6NuqifuTffdd6hSd49TcDxzd60",
-	"gQrpJVTPuguEAAcIZwQvgm4mMsCLrqj/uft+jwcQ35+C9wBe7EziNzB+7hGGByWLInwy6JkJuIjcNxv0",
-	"uA1NG3lpLMzatDvRcAXLtMPiFxLKsGBmyjVQXNnih9X5d1PAs+/+MxaheRv33KPwibqLX5D7FP8iiJJq",
-	"APZnry1cwfIvmM6P5WLymHVDkNHsEJViIwjZueXavsV17ws66Aq+VoEfLg5yWl7qZnBfhhC5YyKiHgK7",
-	"LBs03BUW2RsNc8QLoX0GXjAi/mbOPPmM/3Q65ikFot7QfumP2AGY7SZp2AMlVXQt508bdGULURQIjxN0",
-	"ndjSt1bO3GDtiO862U7w9NzgXm28POUf+DWYWRj8J+Uf6h0WmB43VjqDqmbR4/54ZHRHkWa6xpIg29hP",
-	"4ho/8BIB0za6ASffuFXu/US/0UqND63hbbpgPPIqiru5m+BuDiw1okOQ7Uo2Ny05d4CHfo8dp09VQWim",
-	"U97OZogfbYU5kclb55VTV3lRBomOiFX+TgsTwEuPcYtS6ildfDgJ/43/UQV4RTH54L8a8exqorFSjL0u",
-	"8vAby5fk+Xff+05gK64CnPo/YGnudM7DQfQSd9UEZiAKbtr4oK6lWwMjhGmlGJoryN1+TMBSev0VLM1T",
-	"H0JBLEpkEKks4+MxZBZygifzSJG8KNSCqmhCVwJhj9lZ+D4M5FkEmXcVp6k9JRnFlANeVFCE+9pRy22Z",
-	"rH8x+O1uGkvzgsSJW/fT4Fkz7FrZoDNo8KuIX2XNHS9l956feSkfxJcXKFCMMQVQqhpdtuIGt8V+fpiw",
-	"8dQj20mnTLoHFlznMczI9ziZPYJG0gBfqUS2D4c0rwsk/J5QI21jg7x2XnXZ66P/+WheKu30XWih6KFi",
-	"JUC+XdeGl8LY8zDMXWnfsN8bARebCkC+a0BK7LY5UDTQTTCQY180FA/kptPI/UOUUvvgMZsJWVoIzC2o",
-	"DhzV0tJATubog4dsqkrdeGgEEy4xH1gvfYawF/ILreQE4/2OewnmMCL1xUS+2Fc9Eb38a6GqIUx37llm",
-	"A7sQBrOBTMPucKxTpUxiIqvWubxfIkD45OSz/19nbOm1hDanUs5Bxa/S54ME4ycicKidb6Mu0INRh55k",
-	"TbGx4uaWFc37GLLPMe98R6AzPOxn8jBu7vqIVLrMSq1B2ssEOoZprPCWDSCNsBvSFc6F/dYzaN0SDpQ0",
-	"YES7ezj93YmlcE4tfO6kZ93N7Wu54RxZUnITUxV25VD3PZRWt6x5Qk4+u382FJBboWF3m7lJdL2mGHVp",
-	"YIdBcLfKqjkAtUgPwfDSQJSvk3EDosReD/W++cNHihMMsu02kxhquRvJ3kjr6D1sNB8qQA0L+3wX0IIp",
-	"P45VR3lD59s1tlPaTaP7VW1AVbQIER6FHopOX4uF+VE53wTu7dNirjGYRD013QVOARryqFHZfgAwQDOL",
-	"e0O9Wfo1djaf18JjAReYv98X4je9/GuZ3P005J25ZMmH6VhALaRp2ledKnDd3iepKL2jR75pTQnXcCBV",
-	"aQRcY+mlJ1sgvv8gbb2+bhoXG8OaK1bVxtZK+2yp9DVbKXmLtF83pZ1bo6tdlZqbH9v71rE7+Yz/9kCV",
-	"Dpt3kAxEN+COKovcq3pQpZcJmTAabYOvb2UyEkxqlyR874FUD53hTj5NKuEH7GSOxV+MG7aAokg5Gf1j",
-	"LT/jWgH3PqUuwSQdROji5vnCfn0tMgh4LxsQAKP1nk6f8bFnSkVp1MaJgLgGObNJ4Kb3Bu5sYwY3t68k",
-	"q5EsCRntdnB3ti+hhGn0XbX4oQN4CnkoCqm2Lo5IdFGiFSJUYLybUNpi0HxYvoUXEILFImAxZktJDGZZ",
-	"H6OuYpEz4NKXMExhyQxfphrW7Y7VDoxl7TcpVNNtB17oV71X0bVvTvVWuHsdMVKafXaBcBcDrVvPpb7r",
-	"kuuNVmMR0lIPZ84dgh8CtnXI1LySqKBGQmFdkuskF4aPihukdrUZJOrW/YHevSeZ821tF7oWoQ4RYusV",
-	"L9QqBBfhJL8jWb6G/NG5ifSjvezhc/nHFrazM/2JyWnvCEaKgD68Oth31xqgibvZufWl+46Kvl1iyI+v",
-	"G+QWmNhWKGOfVh9gogVqHMSX7vN6qpgUbjA9KulxEP08DYilCfG7eecWfwO4M8Em9RoP00m5QdNWO2Vk",
-	"K4w5UNf9SHC6k61KWTXf37UweI+v/kMYYMlihVRr9bLhUCXMTUTJ80kGVimmxha6xPliqvhMJP0Jv9LX",
-	"+0UWkJmYp7M95+GBnSiznKAwMIW24e5hIyiUnDiLKeoPawc9Pg/ot4PTf35wDGUQRJDYsdTF4HRwgozm",
-	"3/O5yhygMMeXYfVJ6JPZ+MgP2vik8oc3PvP72PjEQyE0f4eRsuYj2OCxNX5dktR8DkOPKy8nN0XjM8QE",
-	"az5TYgHhhy//XwAAAP//",
+	"7L39chs5si/4KljeOeHpeyjJlj9mWo4be9S2u8c9bttr2XcidtpHAquSJKwiwAZQojkO39in2QfbJ9lA",
+	"JlAfJFD8EEmrz+2/LJPFApBIJPLzl196mZpMlQRpTe/sS2/KNZ+ABY3/O88yVUr7ltux+28OJtNiaoWS",
+	"vbPeuWQi7zOlmeQT+A9uDNjjXr8n3JdT95N+z33TO+txek+v39PwWyk05L0zq0vo90w2hgl3L5/wz69A",
+	"jtxIp4+f9Ht2PnU/NVYLOep9/drvnY8gNZeXeZgHU0PGJePu2dRs3HfrzuXB6V+jc3GrXXcuXZRx3912",
+	"LmUu7HlmlV6ezBtZzNlszC2zY2EYd0+xXORnbmJ++zhOtprgbyXoeXPv3Iu3mNGb0mbKvSI6Jw2Z0rlh",
+	"M2HHNDdFz/eZKbMx44blIAXkqXn5x1Mze/IoObELIbNV01JDmpQVbhs1K7gFnZqKwRc2JzJUesJt76yX",
+	"cwtH7iW95HQ+SCuKFdMZwFBpqKeUmkmJ79piJs+UlOB2Os7TrwM3syw8mGDo6vt1mTq+Uc9KbWL8/H4M",
+	"7ErCZ3tFWwSs4MayKR8laZLRqxLDP35wGhv/J63K6Vrnm43cowlq4He3PN4vc5hMlQWZzf8O85gcnjML",
+	"n62bzV+ZVezB6V9ZNuaaZ06OP0UqGTfda5izXIGpP7FjIUdMyaym3hh4DrpeQmP4Izd+1+QnQob//7Xv",
+	"SGFBu3f+5z//j6P/9fHf/xRlvZ/VIE1oR+BPapAg7yc1uB2bvRITYeNcNlHGMmFhgsJASehksgJf1Bw7",
+	"hyEvC9s7e3D/ft/NREzKCf7vPhLK/7ealZAWRqBxWq9VDusxX6ak1aooIHUepcrhlgz45uXzZ2+1uhE5",
+	"rBIPkr2Zgnz5nE3984lZha9vt3tvz395pwpYJbLenv/CtCogNRc+uXRf324u7+Aa5t18rN0jQo4S88Cv",
+	"bzmJNajRQYnbU+FC2DUZ1wibmob76pYs+8GkWHVxHqUB7T4xoG9EBsyrqompuadvNbWv7sdmqqQB1LDf",
+	"ajUoYOL+dEfZKaZnX3p8Oi1Ext2UT6b0xL9/Mm7+Xxpj/UnDsHfW+28ntQp/Qt+ak/BeHLFNgX84bXAG",
+	"0rKZVnLUZ1zmXkVULFfHSED/Hm8EwNS+g99KMDS7PBfuXbx4q9UUtBVuLUNeGOi7k1199KUn5I2wnAZe",
+	"urcME5bNuGFjLnPImboBfcwuINOkLleqy5QbM1M67/WXrITGjfNgkdr93kwLC06Roo362q9ftTwdywpw",
+	"usSDx43bk1lHGK6BjbnOHYVGJRizwTQf3D99tOk8vzZZ7J9NKjZW8LF6jxp8gsz2nELpDS1nybU2guyM",
+	"pFgQ1tRmygLP9unHlyJPibbuXw+4zZJS0WkimliLSD3hOTi+cEyp7Bi0ib4008At5Jc8sqh/jEEG1nKv",
+	"a21Shxrc72WlsSoXXMZeqtg1wNTgak21+0vvaP1s8S0/agBU1qI/hc9TocF0Lgpkbp4yPjAg7RmTcEN3",
+	"7HrrG/KMzPwu0fEjPvS134tuuDVM5NHZixykFTaioZbO0HSi8z/Gytg++//+n/839gKnzUVVsU9qwJzM",
+	"UvqaKUeFXr+ndK39KwnHvTNZFkXkre6JS9CarInuhYui1IA/ghHP5tFdcDxZczwT5sxty4TP2cCxMs/G",
+	"kKNVq0rL3r+6QBPbiTbGnVZkVaYKYnX3P8isYVKhHt6g6kCpArh0U6GbJy48ndUskQ6W61GCIdVMgo4z",
+	"NJdm5oTcULklRX+NDiGTFvtfVpyA3tvKo1Sdd6+BLEmvINouJ05pTRKfsyloo6Qj7DuAG2DZWBnwKwDp",
+	"9Op/9oyTmFmv3xuBBO2ERUNiNtfnx7wBbaJn9nU5GTgdgSaflVq7uzP8rrGQSoPv96YFlya2Am6ZYxHG",
+	"M/cRWWOtLXzKhlr9CyQqIM76WHnTF8QnfhJcaz7HKWgYis/Lc3hb2tqdAJXrZ5kwTkV3FFlTyi5z4noy",
+	"SYMReQkJYnHJHK/h5UenZshFATkrYOjWMRbunlgcuSLc0miLVEKVN3ktRri1MXFVQJprfsRdZLMGlfw9",
+	"Bwme0cquutJMxXYk+LIxlyN635rEVqRHXILkgwLy9CGjg+XEGg3SGj0uqVBv71QxgtK/NC9jubbRlb9W",
+	"TXaV6y/Vnf/IdNzJlJD3mTs/eVm4PytWF6gOZ1bcQJ/lwiCN+iyH9hMaJuoGf8i1FbxwgojYMr64uczS",
+	"hHY8Vu2qIE6+4WVB9505Y6V0o4PsMyEv3bv6TJX2Ug39f0qJt46bq/tPBtpygcLRWI2adXRWlo9uI9bd",
+	"thrU0m54UQIK97kqNVMzGRXu7v6/TOsI7p73Yp0utiG5GJemcQNaDEXXOeGsUCMhybUsLB0VR8z1T8qi",
+	"Ap4HE7BfeewrpbgfDFavNPQrO7opIAJDenZYvOwiR7Ol5HYo+2/5CJYV/koELlk56Ni6QodVcKJO1r5t",
+	"goEREaUSPkd2hBy5QZi6Z9CPFlTYILvdHh2v3gecYpQWI4iZPe4wiKEzpeGyS7t+aZkGCTPj9MwxL4ZB",
+	"YhViuIn9QM7vLrkq3PsN4+5wAp+42006sxKJgK7XuHAFiW6+7rv4kxJyk+tgQw0fVWkDIDsnQTcTL4pN",
+	"ZhLXct1ckgrK7a4bW5pEzIVLfwVQEJGNwBoUH03tkp7oOevWXSe9fu+3kmsuraD/aZgWPEvonDT8pQZu",
+	"VNTUnAeVgd7uZHnj9SmxGFdE3kEB3FTqTBUYXV/iefHmidZmxeRZ/FkJ+V5dg9zOcRT4oUsWua1OM0Lb",
+	"0YcRD2HRtTATRYH+PmSOFR67fs/a4tJApmRuWn797+/fX7wU/6ZmrFByhMdA3IBxdzbzP/aDkd//r08e",
+	"teIAT+5HAwHNLWnuRpLsh70MUOjeuasguLoWPGB5rsFEqPA3RwLiE81evmX+wTDPDsuaF6BtwnAxVk1N",
+	"5bLAk+fm1WdwPDpmPKjubOxGv4Z53MvFLYyUnifGuEbjZ+inWOtN/WAzydGlmRsLE7e0nFs+4CYuEeuw",
+	"bacx1Ir+HsgpdwuH2qb32xpeH4Ufsit69spRfA779gFNuOQjmIC0l7z28HYdzV+qXzQ0ti0uWVrubQyF",
+	"N/SGLg5qeIBA5o5rh0KOQE+1kBFWekNvuga8Js1YzSB3ettQaKd5KGl5ZpHkSGL/jFMHZIYXgD97T9mM",
+	"uy0dKs341BlZvIi7QlTsmL9/9pa5bxIeIK3yMktJh1qwMMPn3peXcsO496QdDZ4a/rlDaUpeQ1KaabBO",
+	"Ju/DxnSc6V4RZRWrSxPVtH+seQe5DkNbwjD/g038Q6uVoma6SyWt+9Vl43mnoTxVRuIq444SzA55m+O9",
+	"eSdv8+10yNvf+K1o48PuKB5e15dTiuUukKq2QnEQXtqx0sLNE00/x5ioKb598cvCsE8eP374ZEf3dXf0",
+	"fpOLdim8ufQup9ZcXsM8Qv1XQhIZrqWayUv3pEFpPS0HhcicXDf9ii4t9m2M++j+9zG6TPjnl/T0gyfL",
+	"nLyDezSwYuM6XcdGWeMeXU3U9S/WCf/cfPnD09hd23mrPSUPuyrtGV2jiWG8+fL48cPH3WlN/R6aXPoy",
+	"roW8pnQ0YA2XTftAsklpLBvzG+gzMXQKE4Xh6PDGjuuaF2HbUmxeh6ttwxUX3KZ7uuRVHczZbCyyMTOZ",
+	"mjpxAUVBloRhfMq1XW+3O0zJ9h0WZGZCFIuRnMQdbXtR/Sl9slPC4SPEoWNuUlHMDQ2BeFTo/RhauWTL",
+	"7OX2aJVEuMCHvEO8e22Ym9S9tJiG4t3PNJt1FA2/q4fWNgIz3UGVw09tO70jwbXLDqkG76KTUdi1hE6c",
+	"O89bvLnqrt8Fq7YXNBurahXshfCxLWHcM1e40qs1VrewSS1Wju5VmQv7bAzZ9VSJmGAaczNOGE3c+vz6",
+	"6GGWyiZkgOMOyN0FBPQWNOF4UeB6n7IrjbFT7qbGMFw1Z0dHWTXJK6aB50lZpZVKG72/gL4ugFmnjf35",
+	"3Y/P2JPvn5x+R74F971bLtSZFlQ+gLrlgBt48igutxybR2siXjp7+oby4KrXsaFWE/aAohaYgtIW6ULa",
+	"J4+iRjHK+c77gWi7ZZiuWkeftt3T0o/rt3QNLjqsIFzg4Ig0vIZUwLTSmIkRfWyUdsuttkoVY1gZgp+T",
+	"m0Q0ab3M/DDzcm/DqccF97m5ZnzEQ0yWDy1oZgAzToVdi3nWl95uUvEdHAOP6AF/42Zc3ylu3V1iYZ9c",
+	"8A6HXf8+3BdZ+0SpJHX9PJO3IiVFLxjjWdyulKqUxzegB3EPezBxt/QgXQuZ97HOzV1TfZJcf/ZK7nd9",
+	"JlUOqG4bMEYoyf4sqrTU8JHSzKprkN+FWy4XeVt21+TBLbjFfJ/5qMBQQOHkNsejPGdcxzPmKDNmDwPO",
+	"IDFiDpaL4jZePUqCKww4GYQ+gOhAHRe3MP6E4tZNNdzEfdf0rkTm8cz7ht2tkysJzKr4W1JljOq670sU",
+	"+z77B70Y+N4BZJU5mXDrwk23KPIrpB3e8Np+pkppq3s6BCJGfGpudVG/BqdmVNlYtVNgaa63u7z986Hy",
+	"1IuOakP7jdpPpKNnlpi8+iEkny9KI3TmRFMAAAMClKVZVe7eMjdmI/szZtNVE44t8lmhsuvnqhwkStko",
+	"r4SSTSXm0xXCaajCGpa5355RnevIZ6MGhhGWikN8bMqd1wGMSonsXdY5BViRys5J0ZiNRYFRFjfccW/p",
+	"HnBXSzuevhhBH3LtY5n4cHMUbyzRPJ8yCSNuxQ2c+UzQNuupclA0+E5iHm8twyI7ItnMKbjR0xZNpv1H",
+	"o2wmmtsaz/B46ZVdsH0iKqaxouSgRFF3nDDzUAyHmKDtTrIjApZENKr+zD0UOmiBUKkKK5wwq5/AN6rh",
+	"ELl64k+uZJzNAFopLZ/KyRRzV2g6bucAtNMGRF5APJElXkntFPp+yGVc2rYt5YOnZb+qtm5zUrWrtFPx",
+	"Y1Iafz0vOK/cGVh1uhuHbHOH0gQc75n4bxq7ubas+QUCM6+OWIXBozRpxhEWqHKw5AOfUnPZ7ZFmpYGc",
+	"iRpSAXU6J9EkxGOwueBFVANAocjlqOQjFGJaFe7ITCa8VV3jDpL3CKsZcTQ5YzG3a6yK3J1NrsGphQV0",
+	"CI9cjMDErhs3k0Epijwc35HbZkwl0OX6RQDVNj7HgaImxObBf/fFZVXFHXWFOC0H0xk1jMqCawafpzoo",
+	"zkP27sWpu0KysUqFiHEMXRZRMSKwUgJvPr/ZwjLLr31iVZrejXBLhHUz7q4wtJS2vOorelMQJlp/Mea+",
+	"xnOh/gI/dxxjoM14bnG6lGazCgYrbIx4PyrNpqCmCVd1Mp3AMYT/crVq4uMINIX6pa1QeOtw1yeh3qOK",
+	"VJ3yyTP2kpTSMBJOqidiD4j1QVUY7aO1aCCvqFG5UderR0DLyb1fqg1ebsb89PGTpMdvICTXc+T3Qs1A",
+	"H2XcABvD5z3uq59Sc0fbdO7cqjdVCHlB9SvcAvK4JPHxrnC+ayHM5XyzA1ElaC4O88HfH+7CcJfVSNyA",
+	"jFJxDMU0ITu6ixO2ELI13TtSxjH0OYClKVc5YvGDievo3KuDujprZeOuhXyqmW0X8enMnDhnGA84riPn",
+	"Nw+On9ePBKeLP+lsxG9gUToN5nbnsqMJz3L/6Ht+NPz45cmjr39aXzo0x4xSlSKPL1sgAG3KrVvyvIE4",
+	"xdLsuJCpC+lDAf9TzA2UIZCRwRrCkQZolWt3rP6CtKHlpXdNdABcoy/XPbLgkNxk6o4c1fCdoT7/2PJi",
+	"TShfoul2rBTT/bdaJ/pXnZ4NxXCz5dkwZtfiaGKLS6Ofdi7sOWTCbHaXNcr6UBeIJ/TyVirF+nFy73hJ",
+	"6srVwwwnaNCFE5ySwrCJMKadZZxg8rC+esgofYRGiTbfIN1+rIw988rgMlaEkPllnjA2giVAMVfgOhtD",
+	"FzrEZWmiNnfYotlYoUPT0cw4GTn0oAIUIUPHhfDFzQQUE9/MdXNfeJ5vUhKFMfNLbq0WgzIWiz4PXzWQ",
+	"bDycns8tqKMHTMhdKSxUq2uLDsq+f3WBGbelxuolH5+6cD98/+oiTkWsDx3wGHP/AIWaedMb9xRX5Dkg",
+	"blbi24aisLHEhR/xc19OLpzl5TTChQ3uNnnqBN+aHDX7NlfTnsvyti5w68p8nerMHVR1q0/6XVPdqpm9",
+	"AwkzXmyoumU8YqK/+IVQ80Ki7jy4gRrJifFE3RUZwmn4Ia+xxWXc3tGGuqi6+9RrpVl1C6D2K+QSddk/",
+	"fBCCk/PvycMnfRIj1YFjD//6/WLa55PTlXuQvGOeC2OFHJXCjCFvJWolb56NKI8Z4ofktu5r8Bd+He61",
+	"Psa1J3zOclVFe+bgdIfhOtdkXKLv+gJ7ysiT/WaIXmCUIuvkusXvuDdDxo/+1Wf3j77vs3vH9/rs3tE9",
+	"DHfdu7z3lJVS/Fb6UKDHWGqM8/B0T0f9qXcwGKs05O7jAijMLWkTxj5evgc50Hm1vy+1xHt98TbvY0ix",
+	"ClARUzh7deNrPnL+Bitv/k1P4JaKwVP2b6/5BP7NSR/3eTgDlFYCJuNTyI/Zn835Lz4M7B7/H/Sj75L8",
+	"Gk0KX6VxZLylajQYoCZu5035PupJpZKuy7yp0ycdUsIwLtk5VYFVLz4LpzZwtlblaOyDlv4rbtgMiqJD",
+	"ZCTCJP73NLio3SbVhH2IYEmvWekxRLLlMuHxc6r7UJVyjVD9EglXbsN212s8H/cfY3cGlT8ezTBWMWeF",
+	"GjnZ7SRJodQ180WIISa3EtlzaRk/Biy5BS4KMn03KUILhZLRTCH4LKKxtSbCjn/HUh59E2Fj3+h7I82j",
+	"KSfO2tJiNLYbRn5Sh8W9j77b7H1jbi7Tt1YDfa1CK8IUhjg100g/iwWwGS8KOtbSiBzO2JpwgYXKrrs8",
+	"MAgCRBeGhmFpIAFbVQHx+LLgNAMsVu1aLx42CSTx1X4C99Am/k700MUK7YgAiDAj1ex4dfqnP0n1PD9G",
+	"Dz7BJEbSKHhM5b+wfFDAU/JBhayBIb2ko/B5m3ybCRjjreLI78Z8OoV4xvMCHWgl9ftiZPgpVHkcohDq",
+	"FhgIHff5+9btWZcyOGNAeKuslnYUTU6RHj5b0JIXHee9HoqOfKXl76Jka2NHVkdt9woPDO78L3VGzxLS",
+	"rvfBmmQI0XhLxrCxKvJKTxJ2R+VTVQVS1yuIgddPafdTXnuKHwzcPtDnPvADb+c4Ch0YQmZ7c3uSm3tQ",
+	"11q1D3fKrYaz2kM0NFVHfnr//sGE14Ihv1NZ9pRxli8bspQjVS4V5yWqgjdwWfTZvUvvt/iPlX6LJ6sM",
+	"5JjtGWOPnwmrOZpVHSnyaDWIWq7yCOB96VJYgmJr1MKiE5HnAXAujVu+Nei5tTCZ2niKshra+irHpAyn",
+	"lTT7Ti1nI2ZcZlBcViiwac3VqAkMVD5n3FwDgs7Tb5OmS0Lz+qBHILP5GaP8pT7DGkRV2r7Hu4G8zwLu",
+	"JGZpCoPlfvPfH0YUzwshYzULSlNh1Pov2xQsfCgknvTONfmKkKGQBDK0H4DGuwNbTtZXIvWWDBPh0f4r",
+	"l6+XH/cw3bYyMynXU+nQTWadOxVNn+idquxlXTS1lJUvqEBi6URvWNrS71Wg1REEYq0G0GfTgssG9LA/",
+	"iDXucJ8REGwLfrjv64kdScwUMhSDte9g/eKlXElAz+0l1j4pzUqJtViVW43WrWGqtE0EWW+HLE/Tjt9y",
+	"JKkwNRuf8kheVKl1hjfbnL6qMLqZBMjX107fuR/HOOSWYFnxcgiydMl3/BRLxQelZb+VUHrvPmJ05uis",
+	"qEREKMygxxA7yj3U6+PuOVbEqrMeib9euGHoowoIOlK4ETN9IlggFVRVzcz9yjQOaMbhmlxpNWGbrwOq",
+	"1U5DuWtK9c9q8M7NeJEE0c4XXXJejdJsZhB6lBy+ZvVsqYeae2N8xmJLBFeUH5er04CwswdlL1GCNl5G",
+	"y1gYsaag/R6fio3GQFxiveEgmYlIubd/f3bx3x7cd3fT8xfv1srW1Hy4GUWWqr02m3eVHBcp3KDMwinX",
+	"VXrhJyUkZeLFFrNh0Cok1znSLSy8vWn9BUZJM6HxSd1r5W+wQSnzotJJqc47xNfjimkdbI++Mf6juqQs",
+	"1d3IP7KB06qpTLuJJ+BJcugaNvHDJUcnzb8f+gQGD1iDGBhwTG1LIudz77GUDRXjxEk4Tzdyit2RgalX",
+	"JP7+HebvQU9SEdbOuKoBXviWndT9iqJ3ahpP+9+XPTUt9VQZ6HCAIPoq6ndnWNzXZxk/mmk+TcZrrKdJ",
+	"xEOLlbkeneHBNrgVYb5+lBZZ+oHusb0iQ2E5Z7lQXdCtVQTMUTaU/mCbqgGMuDxz9nouclTnQ8MgpdlY",
+	"GKv0/Oh1qnQnF7FqRXXdZwOeX2YaMKjGiz6j4FcfC0N84KrPiC/zZuuSRnOQhpK/eekQbdEaISSkXLNw",
+	"KCwrRv1llOKlnbgWMk/sBHowzELbp0Y2hDHjy2uYRyuXt+oK5rOnL1OWSygQ8iVgLFeo208WYSzXSkhI",
+	"9v1qRCHdZiZxpEKjlE55Q2XoZOzOlL7u19a4t7yErS2rZfGzuhvL5kHS6p2DhNt3zR4GFRX7xEUNkqzF",
+	"jOvqve0JvvjMM+tENhUPV6KCoErEDbdw6fHe25yeDr3vMPsToUeqSUQVHSc0QGZ6PrUL6eqJQZ88/Ot6",
+	"eVebsvQmzT6Tmx/daqqeX76gd2Gz7MVGiZQo8sKOu5O0ghPGsR71rmzFWlvZGps3gvFA65cx4/0iQK1j",
+	"MxiaB+SNJjfo05uIohCN7hhrANPQrztX7R4xm/RS7C7P3K3NtizslF2xnhuP48YkzFCq+KaBROAxN2zg",
+	"BLhnCEKzJxSWNQpFm2HvDay0MO9qQ2qGjJ23157uzUjUEpx2sx6RH/3r/tH3H//s/zi+PPr438OH3/2f",
+	"f4oR8rXK4YBNZ+5UV5gYzd+8fP7sBxht677Jxk4KyVgyzcXp4yfBzPQ3qs+ZJXtXOHWX5A1CVP7lycMn",
+	"3y1WnJ4f/d+0n5dHH788evj1T+s3XiBHV2OsQhgLEqGLHpz+5fj+8f3jB5vCUy8axtXy/Sw6SFxuaAD/",
+	"MK/aQoa67hBCunV7w8pEGWg1M6BphExNgA14do3aXbxgSkfC3e8VZY8JyXj1Ru8LJdrfc5ZlNhZyDWeD",
+	"G6J2HK8woh1tf0SqbMm/iRayC+TBoFxNmfULbQh/ftMEe2FMGRP3Tqu9EsZc1ecoPkM6Ud+f3v/Ld4iC",
+	"bvEsIMSThG3y4RN8VDdnJ8SvwDeL8L0r3h7EQ7IIojpnm9Q4LQz86GFCtBxf/q+jj/++LFlWNlwPPJqR",
+	"U6xaRYpR32p1I/KoRlkUanZJ3oj0LU+lDbOxmjCpKPKf5z4cRH/V+CJGjGS7mrNZVxxcnHGnaGXbZc2O",
+	"FDYkpamZZMKQXU1bXvvnLOLVhEp0xHVKeESdWIg2i38z9F1lgxfFU+1WeQJbFdVmBReT+CnEr4gkVE5A",
+	"mdQ1IUIZg0aEXTbh02kiPJo67E7f/PDu1a7qcQkEuDv93V+UTlmUatnp2Wzii30GYjW4RuRA2cSCeuYO",
+	"RUHgqTDhotii5GKTbQh4+GtX6HrqNzmyolVr/H77kK4MZDYP/EEjmi1Jc9dCm83JbRkw/L2LymbDlIaw",
+	"bII1NiTn5tWc20nWjZwo1Sgp0I7USM3V84BLTu+qAT0OUcK4vYCvF5AU8RtqP10XwNjaKV4DfQbeY0h5",
+	"jQHnDrFQtlDotk0d3TRTNH1VvFeMm2t0RAw2ujU2JG93r6db3TAhmoBzJJjhIWgN+WXEr7jFPdSYXEyY",
+	"vj3/5Z1v8tGWkYNSFPZSyLR8pNQoIY3lRUGJnZQwi0FFVJsyLgkFODRCvH1ksbpNxNAXaOJMvfDdQY3L",
+	"frDXplrciAJG0BHMGasiPwAkYzeyYmOi/ZoJOljnoIpJYNe7ppP4ee2himGZHVeWMmyf0r9tLv8G/P20",
+	"AkVsJPXG5HIUYKEhiBstfTY7DivoFz8ejfV17P97z4PfcPP/y27Eqh3wmt2WPjxKnUj0vgmBVXKBiX2j",
+	"5HQheryn1jHog9s7Vk/LTe0p1JhcdBsKLuPpSIkE9RU56VgrUmelxwOUqf4dvCiYsTD1aU4hz3xYGmqH",
+	"ilkTc8KggcKkUq0hWvq+aaGAo8yFhelKJPWqCYXvLEUTSBEbX7mcq4jqlumM9vln4q3nm9oZgUZH3oUY",
+	"SciDTjcz1ynv1IYZdLfXaSiHzms0Yf79iipRWmohMzGlUrwFXWaz+cfziLRSlrAGsIsC6BuRwd7ri3Eu",
+	"ieWSNH0phyrWv6oLlrhwG16VjiXKtCt5vfweNyvsxNRbW+h3QQxXa3klYmgzKVW0KFh9p6x/jFuEW9kV",
+	"Ia0xajUoIJK6GQ8nBWiDqVYjzScELu6mh4BViXr8RPORFkQBJpsiYsJx70yWRREFSIAiwtI/X7x5zbAf",
+	"GwKrUirpcEiN9ZmQ09LusL8JXutRn9Tryqj2T4WGIIUamY16zbvb9W/v379l9MBxomORTfVsdXvX3S6A",
+	"Plj8banlGUI3n02JLc6evXn+YuXpwG9rQVd1fvfBJL//Ce6jC3VLByq2BY4lhZvQqLPqDEnPdnpfurTL",
+	"+z5NIfx/WdfMSmNVLriM14dRegBWU1Xq0soJ7LJBea7nl7qUrdyNaD6fU76wWO8boQatrhHwZZP9qnyT",
+	"HLMwFJ+3cFpuVNS3csum3MnFXbbIfuveCBZT44dV9d/aTc9XJVmyC8utyFruYJCg+ZrJkOtlYEJU2r4t",
+	"bd1dDSrFYpXVF+8H3OSQSFfgVGthKga/JD0/bx0PausY11wpKIDXH6pzeLQDiRKRRgQbjJ2b16pJB9nc",
+	"C49jtN7R2aA7e7yAakVzdjVkc1Vq5uMZC/zX2Kua/9Dxm8bGQsMWtFEy6WBYo2tyQAyk+8AzSOzCeYc9",
+	"tba7bVK9zX5SYJiQXvOgJshWc1EcM7evnJonoQzxVsrmUY54a7D4Cq9h/lYrNdxwecmeu87Ov4b53r0N",
+	"Zsx1tM23mwB++Q1ggZGc2/FLlKAvpbG+xR8uyZyFNryOxn1Mdy2E9ACx1zBnQ1HAYWgfS2vGz51CPOHX",
+	"0EoxPH3cTDA8jaqoYw1mrGJKe3gx1kqIomClNEBV4OuPkNwwt8y17OfXPvaYMB3VTayI7nVJUFYhN6i5",
+	"FNDgY+SxCEqTNotV+M6wgzj4SuAQR6FQh3YNU3vmxp4INOWvYX45FInmVyu2lwJalLSNmz1oLmJ57niR",
+	"rREo889tcH9twDADAkAguJiae1b1e8Y6KaJ1tcOtFcWFqoTZa5XDH5Xhv8vK8EUn8i5qtN/BDWJVX1SJ",
+	"I5tXN+2kaGhPdY2N6yW8MEoGhBVZWj1CvybcK1wynju5bqzmtg6L+rXpUqIQGglsC7UcaR9Dkae6mHU3",
+	"qGGTquStQiPvQshN+ECbwKgeuyftakmpjY2gmpdj8Th/XNWtmsPimpMbY7YTWHfNiN2ZwbeoRyfthGgy",
+	"Cs9vRLz7uO9nSR1NNXooYGo91E2myiJ395XTuyxINgBrQTccJD6VfT0cH1XAOU0kokYcroftYcDRsBmW",
+	"lz9blPWH9w/mcQfPTCsLrUHqlIwhm2rIYSgk5MhfiU632yPVjsVofKmFue4MkDk5aBqNrJXOqW/eEgzW",
+	"7Qr/6kMfk9mVU3vC5443sMzGTW0jxkUxsEnzWHJn1+1i624Em43rXh8dt9ri7iCl4+g6Qzbw9FPCbPdY",
+	"m8RMWIaaI5kgdwcscbdosEKv02K1cQCaiWzKwAa5ZjtumusLxg26tUNdHE4R85ArMwid+x5nbw2dI4Cx",
+	"NDC5Go11a4iFxq7VcYf6NFW8XPHVyhz3hlSNhMISkefz0JzBC/Y4RLfKo92kQ6QJjXHMXwSeYzeUCXBJ",
+	"2p5JntVxtKFIqDGiCW+ojsxXKx80bDOW7VfX73RJqQKeFUrC/opU3RBUqLputaj7xYtcbAp2UNXTIQKf",
+	"GSOyXcB6F6Zy3Lq/YTK1EdiDXQZ1Fm6QrrDObW+Ug10PgUtaAbiGWnjQOyM6me9vn2m2Zi1hXPq+b8tb",
+	"umcQiMcXZvj2D3RjXTlWDb0ermozyt0kKC0CXo+EKCZB5Y97dPr9o++f/OX0+80qi2uxTURKncZYzfyj",
+	"FTXzH32N/NHH/x6tpz54ZvCdTAuuNa8NM2x2nHwe9i4hQjDIRJJjwm02/jbdwxvfdNJyu8tsXXpvi5he",
+	"maJYv+H0C6ePGt/Ma2VC9XJV8ccGcEHikCX39d2LU49x9p9uJn86o2syvtNdMYzTlYyw5s23JWOEFSYZ",
+	"IqhjUcXRJHIWp7VPhBuKEo5VkS+2nFhZfZFQBknj7TN0xdWZrRXIcshwDVjpGibqBgLgsrvEhzyzZmOt",
+	"0HSTaVt0gxQpvTeushnuGVZwOSr5CDy217998F7VfyNMqjTZuwK2sbSh1ZgILb3Bn7d0DlFiJ6teTJVW",
+	"gz2eStms3Kqqecn16lMbEHgCd7zX7/ktRxHn9hz/cJseSv7niLGctTqF3HbTt93vzb1Lq9JGfqeK92b2",
+	"zx+K+qEV9dU+jLTee5EpSsTcyAQFDRhEqZvfYymNh4mfue99E3x8sigqNHnC+ReGTcAes3NJNirzFTiN",
+	"rnEL4D7uvVigsEy5F40x8XovBObDIO6CsNDd/9I9ERfqXM79KTfQZ4M5E3lI6nwaaoZlyNDbNq+zISdq",
+	"Dlk/iWqt0Mcb6ZNP6TZy2xHWxdxY62VSxXIdLiBWJ+Cz96JSzjuIQiJBQKD1wX/tcycw2cNUNsmaSHX4",
+	"65XnNaRn4A9mGivNVxT3UmUM9l7E5sClzH04j3BumQU9MSl0j+60in2mVCTytt1k47LwGkKPRZwWJd31",
+	"mVNOjKVGw2sLxoDJHKvWXZllsUViRZVT0WC/sNjmVn9M8PFFlQu/EIrUahRPEvBzJZFmFBtynUhX2ZAH",
+	"mlqVpMYTxBS9fi/wRBRjd3ue2OOOxAlugmdpsaOlANkFBO1xdbDxWLqV5TqV9Oiv2iCSlyqNbPdoxjli",
+	"YgsF5vska4XBTxMZ7TJfnc7OSlmACQ7/cE2uN3cnZCOuJkouaaIKoDjeRfEa4pUaALkyRwvxSt1y+qF2",
+	"ZiJkaTeIsU7AjlXMMnPny0PH+G76kHuAhA2MW+za1bWMMACuhB7Hnnihkf76K4l3mQ72xgwxblJMH8sz",
+	"w/ctQLO3dqbmveZCPcPUlK25v+Mwb1x15nvL3RDmC0gPK7bW7RIEyPaFZxdiJF/eErY0bRdSB/uMT4Xl",
+	"hWG58rg21oLewhN/EKTqlbXPlTOqo/D5wjdzuuM9eu9ur1tHwINGDHDH7lrEwE3qgL1QV7i4V8MTrxv1",
+	"vaA833fBVFms8NjQgkkpfKFsgr7vE0S1O15y7r0MHvaCLMJonv+6V+RSaYhbQzW1BBGiqvaK3j7upu3q",
+	"7ZMLc305reuJYyEOw2ZayVGdSuN+FF6ec8vrPrN9dNbOqnrcisUR6TughaQ0UCGFFbwQ/4J8FVAkrgjT",
+	"QHllCiRaPK7AYkc9EzsvdUCy00vSuc/nb18y/2U45vSTrRoq+Qlt0VGp65fGOx66VYTKqPO/6N6KQLqM",
+	"y9DBv6PbZjI2/g6waeCqNSwKjFYzqDpi3WSjahF+/RU/xM8YTD9Mt82+vQvaRqea8Z6Ptkwt3rV3zWmy",
+	"Tni495I3S6oZU3K91OLFSnY3ueh6412/9qNX3bVeYmiyOBMxOqP3ZDWOVal3XPK9ThYC2JnS16ajB6nv",
+	"+Iv5MI4/6klySX7rTQ3SBkLLNpbieuBYwjBUKNHp05hz5cy3hlVTwUUSZMWWasMGGjKehYOqyHT67pqO",
+	"fKC+G2kWfwXUrarJ3T6uEH6EzfT6zJTZ2CmgD74/Pb5/fHp8/+T00ZY4a6tj2OnzcR4Ah2oEh4W4ThNR",
+	"ODjy1oNd6DhSrxzXIaXIw2VaA61/ojYEo+ukUqqbim+IsmE/lXTO3sMHjx8+ub+zHivvNZdmuC3gtUy0",
+	"qFA+kbbADGgMSZ45IYroycKQ8CinaAdwu2adT2Tupdm2xZmo7IWhkCPQjk+qPrLOesOWctwHaZjvFOWD",
+	"sGTBWDd8yPNeDrFm/HIas5ueNdG41bDq6SqoLBvfiuzgO7Yuo2xHgI+qJURz2hGv2r3yakogSpeNX1yt",
+	"dRzHytjLa5hHT6OklWBjxkv3pEFCeQxt96t+tbTuzJsNEZKd9AF92WEzLeCfL1QmYq7EmN8AdiKRimSG",
+	"N9aWylAfrsWVHzCcs915SiAmvJG+KL2qUA9W7UGhGml2MSnywUQ7h1TpDCaunjqu5DKvweYd9QOYOXaN",
+	"xYoZJcn/ixHjAL2+lp5xXs0gWlq3Hydq8HfEvUjV13RH+Q6gdgxCV2gztXZIoDS5SpSqEa1SKAhbEnSl",
+	"wnzXcQvxVGFMdwV7OLZ96x/tQG+jpIS6J62bMKXZ5VugJjbw1MI0V2roONFDKuh4oO+aft7crk192FOu",
+	"7SQabv7R7Wbpi0FXwiATnH7COHXfsZFa81XDsiguk9gAvgTR3anV1q18pZNJl/9SMnZezl+f44GpjYcX",
+	"pSPSyQ+gCyHXybe8AZmrTncpzLEHL/nHZYB4mEy5nBMKeEXpSJ52dMO3DFrsSQiz942uLJXTW5C1QzjO",
+	"Pifepz56ELD/8PccQaKFk9JwjTt6UR7ZEv7Fw9OdYrGXUvxWwq0g2bcSriThV6V78IBE2kd1jHsssXUz",
+	"+z/GHIIGslILO7/A/BnqQgFck8oSconCR9ULxtZOe1+/YuiBoGyX+ej87UvCdSIWqcFMjhlmUTY+qaAH",
+	"hX2KF3DI4AxVW+R7/lUOlZ5xnZuQvUGfN2qVG8kwrG6obo5/lb/KF1orTdnkPnDDcpWVqIP5xnuPHv/l",
+	"uxCmMoj+yq4ylcOVYxE0PK6G4vNVvxGpOf4VkxH8e/kIzBn2R+EjHk7BVYZ3wBUzEKxyduVugqsq5oHZ",
+	"HHwEx7/KC5A545JdvcxhMlUWZDY/+jvMr8LEssqIt5i56AjmOFjDFMidxp1+Y52NZthclawQ13DGhP1V",
+	"EgIt9Zc9Zs94UYQcvLGaYUjIqcz4YgJq+FX6DFw25XbsU1E5w2BFH1UoQbgPwuscSIeBsmPKXDRWqfz4",
+	"V9nr9wqRgaSMfzqhvfMpz8ZwdHp8v+dbVCJnmbOTk9lsdszx62OlRyf+t+bk1ctnL15fvMDf1AnOPeSx",
+	"RjDjrHf/+AE9oqYg+VT0znoPj+8fP6QClzFy+snNgxPvnPHJpChLPTqEki9zNOFMaBluQrE1FlT0zv4Z",
+	"P+X1Iyd0+/e+9lc+iX4bfDACUBomWQV6MMd2waGECoz7yW8lYAm5pzI+G4Cg+Bo5w+tOwifXp8YdcJuN",
+	"U+NG7tCvH53QMlMlff786f37vjrCeu2ET6eFs1WFkieffGV3/fpOa4cmj4oiCq5FZx2ePoq4eO9U/IXV",
+	"DE8CmjSK0XIy4e5GRXapSNULCdb/7FUffcTOt8bG85TcXlIo8MyZ3Xi23f4FNAQ8mcK6G6AC9RHeDGM/",
+	"qqLwaZ6f1IAcDaFXUwNKljwOBvBSdkKQamHbbF+hFW/N+w359XeY92h7kWN+UPl8Zzu7BKv8tX37edC/",
+	"Bc463dn4PyCbR3jqjawojhLykxqQZsFRxTRgd8Fv1fKJV/x4/r9KUxpGhRUa4cav/ZYcPPni//qalIg/",
+	"QRCIvf2f2Bhl39e8vAsSXuDdJ2s/vbvLsDKsutmmBZfp07zRsagkkR33vn5MUv+k7tF3m/enZM17VB2k",
+	"YgtaxjELuSuhrB7/zJSmjGy1LCkIG84jw+3njLeRbNc64Pd3OHgL+y7BjzUa8u0ZkkYkoO/QB8ep0hWL",
+	"Pq23xBtRZCGgw2rDY+7+cuv4ektW63d3F0ANwWleDcUkNF1p72VTYwiVCVXBppBm6myXRsWnI4XMxELR",
+	"Z10HWneyiRV6Jk8IiW9ssYelhFZMoCG/w0Zc+b8uB6WZXzWaDTpxzy2a/Mtn5jyzb2QtRG93sfYjpq6v",
+	"a+aFknCGJU6EtqtGtW0uagzvvgeenHF32rEkGO0dit84y96t555hV/gGc8UsFAWb1fYp/RJFxtMqX22I",
+	"ColPVRFJTTHM4rLORapZYAcQHR/3eP3/rAbvYJiSCo4J0L7KlYfevb10+J+4tbg77ijUxe7VQVjV0akh",
+	"SbqFxQhWWkb0yN7tor3aBm4Nh7IMAr0qqtMHCzQ/+aSEPLLqGiRlyW10iVNCAf66uhXovKPdvySNnqGH",
+	"HcnwsxKSMlD2c5O3B9noRn+wwzMbFpk4tki6Y/ayvlQ95W7PBb84UcydMMYomd8llMgeDVn6pmmOBTBN",
+	"VxCqcDfDfMF/u5X2EexZZccBUgq7+3Kn6rpfzhJhNtbI6fy39PEWUU8GvsHe1q+tlYz2rvzAZdiVO2lc",
+	"f1PF+zDs9Ky09ZlTwyHhqAjJhuIGQt7R2ufvpJR7Y5YP7tV/sMu3ZZdX4IyBAZcScs80A55dMyG7eKTq",
+	"3ZVWpIKL5ts4mAmzIXh23ZWzpnfZ307rO5f3qsm5ZRxKk1vyqdEHTf/ugtGX5+feF38nTy9O7hupZESY",
+	"1OHdlbP0PM89lgz4hmro3YsA5Xvfe0CRiW1z62yffMF/v5KSXgAVpi46yqzQsEMWaO3Fo4gLo8S0zdLs",
+	"hOvfo+bqqVd1o6ujQtVg8TOR1Eo9PfYrFPbOWpVW6pcTkwqbaQQky1paaYvVTmq2PQrW/OZ6R2OUfm9a",
+	"RvboAuwv1Ui78lntSYQtTfRb6SIree5pUvIYVkp03wnYiTf5Amwz+te0NSk1IxRP1K1D1xZ3J4Tldmu+",
+	"i7s33HQwM8QR5YqGqnImPqkBZWyS6xujmOx1VSjrOxXmEW/HGLJrahhyZ/XoVjuTAwc0D+/R/BEbdZSh",
+	"+xFtdKqFjQQg2DzGEZc8lE4L7I/ECp5dm/X5N1Ro7kBqLvrmRgbLe3PIRA4I0kJlNpQ8VOUs4USwAoQV",
+	"fACFqaBbx6rIfbdXX+8Toj1uxXzoa9MXbAn3jjutZjbLae+cWN5N+I4wVamYYmRC7G4zyYoVIfsRrL7C",
+	"56pZ6ULJIhUMIbUgM8v8hYVFd5u/mqVP/yUZ7HyKWbm+FNnYFUVZYoLd5RBwT+lmyc8GgtJHYHfEj22e",
+	"oojWvgyj3/PN+EqNmsnUsfsQm245lQYVSh30mo5tbRYedfmjque+kVOqKn1Cn9Tb81+qxmcxRxS2N9sg",
+	"23CdMUsDutl4fakUKzUZD4Z225TL9mxwyNSI+OVdcsR57jmQN86pT2NuvB4YeIVAgdsxbmxx+TWd9YGF",
+	"YIpAhuu6A4TfrcBsmcnUFII+R4kNMV9fKLC7uw4/P8Nv5/WrahCTd6Z/Yhes8pO4AcZr9rCK8arOjtMB",
+	"q+I/nHY5xj3LshTvSf+fTifgc/x817yxyhP4nl+DxEDF7jyBNRndexOHrL20VF1kLDmsSaF0gtiqlPKw",
+	"U6XvfpW+7/CJFTO+cMdEZuAby5IN5mWOVdQCOpmG755tCehqF+7HQA1CQlMUwOB2FyslDxrGB3StidY+",
+	"LMzbFwvd/jILo1Y1DJhclyRXSA7c5EJfpYu6PT5HnPp1n35T2kwhNsl6z2Mzw7Wf/iCtKPac3OTG2f8l",
+	"/A44+SrwpDGruSjaYN5NAYFnrRaj7r8nqMNOlVipmLqnnzUeXnFmkfcaL3f8h00pAj9icwrHkXfq5O6d",
+	"J2oSHkhFQ72JcJEXtqOTb/pVeaizchdqUieruAo+O9s3yVAv8Ou1ZD/y0c8Xb16zAkE9Mi7ZAFjlqWcv",
+	"JXt28T/7oe2TmWrguRkDWDbDpsi6xIo8zhzLlAX3MIz36hzuFAd6HouyYM/tfdFAcQ//z8xNtLPNH1fC",
+	"f7kr4fORzJdFQCWZBth3J4ouYOGzPXGcsuEvo9VOtJ2M4wnZhdyg44mHfzZGhd3JB3eI6oNIgLNXGkNZ",
+	"JEXIV3VVIxIh1qnOxmwoFpK52jIjo9QtLyoWpCGeDHKLOoOQ4hBt97zAgmM7P9Ye9mgh8sTlKinzcg18",
+	"sP04HM7rdSTz9MMDt1HJ+zGQiSrraGdpRulhvBt2b8Wy9UChRiQ4kCitivInMIRDD5xVBZpCGsuLglPV",
+	"ibsckO3TAjEE46PTPX385LBen+eQUZ1NwpjP/fc7iWrzeVV+4m14744xagK+Pp0ig/MOE74BA51KUHnm",
+	"H9kj4cIQCbpNwFmbZqeaWI2+YIKCJTQbAy/QCg/0CvRZJNhJVqjsOl2a8CM6VPChCs0BfdPeZuZFccze",
+	"iwlhhyDQw0ihIwHrngms2v1YGDaAsZB5nyqwdCkNw14OxZCZKWCLJCsKJ5KdPpXx0o1STo/ZP0KKEstV",
+	"OQhajTtVmZLDQmQxv12WwdQ+w8Wt5VhpT7QQcLObrA2aSAPl4p6hgfp1rLsinR94nX37pIRMb9sHAzkb",
+	"zP11mmMNwhXVf1XlJLg3FbbGMXuHuBOCEBurSIXhEwh9hsZcTwqPGtcm989KyOb52r2P043wjYKBNLRx",
+	"TJA42FLlcM/UasP2fONhXHpn//zY8tRpngPjuI9+BylzgtDH60jguqxz4Jqk1yqHfZcktcb4oyIpUpHU",
+	"hOrBqqR1uMVxmDn54v5ZcIgvYtg327f/VipdTi65xX6jV3SFh3JSn9LVp7yvOkuBZWhfY2efAjIn8RvI",
+	"QO4KENbRzrTgLn3eqlToDorVtU/UDXLgYXz07wJs3i68ce5V7Y0LgMmhCUR0DzddqKNOO0c1bL8GCbPV",
+	"F01TDbFjmBgoEPJX3TiFrrQlL9j7VxcNiKfGDgbFwio2cNanhFks4e+d+8Lv436qXvz7//e9Z3xgrQnp",
+	"hT1hNrxhjORTM1Y2bYQzYzXwCWXPohvRlBMUiKZZjS6Mt5zYOcvVTBYK3dPcsoEGfm2YGg4JYIyFMZf5",
+	"5oLfwEWY0Ub7pzIL9oimemvPitvAepK3Fw7PAz149dqn1HvUt6oXIae2agESFRSxrMeArfnkEftJ/ECK",
+	"YxgEWxtgcpKagkToCiNyymIylls4c5o6n/AR5O42QvcNotgMa7xEmkDfXwWm2Tdl8dAbq3R7/9Y5+rfc",
+	"ulWnPir3cab5LlMPeVEQTZ2Mrfe57g/ZcQcsnEnrUdDTspxg5KhR7YzPGXbP5I4TKFFJhzTucMs/vv/Q",
+	"7e3j+49i+YU03Cu8wM1YTHv7ShNso7tvu31/4zJ3DIt4kbffQfc6r724xWOKQgUWGqRr576FXtzdYbRn",
+	"9WO/a/CGah0HimJpGAlHcMhZ1iRhtR/1hx1Ib1gfigEhRJ5GiSLA+GYqF387Pzp9/ISgl6rhQveWRTlH",
+	"DzxrtGC/k8lG1QS/kYlVEyhxx1Y7txtBTNtCShG916dY02EelKJAVCfquRxln6UTffKl+rsT6aHJDPs/",
+	"eQchKNXX1e/sOHKbCbNafrTMmCjNT3IxAmPNyRf6Y0W55426hur9z/EXhzElf1R6IPIcZLtJ2A4qdfDF",
+	"jNfsu/8tWQqwBPHoMwdIHUN03kLNQB9l3AAbw+dEZlkeNiIdwppi71z30//85/2j7/nR8OOXJ4++/qmX",
+	"zjALeNUeZDt57z5vPPe7vnjDQuYHungbBG5kgVQIZs07mPDhuyvxq+nf1fuymuA3ui9rAqWieeGBnVXm",
+	"J7DnO7d4+fg54exfs0I+T9QN7JgPDujkeyFzzKc6EpLZsVblaMyWWspSRxzsX141PSkN6NRx6cpNeN+A",
+	"6OfN7U+I2ZqwayULPDxdAa+PBUSItptsuOubahjL5+aYEXR5q5sAVgYTlPIAgkP5DCNX6EMeQNDQEn7E",
+	"35PckDDjxaG9kYeVG81ayyZWqlcM8hoR2UNg+45i881lyYmFaEHmHTwk0UvvPdTax7y3Z+Zzg30jd3hr",
+	"DjEmRGEx44YNVSnzHZbpYTlJLWoqfJkWIzqpTNloHSxYN69KKpI/0SO/ax0S13Ag/XEU6LWJlviTr6q7",
+	"k5IeJ/eNtEMiTELC+0LFXWmFobSx+7CcfMF/11D5drip3yKm66vUED6GEsPGYlpD1fNW4W6E2VNOo+3I",
+	"cvfkyS9ElL0zp/dI4fsonRMFVtCy/d6spWevoJwXk03/VJvnT/xgJ1+cbr/uESBCHeYgvPT9nDxZdliF",
+	"SOWbBD7WIStuQfPVrE09CLvgYCJ1xdTCKXCk/6K7pPgbbRvf4a69xYRM6rApUWFaJd6FvBEWyWBOOGZF",
+	"pkORL22FZpXBMTsvipb166iNQ4PMU7mfL6vh9gWBjcPcNux4cSsokUQaxwVYpiTcq30uvumYZKJJlrBV",
+	"gbb1Zn1Sg2619Wf3wDcClHCTa9Qa+QYyW+XWb1DkhKMKn+yIQflkkYPvaLHc/+K3EkrMxCiAG/wjp7jR",
+	"kAtK0ciBu38yLjMo6KNSZqAtF6m+F3tMSBocSKmnNlfUWXUWKzVFfmxx58mXT2rQGT37WQ16+6VOB4TM",
+	"DjWTT7iOBUpsevRwL5uaR03DE2K2zTGB6ncmA+Q1mo67Ecf8pnLWoXLle5SDdHepYVcVq19Fq64yKGhT",
+	"d31l/p64guhAfEGknXFh6y5xNsBkE5SBmtatOHXZyvlNHaqTQo2SqXsX2I/+CP2zcONmjI1ApcWeMlcs",
+	"4xpjO9imRmDfO6zyexq6TPrSA/L3Cd82WY36zCgsNREg7a8S55upCRjC5aa04lfc2CMc7ejl8ys2EcbU",
+	"yWPeJdP4wM6EUx/89EZ8esUMnxvmzhU2VBvMLRg2Aw1Vld7xr9I/DzKvl1O1AsKiQZA55FSZwq6oO87/",
+	"wCa9Vz4NTgOfeLa2VLtIy9ZATTRjwuqVGq0qK6y6ECvcdCwCmFWUSpcduwnGy47JR7ncdzbmD70SebvV",
+	"Ke4/05CB8I3Ccfgxpj3V47d2bbedJLHuFacRzfVbKynTc/FOwupV48ZCjciS+aQGfVZgc/WqwAna1at7",
+	"EOkarJ7vRqIvgV/r+R9C+P9yihzjzKlrJBdGvNU6oC1blcizTnX6zcvnz7AFZA6/90y+5lIOpD6+mYJ8",
+	"+RzjzEhAH3am9vIZl61u5t2u40j6ExZsN6BcKce6rhbH/8+oLzqvJkHj8jmlPc8HKvfRcBHugskxS1dZ",
+	"CRtcDL6Zc9SR0KT1nszc5hDfyEndWmWqb6P/foftBRa4amOmapz9ky/hLZ01VK8Vssniy7EXuJxTfRO7",
+	"8MZ6nxIAGlW/5EzEqHmqDGqJYb6B53uJsrvw87WlTvNWXKD/yQBGYovOPpEBOgHPKUBtCAMgUzmwodMN",
+	"cD/f/v3ZC9IOJLdYclOfDWph/9fTx6ffnWGFBaoTH969QuhCNtBqhmiWmF8ujAXJlGQPTv9yfP/4/vED",
+	"VAkF6v5OJyTl2Sp24sQYAcctcsYPjiBueXuUIDjGNxQfP8CoTBZl+uyb3fvhcNVohjVPc+cBWHbFLfLv",
+	"UEhhxntl4GeEiWS1wBKerNEwtc5U8sH3gaPsMlP9iLPcM1fRIN8qER0rm3MvjpO8RV9T2Srd5Dsr/U15",
+	"f5vMRrg5y5eZs4M72W7KJ0daFSvSYN+e//IOH/pdq6x+FQfSVgPeptkE0Pal96A5BVRREAp1SeNvGq8t",
+	"1rpoVF/0C72rmRB+et/oQAfiJE5yDVy9q4SI8MYOXJvqFJ58mfLJpftzDVjanW7zt8iNqJF9HZdLUovH",
+	"PHFiUgGAmgz7lhyH4BkfDehimk33u5J7XX2jXuTC/j7kxnv4fPAsxQMywDMMnDRYgCDzUOTjAQng6cJ2",
+	"ShSKCKeD7+dFQYAcSzF37wqJRt1pdm/D2/e00f71t426PwtNpXa2KzV57hnmdLtpTYkOJSs4kVZoWfVj",
+	"+2TlMIobMqoHVcD5k51imNVUoBAJ47rrTlytlR5IJU2AobrB6wr9ungyHpxplt3tMDByCxiUw2nCbvPx",
+	"ms+45YUalbBpBfYL9MVmajLBvEnDNPA8RBWrN9wzLBe8gMweszcSo44BEomgMrJQNII/56YGH2RQGKAX",
+	"I77RGbvKwXJR+FAi6tp9djUUUORX/rV+Pvjx5ytS1a1iM+2RMZf08rt8uX5DjbzrZt2tKp6VxqrJomIV",
+	"q+L22nhEE184KqGhKqqwmPkgLLsGmDIRmtYSkyKv+Oc0acCxvEFqO3tIvd6Nl+8wxbNB5JDpSdfmysOf",
+	"0vDj1Giv41ULfrfKhXDWNJaOKQOyH+qKfPoR+mY1EaCzW9ENaLMIZr2MJM8/E5L8o9PvH33/5C+n3z9u",
+	"wMs/iMDL71u+7/tQeVuFlFQhQ0M6YQ3zFDO7qjKPGTCJk4iHz+2yn4P7e07ZHxOeA57JY3YuGSCGPeZV",
+	"tPGJ2MQH7GREjjtD6a4LcjfHQ5tIqxiOgKoMAo35ndkZHiKd6c+22nKCOthK2p9khZKwueO9zaHRrIpn",
+	"7s13nXdokndPE3B8szdtoAInDIAv7gIhjCyCxsOLoJuJDPCiK1H1wn2/xwOI70/GJ3ixM4nfgKW8R7Bz",
+	"VN+EHT9AT0yA8ua+P7aHGmvayHNjYdKm3YmGa5inHRa/kFCGGTNjroFSIS1+WJ1/NwU8++6PoQj9hrnn",
+	"HoVP1I2ng9ynlC3K+KgGYH/22sI1zL/DIBgiHMiufA5MC8TZIZDaStzcC8u1fYfr3hfa5TV8K0wKXBzk",
+	"tLzUzeC+DFmdjomIeohFOG/QcFfwuW81TBHijvYZeMGI+Ks58+QL/tPpmKes3XpD16vYGYkbkGw3dW4e",
+	"27Oiazl92qArm4mioHwDr+vElr6xcuYGa6djLJPtBE/PFvdq4+Up/8A/gpmF+aqk/EO9wwIrOoZKZ1DB",
+	"bHioSt/Mx1GkmWEcsnB+Ejf4gZcImGncjZH+1q1y7yf6rVZqeGgNb9UF45sFoLibugnu5sBS72TsC1PJ",
+	"5qYl5w5w3++x4/SxKgiAf8zbCbjxo62wjCd567x26iovyiDREWTV32lhAnjpMW5RSj2liw8n4b/xP6ow",
+	"WimNNPivBjy7HmkEN2Bvijz8xvI5ef7d97557YKrAKf+d5ibO52mexC9xF01gRmIgqs2Pqhr6eQuRN2v",
+	"FENzDbnbjxFYqgi9hrl56kMoCJ+ODCKVZXw4hMxCToi6HtycF4WaUR5faKQl7DE7D9+HgTyLIPMuQou2",
+	"pySjMMjAiwo9e187arktkyXbBr/dya46oYLixK37afCsGXajbNAZNPhVxK+y5o6XsnvPz72UD+LLCxQo",
+	"hli1IlXdEKHiBrfFfn6YsPHUJ/5Kp0y6B2Zc5zGY8w84mT3inNMA3wjVZR0OaV4XSPg9AZ3bxgZ57bxq",
+	"DL2O/uejealKqfeh67fvbiAB8s0ajb0SxoZ03zvTcWy/NwIuNhWAbCTU7baLUjzQTcjlQ1/nHg/kpisf",
+	"/UNUBfbgMZsIWVoIzC0oexLV0tJATubog1M2VqVuPDSAEZdYwqbnvqjNC/mZVnKE8X7HvYTMHZH6YiRf",
+	"7qsEnl7+R/5lR/4lXy8RIHxy8sX/1RlbeiOhzamUc1Dxqy83qWJMEYEz4ZKPoAFl4funhDa6TbGx4OaW",
+	"Fc3XMWRfYKnkjnASedjP5GFc3agcqXSVlVqDtFcJQDfTWOEte5YbYVekK1zgE7/rDFq3hAMlDRhPrWr/",
+	"8f+d8F8X1HXyTnrW3dy+lRvOkSVZE2F36FD3bT8Xt6x5Qk6+uH9WYB5ZoWF3m7lKdL2hGHVpYIdBcLfK",
+	"qp8V9hA1IRheGojydTJuQJTY66HeN3/4SHGCQTbdZhJDLXcj2RtpHX0NG82HClDDMmw2FgW0Ouscxwr6",
+	"vaHz+zW2U9pNo2FrbUBVtAgRHoUeik5fi4XpUTld1Y/Gp8XcYDCJ2sC7C5wCNORR8zWZHnMLzSzuDfUm",
+	"WsHQ2XxeC48FXGD6YV9Naujl38rkXk9D3plLlnyYjgXUTJqmfdWpAtcdKZOK0nt65HetKeEaDqQqDYBr",
+	"RAvxZAvE9x+krdc3TeNiZVhzwapa2Q10n11Av2X3T2+RrtcAdOfW6GIj0Obmx/a+dexOvuC/azRCCZt3",
+	"kAxEN+COKovcq9agylomZMJotA2+vpXJSMj+XZLwgzkITkg/7tOk4l/Q4PNVMWV6BkWRcjL6x1p+xiXM",
+	"oX1KXUL2PIjQrVEZDOgbkUGAKDSbII/4ek+nz/jYM6WiNGrjRAAJhpzZJNboBwN3tpeYm9s3ktVIloSM",
+	"dju4O9uXgG01+q5a/NCBGYI8FEUBXhZHJLoo0QpB1TDe7bFAImjSWL6FFxD2N8AeG5gtJTGYZX2MuopF",
+	"ToBLX8IwhjkzaXCR3bHagduv+E0K1XSb4W37Ve9VdO2bU70VXiKyiOOXNPvsAqwlhrO8nEt91yXXW62G",
+	"IqSlHs6cOwQ/hHYsIVPzWqKCGgmFdUmuk1wYPii2SO1qM0jUrfuc3r0nmfP72i50LUIdIsRugV6oVaCD",
+	"wkl+R7J8CayucxPpR3vZwxfyjy1sZ2f6E5PT3hHyqQeNI3Vw3V1r4HzvZueWl+6bgPsO3yE/fjb2kFVO",
+	"hxCGFcrYp9UHmGiBGgfxpfu8niomhRtMj+oCxlvH04Dw7xC/m3du8Tew5hNsUq/RqV57s/mVhCMrJi2a",
+	"ehggKndFtsKYA0HGRYLTnWxVykJl13sRBh/w1X8IAyxZrJorWD1vOFQJJr6JKGaVYmpooUucz8aKT0TS",
+	"n/AP+nq/yAIyE9N0tuc0PLATZZYTFAam0DbcPWwAhZIjZzFF/WHtoMeXHv22d/bPj46hDOJeEzuWuuid",
+	"9U6Q0fx7vlSZAxTm+NqvPgmt3Rsf+UEbn1T+8MZnfh8bn3gohObvMFLWfAR7krfGr0uSms9h6HHh5eSm",
+	"aHyGMLbNZ0osIPz49f8PAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"controller/rest", "controller/gateway"},
 	{"controller/lifecycle"},
 	{"controller/jobs"},
-	{"controller/vault", "controller/inventory"},
+	{"controller/vault", "controller/inventory", "controller/identity/oidc"},
 	{"controller/identity"},
 	{"controller/identity/directory"},
 	{"controller/pki"},

@@ -25,6 +25,7 @@ const (
 	OutcomeUnknown   Kind = "outcome_unknown"   // 504: the write may or may not have happened
 	Internal         Kind = "internal"          // 500: a defect or a broken disk
 	UnsupportedMedia Kind = "unsupported_media" // 415
+	Upstream         Kind = "upstream"          // 502: another system, which is needed for the answer, does not give it
 )
 
 // Error is what every package of Reeve returns for an expected failure. Message

@@ -15,15 +15,26 @@ import (
 )
 
 func (a *app) loginCmd() *cobra.Command {
-	var passwordFile string
+	var passwordFile, provider string
 	c := &cobra.Command{
-		Use: "login NAME", Short: "Sign in, and keep the session in the context file", Args: exactArgs("NAME"),
-		Long: `Sign in with a password. The session is kept in the context file (mode 0600), where it counts before a token; it ends 15 minutes
-after its last use and 12 hours after it began.`,
-		Example: "  reeve login ada\n  reeve login ada --password-file ada.password",
+		Use: "login [NAME]", Short: "Sign in, and keep the session in the context file",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if provider != "" {
+				return exactArgs()(cmd, args)
+			}
+			return exactArgs("NAME")(cmd, args)
+		},
+		Long: `Sign in with a password, or with --oidc through a browser on this machine at an OpenID provider. The session is kept in the context
+file (mode 0600), where it counts before a token; it ends 15 minutes after its last use and 12 hours after it began.
+
+With --oidc, open the address that is printed. The page at the end shows a code; type yes if it is the one in the terminal.`,
+		Example: "  reeve login ada\n  reeve login ada --password-file ada.password\n  reeve login --oidc corp",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.tokenFile != "" {
-				return usagef("reeve login takes no --token-file: it signs in with a password")
+				return usagef("reeve login takes no --token-file: it signs in with a password or a browser")
+			}
+			if provider != "" {
+				return a.loginOIDC(cmd.Context(), provider)
 			}
 			ctx, err := a.loadContext()
 			if err != nil {
@@ -52,6 +63,7 @@ after its last use and 12 hours after it began.`,
 		},
 	}
 	c.Flags().StringVar(&passwordFile, "password-file", "-", "file with the password; - asks for it")
+	c.Flags().StringVar(&provider, "oidc", "", "sign in at this OpenID provider instead (reeve oidc list)")
 	return c
 }
 
