@@ -97,6 +97,15 @@ type ServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context)
+	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
+	// (GET /v1/audit/sinks)
+	ListAuditSinks(c *gin.Context)
+	// AddAuditSink Send the audit trail somewhere, from its first record on
+	// (POST /v1/audit/sinks)
+	AddAuditSink(c *gin.Context, params AddAuditSinkParams)
+	// RemoveAuditSink Send the audit trail there no more
+	// (DELETE /v1/audit/sinks/{sink})
+	RemoveAuditSink(c *gin.Context, sink string, params RemoveAuditSinkParams)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -262,6 +271,15 @@ type ServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(c *gin.Context)
+	// ListServices List what the cluster does by itself, on or off, and when it last did
+	// (GET /v1/system/services)
+	ListServices(c *gin.Context)
+	// DisableService Switch a service off
+	// (POST /v1/system/services/{service}/disable)
+	DisableService(c *gin.Context, service ServicePath, params DisableServiceParams)
+	// EnableService Switch a service on
+	// (POST /v1/system/services/{service}/enable)
+	EnableService(c *gin.Context, service ServicePath, params EnableServiceParams)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(c *gin.Context, params ListTokensParams)
@@ -1302,6 +1320,108 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ExportAudit(c)
+}
+
+// ListAuditSinks operation middleware
+func (siw *ServerInterfaceWrapper) ListAuditSinks(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAuditSinks(c)
+}
+
+// AddAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) AddAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddAuditSinkParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddAuditSink(c, params)
+}
+
+// RemoveAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) RemoveAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sink" -------------
+	var sink string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sink", c.Param("sink"), &sink, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sink: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveAuditSinkParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveAuditSink(c, sink, params)
 }
 
 // Can operation middleware
@@ -3074,6 +3194,117 @@ func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
 	siw.Handler.StepUp(c)
 }
 
+// ListServices operation middleware
+func (siw *ServerInterfaceWrapper) ListServices(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListServices(c)
+}
+
+// DisableService operation middleware
+func (siw *ServerInterfaceWrapper) DisableService(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "service" -------------
+	var service ServicePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "service", c.Param("service"), &service, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter service: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DisableServiceParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DisableService(c, service, params)
+}
+
+// EnableService operation middleware
+func (siw *ServerInterfaceWrapper) EnableService(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "service" -------------
+	var service ServicePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "service", c.Param("service"), &service, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter service: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EnableServiceParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EnableService(c, service, params)
+}
+
 // ListTokens operation middleware
 func (siw *ServerInterfaceWrapper) ListTokens(c *gin.Context) {
 
@@ -3680,6 +3911,12 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/jobs/:job/cancel", wrapper.CancelJob)
 	router.POST(options.BaseURL+"/v1/jobs/:job/retry", wrapper.RetryJob)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit)
+	router.GET(options.BaseURL+"/v1/audit/sinks", wrapper.ListAuditSinks)
+	router.POST(options.BaseURL+"/v1/audit/sinks", wrapper.AddAuditSink)
+	router.DELETE(options.BaseURL+"/v1/audit/sinks/:sink", wrapper.RemoveAuditSink)
+	router.GET(options.BaseURL+"/v1/system/services", wrapper.ListServices)
+	router.POST(options.BaseURL+"/v1/system/services/:service/enable", wrapper.EnableService)
+	router.POST(options.BaseURL+"/v1/system/services/:service/disable", wrapper.DisableService)
 	router.GET(options.BaseURL+"/v1/audit/export", wrapper.ExportAudit)
 }
 
@@ -4647,6 +4884,118 @@ type ExportAuditdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ExportAuditdefaultApplicationProblemPlusJSONResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditSinksRequestObject struct {
+}
+
+type ListAuditSinksResponseObject interface {
+	VisitListAuditSinksResponse(w http.ResponseWriter) error
+}
+
+type ListAuditSinks200JSONResponse AuditSinkList
+
+func (response ListAuditSinks200JSONResponse) VisitListAuditSinksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditSinksdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAuditSinksdefaultApplicationProblemPlusJSONResponse) VisitListAuditSinksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAuditSinkRequestObject struct {
+	Params AddAuditSinkParams
+	Body   *AddAuditSinkJSONRequestBody
+}
+
+type AddAuditSinkResponseObject interface {
+	VisitAddAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type AddAuditSink201JSONResponse AuditSink
+
+func (response AddAuditSink201JSONResponse) VisitAddAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitAddAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveAuditSinkRequestObject struct {
+	Sink   string `json:"sink"`
+	Params RemoveAuditSinkParams
+}
+
+type RemoveAuditSinkResponseObject interface {
+	VisitRemoveAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type RemoveAuditSink204Response struct {
+}
+
+func (response RemoveAuditSink204Response) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6769,6 +7118,124 @@ func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpRespo
 	return err
 }
 
+type ListServicesRequestObject struct {
+}
+
+type ListServicesResponseObject interface {
+	VisitListServicesResponse(w http.ResponseWriter) error
+}
+
+type ListServices200JSONResponse ServiceList
+
+func (response ListServices200JSONResponse) VisitListServicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListServicesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListServicesdefaultApplicationProblemPlusJSONResponse) VisitListServicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableServiceRequestObject struct {
+	Service ServicePath `json:"service"`
+	Params  DisableServiceParams
+}
+
+type DisableServiceResponseObject interface {
+	VisitDisableServiceResponse(w http.ResponseWriter) error
+}
+
+type DisableService200JSONResponse Service
+
+func (response DisableService200JSONResponse) VisitDisableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableServicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DisableServicedefaultApplicationProblemPlusJSONResponse) VisitDisableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableServiceRequestObject struct {
+	Service ServicePath `json:"service"`
+	Params  EnableServiceParams
+}
+
+type EnableServiceResponseObject interface {
+	VisitEnableServiceResponse(w http.ResponseWriter) error
+}
+
+type EnableService200JSONResponse Service
+
+func (response EnableService200JSONResponse) VisitEnableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableServicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EnableServicedefaultApplicationProblemPlusJSONResponse) VisitEnableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTokensRequestObject struct {
 	Params ListTokensParams
 }
@@ -7345,6 +7812,15 @@ type StrictServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
+	// (GET /v1/audit/sinks)
+	ListAuditSinks(ctx context.Context, request ListAuditSinksRequestObject) (ListAuditSinksResponseObject, error)
+	// AddAuditSink Send the audit trail somewhere, from its first record on
+	// (POST /v1/audit/sinks)
+	AddAuditSink(ctx context.Context, request AddAuditSinkRequestObject) (AddAuditSinkResponseObject, error)
+	// RemoveAuditSink Send the audit trail there no more
+	// (DELETE /v1/audit/sinks/{sink})
+	RemoveAuditSink(ctx context.Context, request RemoveAuditSinkRequestObject) (RemoveAuditSinkResponseObject, error)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
@@ -7510,6 +7986,15 @@ type StrictServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
+	// ListServices List what the cluster does by itself, on or off, and when it last did
+	// (GET /v1/system/services)
+	ListServices(ctx context.Context, request ListServicesRequestObject) (ListServicesResponseObject, error)
+	// DisableService Switch a service off
+	// (POST /v1/system/services/{service}/disable)
+	DisableService(ctx context.Context, request DisableServiceRequestObject) (DisableServiceResponseObject, error)
+	// EnableService Switch a service on
+	// (POST /v1/system/services/{service}/enable)
+	EnableService(ctx context.Context, request EnableServiceRequestObject) (EnableServiceResponseObject, error)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -8430,6 +8915,101 @@ func (sh *strictHandler) ExportAudit(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ExportAuditResponseObject); ok {
 		if err := validResponse.VisitExportAuditResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAuditSinks operation middleware
+func (sh *strictHandler) ListAuditSinks(ctx *gin.Context) {
+	var request ListAuditSinksRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditSinks(ctx, request.(ListAuditSinksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditSinks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAuditSinksResponseObject); ok {
+		if err := validResponse.VisitListAuditSinksResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddAuditSink operation middleware
+func (sh *strictHandler) AddAuditSink(ctx *gin.Context, params AddAuditSinkParams) {
+	var request AddAuditSinkRequestObject
+
+	request.Params = params
+
+	var body AddAuditSinkJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddAuditSink(ctx, request.(AddAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddAuditSinkResponseObject); ok {
+		if err := validResponse.VisitAddAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveAuditSink operation middleware
+func (sh *strictHandler) RemoveAuditSink(ctx *gin.Context, sink string, params RemoveAuditSinkParams) {
+	var request RemoveAuditSinkRequestObject
+
+	request.Sink = sink
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveAuditSink(ctx, request.(RemoveAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveAuditSinkResponseObject); ok {
+		if err := validResponse.VisitRemoveAuditSinkResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -10194,6 +10774,84 @@ func (sh *strictHandler) StepUp(ctx *gin.Context) {
 	}
 }
 
+// ListServices operation middleware
+func (sh *strictHandler) ListServices(ctx *gin.Context) {
+	var request ListServicesRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListServices(ctx, request.(ListServicesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListServices")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListServicesResponseObject); ok {
+		if err := validResponse.VisitListServicesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DisableService operation middleware
+func (sh *strictHandler) DisableService(ctx *gin.Context, service ServicePath, params DisableServiceParams) {
+	var request DisableServiceRequestObject
+
+	request.Service = service
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DisableService(ctx, request.(DisableServiceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DisableService")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DisableServiceResponseObject); ok {
+		if err := validResponse.VisitDisableServiceResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EnableService operation middleware
+func (sh *strictHandler) EnableService(ctx *gin.Context, service ServicePath, params EnableServiceParams) {
+	var request EnableServiceRequestObject
+
+	request.Service = service
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EnableService(ctx, request.(EnableServiceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EnableService")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EnableServiceResponseObject); ok {
+		if err := validResponse.VisitEnableServiceResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListTokens operation middleware
 func (sh *strictHandler) ListTokens(ctx *gin.Context, params ListTokensParams) {
 	var request ListTokensRequestObject
@@ -10593,269 +11251,286 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
-	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
-	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
-	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
-	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
-	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
-	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
-	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
-	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
-	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
-	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
-	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
-	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
-	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
-	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
-	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
-	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
-	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
-	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
-	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
-	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
-	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
-	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
-	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
-	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
-	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
-	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
-	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
-	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
-	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
-	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
-	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
-	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
-	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
-	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
-	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
-	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
-	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
-	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
-	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
-	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
-	"r7Q/47UqVV5xay7ytlCtF47EvcVMnnnv3lhAkZsh45javmRcxzNfKMK9hwEXkBgxB8tFcRvrnJJZCgPO",
-	"uEZdPjrQlJtpwmshjD97uDVzDddxHxS9K5FBuPA+Hqdd5EoCsyr+ltJmKqZ5qqshy0EKyIc+io/WCL53",
-	"BFmlFibcM3DdLWT8CmmH42qDu2VkFpnaM2dxGOLjB5VDccLnptdxHw5QsVrXMeAadJ1VUSv3a3O9Qay8",
-	"Wo0fPRzrYRAK1YbWe+Lp6JklJon+GpJIV+UMGmXRUB6gY4+yraoipVvGuLfSI2O6WTXh2CKfFSq7+k6V",
-	"o0TlB8WHKWlMYl5MIeCaUnMy99tT5kjOJj6rLDCMsEMv/KisRhg2gkkpkb3LOjbofnzMzkiZWkxFgd5S",
-	"N9zxYE3Cu0ujHRdbjYSNufYxCXy4OYpXemieT5mECbfiGk59Rleb9VQ5Khp8JzEfr5ZhkR2RbKF0Hneo",
-	"RpPi/tFIf4/mqMUjtS9I7GBcB4mK6WgoOSjhyx0nzCAS4zEmWrqT7IiAqc2NIhlzD4UOOoMp5ZwVTpjV",
-	"T+Ab1XiMXD3zJ1cyzhYArdD0x3I2xxg0TcftHIB297zIC4gHpEVU/DjDbRhykta27YbywdMyDDpc4aRq",
-	"V2mn4sekNP56XjFC3RnYdLobh2x7w3AGjvdM/DeN3ewta36CwMybPc9h8ChNmv7AFaocLIjoQ+MX3Z4l",
-	"Z9bmTNTVo6itOYkmIR5LyQUvohoACkUuJyWfoBBz5gLL1GzGW1ny7iB5z45aEEeTUwVzNKaqyN3Z5Bqc",
-	"WlhAh/DIxQRM7LpxMxmVosjD8Z24bcaQoC77J/NW2/gdDhQ1DrYP4rkvLqqix9jUseYS05I0TMqCawaf",
-	"5k5rFko60r19/tBdIdlUpUI9OIYui6gYEZjxjDef32xhmeVXPkEiTe+G2zTCuhl3VxjaQDe86it6kzM1",
-	"mkc95b5WayWPGj93HGOgzXhucbqUZrtMZCtsjHjfK83moOYJl1MyLOgYwn+5WTXx/kCaQv3SVkirdbjr",
-	"k1DvUUWqTvnkGXtNSmmYCCfVEz7Ec4zdYjZ1+2itmr4bcs2v1dXmEdBycu+XaouXmyl/+PhJMkA7EpLr",
-	"JfJ7oRagjzJugE3h0x731U+puaNtOndu1esqFLSi+hVuAXlckni/dTjftRDmcrndgagSrVaHee/vD3dh",
-	"uMtqIq5BRqk4hWKekB3dScY3ELI13TtSPzGEMYK1KVe5HvGDievo3KuD+m5rZeOuuW6rmd3Mc9sZAT1j",
-	"GuAajusI2PWD4+/qR4LTxZ90NuHXsCqdRku7c9nRRDO4f/QtPxp/+Pzk0Zc/9JcOzTGjVKUIwotWMW+b",
-	"cn1LF7cQp1hiGRcydUFsKMR9ijk+0nucPWzEJkcFDtAqu+xY/TlpQ+tL75roCLhGL617pMpDpTdtM3VH",
-	"jmr4Tpe9f2x9sSaUIdB0O1aKabs3Wqd1v3R6NhTj7ZZnw5hdi6OJrS6Nftq5sO8gE2a7u6xRnoO6QDwx",
-	"j7dCov3jXd7xktSVq4cZTtCgCyc4JYVhM2FMO1swweRhffWQMfp8H+qCV4hjrRaj0sJu3MQrSW9RbzF8",
-	"ElH7qlkt5d+xFhNtVkvsu5J6onnU7ehUBC0mU7ul9o8BssT76Lvt3jfl5iKNddCopK0qz9CNFadmumpr",
-	"NZkx40VB2YzSiBxOWc/S70JlV12nEAu6yETXMC4NJEoQq6Iqn+KZZoDVDEzrnXbbGBN8c76De2ibOw+l",
-	"dCxpigiA1UJSLY43B/f8SarnGT/4VPIecaXxWObcueWjAp6SHAqeozG9pCOJ9SY+1xkY45XayO+mfD6H",
-	"eC3MCh1oJfX7YmT4IUTsD5HUcrh89q2tmI581w1ZJEjBn2rv6Br6iL/PTNIcM8z7N9lUFTmzU63KydRL",
-	"+B2klFRZGV2vIEboH/j3U+49xfcGbm80uQ/8wDeznwL4W4j/N7cnubkHtTCrfbhT1iXOag+WZSq39uH9",
-	"+71P9esx40f/HLL7R98O2b3je0N278j95+Iehv7u/ce9p6yU4tfSh0W9trOSJ9SZ4BzzTcTI9CPhuEQj",
-	"tZGUkBa+5npOSCjsTafJUZlmI0/OacpTnodi1DSm0Y0BkayF2dzGw55qbOurAR097pZrwnauRzgyLjMo",
-	"LiqEiLQmZNQMRipfMm6uAAGp6LdJVThxk7/XE5DZ8pSRT3TIsilkV6q0Q18LA/mQhZp0jPwIk6lr0Mvf",
-	"Xv0YzwshY3kQSlMaVf+XbQskNBZSmOmGNfksk7GQVIC0n+LtuwNpRNp8IpxHiq7wSGCY6oaHnOTHPQzh",
-	"VWYLxY+U9mXzve4WVKWjd4uyF3Ui1lqkX1DSxdqJ3jJdZjioAG0i6CRajWDI5gWXDVgSfxBrTJIhI5CI",
-	"FjTJkCE0BroJzRwyFIO1Ldo/ISpXEoZurReYT6U0KyXmd1UeTlq3hrnSNhEPvB3qFE07fsuRpMJwLz7l",
-	"q/wo++sUb7YlfVXh9zAJkPfX0t66H8c45JaFdPEUC7KcjPUx66Jgo9KyX0sogRLjsH4/R+O3EhEh2YMe",
-	"w7oy99BgiLvnWBEz2QYk/gbhhqGPKpCYSDJIzASI1AlUZWw1Mw8rUysgnYRrcqP1gEi7B1QvnYZy15TL",
-	"H9XorZvxKgmiqHhdcl5N0mxmEJbACdm4qb4yW4Ixdm+Mz1jcEN0B5cdFsj5vqow9xVQRbn2mhg/64mW0",
-	"nicfw1QfDvhcbDUGYpboLQfJTETKvfn7s/N/eXDf3U3fPX/bKwKk+Xg7iqxlkG0378rhHkkGoWjFnOsq",
-	"ZPFRCUne/dhiNlU5JRz2jnQrC29v2nCFUdJMaHygeDXzKbI1z39io1LmRaWTYkp4KMlMaLd1TVr0jfEf",
-	"1WlqKeRT/8gWzpumMu0mHv9pFD6xHjbxwzXHGc1/GKC6gyeoQQx3ryS3JRFH2rtvfkvFOHESztIgr7E7",
-	"MjD1hmDi32H5DvQsZh8joFBX8oABXnjUfELGZUoWS/QJJ0y/vdhT81LPlYGOYAAiM6B+d4oJg0OW8aOF",
-	"5vOk/996mkQ8lZjt62s5HtykyiXM14/SIssw0D22V2QorMdBC9UF61BFVBxlQzoRQtiOYMLlqbPXc5Gj",
-	"Oh/ARJVmU2Gs0sujV6l0oFzEMiDV1ZCNeH6RacAgDS+GjIIpQ0w28YGQISO+zJuwhg3gwIaSv306Em1R",
-	"j5AEUq6ZjBSWFaP+OoLJ2k5cCZkndgI9GGYFErYB0G3M9OIKltFs6BshBvuI7EXKcglJRz6tjOUKdfvZ",
-	"aon7xsheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2F0lfD2hr3lpewtWW1Ln42IzVuH3Sr3jlKYEj2xDer",
-	"qDgkLmqQpBcz9tV72xN8/oln1olsSkiuRAWVP4lrbuHCY0G1OT0dyt0hDj2WM1WTiCo6TmiAzPRyblfQ",
-	"/RKDPvnmL5tHvQlLb9MIILn50a2mjPz1C3oXNstebJRI2iMv7LTT11c5YRzrEa499QqKRf+3B4n0IEwX",
-	"MeP9PMAwIVAkzQPyBgAm+vRmoihEAzmvR7Eb/bpz1e4Rsw3OenfK525ttnVhp+yG9bgnnKLMJCxQqnhA",
-	"cSLwlBs2cgLcMwQhXVFlV4/k02b4dwsrLcy72pCaIWPn7ZWnezMStQa108xx5Ef/vH/07Yc/+X8cXxx9",
-	"+Nfw4Z//vz/ECPlK5XBAQMo7hRgZo7lvnLQu5EalKOyFkGmmI/eqkMbyoqDgEAXd0DBBkyLjkqoTm/jk",
-	"t7NOKmebGPvMbZwpE3JHeRf7yQl316koYAIdCuFUFfkBSkW6Kz4aEx3WTNDBOgd11wZ2vWsuWz+vPWQE",
-	"rLPjHtMCbpoPsAV/P62KNRqBwRisVxSspAHq1YAM2e44bKBf/Hg01tex/+88D37Fzf8vuxGbdsBbHTc7",
-	"gt79kmhGEIwzS7GTfff86upN9o7AarDR0UE7jwUKbWg7hj1ooi7NRJB7Q1wb803qyHbcyEnhivCiYMbC",
-	"3LtKQ6x6XBqCW0TPy5KQEKAwqXAtRNOxt002cJQ5tzDfWOFdgWPgusIEUsTGV67HO1DdMp0Wg38mDm3d",
-	"1M6omDXyLmGn3jXudDNzBfkuclV3oNOQH95rNGH+w4oqUVpqITMx50VEl9lu/nFfpFbKDld7TO49Vxfn",
-	"klguSdMXcqxiiFld5ZKF2/Aq/SyRtV3J6/X3uFkh9tOgt9DvKn2s1vJSxOqJU6poUbD6Tul/jFuE24jW",
-	"kNYY63afK0c3GrIL6fZzrSaaz6jo2U2Pa0g5DVKgKK20eQxYYRZ/unEeQkmtv+fH89ev2Fw5m1OHxiVq",
-	"PCbgbibkvLQ7xF3Baz3aepKgMpv9Iz1QSaEmZissa3e7/u3duzeMHjhOICnZFCak27tuGAP6YK0topan",
-	"WFJ66nu8nj57/d3zjacDv60FXYUsnVGU1u9/gvvoQr1h1gbCjsYCyyYAAVZotPRsSrmM4xo2tMvQizr8",
-	"va5r3qBV58YJ7BIAOdfLC13Klv8nGhPAnjPzgsuvVMm2Oc/Ap14OqxRQwpuHsfgUI+sGm3GrxMCNW7a5",
-	"PeW2ELzpfpW9QJU3BWrYOfalbMIrVw0qdxfF2ar14yarr3+PxB7QpbH+g/54EJDk7toR9u0p2NwLX1vX",
-	"7+hsgf4cT8LarqXeCv819urWXfa2Q2VtdsIzAXA4duG8Rayvm902Kcy1HxQYJqTXPHiZC8us5qI4Zm5f",
-	"OYE6oQzxVsrx1kcoDlkWX+EVLN9opcZbLi8aYQ12/hUs9+5tMFOuozDCbgL45f5dDXFy3oxfogR9IY31",
-	"0IO4JHMagH8djYcYMisEReM55i2NRQGHoX0sNIqfO4V4xq+gFf55+LiJr/8wqqJONZipiint4cWYbyGK",
-	"gpXSAGWS9x8huWFumb3s51ce+yvZcBiS/Zer29g0lwIaKNVHxiIoTdqsZvI7ww7iBVyBQxyFQi7bFczt",
-	"qRt7JtCUv4LlxVikcOC7t5cCWhT4xc0eNRcR6ZvgLrIegTL/3Bb31xYMM6IiCio5q7lnE8I05loRrasd",
-	"bq0oLlQlLF6pHH7PLv9NZpevOpF3kef9Fq6BF5CfVyg022dI7STxaE+5kY3rJbwwSgYsTVpbPcKRpFuo",
-	"89zJdWM1t3VY1K9NlxKF0EQgXNV6pH0KRZ5CV+sGzmF1v50K/rELtSXhA22Cdfj6v7SrJd1UtQqqeTkW",
-	"j/PHVd0KtBbXnNwYczOBddeM2J0ZfLFuDlHiRZNReH4t4qjoHmeTkFY1eihgbn25XKbKInf3ldO7LEg2",
-	"AmtBNxwkHmi2Xy2gKuCMJhJRI/6rNehEkC4vf25QGhDeP1rGHTwLrSy0BqlTMsZsriGHsZCQI38lEHhv",
-	"jp4yFZPphRbmqjNA5uSgaQBsK50Tnt9aKe3tkgfrQx+T2ZVTe8aXjjcQONJNbSvGRTGwDagtubNrGFuq",
-	"Sg2isv+47vXRcast7g5SOo6uks0rnn5KOGIUD/TMhKmsOZIJcnfAEneLb1O5Gfq1cQCaiWzKwBa5ZjsG",
-	"8/VJ5wbd2kiTMMWqyUddLe5r9XvoHKGgK97Dsi7TaOxaHXeoT1PFyxVfbSz4bUjVSCgsEXk+831Sg2CP",
-	"w0apPIpyHSJNaIxj/iLw/ClWZACXpO2Z5FlFfk6hc/oJb6mOLDcrHzRsM5btVzfsdEmpAp4VSsL+El3d",
-	"EJTs2jfj1P3ieS62LZioqqqwit9MsTo+4I8JUzlu3b9hNreR0omddrVs3yBdYZ3b3igHux4aDS3rAFxD",
-	"LTzonRGdzLe3zzTrE5hKSt93bXlL9wwW86GgfRogCenGunSsGvAHL2szyt0kKC1CzZ+EaF1D5Y979PDb",
-	"R98++feH325orLlyBGuxTURKncZY3v2jDXn3H3ye/dGHf43m2R88M/hOpgXXmteWGTY7Tj5PNXzwIgSD",
-	"TCQ5Ztxm06+Dat74ppOWN7vM+tJ7s+iPb0BlimoYUzqM00cN+6M7XX/cmFDdPF5nR/8dTxj9//7RtxeJ",
-	"Q5bcV2zSgXXS/+lm8odTuibjO90Vw3i4kRF63nw3ZIywwiRDBHUsqjiaRM7ivPaJcNNq/bJd9UVCGSSN",
-	"d8jQFVdntlZATSHDNeCtaZipawigTe4SH/PMmq21QtNNphtmRidJ6b1xlc1wz1QdeHx98B/fe6/qH6mu",
-	"NU32roBtuuf3hmu81hv8eUvnECV2ssIHrrQaxB2mNj6hlpy2e+CRoAc+tQHwCU79yvyWD0LfEfyH2/RQ",
-	"bbxEnKashbp5202/6X7f8Xbyh1O8t7N/flfUD62ob/ZhpPXe89D1eCsTFDT4XmUBlB9LaTzU3MJ978H5",
-	"8cmiqBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfq",
-	"XC79KTcwZKMlE1V356ehZ5cMGXo3zetsyImaQ3bcQv+1DP3xqU1yUVTrYm6sfplUsVyHc4jVCfjsvaiU",
-	"ex0aflAiQUCx8cF/7XMnMNnDVDZJz2p3/PXG8xrSM/AHC83n8y5dvmY86gfAC8hZKXMfziOsHGZBzxLC",
-	"c1NaxT5TKhJ5226ycVl4BQH3H6dFSXdD5pQTY9lYaNMfezzgOsWqdTdmWdwgsaLKqWiwX1hsc6s/JPj4",
-	"vMqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02tShJ4JTHFYDgIPBHvWnpjntjjjsQJnmgdlBUCZBeYFD1A",
-	"HSrS7RX6VNKjv2qLSF6qNLKhXgmSWZTYcs/31lS+sbf7NJHRLvPN6eyslAWY4PAP12S/uTshG3E1UXJJ",
-	"E1UAxfEuitcQ88QAyI05Woh54pYzDLUzMyFLu0WMdQZ2qlItl32LU9DM6SqQe4CELYxbRP7uWkYYAFdC",
-	"j2M3/WZ/+34rKQ102BvUWDPF9LE8M3zfCrxba2dq3msu1DNMTdma+zsO89ZVZx6f/hrQEwwyJ5budbtU",
-	"Xb1uXHh2LibyxS2hT9J2oaP8U5bxubC8MCxXuMYZunFu4Ik/CNrVxtrnyhnVUfh87gGhf+8bc8O+MY6A",
-	"B40Y4I7dtYiBm9QB+4pscHFvhjjqG/U9pzzft8FUWa3w2NKCSSl8oWyCvh8SzJU7XnLpvQwe9oIswmie",
-	"f98rcq00xK2hmlqCCFFVewM+sLtpu/CBc2GuLuZ1PXEsxGHYQis5qVNp3I/Cy3NuOcuFRrfJcojO2kVV",
-	"j1uxOKKFBbSQlAYqpLCCF+KfG1ophhVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89uYF81+GY04/uREo",
-	"s5/QDVCZu35pvOOhW0WojDr/i+6tCKTLuAxd5To6diRj428BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7G",
-	"YP5+ftPs27ugbXSqGe/45Iapxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96q7hkaPJ4kzE",
-	"6IzekdU4VaXeccl3nywEsAulr0xHHxPfNQjzYRx/tBrAo996W4O0gdByE0uxHziWMAwVSnT6NOZcOfOt",
-	"YdVUcJEEWXFDtWELDRnPwkFVZN9m+Y7pyAfC7kyz+EsgxOsmd/u4QvgRAvIPmSmxhzN78O3D4/vHD4/v",
-	"nzx8dEOctc0x7PT5OAuAQzWCw0pcp657rx15/WAXOo7US8d1SCnycJnWQP1P1JZgdJ1USiGyelDVLTFZ",
-	"0zl73zx4/M2T+zvDaX2nuTRj0Ddk+6jC+Y+p8om0BWZAY0jy1AlRd4lgsNIJj3KOdgC3Pet8InMvzU1h",
-	"0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q7hjPDR/yvNdDrBm/mMfspmd1cxO0B0JfGEFl2fhWZAff",
-	"9aXJpI8ff/MkCnxULSGa007t8YVkl3MCUbpo/OKy13GcKmMvrmAZPY2SVoLNHS7ckwYJNS9HhcgwCDas",
-	"ltadedN1BJ9EaqxBX4O+6LCZUOrUFF+pTMRciSm/hiETY/QoYo9CMtbWylC/6cWV7zGcc7PzlEBMeC19",
-	"UXpVoR6s2oNCNdLsYlLkvYni2Xf1ZH5Bbn70CVhUr7zTgHrRP6XOM1gxoyT5fzFiPPVQJTvo17wfZT/V",
-	"Z/9VAK+6ySI3KrF3HUsQOR3jrD36V7/xj3YgqlGiQN1rBjtRYupbfgMkwwbGWZjmRq0ZJ3pIpXknnb13",
-	"rTM3t2tbv/KcazuLhoC/d7tZ+gLNjdDEMEvAETqD0X3HJqrnq8ZlUVwk6/V9WaC756qt2/hKJycu/qli",
-	"3YFfnL06wwNTK/TPS0ekk7+CLoTskwN5DTJXnS5MWGJvHfJZywC7MJtzuSRk7orSkdzp6IbvMsh3gK7i",
-	"N5Y9JAA3ZSjwAJ6JHW3dnwh/1TcZ/UPMh2UgK7Wwy3NM+aDGCcA13bIh/SV8VL1gau188OULessJfXU9",
-	"inH25gVBERHeWY2/ccww8a/xSYWWJ+xTvJ9C0mEoNCJ36S9yrPSC69yEhAP6vFFe28jfYHUfMXP8i/xF",
-	"PtdaaUqA9rEGlqusRLWB/ent98/Yt48e//ufQ2TFIGApu8xUDpeORVBXvhyLT5fDRnDh+BeMn/v38gmY",
-	"U8bNFeMTLqQvo8pQRF4yA8GQZJdOUF5WbnpMQOATOP5FnoPMGZfs8kUOs7myILPl0d9heRkmllV2p8Vk",
-	"O0cwx8Ea5kAeIG5853Zu2FKVrBBXcMqE/UUSaCq1VTlmz3hRhLSxqVpgFAP7ZboXE7bAL9InjbI5t1Of",
-	"PckZ+teHqGEIgioQ/kpGOoyUnVKynbFK5ce/yMFwUIgMJCWp0wkdnM15NoWjh8f3B8NBqQvPWeb05GSx",
-	"WBxz/PpY6cmJ/605efni2fNX58/xN3VO7gB5rOF/Px3cP35Aj6g5SD4Xg9PBN8f3j7+hmowpcvrJ9YMT",
-	"70/w+Y8oaqo+wC9ytDpM6JRlQn0w1gAMTn+On/L6kRO6HAdfhhufRFcDPhjB1AyTrGITmBa64gPB+939",
-	"5NcSsOrZUxmfDdhFvEeaa99J+Hzw1LgjbrNpatzIFfPlgxNaZq6kT/l+eP++T+i3/vLm83nhzCuh5MlH",
-	"X4xcv75TQafJox6FgmvVv4Snj4IE3qESf2E1w5MAgIxitJzNuF56dqlINQg5wT8Pqo8+uGtCGRtPrXF7",
-	"SdGrU2cp4tnGTva+gB9PprDuBqhwaIS3HNj3qih8ZuJHNSLb2Mkid5810E/JSDaARusMe40fN9tfI9tX",
-	"ALs35v2G/Po7LAe0vcgxf1X5cmc7u4YE/KV9+3mcuhXOeriz8f+KbB7hKWdMhy1yEvKjGpFmwVEDM86a",
-	"vj2/VcsnXvHj+T+VpsyBCt4ywo1fhi05ePLZ/+tLUiL+AFUfy/2f2Bhl39W8vAsSnuPdJ2vXsrvLsJip",
-	"utnmBZfp07zVsagkkZ0OvnxIUv/E1Ohgt3h/Sta8Q9VBKraiZRyzkG4RKsHxn5nSlESs1iUFwZl5MLP9",
-	"nPE2+GqvA35/h4O34NoS/FgD+N6eIWnEdgtep0pXLPq03hIP/ksWAvpztjzm7l9uHV9uyWrDbkB81BCc",
-	"5tVQTEKfkPZeNjWGkExf1RgKaebOdmkUKTpSyEys1CnWpYt185VYbWLyhJD4xq5wWP3mzOuG/A4bcen/",
-	"dTEqzfLSK8ihTTK3aBGvn5mzzL6WtRC93cU6jJi6vhSXF0rCKVblEECsmgSrBFW4wF5Dj5W44O60YxUr",
-	"2jsUcmDvaD33DLvEN5hLZqEo2KLdYdeLjKdVitUYFRKfXSGSmmKYxUWdPlOzwA5QJT7s8fr/UY3ewjgl",
-	"FRwToH2FzSzFTq6r/4Zbi7vjjkJdn10dhE1NiBqSpFtYTGCjZUSP7N0u2qtt4NZwKMsg0KuiOn2wQvOT",
-	"j0rII2zET4ldW13iFAPHX1e3Ap13tPvXpNEzdEAjGarWonu6yduDbHWjP9jhmQ2LTBxbJN0xe1Ffqp5y",
-	"t+eCn5wo5k4YY2DH7xJKZA/gK32fL8cCmFkqCAi3m2E+4/+7lfYJ7FllxwFSCjt1M9+huu6Xs0aYrTVy",
-	"Ov8tfbxF1JOR7wl349fWSkZ7V/7KZdiVO2lcf1XF+zDs9Ky09ZlT4zFBfwjJxuIaQqpM7/N3Usq9Mct7",
-	"9+rf2eXrsstLcMbAiEsJuWeaEc+umJBdPFK1m0orUsFF83UczAQzEDy77srp6V32t1N/5/JeNTm3jENp",
-	"cms+Nfqg6d9dMfry/Mz74u/k6cXJfSWVjAiTOry7cpae5bmHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/",
-	"L6SkF0C1lKuOMis07JAFWnvxKOLCKDHTsDQ74fp3qLl66lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXE",
-	"pMJ2GgHJspZW2mK1k5ptj4I1v73e0RhlOJiXkT06B/tTNdKufFZ7EmFrE/1aushGnnualDyGlRLddwJ2",
-	"4k0+B9uM/jVtTUrNCPn+dbfL3uLuhODHbs13cfeGmw5mhjiiXNJQVc7ERzWihEZyfWMUk72qajt9c708",
-	"4u2YQnZFPS7urB7d6sBx4IDm4T2a32NviTI07KGNTnVdkQCE9MY4QmmHal+BLX1YwbMr059/Q1HhDqTm",
-	"qm9uYrAiNYdM5IC4IlQZQslDVc4STgSLFljBR1CYCm10qorcNyj1JSoh2uNWzMe+nHrFlnDvuNNqZrMC",
-	"9M6J5d2E7wgGlPL/JybE7raTrFjEsB/B6otSLpvFGZQsUiHnUdcss85fWAtzt/mrWa3zX5LBzuYI+eOr",
-	"Z43dUEckZtgQDTHilG5WqWwhKH0Edkf82OYpimjtyzD6Ld+ML9WE1QHb6H2IfaKcSoMKpQ56Tce2Nmtl",
-	"uvxR1XNfySlVVeugT+rN2U9Vr66YIwo7cm2RbdhnzNKAbvYKX6seSk3G43fdNuWyPRscMjUifnmXHHGe",
-	"ew7kjXPq05QbrwcGXiEc23aMG7syfklnfWCdlCJc3AC56kwM2cBfZSZTcwj6HCU2xHx9oSbs7jr8/Ay/",
-	"ntevKptL3pn+iV2wyg/iGhiv2cMqxqsyNE4HrIr/cNrlGPesy1K8J/0fnU7A7/DzXfPGJk/gO34FEgMV",
-	"u/ME1mR0700csvbSUmWDseSwJoXSCWKbUsrDTpW+YVP6vsMnNsz43B0TmYHvhUo2mJc5VlHX4mQavnu2",
-	"JaCrXbgfq8MPCU3RmvvbXayUPGgYH9G1Jlr7sDJvXyx0+8ssjFrVMGByXZJcITnwbpQPOO7Y/1X2FjhZ",
-	"/MivzGouijaKc/OYIcfWwsj9eQKfnK6f5PTn+HXg9S3I9elI5uskq5s1YzOCSHlnNCueOIFx7Fe/C7rR",
-	"spByiykKdkc5xg378fz1KxzGY+ldanR5En3JprlM0zSjUL4n5cqu4+EhM9kpCOSXartrBBag2eWx9sgN",
-	"K55ILjdJnBc9IE72o4Ce1etI5m2GB24jooexmtwqCr2zsHN6GG+W7614qh4o5AwHg4LC7BRPQ5cePXBa",
-	"FewIaSwvCk5ZyIZxYu+0zAzBmeh0o/3N9yk1v4OM8q4Tyl3uv99JlIMvq3Rkr9N59dyoGfh6RfIULztU",
-	"ugaSZSpg+cw/skfChSESdJuB0z7Mzown3w+n6o9PUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV",
-	"3Yu+Cq9D8aI4Zu/EDMh7IpVlE4WKJdbBEd6m+7EwbARTIfMhZeRjz3eEoy7GzMwBuzxYUTiR7AzCjJdu",
-	"lHJ+zP4RQtYsV+UoKD7uVGVKjguRxew4bMf9DBfXS9FuT7QQcL2bKB5NpFH1fM/QQMM69lGRzg/cZ98+",
-	"KiHT2/beQM5GS39t5piTekn1AFV6Me5NVWt9zN5iHbIg0KnKc2X4DEKrhCnXs8ID37TJ/aMSsnm+dm/z",
-	"uhG+knOYhjaOCRIHW6oc7plabbg53/iy/sHpzx9alpvmuTPd3D76HaRIGgGo1p7hvqxz4Bz1VyqHfaeo",
-	"t8b4PUM9kqHehG7ALPU+3OI4zJx8dv9bcZCswvA2O9D+Wipdzi64xZZpl3SFh/IiH+Ifhn7nIWrFMlUW",
-	"OTUnKCBzEr+BFIE9lq2jnWkhdvk8JqmwzVqsznGmrpEDD+OzeRtQhnZhV7pXtTcuYD4GHOvoHm67UEed",
-	"ds5S2H4NEhabL5qmGmKnMDNQIGqhunYKXWlLXrB3L88bkB+NHQyKhVVs5KxMCYtYAshb94Xfx/1kQfv3",
-	"/997z3hHaxPiBWHtt7xhjORzM1U2bYQzYzXwGWVTYRjMlDMUiKZZnSiMt5zYGcvVQhYKHS3cspEGfmWY",
-	"Go8JcIaFMdf55pxfw3mY0Vb7pzIL9oimemsPitvAepK3Fw7fBXrw6rVPqX2a77YrQo5VhWIeFRSxLJgA",
-	"RfbkEftB/JUUxzAIojNjsFrNQWIpsxE5RbWN5RZOnabOZ3wCubuNMJaNqAbjGl6KJjD0V4FpQr+vHnpj",
-	"lW7vX5+jf8ut23Tqo3IfZ5rvMhWFFwXR1MnYep/rFlcdd8DKmbQeyDUtywlWiHrtLfiSYQMw7jiBAtc6",
-	"pPWFW/7x/W/c3j6+/yiWb0LDvcQL3EzFfLCvtJE2QO1Nt+9vXOaOYRE/7PY76F7ntRe3eAxZVdhqQbp2",
-	"7ltoJ9od739WP/abLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSgDpRoggwHg/+/G9nRw8fPyEo",
-	"jmq4AEC/KufogWeNLrJ3MvhcTfArmVg1gRJ3bKND9C4EMW0LKUX0Xp9yR4d5VIoCUT6obWSUfdZO9Mnn",
-	"6t+dlb9NZtj/yTsIQanegrWaJSeO3HbCrJYfLTMmSvOTXEzAWHPymf6xofznWl1B9f7v8BeHMSW/V3ok",
-	"8hxku8/JDjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmP7P/fT//z5/tG3",
-	"/Gj84fOTR1/+MEhnHNTozMkr9wd65Dd93eIaDnTVTgK9AlcRTG53xeUPPi/uTt6BOLmvdP8RYRKi2qca",
-	"7qjikoXkxLWNax2Wk8/4/w1CdKauYYeb+jW8cD7PDAvAKJQ3FfMabI63Um8jzJ665m9GlrsnT34iouyd",
-	"Ob0Oge+jADwKrJDi6/cmIXC2orEXk02Nos3zJ36wk8+lAd33CBChDnMQXnhEZk+WHeYRUgImlQ93yIpb",
-	"0HwzaxPIfldBVyQz2Ibe5sRB9EV3UvBX2ja+w117gyF0aiEhMYN2k3gX8lpYJIM54RjHTjuPXtiqHjWD",
-	"Y3ZWFMxQy2jTbNHMQOapaP2Larh9gVjhMLd1FJ3fqhgo4Xg/B+ssyHs1tJ+HDZdMNMkStirQtt6sj2rU",
-	"rbb+6B74SiUhbnKNBFIPAXujbKgtMldxVOHD0+hGTaaleUzKdQTLX0so0XeOTUbdP3Ky9MdckFM9B+7+",
-	"l3GZQUEflTIDbblIIVfuMYQ0OpBST0DV1DpkEUtzRX5scefJ549q1Onv+FGNBvulTkcR2A41k4+4jhVK",
-	"bHv0cC+bmkdNwxNitu2r+up3Jl2adT2cuxGn/BpCvN53XcXGWCDdXWrYZcXql9E82QwK2tRdX5m/Ja4g",
-	"OhBfEGkXXNga590GoCsqRlDzupmGLltZGqlDdVKoSTLYeo5N0I6wqw9cuxljKw9pERX2kmVco9MagWYF",
-	"Itdj/vXT0CfCJ4tRSEr4vkBqMmRGYXKgAGl/kTjfTM3AELIWJYK85MYe4WhHL767ZDNhTB3uQ+XdQOMD",
-	"uxBOffDTm/D5JTN8aZg7VwiJPlpaMGwBGqq86uNfpH8eZF4vpwLzNb59LuSUS8guCd/2/8UuNJc+cKmB",
-	"zzxbWyr1p2VroDYYMWH1Uk02JYJXbXYUbjqmbS0qSqXuI5pgvOqEnFzrnWNiKY2XIm83K8H9ZxoyEL4T",
-	"Fg4/pb7W1fitXdttMYeFT/YEpxGNzvYKo3su3okjtGq9UKgJWTIf1WiIXTeHdUoqtMEE9yDSNVi93I1E",
-	"X4Ov0svfhfD/7xQ5xplT10guTHgL/K8tW+d8dqRVAd069Zuzn97iQ79p541fxYE0x1B+aLap733h1RFV",
-	"5KEnom/gS+1RvRGP6S+LeIT1LM/9Qu9sSxSa3ldyLAfiJI5hXce/K+9yeGNHWUd1Ck8+z/nswv2zR5Xu",
-	"Trf5azia60Jnx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe10wes9zYX8bcuMdfDp4zuoBGeAZ",
-	"WqENFhhWDR+XeEACloSwnRLFNz9OejKxnRfq7KsOTCrdjLswaXZv6tbKe9lo//rbujCfBYy9ne3KWhfH",
-	"RpPptM+y3cM/rWXVj+2TlcMobsioHlThiMx2WsJXU4HsTcZ11524WSs9kEqagAtwg9cJqnXuUNzSbWad",
-	"3AnIgANqwm7z8ZrPuOWFmpSwbQJi6Mg6m2EQ2jDtrBvvoqnecM+wXPACMnvMXkt04YSKIMoUp7obrL3g",
-	"OeOmrr1lUBhotBU7ZZc5WC4K75dBXXvILscCivzSv9bPZ0hdV6umq9g9PqqX3+XL9Stq5F03625V8aw0",
-	"Vs1WFatYEqPXxiOa+MpRCfjSqMKiG1lYdgUwxzaYdR0Q8Yp/jjq0R4OwhMJ9SL3ejZfvMF7eIHIIm9O1",
-	"ufHwpzT8ODXa63jZQp+oHMvOmh4By6bKgERPdCOWg24wTQToBG87WOOv+7+pQ+VtFVJShQz4nMIa5ilm",
-	"dpVkGTNgEicRD5/bZT8H3/qdmuDngGfymJ1JBghig07qdnkONqQz1GF67YA6Q+muC3I3x4P3odzAcFSn",
-	"ZbDOzu/MzsqB6Ux/stWWU6bvjaT9SVYoCdt7qNscGnVRP3Nvvuu8Q5O8e5qA45u9aQNVbW6od3AXCJWI",
-	"UWUoXgTdTGSAF11R/3P3/R4PIL4/VZAJvNiZxG9UZd+jqktKFr2CJbOgZyYg2XDfLsBX2jVt5KWxMGvT",
-	"7kTDFSzTDoufSCjDgpkp10BxZYsfVuffTQHPvvvHWAT4de65R+ETNQ5/kPsU/6Ki0moA9ievLVzB8s/Y",
-	"QBRhjeUx6waNoNlhHeFG2Ihzy7V9i+veV7H3FSy/0mnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNh",
-	"jhWetM/AC0bE38yZJ5/xf52OeUqBqDe0X/oj9vBhu0ka9qXtFV3L+dMGXdlCFAUWNAddJ7b0rZUzN1g7",
-	"4rtOthM8PTe4VxsvT/kH/hHMLAz+k/IP9Q4LTI8bK51BAI8Kldq+Y4GjSDNdY0kgG+wHcY0feImAaRvd",
-	"EEFv3Cr3fqLfaKXGh9bwNl0wHiuLOje7Ce7mwBKUPDa5rmRz05JzB3jo99hx+lQVhD815e1shvjRpj7d",
-	"yVvnlVNXeVEGiY4YA/5OCxPAS49xi1LqKV18OAn/jf9RBVFAMfngvxrx7GqiVSnzY/a6yMNvLF+S5999",
-	"77G8V1wFOPW/w9Lc6ZyHg+gl7qoJzEAU3LTxQV1LN/dB0KlKMTRXkLv9mICl9PorWJqnPoSC6EHIIFJZ",
-	"xsdjyCz4zuQe24dTr3EnfwLUrLDH7Cx8HwbyLILMu1pZ356SjKKAAC8q8Jh97ajltkzWvxj8djetoXhB",
-	"4sSt+2nwrBl2rWzQGTT4VcSvsuaOl7J7z8+8lA/iywsUKMaYAihVjQdWcYPbYj8/TNh46rFIpFMm3QML",
-	"rvMYys97nMweYX5ogK+E8dOHQ5rXBRJ+Tzg/trFBXjuvcPL76H8+mpdKO30XmiB4cC8JkG+Hs/tSGHse",
-	"hrkrgLv7vRFwsakAJF0MRI+dBqHigW4C7hn7oqF4IDedRu4fopTaB4/ZTMjSQmBuYdFwRLW0NJCTOfrg",
-	"IZuqUjceGsGES8wH1kufIeyF/EIrOcF4v+NeAqaJSH0xkS/2VU9EL/9aOBgIrJh7ltnALoSaZyDTsDvk",
-	"wVQpk5jIqvkN75cIED45+ez/1Rlbei2hzamUc1Dxq/T5IMH4iQgcasjTqAv08IGOveSK2Fhxc8uK5n0M",
-	"2eeYd74LrHR015hq6Phh3Ny3Aal0mZVag7SXCWwF01jhLVs4GGE3pCucC/tbz6B1SzhQ0oAR7f5f9Hcn",
-	"lsI5ga7fSc+6m9vXcsM5sqTkJqYq7Mqh7lHvV7eseUJOPrv/9ehDvbvN/BptqJEUdRNq374+1oK65utk",
-	"3IAosddDvW/+8JHiBINsu80khlruRrI30jp6DxvNhwpQw8JOXQW0gCWPY9VR3tD57RrbKe2m0a+gNqAq",
-	"WoQIj0IPRaevxcL8qJxvgmP0aTHXGEyiLjHYDJLSLtGjRmX7AcAAzSzuDfVm6dfY2XxeC48FXGD+fl8Y",
-	"jfTyr2Vy99OQd+aSJR+mYwG1kKZpX3WqwDUge1JRekeP/KY1JVzDgVSlEXCNpZeebIH4/oOOboJN42Jj",
-	"WHPFqtoIhr9PEPyvCX7vLdJ++Pc7t0ZXcfCbmx/b+9axO/mM/++BAxg27yAZiG7AHVUWuVf1oMptWv/Z",
-	"Bl/fymQsDWxAvX1vQH+NDHfyaVIJP2jw+aqYMr2Aokj2uKXHWn7GtQLufUpdgkk6iNDFzfOF/fpaZBDw",
-	"XjYgAEbrPZ0+42PPlIrSqI0TAXENcmaTwE3vDdxZKF03t68kq5EsCRntdnB3tm/dpnWFHzqAp5CHopBq",
-	"6+KIRBclWiFCBca7CaUtBs2H5Vt4AbnDieFkg9lSEoNZ1seoq1jkDLj0JQxTWDLDl6kWI7tjtQPWnJJb",
-	"ETcpVNNtB17oV71X0bVvTvVWOLUNr7uE90d23G7PY6B167nUd11yvdFqLEJa6uHMuUPwQ2i/EDI1ryQq",
-	"qJFQWJfkOsmF4aPiBqldbQaJunW/o3fvSeb8trYLXYtQhwgRLNsLtQrBRTjJ70iWryF/dG4i/Wgve/hc",
-	"/r6F7exMf2Jy2juCkSKgD68O9t21BmjibnZufem+B45vcBPy4+uWZgUmthXK2KfVB5hogRoH8SU1iw1T",
-	"xaRwg+lRSY+D6OdpQCxNiN/NO7f4G8CdCTap13iY3ncNmrYa4CFbYcyB+qRGgtOdbFXKql3qroXBe3z1",
-	"78IASxYrpFqrlw2HKmFuIkqeTzKwSjE1ttAlzhdTxWci6U/4B329X2QBmYl5OttzHh7YXUdlRSm0DXcP",
-	"G0Gh5MRZTFF/WDvo8XlAvx2c/vzBMZRBEEFix1IXg9PBCTKaf8/nKnOAwhxfhtUnobNR4yM/aOOTyh/e",
-	"+MzvY+MTD4XQ/B1GypqPYEue1vh1SVLzOQw9rryc3BSNzxATrPkM9pn/8uHL/wkAAP//",
+	"7L39khs3kgf4KjjuTGhml90tyZJ23IqL2x5Z9sgjyzq1dI44W9sNViVJqIsADaCa4ih0cU9zD3ZPcoFM",
+	"oD5IoFhkk63WnuePcYssFoBEIpGfv/w0yNRsriRIawannwZzrvkMLGj811mWqVLa19xO3T9zMJkWcyuU",
+	"HJwOziQT+ZApzSSfwX9xY8AeD4YD4b6cu58MB+6bwemA03sGw4GG30uhIR+cWl3CcGCyKcy4e/mMf3wJ",
+	"cuJGevj4yXBgl3P3U2O1kJPB58/DwdkEUnN5kYd5MDVmXDLunk3Nxn3Xdy4PHv4tOhe32r5z6aKM++6G",
+	"c3mmpITMKh2fz6swE5aFBxOTqb7vO6Enj6LzKbVRen0ib6fALiV8tJduOnYKrODGsjmfQDWh30vQy8aM",
+	"6FWJ4R8/eBgb/wetynmvvWET92iCGvjdDbfmRQ6zubIgs+U/YRk7Q0tm4aN1s/kbs4o9ePg3lk255pk7",
+	"g0+RSsZN9wqWLFdg6k/sVMgJUzKrqTcFnoOul9AY/siN3zX5mZDh338bOlJY0O6d//3r/3L0f73/jz8N",
+	"Yuv7UY3ShHYE/qBGCfJ+UKObsdlLMRM2zmUzZSwTFmbGzUJJ6GSyAl/UHDuHMS8LOzh9cP/+0M1EzMoZ",
+	"/us+Esr/s5qVkBYmoHFar1QO/ZgvU9JqVRSQOo9S5XBDBnx99tMbVcAmyfD67CemVQGJicz57MJ9fbMN",
+	"ewNXsOxmF+0eEXKSmAd+fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO3JqUbY5EyEvSmPvjOg+82j",
+	"NKDdJ375zOsViam5p280tc/ux2aupAFUh15rNSpg5v50Z9dpEaefBnw+L0TG3ZRP5vTEf3wwbv6fGmP9",
+	"ScN4cDr4t5Na3zqhb81JeC+O2KbAL1Nu2QKkZQut5GTIuMzZwn1oFcvVMRLQv8drbDC3b+D3EgzNLs+F",
+	"excvXms1B22FW8uYFwaGg3njo08DIa+F5TTw2kVlmLBswQ2bcplDztQ16GN2Dpkm3Was9Ixb3ANjFkrn",
+	"g+GaSte4Yh6sUns4WGhh4WdZLGmjPg/rV61Px7ICnPLw4HHjumTWEYZrYFOuc0ehSQnGbDHNB/cfPtp2",
+	"np+bLPZrk4qNFbyv3qNGHyCzA6dDeq3Yqd2tjSClMCkchDW1TrnCs0P68YXIU0K2+9cjbrOkfHaqhybW",
+	"IlLPeA6OLxxTKjsFbaIvzTRwC/kFjyzqlynIwFruda1NyrmFIytmEH1raazKBZexlyp2BTA3uFpT7f7a",
+	"O1o/W33L9xoAtbPoT+HjXGgwnYsCmZunjI8MSHvKJFzTVd9vfWOekU3WJTq+x4c+DwfRDbeGiTw6e5GD",
+	"tMJGVNLSGXVOdP7XVBk7ZP/v//3/xF7g1Leo7vVBjZiTWUpfMeWoMBgOlK7VfSXheHAqy6KIvNU9cQFa",
+	"k/nQvXBRlBrwRzDh2TK6C44na45nwpy6bZnxJRs5VubZFHK2EHaqSsvevjxHc9aJNsbZXCurMlUQq7t/",
+	"QWYNkwoV7wZVR0oVwKWbCt08ceEpjKOHo4PlepJgSLWQoOMMzaVZOCE3Vm5J0V+j9W7SYv/ThhMweF2Z",
+	"/9V597rQmvQKou1i5rTUJPE5m4M2SjrCvgG4BpZNlQG/ApBOkf51YJzEzAbDwQQkaCcsGhKzuT4/5jVo",
+	"Ez2zr8rZyOkINPms1NrdneF3jYVUKvtwMC+4NLEVcMscizCeuY/I/Gpt4VM21upfIFEBcebGxpu+ID7x",
+	"k+Ba8yVOQcNYfFyfw+vSshGMlQYc1bFXfOO1uhaOIj2l7Don9pNJGozIS0gQi0vmeA0vPzo1Yy4KyFkB",
+	"Y7eOqXD3xOrIFeHWRlulEirfyWsxwq2NiasC0lzzPe4iWzSo5O85SPCMVnbTlWYqtiPBl025nND7ehJb",
+	"kR5xAZKPCsjTh4wOlhNrNEhr9LikQr29U8UISv/avIzl2kZX/ko12VX2X6o7/5HpuJMpIR8yd37ysnB/",
+	"VqwuUB3OrLiGIcuFQRoNWQ7tJzTM1DX+kGsreOEEEbFlfHFLmaUJ7Xis2lVBnHzNy4LuO3PKSulGBzlk",
+	"Ql64dw2ZKu2FGvt/lBJvHTdX948MtOUChaOxGjXr6Kwsn9xErLttNailXfOiBBTuS1VqphYyKtzd/X+R",
+	"1hHcPe/FOl1sY/Iprk3jGrQYi65zwlmhJkLiJexehkfFEbP/SVlVwPNgAg4r92qlFA+DweqVhmFl0TcF",
+	"RGBIzw6rl13kaLaU3A5l/zWfwLrCX4nANSsHPVmX6KEKXtNZ79smGBgRUSrhY2RHyHMbhKl7Bh1nQYUN",
+	"stvt0fHmfcApRmkxgZjZ4w6DGDtTGi66tOsXlmmQsDBOz5zyYhwkViHG29gP5O3ukqvCvd8w7g4n8Jm7",
+	"3aQzK5EI6GuNC1eQ6Nfrvos/KCG3uQ621PBRlTYAsnMSdDPxothmJnEt180lqaDc7LqxZeR0OBMcwyt4",
+	"BVDEh03AGhQfTe2Snhg469ZdJ4Ph4PeSay6toH9pmBc8S+icNPyFBm5U1NRcBpWB3u5keeP1KbEYV0Te",
+	"QAHcVOpMFcXqL/G8ePNEa7Ni8iz+qIR8q65A7uY4CvzQJYvcVqcZoe3owxCHsOhaWIiiQH8fMscGj91w",
+	"YG1xYSBTMjctR/639++vXor/UAtWKDnBYyCuwbg7m/kf+8HI0f+3J49ajv8n96Oe/+aWNHcjSfbbvQxQ",
+	"6N65qyC4ulY8YHmuwUSo8A9HAuITzV68Zv7BMM8Oy5oXoG3CcDFWzU3lssCT5+Y1ZHA8OWY8qO5s6ka/",
+	"gmXcy8UtTJReJsa4QuNn7KdY603DYDPJyYVZGgszt7ScWz7iJi4R6zhtpzHUCvfeklPuBg61be+3Hl4f",
+	"hR+yS3r20lF8CYf2Ac245BOYgbQXvPbwdh3Nn6pfNDS2HS5ZWu5NDIWf6Q1dHNTwAIHMHdeOhZyAnmsh",
+	"I6z0M73pCvCaNFO1gNzpbWOhneahpOWZRZIjif0zTh2QGV4A/uw9ZQvutnSsNONzZ2TxIu4KUbFj/vbZ",
+	"a+a+SXiAtMrLLCUdasHCDF96X17KDePek3Y0eGr4525LU/IaktJMg3Uy+RA2puNM94ooq1hdmqim/X3N",
+	"O8h1GNoShvkfbOMf2qwUNfNbKmk9rC4bzzsN5akyEjcZd5QNdJu3Od6bd/I2302HvPmN34o2ftMdxcPr",
+	"+mJOsdwVUtVWKA7CSztVWrh5ounnGBM1xdfPf1oZ9snjx9882dN93R293+aiXQtvrr3LqTUXV7CMUP+l",
+	"kESGK6kW8sI9aVBaz8tRITIn182wokuLfRvjPrr/bYwuM/7xBT394Mk6J+/hHg2s2LhO+9goPe7RzUTt",
+	"f7HO+Mfmy795GLtrO2+1p+RhV6U9pWs0MYw3Xx4//uZxdx7TEDNMQF/EtZBXlH8GrOGyaR9INiuNZVN+",
+	"DUMmxk5hojAcHd7Yce15EbYtxeZ1uNk23HDBbbuna17V0ZItpiKbMpOpuRMXUBRkSRjG51zbfrvdYUq2",
+	"77AgMxOiWEzkLO5oO4jqT/mSnRIOHyEOnXKTimJuaQjEo0Jvp9DKaltnL7dHmyTCOT7kHeLda8PcpO6l",
+	"xTQU736m2fRRNPyu3ra2EZjpDqocfmq76R0Jrl13SDV4F52MwvYSOnHuPGvx5qa7fh+s2l7QYqqqVbDn",
+	"wse2hHHPXOJKL3usbmWTWqwc3asyFwnGnQKPnPp/cDOtOWgBxjINWTum2ZAbB2J+N+s3OGx/7j8zV4xP",
+	"eAhs8bEFzQxg2p5oB9yFtE8eDTZ6FGmuQ6JUkrp+nskzQCmQK6p3FtcipSrl8TXoUdyfFhTaHe3FKyHz",
+	"IVaQOKYcsrFWM/YXf6X9Fa9VqfKKW3ORt4VqvXAk7g1m8sx798YCitwMGcck+yXjOp75QhHuAwy4gMSI",
+	"OVguiptY55TMUhhwxjXq8tGBptxME14LYfzZw62Za7iO+6DoXYkMwoX38TjtIlcSmFXxt5Q2UzHNU10N",
+	"WQ5SQD70UXy0RvC9I8gqtTDhnoHrbiHjV0g7HFcb3C0js8jUnjmLwxAfP6gcihM+N72O+3CAitW6jgHX",
+	"oOusilq5X5vrDrHyajV+9HCsh0EoVBta74mno2eWpCQ6F/Iq4tgvCrW4KFTGi2hg17tlucXEADUf8ezK",
+	"bXAh5NUR/qxpQ6w7Xw+j2mJGYvSd5+imXGyV7OIkX8zPsfBbasgrneLigk8u/IPxt8y4XFavwhhvdtWX",
+	"B93LW/Gz1ZerIkfuU0XurmN/mXqHaK8Bmhme0Viq5VdgmFRhDXUGrbCYhBcly4x/vOgkzS/uIp65U7RK",
+	"myHTcA28MJg7rmFcmpVweHo9Ydgk0XBYLpFgOhzafYy8SxQenSkdR8MqdYVlOFlIW9s5fTktKN+GVOCa",
+	"GFPudpmNYRECsI5efeWmipPBC4ohe/fmJWZ9iagpGDe38ZDiu1tCZdgUmU12ax+dTqn4Uhjb33Qrit00",
+	"VpS/G53kabsqvGPP7typMvaUfFZjpZlZmkJNUKXIYLxic3zjo+5dbty1C8UH/P2s9n/B8EiW7vOfgprq",
+	"jFGqOmi4xpruucVUzYJvzlf/mXtsxrMpelorN+q6W3kDIRx3RzzBnu9PGfd6tlRu6XNup6vDbPaZ97+5",
+	"Ttmb75+xx48ePqJQKsZVq9JVtImePf9+iPSCnP14/vMrtwVAzmWOc2YjKNSikWx1z2BcnOVCowts2Uoh",
+	"R05ypxXGTjmxdu5OJZLl/Ze6L1qlo/S/TY7X27pQqql98+DxN096TGyrLB8suYmzI+6MOwgGsgs8+W6H",
+	"R9zAk0fuGD185IzkJ4+Y5jJXMzZaWscWyDPkXsUiJaAlEgMduhKt1EXHYp5W2n5dosgZVhkfb1tf1nUd",
+	"xeT030PB1qpNjwGQaNocoOSlyoYKmuCG+aRb+WxjftBqwrFFPitUdvWdKkeJem8SD1SgITEHvRBwTWnw",
+	"mfvtKXNqCpv4Co6wXcIOvaOBiumFYSOYlBJNybLOw3M/PmZn5LhcTJ1saqiiK5SfAs+7degx1z7/Bx9u",
+	"juIdjDTPp0zChFtxDae+eqKtfqlyVDR0L4m1L7W/ILIjkrkDEVegowUovzRKTaP1IPGsyBdkZWEOFRIV",
+	"Sz/QSqfiCie0MFtfjMdY1KT9tYhlhK3LEW8ETLyg8k5WKNm8PvGNajxGrp55K1kyzhYArTTQD+Vsjvme",
+	"NB23cwDaXRIiT1wSmIUSV5eHIf9/bdt2tMU9LcOgwxVOqnaVdip+TErjXWErAR93Bjad7sYh2z4IMwPH",
+	"eyb+m8Zu9pY1P0Fg5s1ZHmHwKE2asfcVqtxawp7XSi+6o7ju7siZqDFjUGNzEk1CPG8pF7yIetvIxJKT",
+	"kk9QiGlVuCMzm/FWRao7SD6KqhbE0XTDYj70FDUMumYXU/eGtPDIxQRM7LpxMxmVosjD8Z24bUY1XJf9",
+	"C+eqbfwOB4o64re3h90XFxXUSWzqqK5iCYCGSVlwzeDj3FkHQklHujfPH7orJJuqVFoVjqHLIipGBFYX",
+	"4s3nNzv4P2gzkvRupChEWDfj7grDeMOOV31Fb0pciNYsTrnHRVixhvBzxzEG2oznFqdLabar+rPCpiyb",
+	"Oah5IrybTMFzDOG/7O0MoCnUL22lj7UOd30S6j2qSNUpnzxjr0kpDRPhpHrCqVk7IFeO1mqYaUNd57W6",
+	"2jwCRinc+6Xa4uVmyh8+fpJMhhwJyfUS+b1QC9BHGTfApvDxgPvqp9Tc0TadO7fq5yrtKuLcjmU5vsUy",
+	"QcwRCee7FsJcLrc7EJWPY3WYd/7+cBeGu6wm4hpklIpTKOYJ2dFd0LeDkK3p3lFmhelCI1ibcuV5iR9M",
+	"XEfnXt1qnkStbNy1NIlqZru58zqzDc+YBriG4zrb7PrB8Xf1IyHA6U86m/BrWJVOzsjft+xoYpjdP/qW",
+	"H43ff3ry6POf+kuH5phRqpJj+EULOKdNub4wIds41uO+FSdkavCZ4BF5ivn00md3eLC4TUFBHKAFcdKx",
+	"+nPShtaX3jXREXCNGRHukarmi960zdQdOarhO9Nj/GPrizWh5Jem27FSLJHbaZ3W/dLp2VCMt1ueDWN2",
+	"LY4mtro0+mnnwr6DTJjt7rJGKTzqAnE3OW+lH/bPLfOOl6SuXD3McIIGXTghAUAYNhPGtCtzEkwe1lcP",
+	"GaPP9wGDZ4U41moxKi3sJyVjpcAkmpkBH0XUvmoiE/h3rOUfNiuTD41aNNE86nZ0KoIWk6ndUvvHZLTE",
+	"++i77d435eYijSvWQK2pUB7QjRWnZhohYbVwKONFQZVD0ogcTllPmKVCZVddpxDBE9ac/eszrQAMfDlV",
+	"mgFWq52sd9ptY0zwzQkY7qFt7jyU0rECBSIAVuZLtTjenEjnT1I9z/jBJ3ipiCuNx8Ka55aPCnhKcih4",
+	"jsb0ko6CsV18rjMwxiu1kd9N+XwO8brzFTrQSur3xcjwQ8iOvY0E8turHd3aiumoLduQsY0U/Kn2jq4h",
+	"/fn7zCTNMcO8f5NNKflGq3ISsoP2kL5dZUB3vYIYoX+SrZ9y7ym+M3Bzo8l94AfezX4KkM8h17a5PcnN",
+	"vVULs9qHO2Vd4qwOYFmm6tge3r/f+1T/PGb86F9Ddv/o2yG7d3xvyO4duf+7uIehv3v/de8pK6X4vfRh",
+	"Ua/trOTkbx2yjZHpR8JMjEZqI+nXLVT99cSXAKKTLkkhSJRGTYrTlKc8D8AvafzQncFHrYXZ3CZSB8e2",
+	"vhrQ0eNuuSZY/3qEI+Myg+KiQmNLa0JGzWCk8iXj5goQ/JV+m1SFEzf5Oz0BmS1PGflEhyybQnalSjv0",
+	"deeQD1nAf8LIjzCZuvax/q8Lq4HnhZCxnGOlqWRhyxTZLUA7x0IKM92wJp/RPRaSiv0PA5R0d+BDSZtP",
+	"hPNI0RUedRfTYfCQk/y4hyG8ymyh+JHSHqKq192CqnT0blH2oi56WIv0C0q6WDvRW6amDwcVeGQECVCr",
+	"EQzZvOCyAQHoD2KN/zdkBMjWggEcMoShQzehmUOGYrC2RfsXH+RKUgLdBdYuKM1KibUUlYeT1q1hrrRN",
+	"xANvhvBK047fciSpMNyLT3lEDaq0OMWbbUlfVViZTALk/bW0N+7HMQ65IWhFPMWCLCdjfcy6KNiotOz3",
+	"EkqgIhTEysrR+K1EREj2oMcQw8E9NBji7jlWxKqRAYm/Qbhh6KMKkDGSDBIzASI1uRVkRM3Mw8rUCqiC",
+	"4ZrcaD1gf41bVC+dhnLXlMsf1eiNm/EqCaII1F1yXk3SbGYQAswJ2bipvjJbal7i3hifsdgRSQ3lx8Xm",
+	"5GlE2CaPKAV9mxUjGzopDQd8LrYaA/EB9ZaDZCYi5V7/89n5vz247+6m756/6RUB0ny8HUXWMsi2m3fl",
+	"cI8kg1C0Ys51FbL4oIQk735sMZsQBRIOe0e6lYW3N224wihpJjQ+ULya+RRPYh+VMi8qnRTLLwP8SUK7",
+	"rZPco2+M/6hOU0t1GfCPbOG8aSrTbuLxn0ahyuthEz9cc5zR/IehQU/wBDWIgYUCqW1JxJEO7pvfUjFO",
+	"nISzdEOF2B0ZmHpDMPGfsHwLehazjxG8syt5wAAvfK8s6kLBlCyW6BO+zSrBeannykBHMABR0FC/O8WE",
+	"wSHL+NFC83nS/289TSKeSsz29XXTD3apKA/z9aOs1Dl5usf2igyF9Thoobog1KqIiqNsSCfCdhEjmHB5",
+	"6uz1XOSozgfgfqXZVBir9PLoVSodKBexDEh1NWQjnl9kGjBIw4sho2DKEJNNfCBkyIgv8yaEeAOku6Hk",
+	"b5+ORFvUIySBlGsmI4Vlxai/jha4thPxOp1fvCF6DWal/UKjUsKY6cUVLKPZ0Dt15/AR2YuU5RKSjnxa",
+	"GcsV6vazVTipjZG90oBO9t9oRLXcZiaxZwJgeae8odR2MnYXSl8Na2vcW17C1pbVuvjZjIq+fdCteuco",
+	"gdfeE0u4omJVAlmRpBcz9tV72xN8/pFn1olsSkiuRAVBDYhrbuHC4662OT0dyt1jzyeEDqgmEVV0nNAA",
+	"menl3K7UWyUGffLN3zaPugtLb1PqlNz86FZTRv76Bb0Pm+UgNkok7ZEXdtrp66ucMI71qIcUdQiNRf+3",
+	"B2T3gKcXMeP9PECeYnE0zQPyRv0j+vRmoihEA6W6T809tQXtWrV7xGzT06g75XO/Ntu6sFN2w3rcE1hS",
+	"LmGBUsU37yECT7lhIyfAPUMQqixVdvVIPm2Gf7ew0sK8qw2pGTJ23l55uneW6DZzHPnRv+4fffv+L/6P",
+	"44uj9/8ePvzr//anGCFfqRxuEfz9TqGzx2ju26WuC7lRKQp7IWSa6ci9KqSxvCgoOERBNzRM0KTIuKTq",
+	"xGYvoJtZJ5WzTYx95jbOlAm5p7yLw+SEu+tUFDCBDoVwqor8FkpFuis+GhMd1kzQwTq36q4N7HrXXLZ+",
+	"XgfICFhnxwOmBeyaD7AFfz+tijUagcEYhG4UGLABoNuA59vuOGygX/x4NNbXsf9vPQ9+wc3/H7sRm3bA",
+	"Wx27HUHvfkk0/grGmaXYyaH763b1AX5LwJDYVPRWu/wGCm1o8Yv9HqMuzUSQe0NcG/NN6sh23MhJYfjx",
+	"omDGwty7SkOselwagjZHz8uSkBCgMKlwLUTTsbdNNnCUObcw31jhXQHR4brCBFLExleuxztQ3TKdFoN/",
+	"Jt5GpqmdUTFrApeFXONONzNXkO8jV3UPOg354b1GE+Y/rKgSpaUWMhNzAlVa0WW2m3/cF6mVssPVfu4H",
+	"z9VNoqi8DtL0hRyrGDptV7lk4Ta8Sj9LZG1X8nr9PW5WiLM66C30u0ofq7VsjTNW3yn9j3GLcLvDjTVa",
+	"668c3WjILqTbz7WaaD6jomc3Pa4h5TRIgaK00uYxYIVZ/Okm1Qjbuv4exLCaK2dz6tAkUI3H1CSHCTkv",
+	"7R5xV/Baj7Z5J1j6Zq92D1RSqInZqm+Mu13/8fbta0YPHCdQS20Kf93tXTeMAX2w1oJcy1MsKT2dE1uc",
+	"Pvv5u+cbTwd+Wwu6qotLRlFav/8J7qMLdcesDYT4jwWWTQDdrjo/0LMp5TKOId7QLgNOV/j3uq65Q1v8",
+	"jRPYZ7ORXC8vdCk3g/Vhf8d5weUXqmTbnGfgUy+HVQoo9XaCsfgYI+sGm3GrxMCNW7a5Ffy27S7SveF7",
+	"NTDZFKhh59gDvomVWDWD318UZ6s265usvv79yHu0CYj1+vbHg0Db99f6u2//7uZe+Nq6fkdni04r8SSs",
+	"7dpXr/BfY69u3NF6uw4Iza7TJjT3iF04bxDra7fbJoW59oMCw4T0mgcvc2GZ1VwUx+wVYX4WPKMiF2+l",
+	"3Bic0E8lvsIrWL7WSo23XF40whrs/CtYHtzbYKZcR1t2uAngl4d3NcTJuRu/RAn6QhrroQdxSeY0NNlw",
+	"NB5iyKwQFI3nmLeE6Mm3QvtYaBQ/dwrxjF9BK/zz8HGzl9XDqIo61WCmKqa0hxdjvoUoClZKA5RJ3n+E",
+	"5Ia5Zfayn1957K9UV8nrWCLeq5LKQgN6RnMpoIFSfWQsgtKkzWomvzPsIF7AFTjEUSjksl3B3J66sWcC",
+	"TfkrWF4kgLY3bi8FtCjwi5s9ai4i0qPMXWQ9AmX+uS3ury0YZkRFFFRyVnPPpm4umGtFtK52uLWiuFCV",
+	"sHilcvgju/yrzC5fdSLvI8/7DeI9Q35eodBsnyG1l8SjA+VGNq6X8MIoGbA0aW31CEeScK9wyXju5Lqx",
+	"mts6LOrXpkuJQmgiEK5qPdI+hSJPoat1A+ewurdlBf/YhdqS8IE2wTp8/V/a1ZJSGxtBNS/H4nH+uKpb",
+	"gdbimpMbY3YTWHfNiN2bwRfrnBYlXjQZhefXIt6ByONsEtKqRg8FzK0vl8tUWeTuvnJ6lwXJRmAt6IaD",
+	"xAPN9qsFVAWc0UQiasT/tGb4CNLl5c8OpQHh/aNl3MGz0MpCa5A6JWPM5hpyGAsJOfJXAoF3d/SUqZhM",
+	"L7QwV50BMicHTQNgW+mc8PzWSmlvljxYH/qYzK6c2jO+dLyBwJFualsxLoqBbUBtyZ1dw9hSVWoQlf3H",
+	"da+PjlttcXeQsuqe0eLpp4QjRvFAz0yYypojmSB3Byxxt/iW8JuhXxsHoJnIpsw2va/2DObrk84NurWR",
+	"JmGKVUO9ulrc1+r30DlCQVe8X3xdptHYtTruUJ+mipcrvtpY8NuQqpFQWCLyfGa8BPWCPQ4bpfIoynWI",
+	"NKExjvmLwPOnWJEBXJqqaUv8rCI/p9A5/YS3VEeWm5UPGrYZy/arG3a6pFQBzwol4XCJrm4ISnbtm3Hq",
+	"fvE8F9sWTFRVVVjFb6ZYHR/wx4SpHLfub5jNbaR0Yq8d5Ns3SFdY56Y3yq1dD43m8XUArqEW3uqdEZ3M",
+	"tzfPNOsTmEpK37dteUv3DBbzoaB9GiAJ6ca6dKwa8AcvazPK3SQoLULNn4TuhkWPHn776Nsn//nw2w1N",
+	"7FeOYC22iUip0xjLu3+0Ie/+vc+zP3r/79E8+1vPDL6TacG15rVlhs2ek89TDR+8CMEgE0mOGbfZ9Mug",
+	"mje+6aTlbpdZX3pvFv3xDahMUQ1jSodx+qhhf3an688bE6qbx+vs6P/EE0b/vX/07UXikCX3FZt0YJ30",
+	"f7uZ/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFcdUL7l57RPhptX6Zbvqi4QySBrvkKErrs5srYCa",
+	"QoZrwFvTMFPXEECbsHEnz6zZWis03WTaMTM6SUrvjatshnum6sDj64P//M57Vf9Mda1psncFbGNpQ4/u",
+	"f7u5QWStN/jzls4hSuxkhQ9caTWIO0xtfEItOW33wCNBD3xqA+ATnPqV+S0fhL4j+Ifb9FBtvEScpqyF",
+	"unnTTd91v7f3Lm1KG/lKFe/t7J8/FPXbVtQ3+zDSeu95pigRcysTFDT4XmUBlB9LaTzU3MJ978H58cmi",
+	"qBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfqXC79",
+	"KTcwZKMlE3lI6nwaenbJkKG3a15nQ07UHNI/iapX6ONn31XO0G3Eq8bSBpgbq18mVSzX4RxidQI+ey8q",
+	"5X4ODT8okSCg2Pjgv/a5E5jsYSqbpGe1O/5643kN6Rn4g4Xm83mXLl8zHvUD4AXkrJS5D+cRVg6zoGcJ",
+	"4bkpreKQKRWJvG032bgsvIKA+4/ToqS7YWj5Pxba9MceD7hOsWrdjVkWOyRWVDkVDfYLi21u9fsEH59X",
+	"ufAroUitJvEkAT9XEmlGsTHXiXSVLXmgqVVJAq8kphgMB4En4l1Ld+aJA+5InOA67upuZcGuCDF0VIwT",
+	"SeFaK71PWJ025NGaq7pC66DYqlS2jqY6g7dY8KXxX2Jb15XW72u4GysjW5FdpXObcORCqSsK2iMWUTOa",
+	"azeMeZM8+P4FWF4RCVvawQdbFyxt6xUL/BYRRimMlBUtP9AQOQkJOcSG0pgbhDEnbw718ZFVo8Zpkmir",
+	"lRUCZBfQGj1A3VvSrUf6oEygL3eLKHeqbLhhegi6zynp657vO4v0FQY/TRxsmW8u9WClLMCEYNha5/vO",
+	"uTsFJMJklHjVRNxAVWUfhZ14wA2A3Ji/iOfcLWcY6spmQpZ2i/yDGdipSrUj9+1/Qftm+h48ZAvHD6Li",
+	"dy0jDIArocfZYqroxPBtMMJL03VKqelsiuljOZj4vhXow9bO1LzXXKhnmJqyNfd3HOatBZzv3XANKM1B",
+	"5sTSPYWd73i3c1HmuZjIFzeEBUpLU0f5pyzjc2F5YViucI0zdHHuEKW6FSS4jbgAlaO2AxTg3IOl/9FT",
+	"aceeSo6AtxpNwx27a9E0N6lb7LmzIfyzGf6rb0bEOeXAvwlm/Gr105bWfcoYCiVF9P2QIODc8ZJL74Hz",
+	"kDDkLYnWwPS9ItfKptwaqqkliBA1QzdgZ7ubtgs7Oxfm6mJe19rHwn+GLbSSkzrNzP0ovDznlrNcaHQp",
+	"LocYyFhUteoViyOSXkDSSWmgQgoreCH+taHNaFgRpkjzykxOtFDZgHWIeiYim3dAHtJL0nUBZ69fMP9l",
+	"OOb0k50Ay/2EdkAs7/ql8U65bhWhcnj4X3RvRSBdxmXouNjRzSaZN/IGsCnHpjWsCowW2HqdzdFko2oR",
+	"fv3dFpaF+bv5rpnpd0Hb6FQz3vLJjmn3+/Y8O03WCQ/3XvL0SrVgSvZLu19FeXCTi643jqp/GL3qrmH1",
+	"o8niTMTojN6S1ThVpd4zHEKfDB2wC6WvTEePH99RC3PFHH/Uk+SSYjrbGqQN9KJdLMV+wHHCMFQo0SHa",
+	"mHMV6LKGVVPBRRKcy45qwxYaMp6FW1WRfQvyO6Yj3xKubZrFXwKhwTe528fcwo+wWcWQmRL7m7MH3z48",
+	"vn/88Pj+ycNHO2IQbs7vSJ+PswDGVaObrMQ8a0yI2pHXD5Kk40i9dFyHlCIPl2kN1P9EbQnU2EmlFFqx",
+	"BxzeEq84nc/6zYPH3zy5vzcM47eaSzMGvSPbRxXOX6bKJ5kXWB2A4fpTJ0TdJYKBfCc8yjnaAdz2rIGL",
+	"zL00u7YQEJW9MBZyAtrxSdWnyVlv2LKB+wAm80jsPkGBLBjrhg81EOvpBxm/mMfspmd14x+0B0LPJEGQ",
+	"BfhWZAffEanJpI8ff/MkCgpWLSFa72GmaiHdKy/nBDB20fjFZa/jOFXGXlzBMnoaJa0EG59cuCcNEmpe",
+	"jgqRYYB4WC2tOyut6wg+ieAPgL4GfdFhM6HUqSm+UrWLeURTfg1DJsboUcT+nWSsrZVof9OLK99hqHO3",
+	"85RAE/lZesCGCr0hWLW3CmNKs4tJkXcm2uuhq1/5C3Lzo0/AonrlnQbYVts8pa5MWE2mJPl/MZti6mF8",
+	"9tDL/DDKPs0/hdqx4yI3KrF3HWcTOR1zEHr0dn/tH+1AG6QkmroPE3ZpxbTQfAeUzwb+X5jmRq0ZJ3qb",
+	"SvNeut7vW2dubte2fuU513YWDQF/73az9MXLG2G7YZaA6nQGo/uOTVTPV43LorhIYln4kll3z1Vbt/GV",
+	"Tk5c/EvFOme/OHt1hgemVuifl45IJ38HXQjZJz/4GmSuOl2YsMRcD/JZywBJMptzuSTU+orSkbqC6Ibv",
+	"M8h3Cx33d5Y9dcJRV4YCD8Cy2O3Z/ROh4foWaryP+bAMZKUWdnmO6VDUVAS4pls2pIaFj6oXTK2dDz5/",
+	"Rm85IROvRzHOXr8gmC7CAqyzVI4ZJsU281YCkqSwT/F+Cgm5oQiP3KW/ybHSC65zExIO6PNG6Xkjf4PV",
+	"PfbM8W/yN/lca6WpOMDHGliushLVBvaXN98/Y98+evyffw2RFYNgvuwyUzlcOhZBXflyLD5eDhvBhePf",
+	"MH7u38snYE4ZN1eMT7iQvsQwQxF5yQwEQ5JdOkF5WbnpMQGBT+D4N3kOMmdcsssXOczmyoLMlkf/hOVl",
+	"mFhW2Z0WE1EdwRwHa5gDeYC4u/6tMysMW6qSFeIKTpmwv0kCFKaWQ8fsGS+KkFI5VQuMYmAvWfdiwt34",
+	"TfqEajbnduozizlD//oQNQxBMB7CX8lIh5GyU0pENVap/Pg3ORgOCpGBpAIOOqGDsznPpnD08Pj+YDgo",
+	"deE5y5yenCwWi2OOXx8rPTnxvzUnL188e/7q/Dn+ps5XHyCPNfzvp4P7xw/oETUHyedicDr45vj+8TdU",
+	"rzRFTj+5fnDi/Qk+NxhFTdUj+0WOVocJXeRMqJ3H+pjB6a/xU14/ckKX4+DzcOOT6GrAByN4s2GSVWwC",
+	"U6ZXfCB4v7uf/F4CIgJ4KuOzAdeL90gB7zsJXyuRGnfEbTZNjRu5Yj6/d0LLzJX05RAP79/3xS7WX958",
+	"Pi+ceSWUPPngC/Xr13cq6DR51KNQcK36l/D0UZDAO1TiL6xmeBLAwVGMlrMZ10vPLhWpBiFf/tdB9dF7",
+	"d00oYxO5gzpEr06dpYhn2+1fALfAkymsuwEqjCbhLQf2vSoKn7X7QY3INnayyN1nDWRgMpINoNE6wz78",
+	"x83W8Mj2Ffj0zrzfkF//hOWAthc55u8qX+5tZ9dQsj+3bz+P4bjCWQ/3Nv7fkc0jPOWM6bBFTkJ+UCPS",
+	"LDhqYMZZ0zfnt2r5xCt+PP9PpSlzoIJ+jXDj52FLDp588n99TkrEH6Dq8Xr4Exuj7Nual/dBwnO8+2Tt",
+	"WnZ3GRb6VTfbvOAyfZq3OhaVJLLTwef3SeqfmBo57wbvT8mat6g6SMVWtIxjFtItAkoC/pkpTQn2al1S",
+	"ENSfB/o7zBlvAxP3OuD39zh4C8owwY81uPXNGZJGbLendqp0xaJP6y3xwNhkIaA/Z8tj7v5y6/h8Q1Yb",
+	"djeLQA3BaV4NxST00GnvZVNjCIUmVf2tkGbubJdGAa8jhczESg1vXdZbNyaK1e0mTwiJb+yYiJWhzrxu",
+	"yO+wEZf+r4tRaZaXXkEOLcS5RYt4/cycZfZnWQvRm12sw4ip68vUeaEknGLFGoEnq0mwSlCFC+w19LUC",
+	"C+5OO1Z4o71DIQf2ltZzz7BLfIO5ZBaKgi3a3ae9yHhapViNUSHx2RUiqSmGWVzU6TM1C+wBceX9Aa//",
+	"H9XoDYxTUsExAdpX2OhV7OW6+j9wa3F33FGosQuqg7CpQVdDknQLiwlstIzokYPbRQe1DdwabssyCPSq",
+	"qE4frND85IMS8siqK5CU2LXVJU4xcPx1dSvQeUe7f00aPUMHNJKhart7oJu8PchWN/qDPZ7ZsMjEsUXS",
+	"HbMX9aXqKXdzLvjJiWLuhDEGdvwuoUT24NbS98BzLICZpYJAorsZ5hP+t1tpn8CBVXYcIKWwU6f/Parr",
+	"fjlrhNlaI6fz39LHW0Q9Gfl+iTu/tlYy2rvydy7DrtxJ4/qLKt63w07PSlufOTUeEyyOkGwsriGkyvQ+",
+	"fyelPBizvHOv/oNdviy7vARnDIy4lJB7phnx7IoJ2cUjVSu2tCIVXDRfxsFMEBzBs+uunJ7eZX879Xcu",
+	"H1STc8u4LU1uzadGHzT9uytGX56feV/8nTy9OLkvpJIRYVKHd1/O0rM899BA4PvjoXcv0vfA+94DKFBs",
+	"m1tn++QT/vczKekFUC3lqqPMCg17ZIHWXjyKuDBKzDQszV64/i1qrp56VXPBOipUDRY/E0mt1NPjsELh",
+	"4KxVaaV+OTGpsJ1GQLKspZW2WO2kZtujYM1vr3c0RhkO5mVkj87B/lSNtC+f1YFE2NpEv5QuspHnniYl",
+	"j2GlRPedgL14k8/BNqN/TVuTUjNCvn/dCba3uDshaL4b813cveGmg5khjiiXNFSVM/FBjSihkVzfGMVk",
+	"r6raTt94Mo94O6aQXVH/lzurR7e609xyQPP2PZrfY9+VMjSzoo1OdSSSAISCyDjCzIdqX4HtrljBsyvT",
+	"n39DUeEepOaqb25isCI1h0zkgLgiVBlCyUNVzhJOBIsWWMFHUJgKiXeqitw37/UlKiHa41bMx76cesWW",
+	"cO+402pmswL0zonl/YTvCCKX8v8nJsTutpOsWMRwGMHqi1Ium8UZlCxSoUpSRzmzzl9YC3O3+atZrfM/",
+	"ksHO5gj546tnjd1QRyRm2CwQ8ROVblapbCEofQR2T/zY5imKaB3KMPqab8aXasLqgG30PsQeak6lQYVS",
+	"B72mY1ubtTJd/qjquS/klKqqddAn9frsp6qPXcwRhd3qtsg27DNmaUA3++ivVQ+lJuPxu26actmeDQ6Z",
+	"GhG/vEuOOM89t+SNc+rTlBuvBwZeIYzndowbO5Z+Tmd9YJ2UIszoAEfsTAzZwCZmJlNzCPocJTbEfH2h",
+	"JuzuOvz8DL+c168qm0vemf6JfbDKD+IaGK/ZwyrGqzI0Tgesiv9w2uUY96zLUrwn/T86nYDf4ef75o1N",
+	"nsC3/AokBir25wmsyejemzhk7aWlygZjyWFNCqUTxDallIedKn0zs/R9h09smPG5OyYyA98nmGywALOq",
+	"qKN3Mg3fPdsS0NUu3I/V4YeEpmjN/c0uVkoeNIyP6FoTrX1YmbcvFrr5ZRZGrWoYMLkuSa6QHHg3ygcc",
+	"dxz+KnsDnCx+5FdmNRdFG+G8ecyQY2th5P55Ah+drp/k9Of4deD1Lcj18Ujm6ySrG5ljo45IeWc0K544",
+	"gXFWCLkXutGykHKLKQp2RznGDfvx/OdXOIzH0rvU6PIk+pJNc7mJpkbIK7NZeJzjY4dmQjcKArbGGLEG",
+	"n8YUME3VWGNY7FHPAg2rLIplr+SHm6oFG3OfJOsIx4RhI5hS8fMqmZMOCuq3QFyiNfaFIWRrY33t2hm9",
+	"PVQK5pijpZkp1MLrbuWcSTVS+RInViiDuXIVMty6vhbIe2fVtTDBL6WtVQRKKGtuR/YTsZBrYpAZNQPf",
+	"SMWnExvv6/CMomSvg3zyyf1nQ6B2pq5hz/ywSUV7E0AFDkQ/kgdSYYOl+FncpKy18kDa6pohOt1YUcso",
+	"ecpL2hXxhuoKOSadSUaRgLaDXGDJr10ea4+VsxL74XKTjveiB6jUYUz+s3odyUz58MBNaD2MoSBUeT97",
+	"S/RJD+MdoQcrV60HClUawYVDiU2UwYBBFHrgtCqRFNJYXhSc6j4M46RQpLXUEA6PTvfh4ye3q6d+BxlV",
+	"uiQkdO6/34uU4cuqAMRb0d4h4kS1rxCn2Nyyw4huYAenUkSe+UcOSLgwRIJuM3D2ntmbGtXu22E8OBEI",
+	"zabACxSsgV6BPqsEO8kKRW1Y4jrU9+jSwIcqLQm9w95q5UVxzN6KGZC/WirLJgpNeaw8JoRj9+NKgRtS",
+	"DZQuJWpjU16MmZkD9pyyonAiecoNy3jpRinnx+yXkCTEclWOgqnpTlWm5LgQWcxzlmUwt89wcb1cG+2J",
+	"FgL2dIvSRBo4E/cMDTSso80V6fzAffbtgxIyvW3vDORstPSGSo5VAJdUgVUVdODeVOgWx+wNIj8Igvmr",
+	"YgWGzyA0bppyPSs81Fib3D8qIZvna/9qqxvhC4XjaGjjmCBxsKXK4Z6p1Ybd+cYDqQxOf33f8pVpngPj",
+	"uI9+Byl3gSCr61hcX9a55aqgVyqHQxcFtcb4oyYoUhPUBMvBuqA+3OI4zJx8cv9ZMXdWLY9mP/zfS6XL",
+	"2QW32MD1kq7wUNDpk6qGlHlV5wnUncYYFJA5id/A5nFXgLCOdqaFkegzR71NEqssdybRK0JY/7pMMHpV",
+	"e+MCym7oHBDdw20X6qjTzhIN269BwmLzRdNUQ+wUZgYKxIlV106hK23JC/b25XkDZKmxg0GxsIqNgOGI",
+	"sZS7N+4Lv4+HqTvx7///7z3jQ1tNUC1sJLLlDWMkn5upsmkjnBmrgc8ofxUTD0w5Q4FomvXgwnjLiZ2h",
+	"c65Q6Nrmlo008CvD1HhMEF8sjLnON+f8Gs7DjLbaP5VZsEc01Rv7rNG3VU3y5sLhu0APXr32KTVz9b3/",
+	"RchqrfpGRAVFLO8wgD8+ecR+EH8nxTEMgnj46DJTc5AIHmFETu5cY7mFU6ep8xmfQO5uI8weQhyZcQ3o",
+	"RxMY+qugw6X6BoxVur1/fY7+Dbdu06mPyn2cab7P5D9eFERTJ2Prfa6bCnbcAStn0nro7LQsJyA36vy7",
+	"4EuGLRe54wRKFdIhkTrc8o/vf+P29vH9R7EMPxruJV7gZirmg0Ml6rUhwXfdvn9wmTuGRcTGm+/gPzBc",
+	"UC0ekwQqNMsgXTv3LTQ37w4aPasf+6rhE6p13FKqj4aJcASHnGVNElb7UX/YgbWGFZpMl5KgkVGiCDC+",
+	"A8f5P86OHj5+QuBH1XCh5ceqnKMHnjV62t/J+FE1wS9kYtUEStyx1c7tRxDTtpBSRO/1Sc50mEelKBBX",
+	"iZpYR9ln7USffKr+7sRaaDLD4U/erRCUKtzqd3Ycue2EWS0/WmZMlOYnuZiAsebkE/2xIY53ra6gev93",
+	"+IvbMSW/V3ok8hxku7PUHmpl8MWM1+x7+C1ZC7AE8eizIUkdQ3zcQi1AH2XcAJvCx0SwMA8bkQ5hzbHh",
+	"qvvpf/96/+hbfjR+/+nJo89/GqRDhzUefvLK/YEe+aqvW1zDLV21k0CvwFUETN5d4/6Dz0S+k3cgTu4L",
+	"3X9EmISo9snde6pxZyEdfG3jWofl5BP+t0cyxB439Ut44XxmL5bcUihvKuY1vCdvFTtEmD11ze9Glrsn",
+	"T34iohycOb0Oge+jADwKrFBU4fcmIXC2orEXk02Nos3zJ36wk0+lAd33CBChbucgvPAY+J4se8zcppR3",
+	"AmzokBU3oPlm1qa2Jl0ltJFaDIK9Dxzpv+guw/hC28b3uGuvMYROTXsk1ixsEu9CXguLZDAnHOPYaefR",
+	"C1shAGBiZVEwQ036TbMpPgOZp6L1L6rhDgUbiMPc1FF0fqPyy4Tj/RyssyDv1WCqvlGDZKJJlrBVgbb1",
+	"Zn1Qo2619Uf3wBcqwnOTa6Tse9DtnbKhtqgVwFGFD0+jGzWZluZRgNcxg38voUTfObZ1dn/kZOmPuSCn",
+	"eg7c/SfjMoOCPiplBtpykcIKPmAIaXRLSj21BqBmTYtYYQHyY4s7Tz59UKNOf8ePajQ4LHU6ym73qJl8",
+	"wHWsUGLbo4d72dQ8ahqeELNtX0ddvzPp0qwrkN2NOOXXEOL1vs81tiIE6e5Swy4rVr+M5slmUNCm7vvK",
+	"/Jq4guhAfEGkXXBh684aNkALUvmXmtfti3TZytJIHaqTQk2SwdZzbDt5hH3U4NrNGJsnSYs43Jcs4xqd",
+	"1gjtLbBXCFa8PA2deXyyGIWkhO/EpiZDZhQmBwqQ9jeJ883UDAxhGVIiyEtu7BGOdvTiu0s2E6ZRQYHK",
+	"u4HGB3YhnPrgpzfh80tm+NJgRQg2oRgtLRi2AA1VXvXxb9I/DzKvl1PBpxvfsBxyyiVkl4Qo/r9i369L",
+	"H7jUwGeerS2Bq9CyNVDjoZiweqkmmxLBq8ZmCjcd07YWFaVS9xFNMF7nR06u9V5dsZTGS5G320Ph/jMN",
+	"GQjfexCHn2Kgqh6/tWv7LZ+z8NGe4DSi0dleYXTPxXtxhFbNbgo1IUvmgxoNsc/xsE5JhTZ86wFEugar",
+	"l/uR6GuAgXr5hxD+350ixzhz6hrJhQlvwa22Zeucz460KqBbp3599tMbfOirdt74VdyS5hgKvs02iAov",
+	"vDqiijx0ofUt06khtTfiMf1lEY+wnuW5X+idbUJF0/tCjuVAnMQxrJFT9uVdDm/sKOuoTuHJpzmfXbg/",
+	"e+Ai7HWbv4SjuYaWcFzu60+nPHFiUtZUTYZDS47b4BlvWnUxzbb7Xcm9LuDS57mwX4fceAsfbz1n9RYZ",
+	"4BlaoQ0WGFYtdpd4QAJ6j7CdEsW3m096MrH+HXX2VQcmlW7GXZg0u9d1M/uDbLR//U1dmM8CqunedmWt",
+	"b26jrX/aZ1kVom7QsurHDsnKYZQewAh7LeGrqVDDLXRw8Gat9JZU0gRAixu8TlCtc4film4z6+ROgLTc",
+	"oibsNh+v+YxbXqhJCdsmIIYe2LMZBqEN08668S6a6g33DMsFLyCzx+xniS6cUBFEmeJUd4O1Fzxn3NS1",
+	"twwKA41GjqfsMgfLReH9Mh5L4XIsoMgv/Wv9fIbU57pqc73QvjB8TS+/y5frF9TIu27W/ariWWmsmq0q",
+	"VrEkRq+NRzTxlaMSEP1RhUU3srDsCmCOjYfrOiDiFf+cJg04FoSlvge3qde78fI9xssbRA5hc7o2Nx7+",
+	"lIYfp0Z7HS9b6BOVY9lZ0yNg2VQZkOiJbsRy0A2miQCdcJm31mrx/ld1qLytQkqqkAERWVjDPMXMvpIs",
+	"YwZM4iTi4XO77Ofg/l6SK33Gc8AzeczOJAPEe0Endbs8B1uAGurpv3ZAnaF01wW5m+Otd/7dwHBUp2Ww",
+	"zs7vzN7KgelMf7TVllOm707S/iQrlITtPdRtDo26qJ+5N9913qFJ3j1NwPHNwbSBqjY31Du4C4RKxKgy",
+	"FC+CbiYywIuuqP+5+/6ABxDfnyrIBF7sTeI3qrLvUdUlJYtewZJZ0DMTkGy4b9DiK+2aNvLSWJi1aXei",
+	"4QqWaYfFTySUYcHMlGuguLLFD6vz76aAZ9/9MRah4QX33KPwibrzSZD7FP+iotJqAPYXry1cwfKv2LIZ",
+	"geTlMesGjaDZYR3hRtiIc8u1fYPrPlSx9xUsv9BpxsVBTstL3QzuyxAid0xE1MNS3GWDhvtCj3itYY4V",
+	"nrTPwAtGxN/MmSef8D+djnlKgag3tF/6I3ZNY/tJGval7RVdy/nTBl3ZQhQFFjQHXSe29K2VMzdYO+K7",
+	"TrYTPD073KuNl6f8A78EM6sgzMugEfgdFpgeN1Y6gwAeFSq1fY8YR5FmusaSQDbYD+IaP/ASAdM2uiGC",
+	"XrtVHvxEv9ZKjW9bw9t0wXisLOqV7ya4nwNLzTu4DWfW7UTTknMHeOj32HH6VBWEPzXl7WyG+NHGfvDp",
+	"W+eVU1d5UQaJjhgD/k4LE8BLj3FCW31KFx9Own/jf1RBFFBMPvivRjy7mmhVyvyY/Vzk4TeWL8nz7773",
+	"3RNWXAU49X/C0tzpnIdb0UvcVROYgSi4aeODupZup4agU5ViaK4gd/sxAUvp9VewNE99CAXRg5BBpLKM",
+	"j8eQWcgJUMJj+/CiUAuqogng3sIes7PwfRjIswgy72plfXtKMooCAryowGMOtaOW2zJZ/2Lw2/1As/KC",
+	"xIlb99PgWTPsWtmgM2jwq4hfZc0dL2X3np95KR/ElxcoUIwxBVCqGg+s4ga3xX5+mLDx1GORSKdMugcW",
+	"XOcxlJ93OJkDwvzQAF8I46cPhzSvCyT8gXB+bGODvHZedSbpo//5aF4q7fRtaDvjwb0kQL4dzu5LYex5",
+	"GOauAO4e9kbAxaYCkHQxED32GoSKB7oJuGfsi4bigdx0Grl/iFJqHzxmMyFLC4G5hUXDEdXS0kBO5uiD",
+	"h2yqSt14aAQTLjEfWC99hrAX8gut5ATj/Y57CZgmIvXFRL44VD0RvfxL4WAgsGLuWWYDuxBqnoFMw/6Q",
+	"B1OlTGIiq3ZjvF8iQPjk5JP/qzO29LOENqdSzkHFr9LngwTjJyJwqAVaoy7Qwwc69pIrYmPFzS0rmvcx",
+	"ZJ9j3vk+ulOgu8ZUQ8cP4+ZOOUily6zUGqS9TAGxN1Z4Qyx2I+yGdIVzYb/2DFq3hFtKGjCi3XGR/t2J",
+	"pXBOoOt30rPu5val3HCOLMkmFHaPDnWPer+6Zc0TcvLJ/adH5//9beaXaPyPpKjb/mNbyXjT/5qvk3ED",
+	"osRBD/Wh+cNHihMMsu02kxhquRvJ3kjr6D1sNB8qQA0LeyMW0AKWPI5VR3lD5+s1tlPaTaNfQW1AVbQI",
+	"ER6FHopOX4uF+VE53wTH6NNirjGYRH25sP0upV2iR43K9gOAAZpZ3BvqzdKvsbP5vBYeC7jA/N2hMBrp",
+	"5V/K5O6nIe/NJUs+TMcCaiFN077qVoGRP04M6GuRbdKYwkMHJRuO0ZUMG+a6x75gHpjDR1GpM8JoWXmb",
+	"lCQdfxzOGUhq128sy0Xeddza5HWGBv71+SQXho+KHQIwnkKbQjBUqNRyjrk1ykZWJZkqfkYXfkJ5GzRd",
+	"GEZYBE8RaKOB0+os7PUD/R29xU/yjjvCaY7JE4pf7+W6XQiLea/+nY6VdmIakPvlmVUb84+t27x1smPn",
+	"6vYWSSH6lh75qu1OXMMtGZ4j4BoL2T3ZAun9Bx3dsJuumo1JIis+qo2tRQ7ZUuRLthLx/r1+3UT27ttb",
+	"7SrS3PzY3reO3ckn/G8PVNWwebeSz+0G3FOdpntVD6rcpHW1bfD1jRxwpYENGOLvDOgvUS9EESICRAEN",
+	"PvsfC1AWUBSpkI1/rBW1WYPDOKTUJdC5WxG6uHkeJoWuPQ+PtQFPNVo976xDr01SYl+j0lgE/ErImU3C",
+	"4L0zcGeByd3cvpCsRrIkZLTbwf15EglzUTfUoBouLQXjhzwUBahcF0ckuihtFfF+MHuIMC9jQKdYDMtC",
+	"W1dMzjGYeyoxNcD6jJ8qs2MGXFZm3pIZvkw1bNofq91iBT8FaXCTQm3ydlCwftUHFV2H5lTv03SvI0ZK",
+	"s88+8EJjEKDrlSl3XXK91mosQpL/7TnHboMfQjObkPd+JVFBjSQWdEmu3f00bQaJGtzeWXIgmfN1bRcG",
+	"aqBOuMDWA16oVXhYwkl+9FKt4Sh1buKufpMee0hOkz+2sM51D45E2jsC5fPeSFIH++5aA4J2Pzu3vnTf",
+	"Ucy3CwvVRnWDyALThAtl7NPqA0xbQ42D+JJab4epYomNwWTTpMdB9PM0IDIxxO/mvVv8DRjkBJvUa7yd",
+	"TqINmrbaiSJbYQSXuk5HUn062aqUVfPpfQuDd/jqP4QBFoBXuN9WLxvhKUIwRsxRn7JllWJqbKFLnC+m",
+	"is9E0p/wC319WJwWmYl5Ond+Hh7YX396RQUJDXcPG0Gh5MRZTFF/WDuE/GlAvx2c/vreMZRBSFZix1IX",
+	"g9PBCTKaf8+nKg+L3Nqfh9UnoU9c4yM/aOOTKrrY+MzvY+MTDyzT/B3mHTQfwQZnrfHrAs/mc5jIsfJy",
+	"clM0PkOExeYzJZZjv//8/wUAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

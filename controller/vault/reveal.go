@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/audit/sink"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -18,13 +19,17 @@ type Revealed struct {
 
 // Reveal opens a version (0: the current one) for a person. The audit record is
 // committed first: without a quorum, or with an unknown outcome, nothing leaves.
-// reason is free text for the record.
+// reason is free text for the record. While an audit sink is further behind than its
+// limit, it fails with Precondition "audit_lag".
 func (v *Vault) Reveal(ctx context.Context, s *store.Store, by audit.Actor, id reeve.SecretID, version uint32,
 	reason string) (Revealed, error) {
 	var out Revealed
 	err := s.Update(ctx, func(tx *store.Tx) error {
 		info, err := secrets.Get(tx, string(id))
 		if err != nil {
+			return err
+		}
+		if err := sink.CheckLag(tx); err != nil {
 			return err
 		}
 		n := version

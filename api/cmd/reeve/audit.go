@@ -70,7 +70,7 @@ func (a *app) auditCmd() *cobra.Command {
 		},
 	}
 	return group("audit", "Read and verify the audit trail", "  reeve audit list\n  reeve audit export > trail.jsonl && reeve audit verify trail.jsonl",
-		list, export, a.auditVerifyCmd())
+		list, export, a.auditVerifyCmd(), a.auditSinkCmd())
 }
 
 func (a *app) auditVerifyCmd() *cobra.Command {
