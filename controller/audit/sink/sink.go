@@ -117,6 +117,9 @@ func (in New) check() (*Sink, error) {
 		return refuse("ca", "give certificates in PEM", "there is no certificate in ca")
 	}
 	wants := map[Kind]string{Syslog: "address", CEF: "address", HTTPS: "url", File: "file"}[s.Kind]
+	if wants == "" {
+		return refuse("kind", "use syslog, cef, https or file", "there is no such kind of sink")
+	}
 	for field, given := range map[string]bool{"address": s.Address != "", "url": s.URL != "", "file": s.File != ""} {
 		if given != (field == wants) {
 			return refuse(field, "give "+wants+" and no other", "a sink of kind %q is named by its %s", string(s.Kind), wants)
