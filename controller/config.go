@@ -110,6 +110,7 @@ func (c *Config) complete() error {
 }
 
 func (c *Config) statePath() string    { return filepath.Join(c.DataDir, "state.db") }
+func (c *Config) auditFiles() string   { return filepath.Join(c.DataDir, "audit-files") }
 func (c *Config) identityPath() string { return filepath.Join(c.DataDir, "identity") }
 
 // prepare makes the data directory, for this user only.

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/reeve-pam/reeve/controller/audit/sink"
 	"github.com/reeve-pam/reeve/controller/cluster"
 	"github.com/reeve-pam/reeve/controller/gateway"
 	"github.com/reeve-pam/reeve/controller/inventory"
@@ -25,6 +26,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/pki"
 	"github.com/reeve-pam/reeve/controller/rest"
 	"github.com/reeve-pam/reeve/controller/seal"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -46,6 +48,8 @@ type Controller struct {
 	broker    *jobs.Broker
 	engine    *lifecycle.Engine
 	gateway   *gateway.Server
+	pulse     *service.Pulse
+	sinks     *sink.Delivery
 	api       http.Handler
 
 	apiListener, agentListener net.Listener
@@ -122,8 +126,10 @@ func (c *Controller) refuseRemoved(id reeve.NodeID) error {
 func (c *Controller) wire(metrics *prometheus.Registry) error {
 	c.authority = pki.New(c.store, c.seal, c.log)
 	c.vault = vault.New(c.seal)
+	c.pulse = &service.Pulse{}
+	c.sinks = sink.NewDelivery(sink.Config{Store: c.store, Node: c.cfg.Name, Dir: c.cfg.auditFiles(), Pulse: c.pulse, Log: c.log})
 	c.engine = lifecycle.New(lifecycle.Config{
-		Store: c.store, Vault: c.vault, AgentsIn: agentsIn, Policy: vault.DefaultPolicy(), Logger: c.log,
+		Store: c.store, Vault: c.vault, AgentsIn: agentsIn, Policy: vault.DefaultPolicy(), Pulse: c.pulse, Logger: c.log,
 	})
 	c.broker = jobs.New(jobs.BrokerConfig{
 		Store: c.store, Vault: c.vault, Cluster: c.cluster, Handlers: c.engine.Handlers(),
@@ -143,7 +149,7 @@ func (c *Controller) wire(metrics *prometheus.Registry) error {
 	}
 	api, err := rest.New(rest.Config{
 		Node: c.id, Name: c.cfg.Name, Cluster: c.cluster, Version: reeve.Version,
-		Store: c.store, Raft: c.raft, Seal: c.seal, Vault: c.vault, Broker: c.broker, Lifecycle: c.engine, Authority: c.authority,
+		Store: c.store, Raft: c.raft, Seal: c.seal, Vault: c.vault, Broker: c.broker, Lifecycle: c.engine, Authority: c.authority, Pulse: c.pulse,
 		Restore: c.restore, ForwardTLS: forward, Metrics: metrics, Logger: c.log,
 	})
 	if err != nil {

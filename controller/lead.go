@@ -81,6 +81,7 @@ func (c *Controller) runLoops(ctx context.Context) (held *pause, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.broker.Run(ctx) })
 	g.Go(func() error { return c.engine.Run(ctx) })
+	g.Go(func() error { return c.sinks.Run(ctx) })
 	g.Go(func() error { return c.tidy(ctx) })
 	g.Go(func() error { return c.keepKeys(ctx) })
 	g.Go(func() error { return audit.NewNotary(c.store, c.cluster, c.log).Run(ctx) })

@@ -59,6 +59,30 @@ func (e AgentStatus) Valid() bool {
 	}
 }
 
+// Defines values for AuditSinkRequestKind.
+const (
+	Cef    AuditSinkRequestKind = "cef"
+	File   AuditSinkRequestKind = "file"
+	Https  AuditSinkRequestKind = "https"
+	Syslog AuditSinkRequestKind = "syslog"
+)
+
+// Valid indicates whether the value is a known member of the AuditSinkRequestKind enum.
+func (e AuditSinkRequestKind) Valid() bool {
+	switch e {
+	case Cef:
+		return true
+	case File:
+		return true
+	case Https:
+		return true
+	case Syslog:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ClockDoubtReason.
 const (
 	Behind ClockDoubtReason = "behind"
@@ -666,6 +690,88 @@ type AuditRecord struct {
 	Time                 time.Time              `json:"time"`
 	AdditionalProperties map[string]interface{} `json:"-"`
 }
+
+// AuditSink defines model for AuditSink.
+type AuditSink struct {
+	// AllowLocal It may be at a loopback or link-local address.
+	AllowLocal *bool `json:"allow_local,omitempty"`
+
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// ErrorAt Since when.
+	ErrorAt *time.Time `json:"error_at,omitempty"`
+
+	// Kind How records reach it.
+	Kind string `json:"kind"`
+
+	// LagRecords How many records it lacks.
+	LagRecords int64 `json:"lag_records"`
+
+	// LagSeconds How old the oldest of them is.
+	LagSeconds int64 `json:"lag_seconds"`
+
+	// LastError Why it takes no records; absent: it does.
+	LastError *string `json:"last_error,omitempty"`
+
+	// MaxLagRecords With more records it lacks, reveals are refused.
+	MaxLagRecords *int64 `json:"max_lag_records,omitempty"`
+
+	// MaxLagSeconds With an older record it lacks, reveals are refused.
+	MaxLagSeconds *int64 `json:"max_lag_seconds,omitempty"`
+
+	// Name Its name.
+	Name string `json:"name"`
+
+	// SentAt When it took a record last; absent: never.
+	SentAt *time.Time `json:"sent_at,omitempty"`
+
+	// Sequence The last record it has; a few seconds old.
+	Sequence int64 `json:"sequence"`
+
+	// To Its address, URL or file.
+	To string `json:"to"`
+}
+
+// AuditSinkList defines model for AuditSinkList.
+type AuditSinkList struct {
+	// Items All of them.
+	Items []AuditSink `json:"items"`
+}
+
+// AuditSinkRequest defines model for AuditSinkRequest.
+type AuditSinkRequest struct {
+	// Address host:port; for syslog and cef.
+	Address *string `json:"address,omitempty"`
+
+	// AllowLocal It may be at a loopback or link-local address.
+	AllowLocal *bool `json:"allow_local,omitempty"`
+
+	// Ca PEM of who signs its certificate; left out: whom the controllers' machines trust.
+	Ca *string `json:"ca,omitempty"`
+
+	// File For file: a name, not a path.
+	File *string `json:"file,omitempty"`
+
+	// Kind How records reach it: RFC 5424 over TLS, the same with CEF, signed JSON lines, or a file below the leader's data directory.
+	Kind AuditSinkRequestKind `json:"kind"`
+
+	// MaxLagRecords With more records it lacks, reveals are refused.
+	MaxLagRecords *int64 `json:"max_lag_records,omitempty"`
+
+	// MaxLagSeconds With an older record it lacks, reveals are refused.
+	MaxLagSeconds *int64 `json:"max_lag_seconds,omitempty"`
+	Name          Name   `json:"name"`
+
+	// Secret For https: whsec_ and the base64 of 24 to 64 random bytes, with which batches are signed. Secret.
+	Secret *string `json:"secret,omitempty"`
+
+	// Url For https; without a user or a query.
+	Url *string `json:"url,omitempty"`
+}
+
+// AuditSinkRequestKind How records reach it: RFC 5424 over TLS, the same with CEF, signed JSON lines, or a file below the leader's data directory.
+type AuditSinkRequestKind string
 
 // Batch defines model for Batch.
 type Batch struct {
@@ -1900,6 +2006,33 @@ type SealStatus struct {
 // SealStatusScheme How the seal key is kept.
 type SealStatusScheme string
 
+// Service defines model for Service.
+type Service struct {
+	// Enabled On or off.
+	Enabled bool `json:"enabled"`
+
+	// ErrorAt When that was.
+	ErrorAt *time.Time `json:"error_at,omitempty"`
+
+	// LastError Why it last could not; absent: it always could since the controller leads.
+	LastError *string `json:"last_error,omitempty"`
+
+	// LastTick When it last looked for work; absent: not since the controller leads.
+	LastTick *time.Time `json:"last_tick,omitempty"`
+
+	// Name Its name.
+	Name string `json:"name"`
+}
+
+// ServiceList defines model for ServiceList.
+type ServiceList struct {
+	// Items All of them.
+	Items []Service `json:"items"`
+
+	// Leader Name of the controller that leads, on which they run.
+	Leader string `json:"leader"`
+}
+
 // Session defines model for Session.
 type Session struct {
 	// Client What the client says it is.
@@ -2232,6 +2365,9 @@ type RekeyPath = string
 // RolePath defines model for RolePath.
 type RolePath = string
 
+// ServicePath defines model for ServicePath.
+type ServicePath = string
+
 // SitePath defines model for SitePath.
 type SitePath = string
 
@@ -2435,6 +2571,18 @@ type ExportAuditParams struct {
 
 // ExportAuditParamsFormat defines parameters for ExportAudit.
 type ExportAuditParamsFormat string
+
+// AddAuditSinkParams defines parameters for AddAuditSink.
+type AddAuditSinkParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveAuditSinkParams defines parameters for RemoveAuditSink.
+type RemoveAuditSinkParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // CanParams defines parameters for Can.
 type CanParams struct {
@@ -2700,6 +2848,18 @@ type RetireSiteParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// DisableServiceParams defines parameters for DisableService.
+type DisableServiceParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// EnableServiceParams defines parameters for EnableService.
+type EnableServiceParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListTokensParams defines parameters for ListTokens.
 type ListTokensParams struct {
 	// Cursor The `next` of the last page.
@@ -2795,6 +2955,9 @@ type TrustAssetJSONRequestBody = TrustRequest
 
 // AddAssignmentJSONRequestBody defines body for AddAssignment for application/json ContentType.
 type AddAssignmentJSONRequestBody = AssignmentRequest
+
+// AddAuditSinkJSONRequestBody defines body for AddAuditSink for application/json ContentType.
+type AddAuditSinkJSONRequestBody = AuditSinkRequest
 
 // JoinClusterJSONRequestBody defines body for JoinCluster for application/json ContentType.
 type JoinClusterJSONRequestBody = JoinRequest
@@ -3411,6 +3574,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/audit/export (the `ExportAudit` operationId).
 	ExportAudit(ctx context.Context, params *ExportAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
+	//
+	// Corresponds with GET /v1/audit/sinks (the `ListAuditSinks` operationId).
+	ListAuditSinks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddAuditSinkWithBody Send the audit trail somewhere, from its first record on
+	//
+	// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+	AddAuditSinkWithBody(ctx context.Context, params *AddAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddAuditSink Send the audit trail somewhere, from its first record on
+	//
+	// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+	AddAuditSink(ctx context.Context, params *AddAuditSinkParams, body AddAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveAuditSink Send the audit trail there no more
+	//
+	// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
+	RemoveAuditSink(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Can Say whether a user may do something, and why
 	//
@@ -4071,6 +4262,23 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/step-up (the `StepUp` operationId).
 	StepUp(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListServices List what the cluster does by itself, on or off, and when it last did
+	//
+	// Corresponds with GET /v1/system/services (the `ListServices` operationId).
+	ListServices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DisableService Switch a service off
+	//
+	// What it is asked for then is refused with service_disabled, and nothing is queued; work under way ends.
+	//
+	// Corresponds with POST /v1/system/services/{service}/disable (the `DisableService` operationId).
+	DisableService(ctx context.Context, service ServicePath, params *DisableServiceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EnableService Switch a service on
+	//
+	// Corresponds with POST /v1/system/services/{service}/enable (the `EnableService` operationId).
+	EnableService(ctx context.Context, service ServicePath, params *EnableServiceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTokens List bearer tokens
 	//
@@ -4781,6 +4989,74 @@ func (c *Client) ListAuditCheckpoints(ctx context.Context, params *ListAuditChec
 // Corresponds with GET /v1/audit/export (the `ExportAudit` operationId).
 func (c *Client) ExportAudit(ctx context.Context, params *ExportAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewExportAuditRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAuditSinks List where the audit trail goes, and how far each sink is behind
+//
+// Corresponds with GET /v1/audit/sinks (the `ListAuditSinks` operationId).
+func (c *Client) ListAuditSinks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditSinksRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddAuditSinkWithBody Send the audit trail somewhere, from its first record on
+//
+// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+func (c *Client) AddAuditSinkWithBody(ctx context.Context, params *AddAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddAuditSinkRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddAuditSink Send the audit trail somewhere, from its first record on
+//
+// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+func (c *Client) AddAuditSink(ctx context.Context, params *AddAuditSinkParams, body AddAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddAuditSinkRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveAuditSink Send the audit trail there no more
+//
+// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
+func (c *Client) RemoveAuditSink(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveAuditSinkRequest(c.Server, sink, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6341,6 +6617,53 @@ func (c *Client) StepUpWithBody(ctx context.Context, contentType string, body io
 // Corresponds with POST /v1/step-up (the `StepUp` operationId).
 func (c *Client) StepUp(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStepUpRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListServices List what the cluster does by itself, on or off, and when it last did
+//
+// Corresponds with GET /v1/system/services (the `ListServices` operationId).
+func (c *Client) ListServices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListServicesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DisableService Switch a service off
+//
+// What it is asked for then is refused with service_disabled, and nothing is queued; work under way ends.
+//
+// Corresponds with POST /v1/system/services/{service}/disable (the `DisableService` operationId).
+func (c *Client) DisableService(ctx context.Context, service ServicePath, params *DisableServiceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDisableServiceRequest(c.Server, service, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EnableService Switch a service on
+//
+// Corresponds with POST /v1/system/services/{service}/enable (the `EnableService` operationId).
+func (c *Client) EnableService(ctx context.Context, service ServicePath, params *EnableServiceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEnableServiceRequest(c.Server, service, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8232,6 +8555,137 @@ func NewExportAuditRequest(server string, params *ExportAuditParams) (*http.Requ
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditSinksRequest constructs an http.Request for the ListAuditSinks method
+func NewListAuditSinksRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit/sinks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddAuditSinkRequest calls the generic AddAuditSink builder with application/json body
+func NewAddAuditSinkRequest(server string, params *AddAuditSinkParams, body AddAuditSinkJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddAuditSinkRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddAuditSinkRequestWithBody constructs an http.Request for the AddAuditSink method, with any body, and a specified content type
+func NewAddAuditSinkRequestWithBody(server string, params *AddAuditSinkParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit/sinks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveAuditSinkRequest constructs an http.Request for the RemoveAuditSink method
+func NewRemoveAuditSinkRequest(server string, sink string, params *RemoveAuditSinkParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sink", sink, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit/sinks/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -11427,6 +11881,131 @@ func NewStepUpRequestWithBody(server string, contentType string, body io.Reader)
 	return req, nil
 }
 
+// NewListServicesRequest constructs an http.Request for the ListServices method
+func NewListServicesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/system/services")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDisableServiceRequest constructs an http.Request for the DisableService method
+func NewDisableServiceRequest(server string, service ServicePath, params *DisableServiceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "service", service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/system/services/%s/disable", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEnableServiceRequest constructs an http.Request for the EnableService method
+func NewEnableServiceRequest(server string, service ServicePath, params *EnableServiceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "service", service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/system/services/%s/enable", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListTokensRequest constructs an http.Request for the ListTokens method
 func NewListTokensRequest(server string, params *ListTokensParams) (*http.Request, error) {
 	var err error
@@ -12394,6 +12973,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/audit/export (the `ExportAudit` operationId).
 	ExportAuditWithResponse(ctx context.Context, params *ExportAuditParams, reqEditors ...RequestEditorFn) (*ExportAuditResponse, error)
 
+	// ListAuditSinksWithResponse List where the audit trail goes, and how far each sink is behind
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/audit/sinks (the `ListAuditSinks` operationId).
+	ListAuditSinksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAuditSinksResponse, error)
+
+	// AddAuditSinkWithBodyWithResponse Send the audit trail somewhere, from its first record on
+	//
+	// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+	AddAuditSinkWithBodyWithResponse(ctx context.Context, params *AddAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddAuditSinkResponse, error)
+
+	// AddAuditSinkWithResponse Send the audit trail somewhere, from its first record on
+	//
+	// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+	AddAuditSinkWithResponse(ctx context.Context, params *AddAuditSinkParams, body AddAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*AddAuditSinkResponse, error)
+
+	// RemoveAuditSinkWithResponse Send the audit trail there no more
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
+	RemoveAuditSinkWithResponse(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*RemoveAuditSinkResponse, error)
+
 	// CanWithResponse Say whether a user may do something, and why
 	//
 	// About others it needs the privilege identity.read.
@@ -13131,6 +13742,29 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/step-up (the `StepUp` operationId).
 	StepUpWithResponse(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*StepUpResponse, error)
+
+	// ListServicesWithResponse List what the cluster does by itself, on or off, and when it last did
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/system/services (the `ListServices` operationId).
+	ListServicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListServicesResponse, error)
+
+	// DisableServiceWithResponse Switch a service off
+	//
+	// What it is asked for then is refused with service_disabled, and nothing is queued; work under way ends.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/system/services/{service}/disable (the `DisableService` operationId).
+	DisableServiceWithResponse(ctx context.Context, service ServicePath, params *DisableServiceParams, reqEditors ...RequestEditorFn) (*DisableServiceResponse, error)
+
+	// EnableServiceWithResponse Switch a service on
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/system/services/{service}/enable (the `EnableService` operationId).
+	EnableServiceWithResponse(ctx context.Context, service ServicePath, params *EnableServiceParams, reqEditors ...RequestEditorFn) (*EnableServiceResponse, error)
 
 	// ListTokensWithResponse List bearer tokens
 	//
@@ -14430,6 +15064,143 @@ func (r ExportAuditResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ExportAuditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAuditSinksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditSinkList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditSinksResponse) GetJSON200() *AuditSinkList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAuditSinksResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditSinksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditSinksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditSinksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditSinksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddAuditSinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AuditSink
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddAuditSinkResponse) GetJSON201() *AuditSink {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddAuditSinkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddAuditSinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddAuditSinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddAuditSinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddAuditSinkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveAuditSinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveAuditSinkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveAuditSinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveAuditSinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveAuditSinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveAuditSinkResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17423,6 +18194,150 @@ func (r StepUpResponse) ContentType() string {
 	return ""
 }
 
+type ListServicesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ServiceList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListServicesResponse) GetJSON200() *ServiceList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListServicesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListServicesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListServicesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListServicesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListServicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DisableServiceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Service
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DisableServiceResponse) GetJSON200() *Service {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DisableServiceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DisableServiceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DisableServiceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DisableServiceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DisableServiceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EnableServiceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Service
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EnableServiceResponse) GetJSON200() *Service {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EnableServiceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EnableServiceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EnableServiceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EnableServiceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EnableServiceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListTokensResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -18529,6 +19444,62 @@ func (c *ClientWithResponses) ExportAuditWithResponse(ctx context.Context, param
 		return nil, err
 	}
 	return ParseExportAuditResponse(rsp)
+}
+
+// ListAuditSinksWithResponse List where the audit trail goes, and how far each sink is behind
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/audit/sinks (the `ListAuditSinks` operationId).
+func (c *ClientWithResponses) ListAuditSinksWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAuditSinksResponse, error) {
+	rsp, err := c.ListAuditSinks(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditSinksResponse(rsp)
+}
+
+// AddAuditSinkWithBodyWithResponse Send the audit trail somewhere, from its first record on
+//
+// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+func (c *ClientWithResponses) AddAuditSinkWithBodyWithResponse(ctx context.Context, params *AddAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddAuditSinkResponse, error) {
+	rsp, err := c.AddAuditSinkWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddAuditSinkResponse(rsp)
+}
+
+// AddAuditSinkWithResponse Send the audit trail somewhere, from its first record on
+//
+// Each record arrives at least once. A sink that is down or slow holds up nobody and loses nothing.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audit/sinks (the `AddAuditSink` operationId).
+func (c *ClientWithResponses) AddAuditSinkWithResponse(ctx context.Context, params *AddAuditSinkParams, body AddAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*AddAuditSinkResponse, error) {
+	rsp, err := c.AddAuditSink(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddAuditSinkResponse(rsp)
+}
+
+// RemoveAuditSinkWithResponse Send the audit trail there no more
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
+func (c *ClientWithResponses) RemoveAuditSinkWithResponse(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*RemoveAuditSinkResponse, error) {
+	rsp, err := c.RemoveAuditSink(ctx, sink, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveAuditSinkResponse(rsp)
 }
 
 // CanWithResponse Say whether a user may do something, and why
@@ -19809,6 +20780,47 @@ func (c *ClientWithResponses) StepUpWithResponse(ctx context.Context, body StepU
 	return ParseStepUpResponse(rsp)
 }
 
+// ListServicesWithResponse List what the cluster does by itself, on or off, and when it last did
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/system/services (the `ListServices` operationId).
+func (c *ClientWithResponses) ListServicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListServicesResponse, error) {
+	rsp, err := c.ListServices(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListServicesResponse(rsp)
+}
+
+// DisableServiceWithResponse Switch a service off
+//
+// What it is asked for then is refused with service_disabled, and nothing is queued; work under way ends.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/system/services/{service}/disable (the `DisableService` operationId).
+func (c *ClientWithResponses) DisableServiceWithResponse(ctx context.Context, service ServicePath, params *DisableServiceParams, reqEditors ...RequestEditorFn) (*DisableServiceResponse, error) {
+	rsp, err := c.DisableService(ctx, service, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDisableServiceResponse(rsp)
+}
+
+// EnableServiceWithResponse Switch a service on
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/system/services/{service}/enable (the `EnableService` operationId).
+func (c *ClientWithResponses) EnableServiceWithResponse(ctx context.Context, service ServicePath, params *EnableServiceParams, reqEditors ...RequestEditorFn) (*EnableServiceResponse, error) {
+	rsp, err := c.EnableService(ctx, service, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEnableServiceResponse(rsp)
+}
+
 // ListTokensWithResponse List bearer tokens
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20827,6 +21839,101 @@ func ParseExportAuditResponse(rsp *http.Response) (*ExportAuditResponse, error) 
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAuditSinksResponse parses an HTTP response from a ListAuditSinksWithResponse call
+func ParseListAuditSinksResponse(rsp *http.Response) (*ListAuditSinksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditSinksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditSinkList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddAuditSinkResponse parses an HTTP response from a AddAuditSinkWithResponse call
+func ParseAddAuditSinkResponse(rsp *http.Response) (*AddAuditSinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddAuditSinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AuditSink
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveAuditSinkResponse parses an HTTP response from a RemoveAuditSinkWithResponse call
+func ParseRemoveAuditSinkResponse(rsp *http.Response) (*RemoveAuditSinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveAuditSinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -22885,6 +23992,105 @@ func ParseStepUpResponse(rsp *http.Response) (*StepUpResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Session
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListServicesResponse parses an HTTP response from a ListServicesWithResponse call
+func ParseListServicesResponse(rsp *http.Response) (*ListServicesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListServicesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ServiceList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDisableServiceResponse parses an HTTP response from a DisableServiceWithResponse call
+func ParseDisableServiceResponse(rsp *http.Response) (*DisableServiceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DisableServiceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Service
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEnableServiceResponse parses an HTTP response from a EnableServiceWithResponse call
+func ParseEnableServiceResponse(rsp *http.Response) (*EnableServiceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EnableServiceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Service
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -42,8 +42,9 @@ const (
 	JobRead            Privilege = "job.read"
 	JobManage          Privilege = "job.manage"
 
-	AuditRead   Privilege = "audit.read"
-	AuditExport Privilege = "audit.export"
+	AuditRead      Privilege = "audit.read"
+	AuditExport    Privilege = "audit.export"
+	AuditConfigure Privilege = "audit.configure"
 
 	WorkflowRequest   Privilege = "workflow.request"
 	WorkflowApprove   Privilege = "workflow.approve"
@@ -89,6 +90,7 @@ var privileges = []PrivilegeInfo{
 	{JobManage, "cancel jobs and try them again", false},
 	{AuditRead, "read the audit trail", false},
 	{AuditExport, "export the audit trail", false},
+	{AuditConfigure, "say where the audit trail goes outside the cluster", false},
 	{WorkflowRequest, "request the use of accounts", false},
 	{WorkflowApprove, "decide about requests", false},
 	{WorkflowConfigure, "write rules of approval", false},

@@ -9,6 +9,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -21,6 +22,7 @@ type Config struct {
 	// AgentsIn is how many agents of a site may take jobs; controller/pki knows.
 	AgentsIn func(tx *store.Tx, site reeve.SiteID) (int, error)
 	Policy   vault.Policy // of passwords, narrowed to what each connector takes
+	Pulse    *service.Pulse
 	Logger   *slog.Logger
 }
 
@@ -70,7 +72,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if err := e.Tick(ctx); err != nil && ctx.Err() == nil {
+			err := e.Tick(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			e.Pulse.Tick(service.Lifecycle, e.Store.Now(), err)
+			if err != nil {
 				e.Logger.Error("lifecycle tick failed", "error", err)
 			}
 		}

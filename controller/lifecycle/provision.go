@@ -9,6 +9,7 @@ import (
 
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -52,7 +53,7 @@ const (
 // The password is committed, as a candidate, by this transaction: before anything is
 // sent (C1).
 func (e *Engine) Provision(tx *store.Tx, by audit.Actor, r Request) (*Batch, error) {
-	if err := serviceEnabled(tx); err != nil {
+	if err := service.Require(tx, service.Lifecycle); err != nil {
 		return nil, err
 	}
 	if err := r.check(tx.Now()); err != nil {

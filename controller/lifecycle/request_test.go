@@ -14,6 +14,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -93,10 +94,10 @@ func TestWorkIsRefusedWhereItCouldOnlyFail(t *testing.T) {
 		r.wantCode("site_without_agents", verify)
 		r.agents = 1
 
-		r.do(func(tx *store.Tx) error { return SetEnabled(tx, alice, false) })
+		r.do(func(tx *store.Tx) error { return service.Set(tx, alice, service.Lifecycle, false) })
 		r.wantCode("service_disabled", provision)
 		r.wantCode("service_disabled", verify)
-		r.do(func(tx *store.Tx) error { return SetEnabled(tx, alice, true) })
+		r.do(func(tx *store.Tx) error { return service.Set(tx, alice, service.Lifecycle, true) })
 
 		r.do(func(tx *store.Tx) error { return inventory.RevokeDigest(tx, alice, "ssh", strings.Repeat("a", 64)) })
 		r.wantCode("connector_unregistered", provision)

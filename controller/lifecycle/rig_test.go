@@ -17,6 +17,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/store/storetest"
 	"github.com/reeve-pam/reeve/controller/vault"
@@ -56,7 +57,7 @@ func inBubble(t *testing.T, fn func(t *testing.T, r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		cipher := storetest.NewCipher()
 		r := &rig{t: t, agents: 1, machines: map[string]*machine{}, store: storetest.New(t, storetest.WithCipher(cipher))}
-		r.Engine = New(Config{Store: r.store, Vault: vault.New(cipher), Policy: vault.DefaultPolicy(), Logger: slog.New(slog.DiscardHandler),
+		r.Engine = New(Config{Store: r.store, Vault: vault.New(cipher), Policy: vault.DefaultPolicy(), Pulse: &service.Pulse{}, Logger: slog.New(slog.DiscardHandler),
 			AgentsIn: func(*store.Tx, reeve.SiteID) (int, error) { r.mu.Lock(); defer r.mu.Unlock(); return r.agents, nil }})
 		key, err := envelope.GenerateKey()
 		if err != nil {

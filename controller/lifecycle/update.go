@@ -8,6 +8,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -121,7 +122,7 @@ func Suspect(tx *store.Tx, by audit.Actor, reason string, after time.Duration, f
 		}
 		far.Last, far.Count = a.ID, far.Count+1
 	}
-	return far, audit.Record(tx, audit.Event{By: by, Action: "lifecycle.suspect", Object: serviceKey,
+	return far, audit.Record(tx, audit.Event{By: by, Action: "lifecycle.suspect", Object: string(service.Lifecycle),
 		Details: map[string]string{"reason": reason, "accounts": strconv.Itoa(len(found))}})
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -29,7 +30,7 @@ var classes = map[string]jobs.Class{
 // no agent, no build of its connector may run, what it shows is not trusted, or, if it
 // is needed, its management account is not verified or lacks rights.
 func (e *Engine) workable(tx *store.Tx, asset *inventory.Asset, management bool) error {
-	if err := serviceEnabled(tx); err != nil {
+	if err := service.Require(tx, service.Lifecycle); err != nil {
 		return err
 	}
 	if err := asset.Ready(); err != nil && (management || !managementOnly(err)) {

@@ -381,6 +381,52 @@ func (s *story) basics() {
 	}
 }
 
+// services switches lifecycle off and on (A1.1), and sends the trail to a sink that takes it
+// and to one that does not, which forbids reveals.
+func (s *story) services(account client.Account) {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	if one := must[client.Service](s)(api.DisableService(ctx, "lifecycle", nil)); one.Enabled {
+		t.Errorf("switched off: %+v", one)
+	}
+	jobs := len(must[client.JobPage](s)(api.ListJobs(ctx, nil)).Items)
+	more := client.ProvisionRequest{Name: "nobody", Role: "linux-admin-sudo", Assets: []string{"web1"}}
+	if _, err := fleet.Answer[client.Batch](api.ProvisionAccounts(ctx, nil, more)); err == nil || !strings.Contains(err.Error(), "service_disabled") {
+		t.Errorf("A1.1: provisioning while the service is off: %v", err)
+	}
+	if _, err := fleet.Answer[client.JobRef](api.ActOnAccount(ctx, account.Id, "rotate", nil)); err == nil || !strings.Contains(err.Error(), "service_disabled") {
+		t.Errorf("A1.1: rotation while the service is off: %v", err)
+	}
+	if now := len(must[client.JobPage](s)(api.ListJobs(ctx, nil)).Items); now != jobs {
+		t.Errorf("A1.1: %d jobs became %d", jobs, now)
+	}
+	must[client.Service](s)(api.EnableService(ctx, "lifecycle", nil))
+	s.c.Eventually("services tick", func() (bool, string) {
+		l := must[client.ServiceList](s)(api.ListServices(ctx))
+		ok := len(l.Items) == 2 && l.Leader != ""
+		for _, one := range l.Items {
+			ok = ok && one.Enabled && one.LastTick != nil && one.LastError == nil
+		}
+		return ok, fmt.Sprintf("%+v", l)
+	})
+
+	file, address, local, late := "trail.jsonl", "127.0.0.1:1", true, int64(10)
+	must[client.AuditSink](s)(api.AddAuditSink(ctx, &client.AddAuditSinkParams{IdempotencyKey: key()}, client.AuditSinkRequest{Name: "local", Kind: "file", File: &file, MaxLagRecords: &late}))
+	s.c.Eventually("the sink takes records", func() (bool, string) {
+		all := must[client.AuditSinkList](s)(api.ListAuditSinks(ctx)).Items
+		return len(all) == 1 && all[0].SentAt != nil && all[0].LagRecords == 0, fmt.Sprintf("%+v", all)
+	})
+	must[client.RevealedSecret](s)(api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "the sink has everything"}))
+	must[client.AuditSink](s)(api.AddAuditSink(ctx, nil, client.AuditSinkRequest{Name: "gone", Kind: "syslog", Address: &address, AllowLocal: &local, MaxLagRecords: &late}))
+	if _, err := fleet.Answer[client.RevealedSecret](api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "no sink would know"})); err == nil || !strings.Contains(err.Error(), "audit_lag") {
+		t.Errorf("a reveal while a sink lacks too much: %v", err)
+	}
+	must[struct{}](s)(api.RemoveAuditSink(ctx, "gone", nil))
+	must[client.RevealedSecret](s)(api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "the sink is gone"}))
+	must[struct{}](s)(api.RemoveAuditSink(ctx, "local", nil))
+}
+
 func (s *story) accounts(host *testlab.Host, pass string) {
 	t, c, api := s.t, s.c, s.api
 	t.Helper()
@@ -416,6 +462,7 @@ func (s *story) accounts(host *testlab.Host, pass string) {
 	if err := g.Login(ctx, account.Name, revealed.Password); err != nil {
 		t.Errorf("the revealed password does not open the account: %v", err)
 	}
+	s.services(account)
 	job := must[client.JobRef](s)(api.ActOnAccount(ctx, "alice@web1", "verify", nil))
 	s.logs(job)
 	s.superseded(account.Id)

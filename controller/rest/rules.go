@@ -156,6 +156,14 @@ var rules = map[string]rule{
 	"ListAudit":            {access: whole, needs: identity.AuditRead},
 	"ListAuditCheckpoints": {access: whole, needs: identity.AuditRead},
 	"ExportAudit":          {access: whole, needs: identity.AuditExport, records: "audit.export", stepUp: true},
+
+	"ListAuditSinks":  {access: whole, needs: identity.AuditRead},
+	"AddAuditSink":    {access: whole, needs: identity.AuditConfigure, records: "audit_sink.add", stepUp: true},
+	"RemoveAuditSink": {access: whole, needs: identity.AuditConfigure, records: "audit_sink.remove", stepUp: true},
+
+	"ListServices":   {access: whole, needs: identity.ClusterRead},
+	"EnableService":  {access: whole, needs: identity.ClusterManage, records: "service.enable"},
+	"DisableService": {access: whole, needs: identity.ClusterManage, records: "service.disable", stepUp: true},
 }
 
 // needs is the privilege a call needs. Of an action on an account the action decides:

@@ -100,6 +100,15 @@ type ServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context, params ExportAuditParams)
+	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
+	// (GET /v1/audit/sinks)
+	ListAuditSinks(c *gin.Context)
+	// AddAuditSink Send the audit trail somewhere, from its first record on
+	// (POST /v1/audit/sinks)
+	AddAuditSink(c *gin.Context, params AddAuditSinkParams)
+	// RemoveAuditSink Send the audit trail there no more
+	// (DELETE /v1/audit/sinks/{sink})
+	RemoveAuditSink(c *gin.Context, sink string, params RemoveAuditSinkParams)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -295,6 +304,15 @@ type ServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(c *gin.Context)
+	// ListServices List what the cluster does by itself, on or off, and when it last did
+	// (GET /v1/system/services)
+	ListServices(c *gin.Context)
+	// DisableService Switch a service off
+	// (POST /v1/system/services/{service}/disable)
+	DisableService(c *gin.Context, service ServicePath, params DisableServiceParams)
+	// EnableService Switch a service on
+	// (POST /v1/system/services/{service}/enable)
+	EnableService(c *gin.Context, service ServicePath, params EnableServiceParams)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(c *gin.Context, params ListTokensParams)
@@ -1464,6 +1482,108 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ExportAudit(c, params)
+}
+
+// ListAuditSinks operation middleware
+func (siw *ServerInterfaceWrapper) ListAuditSinks(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAuditSinks(c)
+}
+
+// AddAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) AddAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddAuditSinkParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddAuditSink(c, params)
+}
+
+// RemoveAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) RemoveAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sink" -------------
+	var sink string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sink", c.Param("sink"), &sink, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sink: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveAuditSinkParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveAuditSink(c, sink, params)
 }
 
 // Can operation middleware
@@ -3557,6 +3677,117 @@ func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
 	siw.Handler.StepUp(c)
 }
 
+// ListServices operation middleware
+func (siw *ServerInterfaceWrapper) ListServices(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListServices(c)
+}
+
+// DisableService operation middleware
+func (siw *ServerInterfaceWrapper) DisableService(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "service" -------------
+	var service ServicePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "service", c.Param("service"), &service, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter service: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DisableServiceParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DisableService(c, service, params)
+}
+
+// EnableService operation middleware
+func (siw *ServerInterfaceWrapper) EnableService(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "service" -------------
+	var service ServicePath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "service", c.Param("service"), &service, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter service: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EnableServiceParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EnableService(c, service, params)
+}
+
 // ListTokens operation middleware
 func (siw *ServerInterfaceWrapper) ListTokens(c *gin.Context) {
 
@@ -4174,6 +4405,12 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/jobs/:job/retry", wrapper.RetryJob)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit)
 	router.GET(options.BaseURL+"/v1/audit/checkpoints", wrapper.ListAuditCheckpoints)
+	router.GET(options.BaseURL+"/v1/audit/sinks", wrapper.ListAuditSinks)
+	router.POST(options.BaseURL+"/v1/audit/sinks", wrapper.AddAuditSink)
+	router.DELETE(options.BaseURL+"/v1/audit/sinks/:sink", wrapper.RemoveAuditSink)
+	router.GET(options.BaseURL+"/v1/system/services", wrapper.ListServices)
+	router.POST(options.BaseURL+"/v1/system/services/:service/enable", wrapper.EnableService)
+	router.POST(options.BaseURL+"/v1/system/services/:service/disable", wrapper.DisableService)
 	router.GET(options.BaseURL+"/v1/audit/export", wrapper.ExportAudit)
 }
 
@@ -5201,6 +5438,118 @@ type ExportAuditdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ExportAuditdefaultApplicationProblemPlusJSONResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditSinksRequestObject struct {
+}
+
+type ListAuditSinksResponseObject interface {
+	VisitListAuditSinksResponse(w http.ResponseWriter) error
+}
+
+type ListAuditSinks200JSONResponse AuditSinkList
+
+func (response ListAuditSinks200JSONResponse) VisitListAuditSinksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditSinksdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAuditSinksdefaultApplicationProblemPlusJSONResponse) VisitListAuditSinksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAuditSinkRequestObject struct {
+	Params AddAuditSinkParams
+	Body   *AddAuditSinkJSONRequestBody
+}
+
+type AddAuditSinkResponseObject interface {
+	VisitAddAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type AddAuditSink201JSONResponse AuditSink
+
+func (response AddAuditSink201JSONResponse) VisitAddAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitAddAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveAuditSinkRequestObject struct {
+	Sink   string `json:"sink"`
+	Params RemoveAuditSinkParams
+}
+
+type RemoveAuditSinkResponseObject interface {
+	VisitRemoveAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type RemoveAuditSink204Response struct {
+}
+
+func (response RemoveAuditSink204Response) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7708,6 +8057,124 @@ func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpRespo
 	return err
 }
 
+type ListServicesRequestObject struct {
+}
+
+type ListServicesResponseObject interface {
+	VisitListServicesResponse(w http.ResponseWriter) error
+}
+
+type ListServices200JSONResponse ServiceList
+
+func (response ListServices200JSONResponse) VisitListServicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListServicesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListServicesdefaultApplicationProblemPlusJSONResponse) VisitListServicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableServiceRequestObject struct {
+	Service ServicePath `json:"service"`
+	Params  DisableServiceParams
+}
+
+type DisableServiceResponseObject interface {
+	VisitDisableServiceResponse(w http.ResponseWriter) error
+}
+
+type DisableService200JSONResponse Service
+
+func (response DisableService200JSONResponse) VisitDisableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DisableServicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DisableServicedefaultApplicationProblemPlusJSONResponse) VisitDisableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableServiceRequestObject struct {
+	Service ServicePath `json:"service"`
+	Params  EnableServiceParams
+}
+
+type EnableServiceResponseObject interface {
+	VisitEnableServiceResponse(w http.ResponseWriter) error
+}
+
+type EnableService200JSONResponse Service
+
+func (response EnableService200JSONResponse) VisitEnableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EnableServicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EnableServicedefaultApplicationProblemPlusJSONResponse) VisitEnableServiceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTokensRequestObject struct {
 	Params ListTokensParams
 }
@@ -8287,6 +8754,15 @@ type StrictServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
+	// (GET /v1/audit/sinks)
+	ListAuditSinks(ctx context.Context, request ListAuditSinksRequestObject) (ListAuditSinksResponseObject, error)
+	// AddAuditSink Send the audit trail somewhere, from its first record on
+	// (POST /v1/audit/sinks)
+	AddAuditSink(ctx context.Context, request AddAuditSinkRequestObject) (AddAuditSinkResponseObject, error)
+	// RemoveAuditSink Send the audit trail there no more
+	// (DELETE /v1/audit/sinks/{sink})
+	RemoveAuditSink(ctx context.Context, request RemoveAuditSinkRequestObject) (RemoveAuditSinkResponseObject, error)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
@@ -8482,6 +8958,15 @@ type StrictServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
+	// ListServices List what the cluster does by itself, on or off, and when it last did
+	// (GET /v1/system/services)
+	ListServices(ctx context.Context, request ListServicesRequestObject) (ListServicesResponseObject, error)
+	// DisableService Switch a service off
+	// (POST /v1/system/services/{service}/disable)
+	DisableService(ctx context.Context, request DisableServiceRequestObject) (DisableServiceResponseObject, error)
+	// EnableService Switch a service on
+	// (POST /v1/system/services/{service}/enable)
+	EnableService(ctx context.Context, request EnableServiceRequestObject) (EnableServiceResponseObject, error)
 	// ListTokens List bearer tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -9430,6 +9915,101 @@ func (sh *strictHandler) ExportAudit(ctx *gin.Context, params ExportAuditParams)
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ExportAuditResponseObject); ok {
 		if err := validResponse.VisitExportAuditResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAuditSinks operation middleware
+func (sh *strictHandler) ListAuditSinks(ctx *gin.Context) {
+	var request ListAuditSinksRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditSinks(ctx, request.(ListAuditSinksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditSinks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAuditSinksResponseObject); ok {
+		if err := validResponse.VisitListAuditSinksResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddAuditSink operation middleware
+func (sh *strictHandler) AddAuditSink(ctx *gin.Context, params AddAuditSinkParams) {
+	var request AddAuditSinkRequestObject
+
+	request.Params = params
+
+	var body AddAuditSinkJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddAuditSink(ctx, request.(AddAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddAuditSinkResponseObject); ok {
+		if err := validResponse.VisitAddAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveAuditSink operation middleware
+func (sh *strictHandler) RemoveAuditSink(ctx *gin.Context, sink string, params RemoveAuditSinkParams) {
+	var request RemoveAuditSinkRequestObject
+
+	request.Sink = sink
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveAuditSink(ctx, request.(RemoveAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveAuditSinkResponseObject); ok {
+		if err := validResponse.VisitRemoveAuditSinkResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -11562,6 +12142,84 @@ func (sh *strictHandler) StepUp(ctx *gin.Context) {
 	}
 }
 
+// ListServices operation middleware
+func (sh *strictHandler) ListServices(ctx *gin.Context) {
+	var request ListServicesRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListServices(ctx, request.(ListServicesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListServices")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListServicesResponseObject); ok {
+		if err := validResponse.VisitListServicesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DisableService operation middleware
+func (sh *strictHandler) DisableService(ctx *gin.Context, service ServicePath, params DisableServiceParams) {
+	var request DisableServiceRequestObject
+
+	request.Service = service
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DisableService(ctx, request.(DisableServiceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DisableService")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DisableServiceResponseObject); ok {
+		if err := validResponse.VisitDisableServiceResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EnableService operation middleware
+func (sh *strictHandler) EnableService(ctx *gin.Context, service ServicePath, params EnableServiceParams) {
+	var request EnableServiceRequestObject
+
+	request.Service = service
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EnableService(ctx, request.(EnableServiceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EnableService")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EnableServiceResponseObject); ok {
+		if err := validResponse.VisitEnableServiceResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListTokens operation middleware
 func (sh *strictHandler) ListTokens(ctx *gin.Context, params ListTokensParams) {
 	var request ListTokensRequestObject
@@ -11961,315 +12619,332 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs5si/4KljeOeHpeyjJlj9mWo4be9S2u8c9bttr2XcidtpHAquSJKwiwAZQojkO39in2QfbJ9lA",
-	"JlAfJFD8EEmrz+2/LJPFApBIJPLzl196mZpMlQRpTe/sS2/KNZ+ABY3/O88yVUr7ltux+28OJtNiaoWS",
-	"vbPeuWQi7zOlmeQT+A9uDNjjXr8n3JdT95N+z33TO+txek+v39PwWyk05L0zq0vo90w2hgl3L5/wz69A",
-	"jtxIp4+f9Ht2PnU/NVYLOep9/drvnY8gNZeXeZgHU0PGJePu2dRs3HfrzuXB6V+jc3GrXXcuXZRx3912",
-	"LmUu7HlmlV6ezBtZzNlszC2zY2EYd0+xXORnbmJ++zhOtprgbyXoeXPv3Iu3mNGb0mbKvSI6Jw2Z0rlh",
-	"M2HHNDdFz/eZKbMx44blIAXkqXn5x1Mze/IoObELIbNV01JDmpQVbhs1K7gFnZqKwRc2JzJUesJt76yX",
-	"cwtH7iW95HQ+SCuKFdMZwFBpqKeUmkmJ79piJs+UlOB2Os7TrwM3syw8mGDo6vt1mTq+Uc9KbWL8/H4M",
-	"7ErCZ3tFWwSs4MayKR8laZLRqxLDP35wGhv/J63K6Vrnm43cowlq4He3PN4vc5hMlQWZzf8O85gcnjML",
-	"n62bzV+ZVezB6V9ZNuaaZ06OP0UqGTfda5izXIGpP7FjIUdMyaym3hh4DrpeQmP4Izd+1+QnQob//7Xv",
-	"SGFBu3f+5z//j6P/9fHf/xRlvZ/VIE1oR+BPapAg7yc1uB2bvRITYeNcNlHGMmFhgsJASehksgJf1Bw7",
-	"hyEvC9s7e3D/ft/NREzKCf7vPhLK/7ealZAWRqBxWq9VDusxX6ak1aooIHUepcrhlgz45uXzZ2+1uhE5",
-	"rBIPkr2Zgnz5nE3984lZha9vt3tvz395pwpYJbLenv/CtCogNRc+uXRf324u7+Aa5t18rN0jQo4S88Cv",
-	"bzmJNajRQYnbU+FC2DUZ1wibmob76pYs+8GkWHVxHqUB7T4xoG9EBsyrqompuadvNbWv7sdmqqQB1LDf",
-	"ajUoYOL+dEfZKaZnX3p8Oi1Ext2UT6b0xL9/Mm7+Xxpj/UnDsHfW+28ntQp/Qt+ak/BeHLFNgX84bXAG",
-	"0rKZVnLUZ1zmXkVULFfHSED/Hm8EwNS+g99KMDS7PBfuXbx4q9UUtBVuLUNeGOi7k1199KUn5I2wnAZe",
-	"urcME5bNuGFjLnPImboBfcwuINOkLleqy5QbM1M67/WXrITGjfNgkdr93kwLC06Roo362q9ftTwdywpw",
-	"usSDx43bk1lHGK6BjbnOHYVGJRizwTQf3D99tOk8vzZZ7J9NKjZW8LF6jxp8gsz2nELpDS1nybU2guyM",
-	"pFgQ1tRmygLP9unHlyJPibbuXw+4zZJS0WkimliLSD3hOTi+cEyp7Bi0ib4008At5Jc8sqh/jEEG1nKv",
-	"a21Shxrc72WlsSoXXMZeqtg1wNTgak21+0vvaP1s8S0/agBU1qI/hc9TocF0Lgpkbp4yPjAg7RmTcEN3",
-	"7HrrG/KMzPwu0fEjPvS134tuuDVM5NHZixykFTaioZbO0HSi8z/Gytg++//+n/839gKnzUVVsU9qwJzM",
-	"UvqaKUeFXr+ndK39KwnHvTNZFkXkre6JS9CarInuhYui1IA/ghHP5tFdcDxZczwT5sxty4TP2cCxMs/G",
-	"kKNVq0rL3r+6QBPbiTbGnVZkVaYKYnX3P8isYVKhHt6g6kCpArh0U6GbJy48ndUskQ6W61GCIdVMgo4z",
-	"NJdm5oTcULklRX+NDiGTFvtfVpyA3tvKo1Sdd6+BLEmvINouJ05pTRKfsyloo6Qj7DuAG2DZWBnwKwDp",
-	"9Op/9oyTmFmv3xuBBO2ERUNiNtfnx7wBbaJn9nU5GTgdgSaflVq7uzP8rrGQSoPv96YFlya2Am6ZYxHG",
-	"M/cRWWOtLXzKhlr9CyQqIM76WHnTF8QnfhJcaz7HKWgYis/Lc3hb2tqdAJXrZ5kwTkV3FFlTyi5z4noy",
-	"SYMReQkJYnHJHK/h5UenZshFATkrYOjWMRbunlgcuSLc0miLVEKVN3ktRri1MXFVQJprfsRdZLMGlfw9",
-	"Bwme0cquutJMxXYk+LIxlyN635rEVqRHXILkgwLy9CGjg+XEGg3SGj0uqVBv71QxgtK/NC9jubbRlb9W",
-	"TXaV6y/Vnf/IdNzJlJD3mTs/eVm4PytWF6gOZ1bcQJ/lwiCN+iyH9hMaJuoGf8i1FbxwgojYMr64uczS",
-	"hHY8Vu2qIE6+4WVB9505Y6V0o4PsMyEv3bv6TJX2Ug39f0qJt46bq/tPBtpygcLRWI2adXRWlo9uI9bd",
-	"thrU0m54UQIK97kqNVMzGRXu7v6/TOsI7p73Yp0utiG5GJemcQNaDEXXOeGsUCMhybUsLB0VR8z1T8qi",
-	"Ap4HE7BfeewrpbgfDFavNPQrO7opIAJDenZYvOwiR7Ol5HYo+2/5CJYV/koELlk56Ni6QodVcKJO1r5t",
-	"goEREaUSPkd2hBy5QZi6Z9CPFlTYILvdHh2v3gecYpQWI4iZPe4wiKEzpeGyS7t+aZkGCTPj9MwxL4ZB",
-	"YhViuIn9QM7vLrkq3PsN4+5wAp+42006sxKJgK7XuHAFiW6+7rv4kxJyk+tgQw0fVWkDIDsnQTcTL4pN",
-	"ZhLXct1ckgrK7a4bW5pEzIVLfwVQEJGNwBoUH03tkp7oOevWXSe9fu+3kmsuraD/aZgWPEvonDT8pQZu",
-	"VNTUnAeVgd7uZHnj9SmxGFdE3kEB3FTqTBUYXV/iefHmidZmxeRZ/FkJ+V5dg9zOcRT4oUsWua1OM0Lb",
-	"0YcRD2HRtTATRYH+PmSOFR67fs/a4tJApmRuWn797+/fX7wU/6ZmrFByhMdA3IBxdzbzP/aDkd//r08e",
-	"teIAT+5HAwHNLWnuRpLsh70MUOjeuasguLoWPGB5rsFEqPA3RwLiE81evmX+wTDPDsuaF6BtwnAxVk1N",
-	"5bLAk+fm1WdwPDpmPKjubOxGv4Z53MvFLYyUnifGuEbjZ+inWOtN/WAzydGlmRsLE7e0nFs+4CYuEeuw",
-	"bacx1Ir+HsgpdwuH2qb32xpeH4Ufsit69spRfA779gFNuOQjmIC0l7z28HYdzV+qXzQ0ti0uWVrubQyF",
-	"N/SGLg5qeIBA5o5rh0KOQE+1kBFWekNvuga8Js1YzSB3ettQaKd5KGl5ZpHkSGL/jFMHZIYXgD97T9mM",
-	"uy0dKs341BlZvIi7QlTsmL9/9pa5bxIeIK3yMktJh1qwMMPn3peXcsO496QdDZ4a/rlDaUpeQ1KaabBO",
-	"Ju/DxnSc6V4RZRWrSxPVtH+seQe5DkNbwjD/g038Q6uVoma6SyWt+9Vl43mnoTxVRuIq444SzA55m+O9",
-	"eSdv8+10yNvf+K1o48PuKB5e15dTiuUukKq2QnEQXtqx0sLNE00/x5ioKb598cvCsE8eP374ZEf3dXf0",
-	"fpOLdim8ufQup9ZcXsM8Qv1XQhIZrqWayUv3pEFpPS0HhcicXDf9ii4t9m2M++j+9zG6TPjnl/T0gyfL",
-	"nLyDezSwYuM6XcdGWeMeXU3U9S/WCf/cfPnD09hd23mrPSUPuyrtGV2jiWG8+fL48cPH3WlN/R6aXPoy",
-	"roW8pnQ0YA2XTftAsklpLBvzG+gzMXQKE4Xh6PDGjuuaF2HbUmxeh6ttwxUX3KZ7uuRVHczZbCyyMTOZ",
-	"mjpxAUVBloRhfMq1XW+3O0zJ9h0WZGZCFIuRnMQdbXtR/Sl9slPC4SPEoWNuUlHMDQ2BeFTo/RhauWTL",
-	"7OX2aJVEuMCHvEO8e22Ym9S9tJiG4t3PNJt1FA2/q4fWNgIz3UGVw09tO70jwbXLDqkG76KTUdi1hE6c",
-	"O89bvLnqrt8Fq7YXNBurahXshfCxLWHcM1e40qs1VrewSS1Wju5VmQv7bAzZ9VSJmGAaczNOGE3c+vz6",
-	"6GGWyiZkgOMOyN0FBPQWNOF4UeB6n7IrjbFT7qbGMFw1Z0dHWTXJK6aB50lZpZVKG72/gL4ugFmnjf35",
-	"3Y/P2JPvn5x+R74F971bLtSZFlQ+gLrlgBt48igutxybR2siXjp7+oby4KrXsaFWE/aAohaYgtIW6ULa",
-	"J4+iRjHK+c77gWi7ZZiuWkeftt3T0o/rt3QNLjqsIFzg4Ig0vIZUwLTSmIkRfWyUdsuttkoVY1gZgp+T",
-	"m0Q0ab3M/DDzcm/DqccF97m5ZnzEQ0yWDy1oZgAzToVdi3nWl95uUvEdHAOP6AF/42Zc3ylu3V1iYZ9c",
-	"8A6HXf8+3BdZ+0SpJHX9PJO3IiVFLxjjWdyulKqUxzegB3EPezBxt/QgXQuZ97HOzV1TfZJcf/ZK7nd9",
-	"JlUOqG4bMEYoyf4sqrTU8JHSzKprkN+FWy4XeVt21+TBLbjFfJ/5qMBQQOHkNsejPGdcxzPmKDNmDwPO",
-	"IDFiDpaL4jZePUqCKww4GYQ+gOhAHRe3MP6E4tZNNdzEfdf0rkTm8cz7ht2tkysJzKr4W1JljOq670sU",
-	"+z77B70Y+N4BZJU5mXDrwk23KPIrpB3e8Np+pkppq3s6BCJGfGpudVG/BqdmVNlYtVNgaa63u7z986Hy",
-	"1IuOakP7jdpPpKNnlpi8+iEkny9KI3TmRFMAAAMClKVZVe7eMjdmI/szZtNVE44t8lmhsuvnqhwkStko",
-	"r4SSTSXm0xXCaajCGpa5355RnevIZ6MGhhGWikN8bMqd1wGMSonsXdY5BViRys5J0ZiNRYFRFjfccW/p",
-	"HnBXSzuevhhBH3LtY5n4cHMUbyzRPJ8yCSNuxQ2c+UzQNuupclA0+E5iHm8twyI7ItnMKbjR0xZNpv1H",
-	"o2wmmtsaz/B46ZVdsH0iKqaxouSgRFF3nDDzUAyHmKDtTrIjApZENKr+zD0UOmiBUKkKK5wwq5/AN6rh",
-	"ELl64k+uZJzNAFopLZ/KyRRzV2g6bucAtNMGRF5APJElXkntFPp+yGVc2rYt5YOnZb+qtm5zUrWrtFPx",
-	"Y1Iafz0vOK/cGVh1uhuHbHOH0gQc75n4bxq7ubas+QUCM6+OWIXBozRpxhEWqHKw5AOfUnPZ7ZFmpYGc",
-	"iRpSAXU6J9EkxGOwueBFVANAocjlqOQjFGJaFe7ITCa8VV3jDpL3CKsZcTQ5YzG3a6yK3J1NrsGphQV0",
-	"CI9cjMDErhs3k0Epijwc35HbZkwl0OX6RQDVNj7HgaImxObBf/fFZVXFHXWFOC0H0xk1jMqCawafpzoo",
-	"zkP27sWpu0KysUqFiHEMXRZRMSKwUgJvPr/ZwjLLr31iVZrejXBLhHUz7q4wtJS2vOorelMQJlp/Mea+",
-	"xnOh/gI/dxxjoM14bnG6lGazCgYrbIx4PyrNpqCmCVd1Mp3AMYT/crVq4uMINIX6pa1QeOtw1yeh3qOK",
-	"VJ3yyTP2kpTSMBJOqidiD4j1QVUY7aO1aCCvqFG5UderR0DLyb1fqg1ebsb89PGTpMdvICTXc+T3Qs1A",
-	"H2XcABvD5z3uq59Sc0fbdO7cqjdVCHlB9SvcAvK4JPHxrnC+ayHM5XyzA1ElaC4O88HfH+7CcJfVSNyA",
-	"jFJxDMU0ITu6ixO2ELI13TtSxjH0OYClKVc5YvGDievo3KuDujprZeOuhXyqmW0X8enMnDhnGA84riPn",
-	"Nw+On9ePBKeLP+lsxG9gUToN5nbnsqMJz3L/6Ht+NPz45cmjr39aXzo0x4xSlSKPL1sgAG3KrVvyvIE4",
-	"xdLsuJCpC+lDAf9TzA2UIZCRwRrCkQZolWt3rP6CtKHlpXdNdABcoy/XPbLgkNxk6o4c1fCdoT7/2PJi",
-	"TShfoul2rBTT/bdaJ/pXnZ4NxXCz5dkwZtfiaGKLS6Ofdi7sOWTCbHaXNcr6UBeIJ/TyVirF+nFy73hJ",
-	"6srVwwwnaNCFE5ySwrCJMKadZZxg8rC+esgofYRGiTbfIN1+rIw988rgMlaEkPllnjA2giVAMVfgOhtD",
-	"FzrEZWmiNnfYotlYoUPT0cw4GTn0oAIUIUPHhfDFzQQUE9/MdXNfeJ5vUhKFMfNLbq0WgzIWiz4PXzWQ",
-	"bDycns8tqKMHTMhdKSxUq2uLDsq+f3WBGbelxuolH5+6cD98/+oiTkWsDx3wGHP/AIWaedMb9xRX5Dkg",
-	"blbi24aisLHEhR/xc19OLpzl5TTChQ3uNnnqBN+aHDX7NlfTnsvyti5w68p8nerMHVR1q0/6XVPdqpm9",
-	"AwkzXmyoumU8YqK/+IVQ80Ki7jy4gRrJifFE3RUZwmn4Ia+xxWXc3tGGuqi6+9RrpVl1C6D2K+QSddk/",
-	"fBCCk/PvycMnfRIj1YFjD//6/WLa55PTlXuQvGOeC2OFHJXCjCFvJWolb56NKI8Z4ofktu5r8Bd+He61",
-	"Psa1J3zOclVFe+bgdIfhOtdkXKLv+gJ7ysiT/WaIXmCUIuvkusXvuDdDxo/+1Wf3j77vs3vH9/rs3tE9",
-	"DHfdu7z3lJVS/Fb6UKDHWGqM8/B0T0f9qXcwGKs05O7jAijMLWkTxj5evgc50Hm1vy+1xHt98TbvY0ix",
-	"ClARUzh7deNrPnL+Bitv/k1P4JaKwVP2b6/5BP7NSR/3eTgDlFYCJuNTyI/Zn835Lz4M7B7/H/Sj75L8",
-	"Gk0KX6VxZLylajQYoCZu5035PupJpZKuy7yp0ycdUsIwLtk5VYFVLz4LpzZwtlblaOyDlv4rbtgMiqJD",
-	"ZCTCJP73NLio3SbVhH2IYEmvWekxRLLlMuHxc6r7UJVyjVD9EglXbsN212s8H/cfY3cGlT8ezTBWMWeF",
-	"GjnZ7SRJodQ180WIISa3EtlzaRk/Biy5BS4KMn03KUILhZLRTCH4LKKxtSbCjn/HUh59E2Fj3+h7I82j",
-	"KSfO2tJiNLYbRn5Sh8W9j77b7H1jbi7Tt1YDfa1CK8IUhjg100g/iwWwGS8KOtbSiBzO2JpwgYXKrrs8",
-	"MAgCRBeGhmFpIAFbVQHx+LLgNAMsVu1aLx42CSTx1X4C99Am/k700MUK7YgAiDAj1ex4dfqnP0n1PD9G",
-	"Dz7BJEbSKHhM5b+wfFDAU/JBhayBIb2ko/B5m3ybCRjjreLI78Z8OoV4xvMCHWgl9ftiZPgpVHkcohDq",
-	"FhgIHff5+9btWZcyOGNAeKuslnYUTU6RHj5b0JIXHee9HoqOfKXl76Jka2NHVkdt9woPDO78L3VGzxLS",
-	"rvfBmmQI0XhLxrCxKvJKTxJ2R+VTVQVS1yuIgddPafdTXnuKHwzcPtDnPvADb+c4Ch0YQmZ7c3uSm3tQ",
-	"11q1D3fKrYaz2kM0NFVHfnr//sGE14Ihv1NZ9pRxli8bspQjVS4V5yWqgjdwWfTZvUvvt/iPlX6LJ6sM",
-	"5JjtGWOPnwmrOZpVHSnyaDWIWq7yCOB96VJYgmJr1MKiE5HnAXAujVu+Nei5tTCZ2niKshra+irHpAyn",
-	"lTT7Ti1nI2ZcZlBcViiwac3VqAkMVD5n3FwDgs7Tb5OmS0Lz+qBHILP5GaP8pT7DGkRV2r7Hu4G8zwLu",
-	"JGZpCoPlfvPfH0YUzwshYzULSlNh1Pov2xQsfCgknvTONfmKkKGQBDK0H4DGuwNbTtZXIvWWDBPh0f4r",
-	"l6+XH/cw3bYyMynXU+nQTWadOxVNn+idquxlXTS1lJUvqEBi6URvWNrS71Wg1REEYq0G0GfTgssG9LA/",
-	"iDXucJ8REGwLfrjv64kdScwUMhSDte9g/eKlXElAz+0l1j4pzUqJtViVW43WrWGqtE0EWW+HLE/Tjt9y",
-	"JKkwNRuf8kheVKl1hjfbnL6qMLqZBMjX107fuR/HOOSWYFnxcgiydMl3/BRLxQelZb+VUHrvPmJ05uis",
-	"qEREKMygxxA7yj3U6+PuOVbEqrMeib9euGHoowoIOlK4ETN9IlggFVRVzcz9yjQOaMbhmlxpNWGbrwOq",
-	"1U5DuWtK9c9q8M7NeJEE0c4XXXJejdJsZhB6lBy+ZvVsqYeae2N8xmJLBFeUH5er04CwswdlL1GCNl5G",
-	"y1gYsaag/R6fio3GQFxiveEgmYlIubd/f3bx3x7cd3fT8xfv1srW1Hy4GUWWqr02m3eVHBcp3KDMwinX",
-	"VXrhJyUkZeLFFrNh0Cok1znSLSy8vWn9BUZJM6HxSd1r5W+wQSnzotJJqc47xNfjimkdbI++Mf6juqQs",
-	"1d3IP7KB06qpTLuJJ+BJcugaNvHDJUcnzb8f+gQGD1iDGBhwTG1LIudz77GUDRXjxEk4Tzdyit2RgalX",
-	"JP7+HebvQU9SEdbOuKoBXviWndT9iqJ3ahpP+9+XPTUt9VQZ6HCAIPoq6ndnWNzXZxk/mmk+TcZrrKdJ",
-	"xEOLlbkeneHBNrgVYb5+lBZZ+oHusb0iQ2E5Z7lQXdCtVQTMUTaU/mCbqgGMuDxz9nouclTnQ8MgpdlY",
-	"GKv0/Oh1qnQnF7FqRXXdZwOeX2YaMKjGiz6j4FcfC0N84KrPiC/zZuuSRnOQhpK/eekQbdEaISSkXLNw",
-	"KCwrRv1llOKlnbgWMk/sBHowzELbp0Y2hDHjy2uYRyuXt+oK5rOnL1OWSygQ8iVgLFeo208WYSzXSkhI",
-	"9v1qRCHdZiZxpEKjlE55Q2XoZOzOlL7u19a4t7yErS2rZfGzuhvL5kHS6p2DhNt3zR4GFRX7xEUNkqzF",
-	"jOvqve0JvvjMM+tENhUPV6KCoErEDbdw6fHe25yeDr3vMPsToUeqSUQVHSc0QGZ6PrUL6eqJQZ88/Ot6",
-	"eVebsvQmzT6Tmx/daqqeX76gd2Gz7MVGiZQo8sKOu5O0ghPGsR71rmzFWlvZGps3gvFA65cx4/0iQK1j",
-	"MxiaB+SNJjfo05uIohCN7hhrANPQrztX7R4xm/RS7C7P3K3NtizslF2xnhuP48YkzFCq+KaBROAxN2zg",
-	"BLhnCEKzJxSWNQpFm2HvDay0MO9qQ2qGjJ23157uzUjUEpx2sx6RH/3r/tH3H//s/zi+PPr438OH3/2f",
-	"f4oR8rXK4YBNZ+5UV5gYzd+8fP7sBxht677Jxk4KyVgyzcXp4yfBzPQ3qs+ZJXtXOHWX5A1CVP7lycMn",
-	"3y1WnJ4f/d+0n5dHH788evj1T+s3XiBHV2OsQhgLEqGLHpz+5fj+8f3jB5vCUy8axtXy/Sw6SFxuaAD/",
-	"MK/aQoa67hBCunV7w8pEGWg1M6BphExNgA14do3aXbxgSkfC3e8VZY8JyXj1Ru8LJdrfc5ZlNhZyDWeD",
-	"G6J2HK8woh1tf0SqbMm/iRayC+TBoFxNmfULbQh/ftMEe2FMGRP3Tqu9EsZc1ecoPkM6Ud+f3v/Ld4iC",
-	"bvEsIMSThG3y4RN8VDdnJ8SvwDeL8L0r3h7EQ7IIojpnm9Q4LQz86GFCtBxf/q+jj/++LFlWNlwPPJqR",
-	"U6xaRYpR32p1I/KoRlkUanZJ3oj0LU+lDbOxmjCpKPKf5z4cRH/V+CJGjGS7mrNZVxxcnHGnaGXbZc2O",
-	"FDYkpamZZMKQXU1bXvvnLOLVhEp0xHVKeESdWIg2i38z9F1lgxfFU+1WeQJbFdVmBReT+CnEr4gkVE5A",
-	"mdQ1IUIZg0aEXTbh02kiPJo67E7f/PDu1a7qcQkEuDv93V+UTlmUatnp2Wzii30GYjW4RuRA2cSCeuYO",
-	"RUHgqTDhotii5GKTbQh4+GtX6HrqNzmyolVr/H77kK4MZDYP/EEjmi1Jc9dCm83JbRkw/L2LymbDlIaw",
-	"bII1NiTn5tWc20nWjZwo1Sgp0I7USM3V84BLTu+qAT0OUcK4vYCvF5AU8RtqP10XwNjaKV4DfQbeY0h5",
-	"jQHnDrFQtlDotk0d3TRTNH1VvFeMm2t0RAw2ujU2JG93r6db3TAhmoBzJJjhIWgN+WXEr7jFPdSYXEyY",
-	"vj3/5Z1v8tGWkYNSFPZSyLR8pNQoIY3lRUGJnZQwi0FFVJsyLgkFODRCvH1ksbpNxNAXaOJMvfDdQY3L",
-	"frDXplrciAJG0BHMGasiPwAkYzeyYmOi/ZoJOljnoIpJYNe7ppP4ee2himGZHVeWMmyf0r9tLv8G/P20",
-	"AkVsJPXG5HIUYKEhiBstfTY7DivoFz8ejfV17P97z4PfcPP/y27Eqh3wmt2WPjxKnUj0vgmBVXKBiX2j",
-	"5HQheryn1jHog9s7Vk/LTe0p1JhcdBsKLuPpSIkE9RU56VgrUmelxwOUqf4dvCiYsTD1aU4hz3xYGmqH",
-	"ilkTc8KggcKkUq0hWvq+aaGAo8yFhelKJPWqCYXvLEUTSBEbX7mcq4jqlumM9vln4q3nm9oZgUZH3oUY",
-	"SciDTjcz1ynv1IYZdLfXaSiHzms0Yf79iipRWmohMzGlUrwFXWaz+cfziLRSlrAGsIsC6BuRwd7ri3Eu",
-	"ieWSNH0phyrWv6oLlrhwG16VjiXKtCt5vfweNyvsxNRbW+h3QQxXa3klYmgzKVW0KFh9p6x/jFuEW9kV",
-	"Ia0xajUoIJK6GQ8nBWiDqVYjzScELu6mh4BViXr8RPORFkQBJpsiYsJx70yWRREFSIAiwtI/X7x5zbAf",
-	"GwKrUirpcEiN9ZmQ09LusL8JXutRn9Tryqj2T4WGIIUamY16zbvb9W/v379l9MBxomORTfVsdXvX3S6A",
-	"Plj8banlGUI3n02JLc6evXn+YuXpwG9rQVd1fvfBJL//Ce6jC3VLByq2BY4lhZvQqLPqDEnPdnpfurTL",
-	"+z5NIfx/WdfMSmNVLriM14dRegBWU1Xq0soJ7LJBea7nl7qUrdyNaD6fU76wWO8boQatrhHwZZP9qnyT",
-	"HLMwFJ+3cFpuVNS3csum3MnFXbbIfuveCBZT44dV9d/aTc9XJVmyC8utyFruYJCg+ZrJkOtlYEJU2r4t",
-	"bd1dDSrFYpXVF+8H3OSQSFfgVGthKga/JD0/bx0PausY11wpKIDXH6pzeLQDiRKRRgQbjJ2b16pJB9nc",
-	"C49jtN7R2aA7e7yAakVzdjVkc1Vq5uMZC/zX2Kua/9Dxm8bGQsMWtFEy6WBYo2tyQAyk+8AzSOzCeYc9",
-	"tba7bVK9zX5SYJiQXvOgJshWc1EcM7evnJonoQzxVsrmUY54a7D4Cq9h/lYrNdxwecmeu87Ov4b53r0N",
-	"Zsx1tM23mwB++Q1ggZGc2/FLlKAvpbG+xR8uyZyFNryOxn1Mdy2E9ACx1zBnQ1HAYWgfS2vGz51CPOHX",
-	"0EoxPH3cTDA8jaqoYw1mrGJKe3gx1kqIomClNEBV4OuPkNwwt8y17OfXPvaYMB3VTayI7nVJUFYhN6i5",
-	"FNDgY+SxCEqTNotV+M6wgzj4SuAQR6FQh3YNU3vmxp4INOWvYX45FInmVyu2lwJalLSNmz1oLmJ57niR",
-	"rREo889tcH9twDADAkAguJiae1b1e8Y6KaJ1tcOtFcWFqoTZa5XDH5Xhv8vK8EUn8i5qtN/BDWJVX1SJ",
-	"I5tXN+2kaGhPdY2N6yW8MEoGhBVZWj1CvybcK1wynju5bqzmtg6L+rXpUqIQGglsC7UcaR9Dkae6mHU3",
-	"qGGTquStQiPvQshN+ECbwKgeuyftakmpjY2gmpdj8Th/XNWtmsPimpMbY7YTWHfNiN2ZwbeoRyfthGgy",
-	"Cs9vRLz7uO9nSR1NNXooYGo91E2myiJ395XTuyxINgBrQTccJD6VfT0cH1XAOU0kokYcroftYcDRsBmW",
-	"lz9blPWH9w/mcQfPTCsLrUHqlIwhm2rIYSgk5MhfiU632yPVjsVofKmFue4MkDk5aBqNrJXOqW/eEgzW",
-	"7Qr/6kMfk9mVU3vC5443sMzGTW0jxkUxsEnzWHJn1+1i624Em43rXh8dt9ri7iCl4+g6Qzbw9FPCbPdY",
-	"m8RMWIaaI5kgdwcscbdosEKv02K1cQCaiWzKwAa5ZjtumusLxg26tUNdHE4R85ArMwid+x5nbw2dI4Cx",
-	"NDC5Go11a4iFxq7VcYf6NFW8XPHVyhz3hlSNhMISkefz0JzBC/Y4RLfKo92kQ6QJjXHMXwSeYzeUCXBJ",
-	"2p5JntVxtKFIqDGiCW+ojsxXKx80bDOW7VfX73RJqQKeFUrC/opU3RBUqLputaj7xYtcbAp2UNXTIQKf",
-	"GSOyXcB6F6Zy3Lq/YTK1EdiDXQZ1Fm6QrrDObW+Ug10PgUtaAbiGWnjQOyM6me9vn2m2Zi1hXPq+b8tb",
-	"umcQiMcXZvj2D3RjXTlWDb0ermozyt0kKC0CXo+EKCZB5Y97dPr9o++f/OX0+80qi2uxTURKncZYzfyj",
-	"FTXzH32N/NHH/x6tpz54ZvCdTAuuNa8NM2x2nHwe9i4hQjDIRJJjwm02/jbdwxvfdNJyu8tsXXpvi5he",
-	"maJYv+H0C6ePGt/Ma2VC9XJV8ccGcEHikCX39d2LU49x9p9uJn86o2syvtNdMYzTlYyw5s23JWOEFSYZ",
-	"IqhjUcXRJHIWp7VPhBuKEo5VkS+2nFhZfZFQBknj7TN0xdWZrRXIcshwDVjpGibqBgLgsrvEhzyzZmOt",
-	"0HSTaVt0gxQpvTeushnuGVZwOSr5CDy217998F7VfyNMqjTZuwK2sbSh1ZgILb3Bn7d0DlFiJ6teTJVW",
-	"gz2eStms3Kqqecn16lMbEHgCd7zX7/ktRxHn9hz/cJseSv7niLGctTqF3HbTt93vzb1Lq9JGfqeK92b2",
-	"zx+K+qEV9dU+jLTee5EpSsTcyAQFDRhEqZvfYymNh4mfue99E3x8sigqNHnC+ReGTcAes3NJNirzFTiN",
-	"rnEL4D7uvVigsEy5F40x8XovBObDIO6CsNDd/9I9ERfqXM79KTfQZ4M5E3lI6nwaaoZlyNDbNq+zISdq",
-	"Dlk/iWqt0Mcb6ZNP6TZy2xHWxdxY62VSxXIdLiBWJ+Cz96JSzjuIQiJBQKD1wX/tcycw2cNUNsmaSHX4",
-	"65XnNaRn4A9mGivNVxT3UmUM9l7E5sClzH04j3BumQU9MSl0j+60in2mVCTytt1k47LwGkKPRZwWJd31",
-	"mVNOjKVGw2sLxoDJHKvWXZllsUViRZVT0WC/sNjmVn9M8PFFlQu/EIrUahRPEvBzJZFmFBtynUhX2ZAH",
-	"mlqVpMYTxBS9fi/wRBRjd3ue2OOOxAlugmdpsaOlANkFBO1xdbDxWLqV5TqV9Oiv2iCSlyqNbPdoxjli",
-	"YgsF5vska4XBTxMZ7TJfnc7OSlmACQ7/cE2uN3cnZCOuJkouaaIKoDjeRfEa4pUaALkyRwvxSt1y+qF2",
-	"ZiJkaTeIsU7AjlXMMnPny0PH+G76kHuAhA2MW+za1bWMMACuhB7Hnnihkf76K4l3mQ72xgwxblJMH8sz",
-	"w/ctQLO3dqbmveZCPcPUlK25v+Mwb1x15nvL3RDmC0gPK7bW7RIEyPaFZxdiJF/eErY0bRdSB/uMT4Xl",
-	"hWG58rg21oLewhN/EKTqlbXPlTOqo/D5wjdzuuM9eu9ur1tHwINGDHDH7lrEwE3qgL1QV7i4V8MTrxv1",
-	"vaA833fBVFms8NjQgkkpfKFsgr7vE0S1O15y7r0MHvaCLMJonv+6V+RSaYhbQzW1BBGiqvaK3j7upu3q",
-	"7ZMLc305reuJYyEOw2ZayVGdSuN+FF6ec8vrPrN9dNbOqnrcisUR6TughaQ0UCGFFbwQ/4J8FVAkrgjT",
-	"QHllCiRaPK7AYkc9EzsvdUCy00vSuc/nb18y/2U45vSTrRoq+Qlt0VGp65fGOx66VYTKqPO/6N6KQLqM",
-	"y9DBv6PbZjI2/g6waeCqNSwKjFYzqDpi3WSjahF+/RU/xM8YTD9Mt82+vQvaRqea8Z6Ptkwt3rV3zWmy",
-	"Tni495I3S6oZU3K91OLFSnY3ueh6412/9qNX3bVeYmiyOBMxOqP3ZDWOVal3XPK9ThYC2JnS16ajB6nv",
-	"+Iv5MI4/6klySX7rTQ3SBkLLNpbieuBYwjBUKNHp05hz5cy3hlVTwUUSZMWWasMGGjKehYOqyHT67pqO",
-	"fKC+G2kWfwXUrarJ3T6uEH6EzfT6zJTZ2CmgD74/Pb5/fHp8/+T00ZY4a6tj2OnzcR4Ah2oEh4W4ThNR",
-	"ODjy1oNd6DhSrxzXIaXIw2VaA61/ojYEo+ukUqqbim+IsmE/lXTO3sMHjx8+ub+zHivvNZdmuC3gtUy0",
-	"qFA+kbbADGgMSZ45IYroycKQ8CinaAdwu2adT2Tupdm2xZmo7IWhkCPQjk+qPrLOesOWctwHaZjvFOWD",
-	"sGTBWDd8yPNeDrFm/HIas5ueNdG41bDq6SqoLBvfiuzgO7Yuo2xHgI+qJURz2hGv2r3yakogSpeNX1yt",
-	"dRzHytjLa5hHT6OklWBjxkv3pEFCeQxt96t+tbTuzJsNEZKd9AF92WEzLeCfL1QmYq7EmN8AdiKRimSG",
-	"N9aWylAfrsWVHzCcs915SiAmvJG+KL2qUA9W7UGhGml2MSnywUQ7h1TpDCaunjqu5DKvweYd9QOYOXaN",
-	"xYoZJcn/ixHjAL2+lp5xXs0gWlq3Hydq8HfEvUjV13RH+Q6gdgxCV2gztXZIoDS5SpSqEa1SKAhbEnSl",
-	"wnzXcQvxVGFMdwV7OLZ96x/tQG+jpIS6J62bMKXZ5VugJjbw1MI0V2roONFDKuh4oO+aft7crk192FOu",
-	"7SQabv7R7Wbpi0FXwiATnH7COHXfsZFa81XDsiguk9gAvgTR3anV1q18pZNJl/9SMnZezl+f44GpjYcX",
-	"pSPSyQ+gCyHXybe8AZmrTncpzLEHL/nHZYB4mEy5nBMKeEXpSJ52dMO3DFrsSQiz942uLJXTW5C1QzjO",
-	"Pifepz56ELD/8PccQaKFk9JwjTt6UR7ZEv7Fw9OdYrGXUvxWwq0g2bcSriThV6V78IBE2kd1jHsssXUz",
-	"+z/GHIIGslILO7/A/BnqQgFck8oSconCR9ULxtZOe1+/YuiBoGyX+ej87UvCdSIWqcFMjhlmUTY+qaAH",
-	"hX2KF3DI4AxVW+R7/lUOlZ5xnZuQvUGfN2qVG8kwrG6obo5/lb/KF1orTdnkPnDDcpWVqIP5xnuPHv/l",
-	"uxCmMoj+yq4ylcOVYxE0PK6G4vNVvxGpOf4VkxH8e/kIzBn2R+EjHk7BVYZ3wBUzEKxyduVugqsq5oHZ",
-	"HHwEx7/KC5A545JdvcxhMlUWZDY/+jvMr8LEssqIt5i56AjmOFjDFMidxp1+Y52NZthclawQ13DGhP1V",
-	"EgIt9Zc9Zs94UYQcvLGaYUjIqcz4YgJq+FX6DFw25XbsU1E5w2BFH1UoQbgPwuscSIeBsmPKXDRWqfz4",
-	"V9nr9wqRgaSMfzqhvfMpz8ZwdHp8v+dbVCJnmbOTk9lsdszx62OlRyf+t+bk1ctnL15fvMDf1AnOPeSx",
-	"RjDjrHf/+AE9oqYg+VT0znoPj+8fP6QClzFy+snNgxPvnPHJpChLPTqEki9zNOFMaBluQrE1FlT0zv4Z",
-	"P+X1Iyd0+/e+9lc+iX4bfDACUBomWQV6MMd2waGECoz7yW8lYAm5pzI+G4Cg+Bo5w+tOwifXp8YdcJuN",
-	"U+NG7tCvH53QMlMlff786f37vjrCeu2ET6eFs1WFkieffGV3/fpOa4cmj4oiCq5FZx2ePoq4eO9U/IXV",
-	"DE8CmjSK0XIy4e5GRXapSNULCdb/7FUffcTOt8bG85TcXlIo8MyZ3Xi23f4FNAQ8mcK6G6AC9RHeDGM/",
-	"qqLwaZ6f1IAcDaFXUwNKljwOBvBSdkKQamHbbF+hFW/N+w359XeY92h7kWN+UPl8Zzu7BKv8tX37edC/",
-	"Bc463dn4PyCbR3jqjawojhLykxqQZsFRxTRgd8Fv1fKJV/x4/r9KUxpGhRUa4cav/ZYcPPni//qalIg/",
-	"QRCIvf2f2Bhl39e8vAsSXuDdJ2s/vbvLsDKsutmmBZfp07zRsagkkR33vn5MUv+k7tF3m/enZM17VB2k",
-	"YgtaxjELuSuhrB7/zJSmjGy1LCkIG84jw+3njLeRbNc64Pd3OHgL+y7BjzUa8u0ZkkYkoO/QB8ep0hWL",
-	"Pq23xBtRZCGgw2rDY+7+cuv4ektW63d3F0ANwWleDcUkNF1p72VTYwiVCVXBppBm6myXRsWnI4XMxELR",
-	"Z10HWneyiRV6Jk8IiW9ssYelhFZMoCG/w0Zc+b8uB6WZXzWaDTpxzy2a/Mtn5jyzb2QtRG93sfYjpq6v",
-	"a+aFknCGJU6EtqtGtW0uagzvvgeenHF32rEkGO0dit84y96t555hV/gGc8UsFAWb1fYp/RJFxtMqX22I",
-	"ColPVRFJTTHM4rLORapZYAcQHR/3eP3/rAbvYJiSCo4J0L7KlYfevb10+J+4tbg77ijUxe7VQVjV0akh",
-	"SbqFxQhWWkb0yN7tor3aBm4Nh7IMAr0qqtMHCzQ/+aSEPLLqGiRlyW10iVNCAf66uhXovKPdvySNnqGH",
-	"HcnwsxKSMlD2c5O3B9noRn+wwzMbFpk4tki6Y/ayvlQ95W7PBb84UcydMMYomd8llMgeDVn6pmmOBTBN",
-	"VxCqcDfDfMF/u5X2EexZZccBUgq7+3Kn6rpfzhJhNtbI6fy39PEWUU8GvsHe1q+tlYz2rvzAZdiVO2lc",
-	"f1PF+zDs9Ky09ZlTwyHhqAjJhuIGQt7R2ufvpJR7Y5YP7tV/sMu3ZZdX4IyBAZcScs80A55dMyG7eKTq",
-	"3ZVWpIKL5ts4mAmzIXh23ZWzpnfZ307rO5f3qsm5ZRxKk1vyqdEHTf/ugtGX5+feF38nTy9O7hupZESY",
-	"1OHdlbP0PM89lgz4hmro3YsA5Xvfe0CRiW1z62yffMF/v5KSXgAVpi46yqzQsEMWaO3Fo4gLo8S0zdLs",
-	"hOvfo+bqqVd1o6ujQtVg8TOR1Eo9PfYrFPbOWpVW6pcTkwqbaQQky1paaYvVTmq2PQrW/OZ6R2OUfm9a",
-	"RvboAuwv1Ui78lntSYQtTfRb6SIree5pUvIYVkp03wnYiTf5Amwz+te0NSk1IxRP1K1D1xZ3J4Tldmu+",
-	"i7s33HQwM8QR5YqGqnImPqkBZWyS6xujmOx1VSjrOxXmEW/HGLJrahhyZ/XoVjuTAwc0D+/R/BEbdZSh",
-	"+xFtdKqFjQQg2DzGEZc8lE4L7I/ECp5dm/X5N1Ro7kBqLvrmRgbLe3PIRA4I0kJlNpQ8VOUs4USwAoQV",
-	"fACFqaBbx6rIfbdXX+8Toj1uxXzoa9MXbAn3jjutZjbLae+cWN5N+I4wVamYYmRC7G4zyYoVIfsRrL7C",
-	"56pZ6ULJIhUMIbUgM8v8hYVFd5u/mqVP/yUZ7HyKWbm+FNnYFUVZYoLd5RBwT+lmyc8GgtJHYHfEj22e",
-	"oojWvgyj3/PN+EqNmsnUsfsQm245lQYVSh30mo5tbRYedfmjque+kVOqKn1Cn9Tb81+qxmcxRxS2N9sg",
-	"23CdMUsDutl4fakUKzUZD4Z225TL9mxwyNSI+OVdcsR57jmQN86pT2NuvB4YeIVAgdsxbmxx+TWd9YGF",
-	"YIpAhuu6A4TfrcBsmcnUFII+R4kNMV9fKLC7uw4/P8Nv5/WrahCTd6Z/Yhes8pO4AcZr9rCK8arOjtMB",
-	"q+I/nHY5xj3LshTvSf+fTifgc/x817yxyhP4nl+DxEDF7jyBNRndexOHrL20VF1kLDmsSaF0gtiqlPKw",
-	"U6XvfpW+7/CJFTO+cMdEZuAby5IN5mWOVdQCOpmG755tCehqF+7HQA1CQlMUwOB2FyslDxrGB3StidY+",
-	"LMzbFwvd/jILo1Y1DJhclyRXSA7c5EJfpYu6PT5HnPp1n35T2kwhNsl6z2Mzw7Wf/iCtKPac3OTG2f8l",
-	"/A44+SrwpDGruSjaYN5NAYFnrRaj7r8nqMNOlVipmLqnnzUeXnFmkfcaL3f8h00pAj9icwrHkXfq5O6d",
-	"J2oSHkhFQ72JcJEXtqOTb/pVeaizchdqUieruAo+O9s3yVAv8Ou1ZD/y0c8Xb16zAkE9Mi7ZAFjlqWcv",
-	"JXt28T/7oe2TmWrguRkDWDbDpsi6xIo8zhzLlAX3MIz36hzuFAd6HouyYM/tfdFAcQ//z8xNtLPNH1fC",
-	"f7kr4fORzJdFQCWZBth3J4ouYOGzPXGcsuEvo9VOtJ2M4wnZhdyg44mHfzZGhd3JB3eI6oNIgLNXGkNZ",
-	"JEXIV3VVIxIh1qnOxmwoFpK52jIjo9QtLyoWpCGeDHKLOoOQ4hBt97zAgmM7P9Ye9mgh8sTlKinzcg18",
-	"sP04HM7rdSTz9MMDt1HJ+zGQiSrraGdpRulhvBt2b8Wy9UChRiQ4kCitivInMIRDD5xVBZpCGsuLglPV",
-	"ibsckO3TAjEE46PTPX385LBen+eQUZ1NwpjP/fc7iWrzeVV+4m14744xagK+Pp0ig/MOE74BA51KUHnm",
-	"H9kj4cIQCbpNwFmbZqeaWI2+YIKCJTQbAy/QCg/0CvRZJNhJVqjsOl2a8CM6VPChCs0BfdPeZuZFccze",
-	"iwlhhyDQw0ihIwHrngms2v1YGDaAsZB5nyqwdCkNw14OxZCZKWCLJCsKJ5KdPpXx0o1STo/ZP0KKEstV",
-	"OQhajTtVmZLDQmQxv12WwdQ+w8Wt5VhpT7QQcLObrA2aSAPl4p6hgfp1rLsinR94nX37pIRMb9sHAzkb",
-	"zP11mmMNwhXVf1XlJLg3FbbGMXuHuBOCEBurSIXhEwh9hsZcTwqPGtcm989KyOb52r2P043wjYKBNLRx",
-	"TJA42FLlcM/UasP2fONhXHpn//zY8tRpngPjuI9+BylzgtDH60jguqxz4Jqk1yqHfZcktcb4oyIpUpHU",
-	"hOrBqqR1uMVxmDn54v5ZcIgvYtg327f/VipdTi65xX6jV3SFh3JSn9LVp7yvOkuBZWhfY2efAjIn8RvI",
-	"QO4KENbRzrTgLn3eqlToDorVtU/UDXLgYXz07wJs3i68ce5V7Y0LgMmhCUR0DzddqKNOO0c1bL8GCbPV",
-	"F01TDbFjmBgoEPJX3TiFrrQlL9j7VxcNiKfGDgbFwio2cNanhFks4e+d+8Lv436qXvz7//e9Z3xgrQnp",
-	"hT1hNrxhjORTM1Y2bYQzYzXwCWXPohvRlBMUiKZZjS6Mt5zYOcvVTBYK3dPcsoEGfm2YGg4JYIyFMZf5",
-	"5oLfwEWY0Ub7pzIL9oimemvPitvAepK3Fw7PAz149dqn1HvUt6oXIae2agESFRSxrMeArfnkEftJ/ECK",
-	"YxgEWxtgcpKagkToCiNyymIylls4c5o6n/AR5O42QvcNotgMa7xEmkDfXwWm2Tdl8dAbq3R7/9Y5+rfc",
-	"ulWnPir3cab5LlMPeVEQTZ2Mrfe57g/ZcQcsnEnrUdDTspxg5KhR7YzPGXbP5I4TKFFJhzTucMs/vv/Q",
-	"7e3j+49i+YU03Cu8wM1YTHv7ShNso7tvu31/4zJ3DIt4kbffQfc6r724xWOKQgUWGqRr576FXtzdYbRn",
-	"9WO/a/CGah0HimJpGAlHcMhZ1iRhtR/1hx1Ib1gfigEhRJ5GiSLA+GYqF387Pzp9/ISgl6rhQveWRTlH",
-	"DzxrtGC/k8lG1QS/kYlVEyhxx1Y7txtBTNtCShG916dY02EelKJAVCfquRxln6UTffKl+rsT6aHJDPs/",
-	"eQchKNXX1e/sOHKbCbNafrTMmCjNT3IxAmPNyRf6Y0W55426hur9z/EXhzElf1R6IPIcZLtJ2A4qdfDF",
-	"jNfsu/8tWQqwBPHoMwdIHUN03kLNQB9l3AAbw+dEZlkeNiIdwppi71z30//85/2j7/nR8OOXJ4++/qmX",
-	"zjALeNUeZDt57z5vPPe7vnjDQuYHungbBG5kgVQIZs07mPDhuyvxq+nf1fuymuA3ui9rAqWieeGBnVXm",
-	"J7DnO7d4+fg54exfs0I+T9QN7JgPDujkeyFzzKc6EpLZsVblaMyWWspSRxzsX141PSkN6NRx6cpNeN+A",
-	"6OfN7U+I2ZqwayULPDxdAa+PBUSItptsuOubahjL5+aYEXR5q5sAVgYTlPIAgkP5DCNX6EMeQNDQEn7E",
-	"35PckDDjxaG9kYeVG81ayyZWqlcM8hoR2UNg+45i881lyYmFaEHmHTwk0UvvPdTax7y3Z+Zzg30jd3hr",
-	"DjEmRGEx44YNVSnzHZbpYTlJLWoqfJkWIzqpTNloHSxYN69KKpI/0SO/ax0S13Ag/XEU6LWJlviTr6q7",
-	"k5IeJ/eNtEMiTELC+0LFXWmFobSx+7CcfMF/11D5drip3yKm66vUED6GEsPGYlpD1fNW4W6E2VNOo+3I",
-	"cvfkyS9ElL0zp/dI4fsonRMFVtCy/d6spWevoJwXk03/VJvnT/xgJ1+cbr/uESBCHeYgvPT9nDxZdliF",
-	"SOWbBD7WIStuQfPVrE09CLvgYCJ1xdTCKXCk/6K7pPgbbRvf4a69xYRM6rApUWFaJd6FvBEWyWBOOGZF",
-	"pkORL22FZpXBMTsvipb166iNQ4PMU7mfL6vh9gWBjcPcNux4cSsokUQaxwVYpiTcq30uvumYZKJJlrBV",
-	"gbb1Zn1Sg2619Wf3wDcClHCTa9Qa+QYyW+XWb1DkhKMKn+yIQflkkYPvaLHc/+K3EkrMxCiAG/wjp7jR",
-	"kAtK0ciBu38yLjMo6KNSZqAtF6m+F3tMSBocSKmnNlfUWXUWKzVFfmxx58mXT2rQGT37WQ16+6VOB4TM",
-	"DjWTT7iOBUpsevRwL5uaR03DE2K2zTGB6ncmA+Q1mo67Ecf8pnLWoXLle5SDdHepYVcVq19Fq64yKGhT",
-	"d31l/p64guhAfEGknXFh6y5xNsBkE5SBmtatOHXZyvlNHaqTQo2SqXsX2I/+CP2zcONmjI1ApcWeMlcs",
-	"4xpjO9imRmDfO6zyexq6TPrSA/L3Cd82WY36zCgsNREg7a8S55upCRjC5aa04lfc2CMc7ejl8ys2EcbU",
-	"yWPeJdP4wM6EUx/89EZ8esUMnxvmzhU2VBvMLRg2Aw1Vld7xr9I/DzKvl1O1AsKiQZA55FSZwq6oO87/",
-	"wCa9Vz4NTgOfeLa2VLtIy9ZATTRjwuqVGq0qK6y6ECvcdCwCmFWUSpcduwnGy47JR7ncdzbmD70SebvV",
-	"Ke4/05CB8I3Ccfgxpj3V47d2bbedJLHuFacRzfVbKynTc/FOwupV48ZCjciS+aQGfVZgc/WqwAna1at7",
-	"EOkarJ7vRqIvgV/r+R9C+P9yihzjzKlrJBdGvNU6oC1blcizTnX6zcvnz7AFZA6/90y+5lIOpD6+mYJ8",
-	"+RzjzEhAH3am9vIZl61u5t2u40j6ExZsN6BcKce6rhbH/8+oLzqvJkHj8jmlPc8HKvfRcBHugskxS1dZ",
-	"CRtcDL6Zc9SR0KT1nszc5hDfyEndWmWqb6P/foftBRa4amOmapz9ky/hLZ01VK8Vssniy7EXuJxTfRO7",
-	"8MZ6nxIAGlW/5EzEqHmqDGqJYb6B53uJsrvw87WlTvNWXKD/yQBGYovOPpEBOgHPKUBtCAMgUzmwodMN",
-	"cD/f/v3ZC9IOJLdYclOfDWph/9fTx6ffnWGFBaoTH969QuhCNtBqhmiWmF8ujAXJlGQPTv9yfP/4/vED",
-	"VAkF6v5OJyTl2Sp24sQYAcctcsYPjiBueXuUIDjGNxQfP8CoTBZl+uyb3fvhcNVohjVPc+cBWHbFLfLv",
-	"UEhhxntl4GeEiWS1wBKerNEwtc5U8sH3gaPsMlP9iLPcM1fRIN8qER0rm3MvjpO8RV9T2Srd5Dsr/U15",
-	"f5vMRrg5y5eZs4M72W7KJ0daFSvSYN+e//IOH/pdq6x+FQfSVgPeptkE0Pal96A5BVRREAp1SeNvGq8t",
-	"1rpoVF/0C72rmRB+et/oQAfiJE5yDVy9q4SI8MYOXJvqFJ58mfLJpftzDVjanW7zt8iNqJF9HZdLUovH",
-	"PHFiUgGAmgz7lhyH4BkfDehimk33u5J7XX2jXuTC/j7kxnv4fPAsxQMywDMMnDRYgCDzUOTjAQng6cJ2",
-	"ShSKCKeD7+dFQYAcSzF37wqJRt1pdm/D2/e00f71t426PwtNpXa2KzV57hnmdLtpTYkOJSs4kVZoWfVj",
-	"+2TlMIobMqoHVcD5k51imNVUoBAJ47rrTlytlR5IJU2AobrB6wr9ungyHpxplt3tMDByCxiUw2nCbvPx",
-	"ms+45YUalbBpBfYL9MVmajLBvEnDNPA8RBWrN9wzLBe8gMweszcSo44BEomgMrJQNII/56YGH2RQGKAX",
-	"I77RGbvKwXJR+FAi6tp9djUUUORX/rV+Pvjx5ytS1a1iM+2RMZf08rt8uX5DjbzrZt2tKp6VxqrJomIV",
-	"q+L22nhEE184KqGhKqqwmPkgLLsGmDIRmtYSkyKv+Oc0acCxvEFqO3tIvd6Nl+8wxbNB5JDpSdfmysOf",
-	"0vDj1Giv41ULfrfKhXDWNJaOKQOyH+qKfPoR+mY1EaCzW9ENaLMIZr2MJM8/E5L8o9PvH33/5C+n3z9u",
-	"wMs/iMDL71u+7/tQeVuFlFQhQ0M6YQ3zFDO7qjKPGTCJk4iHz+2yn4P7e07ZHxOeA57JY3YuGSCGPeZV",
-	"tPGJ2MQH7GREjjtD6a4LcjfHQ5tIqxiOgKoMAo35ndkZHiKd6c+22nKCOthK2p9khZKwueO9zaHRrIpn",
-	"7s13nXdokndPE3B8szdtoAInDIAv7gIhjCyCxsOLoJuJDPCiK1H1wn2/xwOI70/GJ3ixM4nfgKW8R7Bz",
-	"VN+EHT9AT0yA8ua+P7aHGmvayHNjYdKm3YmGa5inHRa/kFCGGTNjroFSIS1+WJ1/NwU8++6PoQj9hrnn",
-	"HoVP1I2ng9ynlC3K+KgGYH/22sI1zL/DIBgiHMiufA5MC8TZIZDaStzcC8u1fYfr3hfa5TV8K0wKXBzk",
-	"tLzUzeC+DFmdjomIeohFOG/QcFfwuW81TBHijvYZeMGI+Ks58+QL/tPpmKes3XpD16vYGYkbkGw3dW4e",
-	"27Oiazl92qArm4mioHwDr+vElr6xcuYGa6djLJPtBE/PFvdq4+Up/8A/gpmF+aqk/EO9wwIrOoZKZ1DB",
-	"bHioSt/Mx1GkmWEcsnB+Ejf4gZcImGncjZH+1q1y7yf6rVZqeGgNb9UF45sFoLibugnu5sBS72TsC1PJ",
-	"5qYl5w5w3++x4/SxKgiAf8zbCbjxo62wjCd567x26iovyiDREWTV32lhAnjpMW5RSj2liw8n4b/xP6ow",
-	"WimNNPivBjy7HmkEN2Bvijz8xvI5ef7d97557YKrAKf+d5ibO52mexC9xF01gRmIgqs2Pqhr6eQuRN2v",
-	"FENzDbnbjxFYqgi9hrl56kMoCJ+ODCKVZXw4hMxCToi6HtycF4WaUR5faKQl7DE7D9+HgTyLIPMuQou2",
-	"pySjMMjAiwo9e187arktkyXbBr/dya46oYLixK37afCsGXajbNAZNPhVxK+y5o6XsnvPz72UD+LLCxQo",
-	"hli1IlXdEKHiBrfFfn6YsPHUJ/5Kp0y6B2Zc5zGY8w84mT3inNMA3wjVZR0OaV4XSPg9AZ3bxgZ57bxq",
-	"DL2O/uejealKqfeh67fvbiAB8s0ajb0SxoZ03zvTcWy/NwIuNhWAbCTU7baLUjzQTcjlQ1/nHg/kpisf",
-	"/UNUBfbgMZsIWVoIzC0oexLV0tJATubog1M2VqVuPDSAEZdYwqbnvqjNC/mZVnKE8X7HvYTMHZH6YiRf",
-	"7qsEnl7+R/5lR/4lXy8RIHxy8sX/1RlbeiOhzamUc1Dxqy83qWJMEYEz4ZKPoAFl4funhDa6TbGx4OaW",
-	"Fc3XMWRfYKnkjnASedjP5GFc3agcqXSVlVqDtFcJQDfTWOEte5YbYVekK1zgE7/rDFq3hAMlDRhPrWr/",
-	"8f+d8F8X1HXyTnrW3dy+lRvOkSVZE2F36FD3bT8Xt6x5Qk6+uH9WYB5ZoWF3m7lKdL2hGHVpYIdBcLfK",
-	"qp8V9hA1IRheGojydTJuQJTY66HeN3/4SHGCQTbdZhJDLXcj2RtpHX0NG82HClDDMmw2FgW0Ouscxwr6",
-	"vaHz+zW2U9pNo2FrbUBVtAgRHoUeik5fi4XpUTld1Y/Gp8XcYDCJ2sC7C5wCNORR8zWZHnMLzSzuDfUm",
-	"WsHQ2XxeC48FXGD6YV9Naujl38rkXk9D3plLlnyYjgXUTJqmfdWpAtcdKZOK0nt65HetKeEaDqQqDYBr",
-	"RAvxZAvE9x+krdc3TeNiZVhzwapa2Q10n11Av2X3T2+RrtcAdOfW6GIj0Obmx/a+dexOvuC/azRCCZt3",
-	"kAxEN+COKovcq9agylomZMJotA2+vpXJSMj+XZLwgzkITkg/7tOk4l/Q4PNVMWV6BkWRcjL6x1p+xiXM",
-	"oX1KXUL2PIjQrVEZDOgbkUGAKDSbII/4ek+nz/jYM6WiNGrjRAAJhpzZJNboBwN3tpeYm9s3ktVIloSM",
-	"dju4O9uXgG01+q5a/NCBGYI8FEUBXhZHJLoo0QpB1TDe7bFAImjSWL6FFxD2N8AeG5gtJTGYZX2MuopF",
-	"ToBLX8IwhjkzaXCR3bHagduv+E0K1XSb4W37Ve9VdO2bU70VXiKyiOOXNPvsAqwlhrO8nEt91yXXW62G",
-	"IqSlHs6cOwQ/hHYsIVPzWqKCGgmFdUmuk1wYPii2SO1qM0jUrfuc3r0nmfP72i50LUIdIsRugV6oVaCD",
-	"wkl+R7J8CayucxPpR3vZwxfyjy1sZ2f6E5PT3hHyqQeNI3Vw3V1r4HzvZueWl+6bgPsO3yE/fjb2kFVO",
-	"hxCGFcrYp9UHmGiBGgfxpfu8niomhRtMj+oCxlvH04Dw7xC/m3du8Tew5hNsUq/RqV57s/mVhCMrJi2a",
-	"ehggKndFtsKYA0HGRYLTnWxVykJl13sRBh/w1X8IAyxZrJorWD1vOFQJJr6JKGaVYmpooUucz8aKT0TS",
-	"n/AP+nq/yAIyE9N0tuc0PLATZZYTFAam0DbcPWwAhZIjZzFF/WHtoMeXHv22d/bPj46hDOJeEzuWuuid",
-	"9U6Q0fx7vlSZAxTm+NqvPgmt3Rsf+UEbn1T+8MZnfh8bn3gohObvMFLWfAR7krfGr0uSms9h6HHh5eSm",
-	"aHyGMLbNZ0osIPz49f8PAAD//w==",
+	"7L39khs3si/4KljeOaHxPVS31PqYcStu7GnL8ow8sqRVS9cRO9bpBquSJNxFgAZQTXEUurFPsw+2T7KB",
+	"TKA+SKBYZJOt9rn2P26RxQKQSCTy85efB5mazZUEac3g9PNgzjWfgQWN/zrLMlVK+5bbqftnDibTYm6F",
+	"koPTwZlkIh8ypZnkM/gPbgzYo8FwINyXc/eT4cB9MzgdcHrPYDjQ8FspNOSDU6tLGA5MNoUZdy+f8U+v",
+	"QE7cSCdPng4Hdjl3PzVWCzkZfPkyHJxNIDWXl3mYB1NjxiXj7tnUbNx3fefy8OSv0bm41fadSxdl3Hc3",
+	"nUuZC3uWWaXXJ/NGFku2mHLL7FQYxt1TLBf5qZuY3z6Ok60m+FsJetncO/fiHWb0prSZcq+IzklDpnRu",
+	"2ELYKc1N0fNDZspsyrhhOUgBeWpe/vHUzJ4+Tk7sXMhs07TUmCZlhdtGzQpuQaemYvCFzYmMlZ5xOzgd",
+	"5NzCffeSQXI6H6QVxYbpjGCsNNRTSs2kxHftMJPnSkpwOx3n6deBm1kWHkwwdPV9X6aOb9TzUpsYP7+f",
+	"AruU8Mle0hYBK7ixbM4nSZpk9KrE8E8ensTG/5tW5bzX+WYT92iCGvjdDY/3yxxmc2VBZst/wDImh5fM",
+	"wifrZvNXZhV7ePJXlk255pmT48+QSsZN9wqWLFdg6k/sVMgJUzKrqTcFnoOul9AY/r4bv2vyMyHDv/86",
+	"dKSwoN07//Of/8f9//Xx3/8UZb0f1ShNaEfgX9UoQd5f1ehmbPZKzISNc9lMGcuEhRkKAyWhk8kKfFFz",
+	"7BzGvCzs4PThgwdDNxMxK2f4rwdIKP/PalZCWpiAxmm9Vjn0Y75MSatVUUDqPEqVww0Z8M3L75+/1epa",
+	"5LBJPEj2Zg7y5fds7p9PzCp8fbPde3v20ztVwCaR9fbsJ6ZVAam58NmF+/pmc3kHV7Ds5mPtHhFykpgH",
+	"fn3DSfSgRgclbk6Fc9DXIts4B0OPJabhv73hTITteYSMsMmZCHvTw/PBpA7N6jxKA9p94pfPvNKcmJp7",
+	"+kZT++J+bOZKGkBd/61WowJm7k8nVJyKfPp5wOfzQmTcTfl4Tk/8+6/Gzf9zY6w/aRgPTgf/7bg2Jo7p",
+	"W3Mc3osjtinws9NLFyAtW2glJ0PGZe6VVcVydYQE9O/x5gjM7Tv4rQRDs8tz4d7Fi7dazUFb4dYy5oWB",
+	"oZMx1UefB0JeC8tp4LUb1DBh2YIbNuUyh5ypa9BH7BwyTYp7pUTNuTELpfPBcM1eadx9D1epPRwstLDg",
+	"VDraqC/D+lXr07GsAKfVPHzSuMeZdYThGtiU69xRaFKCMVtM8+GDk8fbzvNLk8X+2aRiYwUfq/eo0a+Q",
+	"2YFTbb3J52zK1kaQxZMUDsKa2mBa4dkh/fhC5Ckh2/3rEbdZUj47nUgTaxGpZzwHxxeOKZWdgjbRl2Ya",
+	"uIX8gkcW9fMUZGAt97rWJnUo5MNBVhqrcsFl7KWKXQHMDa7WVLu/9o7Wz1bf8oMGQLUx+lP4NBcaTOei",
+	"QObmGeMjA9KeMgnXdNv3W9+YZ+Rw6BIdP+BDX4aD6IZbw0Qenb3IQVphI7py6UxeJzr/Y6qMHbL/7//5",
+	"f2MvcHplVCn8VY2Yk1lKXzHlqDAYDpSu7RAl4WhwKsuiiLzVPXEBWpNd071wUZQa8Ecw4dkyuguOJ2uO",
+	"Z8Kcum2Z8SUbOVbm2RRytK9Vadn7V+do7DvRxrjTz6zKVEGs7v4FmTVMKrQIGlQdKVUAl24qdPPEhaez",
+	"3yXSwXI9STCkWkjQcYbm0iyckBsrt6Tor9E1ZdJi//OGEzB4W/m2qvPudaE16RVE28XMqc9J4nM2B22U",
+	"dIR9B3ANLJsqA34FIJ2G/8+BcRIzGwwHE5CgnbBoSMzm+vyY16BN9My+LmcjpyPQ5LNSa3d3ht81FlLZ",
+	"EsPBvODSxFbALXMswnjmPiK7sLWFz9hYq3+BRAXE2UEbb/qC+MRPgmvNlzgFDWPxaX0Ob0tbOzagckKt",
+	"E8YZC44iPaXsOif2k0kajMhLSBCLS+Z4DS8/OjVjLgrIWQFjt46pcPfE6sgV4dZGW6USKt/JazHCrY2J",
+	"qwLSXPMD7iJbNKjk7zlI8IxWdtOVZiq2I8GXTbmc0Pt6EluRHnEBko8KyNOHjA6WE2s0SGv0uKRCvb1T",
+	"xQhK/9q8jOXaRlf+WjXZVfZfqjv/kem4kykhHzJ3fvKycH9WrC5QHc6suIYhy4VBGg1ZDu0nNMzUNf6Q",
+	"ayt44QQRsWV8cUuZpQnteKzaVUGcfM3Lgu47c8pK6UYHOWRCXrh3DZkq7YUa+3+UEm8dN1f3jwy05QKF",
+	"o7EaNevorCyf3ESsu201qKVd86IEFO5LVWqmFjIq3N39f5HWEdw978U6XWxjcnauTeMatBiLrnPCWaEm",
+	"QpKTW1g6Ko6Y/U/KqgKeBxNwWMUOKqV4GAxWrzQMK4u+KSACQ3p2WL3sIkezpeR2KPtv+QTWFf5KBK5Z",
+	"Oehiu0TXWXDnznrfNsHAiIhSCZ8iO0Iu5SBM3TPo0QsqbJDdbo+ONu8DTjFKiwnEzB53GMTYmdJw0aVd",
+	"v7RMg4SFcXrmlBfjILEKMd7GfiA3fJdcFe79hnF3OIHP3O0mnVmJREAncFy4gkSHY/dd/KsScpvrYEsN",
+	"H1VpAyA7J0E3Ey+KbWYS13LdXJIKys2uG1uaRPSHS38FUDiTTcAaFB9N7ZKeGDjr1l0ng+Hgt5JrLq2g",
+	"f2mYFzxL6Jw0/IUGblTU1FwGlYHe7mR54/UpsRhXRN5BAdxU6kwVou0v8bx480Rrs2LyLP6ohHyvrkDu",
+	"5jgK/NAli9xWpxmh7ejD2Iuw6FpYiKJAfx8yxwaP3XBgbXFhIFMyN60Iw7cPHqxein9XC1YoOcFjIK7B",
+	"uDub+R/7wSgC8denj1sRiacPoiGJ5pY0dyNJ9tu9DFDo3rmrILi6Vjxgea7BRKjwd0cC4hPNXr5l/sEw",
+	"zw7LmhegbcJwMVbNTeWywJPn5jVkcDQ5Yjyo7mzqRr+CZdzLxS1MlF4mxrhC42fsp1jrTcNgM8nJhVka",
+	"CzO3tJxbPuImLhHrAHKnMdSKQ9+SU+4GDrVt77ceXh+FH7JLevbSUXwJh/YBzbjkE5iBtBe89vB2Hc2f",
+	"ql80NLYdLlla7k0MhTf0hi4OaniAQOaOa8dCTkDPtZARVnpDb7oCvCbNVC0gd3rbWGineShpeWaR5Ehi",
+	"/4xTB2SGF4A/e8/YgrstHSvN+NwZWbyIu0JU7Ji/f/6WuW8SHiCt8jJLSYdasDDDl96Xl3LDuPekHQ2e",
+	"Gv6529KUvIakNNNgnUw+hI3pONO9IsoqVpcmqmn/UPMOch2GtoRh/gfb+Ic2K0XNxJtKWg+ry8bzTkN5",
+	"qozETcYdpbrd5m2O9+advM130yFvfuO3oo2PuqN4eF1fzCmWu0Kq2grFQXhpp0oLN080/Rxjoqb49sVP",
+	"K8M+ffLk0dM93dfd0fttLtq18Obau5xac3EFywj1XwlJZLiSaiEv3JMGpfW8HBUic3LdDCu6tNi3Me7j",
+	"B9/G6DLjn17S0w+frnPyHu7RwIqN67SPjdLjHt1M1P4X64x/ar780Unsru281Z6Rh12V9pSu0cQw3nx5",
+	"8uTRk+4EqyFmmIC+iGshrykxDljDZdM+kGxWGsum/BqGTIydwkRhODq8sePa8yJsW4rN63Czbbjhgtt2",
+	"T9e8qqMlW0xFNmUmU3MnLqAoyJIwjM+5tv12u8OUbN9hQWYmRLGYyFnc0XYQ1Z8SOTslHD5CHDrlJhXF",
+	"3NIQiEeF3k+hldW2zl5ujzZJhHN8yDvEu9eGuUndS4tpKN79TLPpo2j4Xb1tbSMw0x1UOfzUdtM7Ely7",
+	"7pBq8C46GYXtJXTi3HnW4s1Nd/0+WLW9oMVUVatgL4SPbQnjnrnElV72WN3KJrVYObpXZS7s8ylkV3Ml",
+	"YoJpys00YTRx6zP9o4dZKpuQAY47IHcXENBb0ITjRYHrfcYuNcZOuZsaw3DVkt2/n1WTvGQaeJ6UVVqp",
+	"tNH7E+irAph12tif3/3wnD399unJN+RbcN+75UKdaUGFDKhbjriBp4/jcsuxebQ646Wzp68pD656HRtr",
+	"NWMPKWqBKShtkS6kffo4ahSjnO+8H4i2O4bpqnUMads9Lf24fkt7cNHtCsIVDo5IwytIBUwrjZkY0cdG",
+	"abfcaqtUMYY1Kvg5uUlEk9brzA8LL/e2nHpccJ+ZK8YnPMRk+diCZgYw41TYXszTX3q7ScV3cAo8ogf8",
+	"nZtpfae4dXeJhUNywTsctv99eCiyDolSSer6eSZvRUqKXjHGs7hdKVUpj65Bj+Ie9mDi7uhBuhIyH2LF",
+	"nbumhiS5/uyV3G+GTKocUN02YIxQkv1ZVGmp4SOlmVVXIL8Jt1wu8rbsrsmDW3CD+T73UYGxgMLJbY5H",
+	"ecm4jmfMUWbMAQZcQGLEHCwXxU28epQEVxhwMgh9ANGBOi5uYfwJxa2ba7iO+67pXYnM44X3DbtbJ1cS",
+	"mFXxt6QKKtXV0BdLDn32D3ox8L0jyCpzMuHWhetuUeRXSDu85bX9XJXSVvd0CERM+Nzc6KJ+DU7NqLKx",
+	"aqfA2lxvdnn750MNrBcd1YYOG1WoSEfPLEl5dS7kVSQgWBRqcVGojBdRxceHc7jFhCI1H/HsCotShby6",
+	"jz9r+h7WgzaHMYkxkzn6TiywxYTD/m9z8jHmH11Uuh5Gs1JcXPDJhX8w/pYZl3U5LeaGZFd9edC9vBV3",
+	"X325KnLkPlXk7tL2V64PpPQaoJkZHs3BsPwKDJMqrKHOvBcWk3ejZJnxTxedpPnZXdczd4pWaTNkGq6B",
+	"FwZrTjSMS7OiDqfXE4ZNEg2H5RIJpsOh3cfIu2TvoBO242hYpa6wfC8L6a47lz2kBeX7UEJQE2PK3S6z",
+	"MSxC4oajV1+5qeJk8IJiyD68e4XZoiLqQoq76fCQ4rtbQmXYFJlNdmsfnU6p+EoY29/SKYrd9FqUvxuD",
+	"a90avXvHnsNAU2XsKfm6x0ozszSFmqBKkcF4xVfxyGfrdIV/1i4UnyjkZ7X/C4ZHsvtf/BTUVGfeUbVS",
+	"w6XedOsvpmoWfPq+nNncYzOeTTFCU4Vf1sNRGwjhuDsSQfJ8f+qhL4bowudszu10dZjNsbb+N9cpe/fD",
+	"c/bk8cljcpNgPkZVi4+W0/MXPwyDW+fH8zev3RaA8TAdbs5sBIVaNJI07xnMp2G50Og6X7ZKT5CT3GmF",
+	"sVNOrJ27U4lk+fi17otWLTz9tylgc1sXSjW1Rw+fPHraY2JbZQdiqV6cHXFn3EEwkF3gyXc7TJ4yd4xO",
+	"HjtT+uljprnM1YyNltaxBfIMhWWwuBFoid6fcuAK1lIXHYt5Vmn7dWkzZwibcLRtXWrXdRST09+FQs9V",
+	"yx8Dp9F0W0DJSxVRFV7PDfPQt4r1xOIn1YRji3xeqOzqe1WOEgAWJB6osEti7Uoh4JrKZzL321NCt5n4",
+	"yq+wXcJSIbbPA3O28QgmpURTsqzzdxGHhp2RU28xdbKpoYquUH4KPO/Wocdc+7xBfLg5ig9M0DyfMQkT",
+	"bsU1nPqqq7b6pcpR0dC9JNbM1f6CyI5I5g5EXIGOFq793ChRj9aRxbOpX3rHMtghERVLxtBKp6IsJ7Sw",
+	"ykeMx1gMqf21iOXHrcsRbwT09lNZOCuUbF6f+EY1HiNXz7yVLBlnC4BW+viv5WyOeeI0HbdzANpdEiJP",
+	"XBImjp/k1OVhqBta27YdbXFPy2GFsdTmpGpXaafix6Q03hW2Eih2Z2DT6W4csu2DtzNwvGfiv2nsZm9Z",
+	"8xMEZt6cHRYGj9KkmbOzQpVbS/T1WulFd/aHuztyJmogNdTYnESTEM93zAUvot42MrHkpOQTFGJaFe7I",
+	"zGa8VcnuDpLPvlAL4mi6YbGOYooaBl2zi6l7Q1p45GICJnbduJmMSlHk4fhO3DajGq7L/gW31TZ+jwNF",
+	"3fXb28Pui4sKuykadnTqKpYOaZiUBdcMPs11cFKP2bsXJ+4KyaYqlY6JY+iyiIoRgVXJePP5zQ7+D9qM",
+	"JL0bqU0R1s24u8IwKrHjVV/RmxKeorXOU+7xVFasIfzccYyBNuO5xelSmu2qha2wKctmDmqeSAtJpu46",
+	"hvBf9nYG0BTql7bSTluHuz4J9R5VpOqUT56x16SUholwUj3h1KwdkCtHazUYtaEe/FpdbR4BoxTu/VJt",
+	"8XIz5SdPniaj6yMhuV4ivxdqAfp+xg2wKXw64L76KTV3tE3nzq16U6VrRpzbsezo91hejLll4XzXQpjL",
+	"5XYHovJxrA7zwd8f7sJwl9VEXIOMUnEKxTwhO7oLgXcQsjXdO8ozMc1wBGtTrjwv8YOJ6+jcq1tNK6iV",
+	"jbuWXlXNbDd3XmeW8hnD3JujOkv1+uHR9/UjIcDpTzqb8GtYlU7OyN+37GiCMj64/y2/P/74+enjL3/q",
+	"Lx2aY0apSo7hly3ArTbl+sILbeNYj/tWnJCpQauCR+QZ1uHIkDSU9fCA+wFa0Egdqz8nbWh96V0THQHX",
+	"mDfhHlkJ/m8zdUeOavjOtDr/2PpiTYAKoOl2rBRLa3daJ+YyOD0bivF2y7NhzK7F0cRWl0Y/7VzY95AJ",
+	"s91d1oDQQF0g7ibnrbTl/jmp3vGS1JWrhxlO0KALJyQACMNmwph2RV+CycP66iGj9Ame5i1KW6sIRxSX",
+	"Tcj8Ik8YG8ESoPxG4DqbQhcS20VpojZ32KLFVGHygA9KSDQG6mw0dFwIDyREnsubBdV5nm8DP4D5qRfc",
+	"Wi1GZSzv8yx81UCN9CDaPo+3ztRhQu5LYSFcHFt0UPb9q3Osbis1IgX4XLBz98P3r87jVEQslhGPMfd3",
+	"GOgg0xv3lFzbxAFxsxLfNhaFjSUJ/4Cfe+gmgdFUCasb3G3y1MV0NTlq9m2upj2X9W1d4daNufHVmbtV",
+	"1a0+6XdNdatm9g4kLCjMuYXqlghYElZ2KIpbBjdQI2q5UxQyDfXpNba4jDs4smcXVfdf5qg0q24B1H6F",
+	"XKMu+7mKGaHz7+mjpz7IVR049uiv366WWD092bgHyTvme2GskJNSmCnkraKI5M2zXexqeMvc1n0N/sSv",
+	"wr02xOD8jC9ZrqpozxKc7jDuc03GJfq+L7BnjDzZb8boBUYp0qeuJH7HvRkzfv9fQ/bg/rdDdu/o3pDd",
+	"u38Pw133Lu49Y6UUv5U+FOgTe5qpFycHOurPvIPBWKUhdx8XQCmlkjZh6nNTDyAHOq/296WWeK+v3uaU",
+	"MlEFqIgpnL269TUfOX+jjTf/tidwR8XgGfu313wG/+akj/s8nAFKGgGT8TnkR+zP5uwnHwZ2j/8P+tE3",
+	"SX6NFmBu0jgy3lI1GgxQE7fzpnwf9aQSfMJF3tTpkw4pYRiX7IwQF6oXn4ZTGzhbq3Iy9UFL/xU3bAFF",
+	"0SEyEmES/3saXNRuk2rCPkSwptds9Bgi2XKZ8Pg51X2sStkjVL9Gwo3bsNv1Gq99+xlzp5Q/Hs0wVrFk",
+	"hZo42e0kSYFZjLbKK9ksQ2Mawg8Bt3mFi4JM3086/gooSTQrHz6JaGytiWbp37FWs9pEszs00vVE82jK",
+	"ibO2tJhM7ZaRn9Rhce+j77Z735Sbi/St1UA6rpBBMYUhTs00quYq2EzGi4KOtTQih1PWE5q7UNlVlwcG",
+	"ATfXEr3WZ1qBXnoInjQDrCLkWC8etgkk8c1+AvfQNv5O9NDFQC2IAIjmKNXiaHOplT9J9Tw/Rg8+QZJH",
+	"0ih4TOU/t3xUwDPyQYWsgTG9pANkaJd8mxkY463iyO+mfD6HeHXhCh1oJfX7YmT4W6iovg3QgRvgjXXc",
+	"5+9bt2ddNuyMAeGtslraUTQ5RXr4ZEHLWNlKdd7roejIV1r+PuARtnZkdeAobfDA4M7/VGf0rHW18D5Y",
+	"kwwhGm/JGDalghHSk4TdE1RBVe3f9Qpi4P7lo37Kvaf4wcDNA33uAz/wbo6j0HctVJE2tye5ubfqWqv2",
+	"4U651XBWB4iGpjCbTh48uDXhtWLI71WWPWOc5euGLOVIlWtAGAkEni1cFkN278L7Lf5jo9/i6S7p1TH2",
+	"+JH6okSzqiMF1a22sOtFKgEoOw07Q7DHDdwZdCLyPIA7p3sE7dxgyFqYzW2izG9s66sckzKcVtLsNrue",
+	"jZhxmUFxUXVcSGuuRs1gpPIl4+YKsMET/TZpuiQ0rw96AjJbnjLKXxoyxPtQpR16bEnIhyxgvGOWpjAI",
+	"rbH8/eGx8rwQMlYfrDSBEGxZzrpFY56xkHjSO9fkq6/HQhKg52HA0O9OiyCyvhKpt2SYCN9Zq3L5evlx",
+	"D9NtKzOTcj2VDj0k+9ypaPpE71RlL2qAgrWsfEEFEmsnessy8uGgahAT6fah1QiGbF5w2Wjz4Q9i3eNj",
+	"yKjpQqvVx9Bj9ziSmDlkKAZr30F/oIBcSSp2u0CcAaVZKRH3oHKr0bo1zJW2iSDrzbo40bTjtxxJKkzN",
+	"xqc8ai6hIpzizbakr6p+OEwC5P2103fuxzEOuSEwbbwcgixd8h0/Q1imUWnZbyWU3ruPePg5OisqEREK",
+	"M+gxxGl1Dw2GuHuOFRHhYUDibxBuGPqoaroSKdyImT4R3L0KFrZm5mFlGofOIeGa3Gg1YXPfW1SrnYZy",
+	"15TqH9XonZvxKgmiXea65LyapNnMIMw/OXzN5tlS52T3xviMxY7dElB+XGxOA8IuepS9RAnaTXSH1cLE",
+	"dS1tLrYaA3uA6C0HyUxEyr39x/Pz//bwgbubvn/xrle2pubj7SiyVu213byr5LhI4QZlFs65rtILf1VC",
+	"UiZebDFbBq1Ccp0j3crC25s2XGGUNBMan9TdK3+DjUqZF5VOSphKIb4eV0zrYHv0jfEf1SVlqU6i/pEt",
+	"nFZNZdpNPAEFmEPXsIkfrjk6af7D0B08eMAaxMCAY2pbEjmfB4+lbKkYJ07CWbppauyODEy9IfH3H7B8",
+	"D3qWirB2xlUN8MI36qdOsxS9U/N42v+h7Kl5qefKQIcDBDsdoH53isV9Q5bx+wvN58l4jfU0iXhosTLX",
+	"I6E93AUjLszXj7KCSeLpHtsrMhTWc5YL1dUmoYqAOcqG0h9sCTuCCZenzl7PRY7qfGjOqTSbCmOVXt5/",
+	"nSrdyUWsWlFdDdmI5xeZBgyq8WLIKPg1xMIQH7gaMuLLvNkmsNGIr6Hkb186RFvUI4SElGsWDoVlxai/",
+	"3hFkbSfimBo/e0P0GsxKi9VGNoQx04srWEYrl3fqwOuzpy9SlksoEPIlYCxXqNvPViHjeyUkJHvsNqKQ",
+	"bjOTmK2hKWGnvKEydDJ2F0pfDWtr3FtewtaW1br42dz5cPsgafXOUcLt27NfWEXFCq6oIkkvZuyr97Yn",
+	"+OITz6wT2VQ8XIkKggUU19zChe+t1Ob0dOh9j9mfCPNXTSKq6DihATLTy7ldSVdPDPr00V/75V1ty9Lb",
+	"wJIkNz+61VQ9v35B78NmOYiNEilR5IWddidpBSeMYz3qE9+KtbayNbZvuuibGl3EjPfz0NYIgcxoHpA3",
+	"sIrQpzcTRSEanej64OPhrztX7R4x2/Qt7y7P3K/Nti7slN2wnmuPmcwkLFCq+AbdROApN2zkBLhnCOoc",
+	"RSgsPQpFm2HvLay0MO9qQ2qGjJ23157unXBazXpEfv9fD+5/+/HP/o+ji/sf/3v48Jv/808xQr5WOdxi",
+	"g8c71YExRvM3L79//h1MdnXfZFMnhWQsmeb85MnTYGb6G9XnzJK9K5y6S/IG4eD/8vTR029WK07P7v/f",
+	"tJ8X9z9+fvzoy5/6NzkjR1djrEIYCxKhix6e/OXowdGDo4fbtoJZNYyr5ftZdJC43NIA/m5ZtWAPdd0h",
+	"hHTjVuKViTLSamFA0wiZmgFDKD+n3cULpmIQXu8VZY8JyXj1Ru8LJdrfMwGcr4c+pouG43iDEe1o+wNS",
+	"ZUf+jfpH1siDQbmaMv0LbajX07YJ9sKYMibunVZ7KYy5rM9RfIZ0or49efCXb7DjkMWzgBBPEnbJh0/w",
+	"0Zmp2v0i4lfgm9VWGRveHsRDsgiiOmfb1DitDPz4UUK0HF38r/sf/31dskRLoFpGrOfRjJxi1SpSjPpW",
+	"q2uRRzVKxN8kb0T6lqfSBsS+lIoi/3nuw0H0V40vYsREtqs5m3XFwcUZd4pWtl3W7P5mQ1KaWkgmDNnV",
+	"tOW1f84iXk2oREdcp4RH1ImFCxGve3lHXUhsaA+JVLtRnsBORbVZwcUsfgrxKyIJlRNQJnVNiFDGoLGb",
+	"BZvx+TwRHk0ddqdvfnj3al/1uNRwozv93V+UTlmUat3p2eAg6ukVq8E1IgfKJhY5Bq4RhNTZFjDjotih",
+	"5GKbbQi9p3pX6HrqNzmyolVr/GH7kG4MZDYP/K1GNFuS5q6FNpuT2zFg+HsXlc3mhA1h2UIyriXn9tWc",
+	"u0nWrZwo1Sgp0I7USM3V89ADiN5VA3rcRgnj7gK+XkBSxG+p/XRdAIiM666BIQPvMaS8xoBzh1goOyh0",
+	"u6aObpspmr4q3ivGzRU6IkZb3Rpbkre7r+qNbpgQTcA5UkuPMWgN+UXEr7jDPdSYXEyYvj376Z1vqNeW",
+	"kaNSFPZCyLR8pNQoIY3lRUGJnZQwi0FFVJsyLgkFODQdv3lksbpNxNgXaOJMvfDdQ43LYbDX5lpciwIm",
+	"0BHMmaoivwVIxm5kxcZEhzUTdLDOrSomgV3vmk7i53WAKoZ1dtxYyrB7Sv+uufxb8PezChSxkdQbk8tR",
+	"gIWGIG60z9zuOGygX/x4NNbXsf/vPQ9+xc3/L7sRm3bAa3Y7+vAodSLRZzIEVskFJg6NktOF6PGe2jSi",
+	"D+7gWD0tN7WnUGNy0W0ouIynIyUS1DfkpGOtSJ2VHg9Qpnrl8aJgxsLcpzmFPPNxaZwSpihrYkkYNFCY",
+	"VKo1REvfty0UcJQ5tzDfiKReNXzzXVxpAili4yvXcxVR3TKd0T7/TCMkntDOCDQ60f+EzDenm5mrlHdq",
+	"ywy6m+s0lEPnNZow/2FFlSgttZCZmFMp3oous93843lEWik7rJqSGNDXIoOD1xcnu5W8DdL0pRyrWK/Y",
+	"Lljiwm14VTqWKNOu5PX6e9yssOvpoLfQ74IYrtaydT+v+k7pf4xbhNu9rddbrUYFRFI34+GkAG0w12qi",
+	"+YzAxd30ELAqUY+faD7SgijAZFNETDganMqyKKIACVBEWBp7RWHvYwRWpVTS8Rhkji1c5Ly0e+xvgtd6",
+	"1Cf1ujKq/VOhIUihJiZZPlMmSsb+/v79W0YPHCW6g0blE1r6KofudgH0wepvSy1PEbr5dE5scfr8zfcv",
+	"Np4O/LYWdH5VVTDJ73+C++hC3dGBagxE8WVyE5riV13Y6dlO70uXdhn6YYV/r+uaWWmsygWX8fowSg/A",
+	"aqpKXdo4gZ0KyxMV1rleXuhSbm6K55QvLNb7SqhBm2sEfNnksCrfJMcsjMWnHZyWWxX1bdyyOXdysQsK",
+	"qsdWtZ3z7o1gMTV+XFX/+ck0X90o7a+P2MYkS3ZuuRVZyx0MEjTvmQzZLwMTotL2bWnrTsZQKRabrD6t",
+	"ig0c0qBQ93aFYvAL0vPz1vGgFupxzZWCAnj9oTqHRzuQKBFpRLDB2Ll5rZp0kM298DhG/Y6O5ZO+rBcv",
+	"oIrdaFzmoVmFGrOlKjXz8YwV/mvsVc1/6PhNY2OhYQvaKJl0MMQ2LoEYSPeBZ5DYhfMOe2rtdtukepv9",
+	"TYFhQnrNg5e5sMxqLooj9pp6axY8I4AKb6XcuAmgn0p8hVewfKuVGm+5vGh2dLDzr2B5cG+DmfJYkfoZ",
+	"TgC//AqwwEjO3fglStCX0ljf4g+XZE69RxhpPMR010JIDxB7BUvqUnwrtI+lNePnTiGe8StopRiePGkm",
+	"GJ5EVdSpBjNVMaU9vBhrJURRsFIaoCrw/iMkN8wts5f9/NrHHhOmo7qOFdG9LgnKKuQGNZcCGnyMPBZB",
+	"adJmtQrfGXYQB18JHOIoFOrQrmBuT93YM4Gm/BUsLxINrTduLwW0KGkbN3vUXMT63PEi6xEo889tcX9t",
+	"wTAjAkAguJiaezakuVLpP9G62uHWiuJCVcLitcrhj8rw32Vl+KoTeR812u+wrzLk51XiyPbVTXspGjpQ",
+	"XWPjegkvjJIBYUXWVo/Qrwn3CpeM506uG6u5rcOifm26lCiEJgLbQq1H2qdQ5KkuZt0NatisKnmr0Mi7",
+	"EHITPtAmMKrH7km7WlJqYyOo5uVYPM4fV3Wr5rC45uTGmN0E1l0zYvdm8K3q0Uk7IZqMwvNrEWv/+zz0",
+	"s6SOpho9FDC3HuomU2WRu/vK6V0WJBuBtaAbDhKfyt4Px0cVcEYTiagRt9fD9nbA0bAZlpc/O5T1h/eP",
+	"lnEHz0IrC61B6pSMMZtryGEsJOTIX4lOt7sj1U7FZHqhhbnqDJA5OWgajayVzqlv3hoM1s0K/+pDH5PZ",
+	"lVN7xpeON7DMxk1tK8ZFMbBN81hyZ9ftYutuBNuN614fHbfa4u4gpePoOkM28PQzwmz3WJvETFiGmiOZ",
+	"IHcHLHG3aLBC92mx2jgAzUQ2ZWCLXLM9N831BeMG3dqhLg6niHnIlRmEzn2Ps9dD5whgLA1MrkZj3Rpi",
+	"obFrddyhPk0VL1d8tTHHvSFVI6GwROT5LDRn8II9DtGt8mg36RBpQmMc8xeB59gNZQZckrZnkmd1Gm0o",
+	"EmqMaMJbqiPLzcoHDduMZfvVDTtdUqqA54WScLgiVTcEFar2rRZ1v3iRi23BDqp6OkTgM1NEtgtY78JU",
+	"jlv3N8zmNgJ7sM+gzsoN0hXWuemNcmvXQ+CSVgCuoRbe6p0Rncy3N88061lLGJe+79vylu4ZBOLxhRm+",
+	"/QPdWJeOVUOvh8vajHI3CUqLgNcjIYpJUPnjHp98+/jbp385+Xa7yuJabBORUqcxVjP/eEPN/EdfI3//",
+	"43+P1lPfembwnUwLrjWvLTNs9px8HvYuIUIwyESSY8ZtNv063cMb33TScrfLrC+9d0VMr0xRrN9w+oXT",
+	"R41v5rUxoXq9qvhjA7ggcciS+/ruxYnHOPtPN5M/ndI1Gd/prhjGyUZG6Hnz7cgYYYVJhgjqWFRxNImc",
+	"xXntE+GGooRTVeSrLSc2Vl8klEHSeIcMXXF1ZmsFshwyXANWuoaZuoYAuOwu8THPrNlaKzTdZNoV3SBF",
+	"Su+Nq2yGe4YVXE5KPgGP7fVvH7xX9d8IkypN9q6AbSxtaDMmQktv8OctnUOU2MmqF1Ol1WCPp1I2K7eq",
+	"al5yvfrUBgSewB0fDAd+y1HEuT3HP9ymh5L/JWIsZ61OITfd9F33e3vv0qa0kd+p4r2d/fOHon7bivpm",
+	"H0Za7z3PFCVibmWCggYMotTN77GUxsPEL9z3vgk+PlkUFZo84fwLw2Zgj9iZJBuV+QqcRte4FXAf914s",
+	"UFin3IvGmHi9FwLzYRB3QVjo7n/pnogLdS6X/pQbGLLRkok8JHU+CzXDMmTo7ZrX2ZATNYf0T6LqFfp4",
+	"I33yKd1GbjvCupgbq18mVSzX4RxidQI+ey8q5byDKCQSBARaH/zXPncCkz1MZZP0RKrDX288ryE9A3+w",
+	"0FhpvqG4lypjsPciNgcuZe7DeYRzyyzomUmhe3SnVRwypSKRt+0mG5eFVxB6LOK0KOluyJxyYiw1Gu4t",
+	"GAMmc6xad2OWxQ6JFVVORYP9wmKbW/0xwcfnVS78SihSq0k8ScDPlUSaUWzMdSJdZUseaGpVkhpPEFMM",
+	"hoPAE1GM3d154oA7Eie4jru6W1mwK0IMHRXjRFK41krvExK3DVe85qqukDYptipVo/OZM3iLBV8a/6XB",
+	"YEobmGQNM3NlZCuyq3RuE45cKHVFQXvEEW5Gc+2GMW+SB9+/AMsrImFLO/hg64Klbb1igd8iwiiFb7qi",
+	"5QcaIichIYfYmB1zgzDm5M2hPj6yatQ4TUzwuq52exUgu0DSPeYUNuVLt3ntgzKBvtwtotypsuF2/3Kc",
+	"IyZ9UdLKkOgrDH6aONgy31zqwUpZgAnBsKBC9pu7U0AiTEaJV03EDVRV9lHYiQfcAMiN+Yt4zt1yhqGu",
+	"bCZkabfIP5iBnaqY18LdPR5WCTTiNkHuwUO2cPxgR7uuZYQBcCX0OPaLxBPDt+nvFe/AHk7pAvGfUkwf",
+	"y8HE9620LWjtTM17zYV6hqkpW3N/x2HeWsD5vovXhIcE0kPu9RR2JEB2L8o8FxP58oaQvmlp6ij/jGV8",
+	"LiwvDMuVx3yyFvQOUapbQXHfiAtQOWo7QAHOfaOzO96/+u72gXYEvNVoGu7YXYumuUndYp/gDeGfzdDd",
+	"fTMizikH/l0w41ern7a07lPGUCgpou+HBN/ujpdceg+ch4Qhb0m0BqbvFblWNuXWUE0tQYSoGbqh75W7",
+	"abv6XuXCXF3M61r7WPjPsIVWclKnmbkfhZfn3PK6B/MQAxmLqla9YnFEwQ9IOikNVEhhBS/EvyDfBKKK",
+	"K8IUaV6ZyYn2pxv6FKCeiV3JOtoV0EvSdQFnb18y/2U45vSTnZqN+Qnt0G2s65fGO+W6VYTK4eF/0b0V",
+	"gXQZl4RP3tmJNpk38g6woeamNawKjFajtDqbo8lG1SL8+rstLAvzD/NdM9PvgrbRqWa855Md0+737Xl2",
+	"mqwTHu695OmVasGU7Jd2v4ry4CYXXW+8I95h9Kq71mcPTRZnIkZn9J6sxqkq9Z7hEPpk6IBdKH1lOvrz",
+	"+m7YmCvm+KOeJJcU09nWIG2gF+1iKfYDjhOGoUKJDtHGnKtAlzWsmgoukuBcdlQbttCQ8SzcqopMp++u",
+	"6ci31JMmzeKvgDq5Nbnbx9zCj7DR5JCZMps6BfThtydHD45Ojh4cnzzeEYNwc35H+nycBTCuGt1kJebZ",
+	"RNsOjrx+kCQdR+qV4zqkFHm4TGug/idqS6DGTiqlOg35ZkFb9hpK57M+evjk0dMHe+s/9F5zaca7gsHL",
+	"RPsW5ZPMC6wOwHD9qROiiCwuDAmPco52ALc9a+Aicy/Nru3/RGUvjIWcgHZ8UvVYdtYbtlvkPoDJfBc1",
+	"n6BAFox1w4caiPX0g4xfzGN20/MmUr0aV/2OBUEW4FuRHXw343UE+ggoWLWEaL0HYrm7V17OCWDsovGL",
+	"y17HcaqMvbiCZfQ0SloJNi29cE8aJJTHl3e/GlZL685K2xI93Ekf0BcdNtNKb4CVql3MI5rya8AuPVKR",
+	"zPDG2lqJ9qNeXPkBQ527nacEmsgb6QEbKvSGYNXeKowpzS4mRT6YaFedKtXHxNVTx5Vc5nUjBkf9APSP",
+	"HZWxmkxJ8v9iNkVoS9BLzzirZhAtOz2MEzX4O+JepOpruqN8d1w7BaErJKZaOyTAplwlyjiJVimEkB0J",
+	"ulFhvuuYnniqMN9hA3s4tn3rH+1ANqSEnbpfs5swpaDmOyCKNrAGwzQ3aug40dtU0PFA3zX9vLld2/qw",
+	"51zbWTTc/IPbzdIXSm+ECKdWEwnj1H3HJqrnq8ZlUVwkcTN8ea67U6ut2/hKJ5Mu/qVk7LycvT7DA1Mb",
+	"Dy9KR6Tj70AXQvbJRb4GmatOdyksMa+E/OMywJ/M5lwuCSG/onSkhiG64TsGLQ4khNn7RseiyuktyNoh",
+	"jHNfL+LTgj1A3n/4e47gAsNJabjGHb0oR2UNG+bRyV77FJRS/FbCjdoV7CRc6+ytrnQPHlB6h6iOcY+z",
+	"17fq5WPMIWggK7Wwy3PMLaMOLcA1qSwhzy58VL1gau188OULhh4I5nmdj87eviTMM2KROuXniGGGcTMJ",
+	"KMByCvsML+CQ3RwqGsn3/IscK73gOjche4M+b9TxN5JhWKYBUQp5YY5+kb/IF1orTZUWPnDDcpWVqIP5",
+	"ppSPn/zlmxCmMoiMzC4zlcOlYxE0PC7H4tPlsBGpOfoFkxH8e/kEzCn2DuITHk7BZYZ3wCUzEKxydulu",
+	"gssq5oHZHHwCR7/Ic5A545JdvsxhNlcWZLa8/w9YXoaJZZURbzGr1xHMcbCGOZA7jTv9xjobzbClKlkh",
+	"ruCUCfuLJHRm6r18xJ7zogj5qVO1wJCQU5nxxQRi8ov02elszu3Up2lzhsGKIapQgjBRhNc5kA4jZaeU",
+	"1WusUvnRL3IwHBQiA0nVMHRCB2dznk3h/snRg4Fv34qcZU6PjxeLxRHHr4+Unhz735rjVy+fv3h9/gJ/",
+	"Uyf/D5DHGsGM08GDo4f0iJqD5HMxOB08Onpw9IiKv6bI6cfXD4+9c8YnWqMs9cgpSr7M0YQzoZ2+CUAE",
+	"WGw0OP1n/JTXjxzT7T/4Mtz4JPpt8MEIeG+YZBXowfzzFYcSKjDuJ7+VgPAKnsr4bABJ4z3y6ftOwhee",
+	"pMYdcZtNU+NG7tAvH53QMnMlfW3JyYMHvnLIeu2Ez+eFs1WFkse/etSD+vWd1g5NHhVFFFyrzjo8fRRx",
+	"8d6p+AurGR4HpHUUo+Vsxt2NiuxSkWoQig/+Oag++ohdoY1NJGLqEAo8dWY3nm23fwEpBE+msO4GqACv",
+	"hDfD2A+qKHwK9K9qRI6G0MesAbNMHgcDeCk7IUh14m22r5C8d+b9hvz6BywHtL3IMd+pfLm3nV2DHP/S",
+	"vv08IOYKZ53sbfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pTGkaFoxvhxi/Dlhw8/uz/",
+	"+pKUiH+DIBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dh1WR1s80LLtOneatjUUkiOx18+Zik/nHdv/Im70/J",
+	"mveoOkjFVrSMIxZyVwLkBP6ZKU3VCmpdUhBuokdNPMwZb6M89zrgD/Y4eAsXMsGPNVL4zRmSRiQQ/NAj",
+	"yqnSFYs+q7fEG1FkIaDDastj7v5y6/hyQ1YbdnfeQA3BaV4NxSQ0JGrvZVNjCFU7VTGzkGbubJdGNbQj",
+	"hczESkF0XSNdd3mKFUEnTwiJb2w/iWW2VsygIb/DRlz6vy5GpVleNhpxOnHPLZr862fmLLNvZC1Eb3ax",
+	"DiOmrq/554WScIrlf4RErSa1bS5qfPuhL7xYcHfasVwe7R2K3zjL3q3nnmGX+AZzySwUBVvU9in9EkXG",
+	"sypfbYwKiU9VEUlNMczios5FqllgD/A1Hw94/f+oRu9gnJIKjgnQvsqVh6W+uXT4n7i1uDvuKNRAENVB",
+	"2NTtrCFJuoXFBDZaRvTIwe2ig9oGbg23ZRkEelVUpw9WaH78qxLyvlVXIClLbqtLnBIK8NfVrUDnHe3+",
+	"NWn0HD3sSIYflZCUgXKYm7w9yFY3+sM9ntmwyMSxRdIdsZf1peopd3Mu+MmJYu6EMUbJ/C6hRPZI4dI3",
+	"FHQsgGm6ghC3uxnmM/6/W2mfwIFVdhwgpbC7L/eqrvvlrBFma42czn9LH28R9Xjkm0/u/NpayWjvyndc",
+	"hl25k8b1V1W8b4ednpe2PnNqPCaMISHZWFxDyDvqff6OS3kwZvngXv0Hu3xddnkFzhgYcSkh90wz4tkV",
+	"E7KLR6q+dmlFKrhovo6DmfBMgmfXXTk9vcv+durvXD6oJueWcVua3JpPjT5o+ndXjL48P/O++Dt5enFy",
+	"X0klI8KkDu++nKVnee5xlsA3G0TvXqSJhPe9B4Sl2Da3zvbxZ/z/F1LSC6DC1FVHmRUa9sgCrb14HHFh",
+	"lJi2WZq9cP171Fw99apOjXVUqBosfiaSWqmnx2GFwsFZq9JK/XJiUmE7jYBkWUsrbbHacc2294M1v73e",
+	"0RhlOJiXkT06B/tTNdK+fFYHEmFrE/1aushGnnuWlDyGlRLddwL24k0+B9uM/jVtTUrNCMUTdVvd3uLu",
+	"mHAOb8x3cfeGmw5mhjiiXNJQVc7Er2pEGZvk+sYoJntdFcr6Lp55xNsxheyKmuncWT261ernlgOat+/R",
+	"/AGb2JShMxhtdKq9kwQgSEnGEbM/lE4L7B3GCp5dmf78Gyo09yA1V31zE4PlvTlkIgcEaaEyG0oeqnKW",
+	"cCJYAcIKPoLCVLDGU1XkvhOyr/cJ0R63Yj72tekrtoR7x51WM5vltHdOLO8nfEd4w1RMMTEhdredZMWK",
+	"kMMIVl/hc9msdKFkkQqik9rzmXX+wsKiu81fzdKn/5IMdjbHrFxfimzshqIsMcPOiwhGqXSz5GcLQekj",
+	"sHvixzZPUUTrUIbR7/lmfKUmzWTq2H2IDemcSoMKpQ56Tce2NguPuvxR1XNfySlVlT6hT+rt2U9VU8CY",
+	"Iwpb/22RbdhnzNKAHlambqQUKzUZD4Z205TL9mxwyNSI+OVdcsR57rklb5xTn6bceD0w8AoBZrdj3Nj+",
+	"9Us66wMLwRQBcNd1BwhNXQFlMpOpOQR9jhIbYr6+UGB3dx1+foZfz+tX1SAm70z/xD5Y5W/iGhiv2cMq",
+	"xqs6O04HrIr/cNrlGPesy1K8J/0/Op2A3+Pn++aNTZ7A9/wKJAYq9ucJrMno3ps4ZO2lpeoiY8lhTQql",
+	"E8Q2pZSHnSp9Z7j0fYdPbJjxuTsmMgPfdJlssIBZq6g9ejIN3z3bEtDVLjyIgRqEhKYogMHNLlZKHjSM",
+	"j+haE619WJm3Lxa6+WUWRq1qGDC5LkmukBy4zYW+SRd1e3yGPRz6Pv2mtJlCbJJ+z2Ojz95Pf5BWFAdO",
+	"bnLjHP4SfgecfBV40pjVXBRtoPumgMCzVotR989j1GHnSmxUTN3TzxsPbzizyHuNlzv+w4YtgR+xcYvj",
+	"yDt1cg/OEzUJb0lFQ72JcJFXtqOTb4ZVeaizcldqUmebuAo+Ods3yVAv8Otesh/56MfzN69ZgaAeGZds",
+	"BKzy1LOXkj0//5/D0BLNzDXw3EwBLFsgbr0usSKPM8cyZcE9DOO9Ooc7xYGex6IsOHB7XzQ6HIR/Z+Y6",
+	"2vXpjyvhv9yV8Om+zNdFQCWZRtiTKoouYOGTPXacsuUvo9VOtJ2M4wnZh9yg44mHfzFFhd3JB3eI6oNI",
+	"gLOXGkNZJEXIV3VZIxIh1qnOpmwsVpK5YjLDCHnV4w46x8cOLabdKIh2HhPQdeeGUyqwx+rbMSz2aFeD",
+	"hlUBjTgOJJenasHG3BdFOMIxYdgIpoTmsUrmpEOamhUR92iNTdWoLYSxvlb5jN4eKsNzzMnVzBRq4W31",
+	"cs6kGql8iRMrlMHc6ApWdd0+D+S9s+Z5mODXss4rAiWMc7cj+4lQyzXlkRk1A9+FzJePGO/b9oyiZK+D",
+	"fPzZ/W9DYs5MXcOe+WGTSf4uoOQciH4kD6RCZTd+FjcZ5628v7Z5bohONzbMM0qW9ZJ2RbyhLkKBKCZC",
+	"5LcdEBUI8WCXR9oDza3E+rncpNe97IHIeBgX71m9jmRlVHjgJrQexmB9qjzPvSV2pofxga+DwRPUA4Wq",
+	"vOCyp0RWyljDoDk9cFqVxAtpLC8KTnV+Th1HRSOtgob0p+h0T548vV0/+/eQUWVjQkLn/vu9SBm+rAr+",
+	"vNfUO8CdqPaIIJSLsexwmjaA91Mpgc/9IwckXBgiQbcZzEYY/t6j7Vvj3Zhg0grNpsALFKyBXoE+qwQ7",
+	"zgpFPcziOtQP6MLGhyotCaOB3kvJi+KIvRczQmtCaJ2JQtctIk1QewD340qBG1LNqy4lamNTXoyZmQM2",
+	"bLSicCLZWbAZL90o5fyI/RySQlmuylGwI92pypQcFyKLRUqyDOb2OS6ulyu7PdFCwJ5uUZpIA1fonqGB",
+	"hnV2UUU6P3CffftVCZnetg8GcjZaegMmx6qvS6q4rQr4cG8qNKMj9g6RfgRh5FaxYcNnELoeTrmeFR6n",
+	"s03uH5WQzfO1f7XVjfCV0i9oaOOYIHGwpcrhnqnVht35xgNnDU7/+bEVG9E8B8ZxH/0OUq4a9Xuocy/6",
+	"ss4tV4G+Vjkcugi0NcYfNaCRGtAmOBrWgfbhFsdh5viz+9+KubNqeRCyB4GT/VYqXc4uuMXu55d0hYcC",
+	"fp9EO6RM2zovrG7TyaCAzEn8BhabuwKEdbQzLYBhXyngbZIYkogziV5Te5LflwlGr2pvXICoD213onu4",
+	"7UIdddpVAWH7NUhYbL5ommqIncLMQIEg6+raKXSlLXnB3r86b4DqNXYwKBZWsREwHDGWYv3OfeH38TB1",
+	"hv79//veMz6VoQmiiF24trxhjORzM1U2bYQzYzXwGdUrYODGlDMUiKaJ/yGMt5zYGTrnCoUBQW7ZSAO/",
+	"MkyNxwTpyMKY63xzzq/hPMxoq/1TmQV7n6Z6Y182+raqSd5cOHwf6MGr1z6jTujUEpyJUMVQNV2KCopY",
+	"nnlAM376mP1NfEeKYxgEm8mgy0zNQSJYkBE5uXON5RZOnabOZ3wCubuN0GGOuGHjGqGWJjD0V0GHS/Ud",
+	"GKt0e//6HP0bbt2mUx+V+zjTfJ/J3rwoiKZOxtb7XHfk7bgDVs6k9X0n0rKcgDupbf6CLxn2K+aOEyg1",
+	"VIfCmXDLP3nwyO3tkwePYxndNNwrvMDNVMwHh0rMbvfT2HX7/s5l7hgWEXpvvoN/x3BBtXhMCqvgmYN0",
+	"7dw3JSViFXcHjZ7Xj/2u4XKqddxS3oCGiXAEh5xlTRJW+1F/2IGtiRX5GIJHrH+UKAKMb191/vez+ydP",
+	"nhLYXTVc6Je1KufogYoOdzV+VE3wK5lYNYESd2y1c/sRxLQtpBTRe31RCx3mUSkKxNFTElLss3aijz9X",
+	"f3di6zSZ4fAn71YIShXN9Ts7jtx2wqyWHy0zJkrz41xMwFhz/Jn+2BDHu1ZXUL3/e/zF7ZiSPyg9EnkO",
+	"st2WcQ+1kfhixmv2PfyWrAVYgnj0uVqkjiEeeqEWoO9n3ACbwqdEsDAPG5EOYc2xW7n76X/+88H9b/n9",
+	"8cfPTx9/+dMgHToMHQJ8W4Pkvft947nf9cUbFrK8pYu3QeBG3l2FGdm8g6kjRzf2STX9u3pfVhP8Svdl",
+	"TaBUNC88sDcslES3j84tXj9+Tjj71/TIs9gzH9yik++FzDGD9b6QzE61KidTttbEm3qQGSOUrNpMlQZ0",
+	"6rh05Sa8bzRF4c3tT4jZmrC9kgUenWxoaIIlm4hvnmxx7tsYGcuX5oj9XKWL1YwlTACvH0FwKJ9i5Ap9",
+	"yCMIGlrCj/h7khsSFry4bW/k7cqNZnV7E53aKwZ5jUHvmw74Ho7L7WXJsYVoCfwdPCTRS+891NrHcnBg",
+	"5nODfSV3eGsOMSZEYbHgho1VKfM9FkZjAV8taipErxYjOqlM+b8dLFi3C0wqkn+jR37XOiSu4Zb0x0mg",
+	"1zZa4t98HfOdlPQ4ua+kHRJhEhLel4bvSysMxeTdh+X4M/6/h8q3x039GjFdXxeMgF2UGDYV87o5CG9B",
+	"JUSYPeU02o0sd0+e/EREOThzeo8Uvo/SOVFgBS3b700vPXsD5byYbPqn2jx/7Ac7/ux0+75HgAh1Owfh",
+	"pe+g58myx7pvKpgnuMcOWXEDmm9mber62gXAFUFyoKZ5gSP9F90gDl9p2/ged+0tJmRST2OJCtMm8S7k",
+	"tbBIBnPMMSsyHYp8aSv8QCzTKYqW9euojUODzFO5ny+r4Q7VdACHuWnY8fxG4E2JNI5zsExJuFf7XHyb",
+	"R8lEkyxhqwJt6836VY261dYf3QNfCcLHTa5R3elbdu2UW79FWSmOKnyyIwblk0UOvofQeseh30ooMROj",
+	"AG7wj5ziRmMuKEUjB+7+l3GZQUEflTIDbblIdRo6YELS6JaUemosSL2sF7HifuTHFncef/5VjTqjZz+q",
+	"0eCw1OkA7dqjZvIrrmOFEtsePdzLpuZR0/CYmG17FLb6nckAeY1f5m7EKb+unHWoXFmuJ2CdGHcKL7us",
+	"WP0yWnWVQUGbuu8r8/fEFUQH4gsi7YILW/fltKExAYHHqHnd/FiXrZzf1KE6LtQkmbp3Dvoa9H30z8K1",
+	"mzG2XpYWu3hdsoxrjO1gYzCBnUaxrvpZ6OvrSw/I3yd8o3o1GTKjsNREgLS/SJxvpmZgqBMCpRW/4sbe",
+	"x9Huv/z+ks2EadTjepdM4wO7EE598NOb8PklM3xpsL4YW1iOlhYMW4CGqkrv6BfpnweZ18upmq9h0SDI",
+	"HHKqTGGX1I/sf2Bb9EufBqeBzzxbW6oWp2VroLbFMWH1Sk02lRVWfd8VbjoWASwqSqWBHtwE40AP5KNc",
+	"7/Qd84deirzdXBr3n2nIQFxDDewwxbSnevzWru23dy8iDeA0orl+vZIyPRfvJaxetcot1IQsmV/VaMgK",
+	"cQ3DusAJ2ngBBxDpGqxe7keir7Ub0Ms/hPD/5RQ5xplT10guTHirWUtbtiqRZ53q9JuX3z/Hprs5/N4z",
+	"+ZpLuSX18c0c5MvvMc6MBPRhZzRAEVLHiIkMkKfdruNI+hMWbDfAsynHuq4Wx38jqMAp49UkaFy+pLTn",
+	"JUJIUKFDuAtmRyxdZSVscDH49vlRR0KT1gcyc5tDfCUndWuVqU65/vs9NnRZ4aqtmapx9o8/h7d01lC9",
+	"JqSR1Zc7ZnDaCtY3sXNvrA8pAaBR9UvORIyap8qg1hjmK3i+1yi7Dz9fW+o0b8UV+h+PYCJ26KUWGaCz",
+	"xQQFqA1hAGQqBzZ2ugHu59t/PH9B2oHkFktu6rPB/vzuh+fsrydPTr45xQoLVCc+vHuFYLFspNUC8YMx",
+	"v1wYC5IpyR6e/OXowdGDo4eoEgrU/Z1OSMqzVezYiTGC6lzljO8cQdzyDihBcIyvKD6+g0kp04gzmH2z",
+	"fz8crhrNsOZp7jwA6664Vf4dCynM9KAM/JxQ6KwWWMKTNVpU15lKPvg+cpRdZ6ofcJYH5ioa5GslomNl",
+	"c+7FcZK36GsqW6WbfG+lvynvb5PZCKls/TJzdnAn28357L5WxYY02LdnP73Dh37XKqtfxS1pqwHh2GwD",
+	"If7Se9CcAqooCIW6pPE3jdcWa100qi/6hd7VTAg/va90oANxEie5bhWwr4SI8MYOXJvqFB5/nvPZhfuz",
+	"BxD4Xrf5a+RG1Fjqjss9AN+UJ05MKgBQk+HQkuM2eMZHA7qYZtv9ruReV6e+F7mwvw+58R4+3XqW4i0y",
+	"wHMMnDRYgEBKUeTjAQntKoTtlCgUEU4H3xEAFN3MqzF37wqJRt1pdm/D2w+00f71N426Pw9t/Pa2KzV5",
+	"7hnmdLt5TYkOJSs4kTZoWfVjh2TlMEoPZNi9YpjVVKjxZjs4eLNWeksqaQJ+2g1eV+jXxZPx4Eyz7G6P",
+	"gZEbwKDcnibsNh+v+YxbXqhJCdtWYL9AX2ymZjPMmzRMA89DVLF6wz3DcsELyOwReyMx6hggkQgqIwtF",
+	"I/hzbmrwQQaFAXox4hudssscLBeFDyV6MNnLsYAiv/Sv9fPBjz9dkqpuFVtoj4y5ppff5cv1K2rkXTfr",
+	"flXxrDRWzVYVq1gVt9fGI5r4ylEJLaxRhcXMB2HZFcCcidAmnJgUecU/p0kDjuUNUqPv29Tr3Xj5HlM8",
+	"G0QOmZ50bW48/CkNP06N9jpeteB3q1wIZ01j6ZgyIIehrsinH6FvVhMBOvvDXYM2q+0D1nt38E/Uu+Px",
+	"ybePv336l5NvnzQaejyMNPQ4tHw/9KHytgopqUKGFqDCGuYpZvZVZR4zYBInEQ+f22U/B/f3krI/ZjwH",
+	"PJNH7EwyQMBrzKto4xOxmQ/YyYgcd4bSXRfkbo63bSJtYjgCqjIINOZ3Zm94iHSmP9lqywnqYCdpf5wV",
+	"SsL2jvc2h0azKp67N9913qFJ3j1NwPHNwbSBCpwwAL64C4QwsggaDy+CbiYywIuuRNVz9/0BDyC+Pxmf",
+	"4MXeJH4DlvIewc5RfRP2WAI9MwHKm0haQY01beSlsTBr0+5YwxUs0w6Ln0gow4KZKddAqZAWP6zOv5sC",
+	"nn33x1iEDu/cc4/CJ+pW/0HuU8oWZXxUA7A/e23hCpbfYBAMEQ5kVz4HpgXi7BBIbSNu7rnl2r7DdR8K",
+	"7fIKvhYmBS4Oclpe6mZwX4asTsdERD3EIlw2aLgv+Ny3GuYIcUf7DLxgRPzNnHn8Gf/X6ZinrN16Q/tV",
+	"7EzENUi2nzo3j+1Z0bWcP2vQlS1EUVC+gdd1YkvfWjlzg7XTMdbJdoynZ4d7tfHylH/g52BmFdT0J2gE",
+	"focFVnSMlc6ggtnwUJW+fZqjSDPDOGTh/E1c4wdeImCmcTdG+lu3yoOf6LdaqfFta3ibLhjfLADF3dxN",
+	"cD8HlrrVYyeuSjY3LTl3gId+jx2nT1VBAPxT3k7AjR9thWU8yVvntVNXeVEGiY4gq/5OCxPAS49xajf1",
+	"jC4+nIT/xv+owmilNNLgvxrx7GqiEdyAvSny8BvLl+T5d9/7duErrgKc+j9gae50mu6t6CXuqgnMQBTc",
+	"tPFBXUsndyHqfqUYmivI3X5MwFJF6BUszTMfQkH4dGQQqSzj4zFkFnJC1PXg5rwo1ILy+ELrQmGP2Fn4",
+	"PgzkWQSZdxVatD0lGYVBBl5U6NmH2lHLbZks2Tb47X56U/GCxIlb97PgWTPsWtmgM2jwq4hfZc0dL2X3",
+	"np95KR/ElxcoUIyxakWquiFCxQ1ui/38MGHjmU/8lU6ZdA8suM5jMOcfcDIHxDmnAb4SqksfDmleF0j4",
+	"AwGd28YGee28asXfR//z0bxUpdR7BIFV49DdQALk2zUaeyWMDem+d6bj2GFvBFxsKgDZSKjbbxeleKCb",
+	"kMvHvs49HshNVz76h6gK7OETNhOytBCYW1D2JKqlpYGczNGHJ2yqSt14aAQTLrGETS99UZsX8gut5ATj",
+	"/Y57CZk7IvXFRL48VAk8vfyP/MuO/EveLxEgfHL82f/VGVt6I6HNqZRzUPGrLzepYkwRgTPjkk+gAWXh",
+	"+6eExuVNsbHi5pYVzfsYsi+wVHJPOIk87GfyMG7qPilypNJlVmoN0l6mOlE2VnjDZpRG2A3pCuf4xO86",
+	"g9Yt4ZaSBoynVrX/+O9O+K9z6jp5Jz3rbm5fyw3nyJKsibB7dKj7tp+rW9Y8Icef3f82YB5ZoWF/m7lJ",
+	"dL2hGHVpYI9BcLfKqp8V9hA1IRheGojydTJuQJQ46KE+NH/4SHGCQbbdZhJDLXcj2RtpHb2HjeZDBahh",
+	"GbaYigJanXWOYgX93tD5/RrbKe2m0bC1NqAqWoQIj0IPRaevxcL8fjnf1I/Gp8VcYzAJqHW/0j5AQx41",
+	"X5PpMbfQzOLeUG+iFYydzee18FjABeYfDtWkhl7+tUzufhry3lyy5MN0LKAW0jTtq24VGPnj2IC+Ftkm",
+	"jSk8dFCy4RhdybBhrnvTbRYBS85HUak17GhZeZuUJB1/HM4ZYJMv5O9c5F3HrU1eZ2jgX1+Oc2H4qNgh",
+	"AOMptCkEUxe9V84xt0bZyKokU8XP6MJPKG93jRSGEXzWM8SGazSqchb2+oH+nt7iJ3nHHeE0x+QJxa/3",
+	"ct0uhMW8V/9Ox0o7MQ3I/fLMqo35x9Zt3jrZsXN1f9+kEH1Pj/yu7U5cwy0ZniPgGrGXPNkC6f0HaV/g",
+	"m6arZmOSyIqPamNv5UP2VP6avZS9f69fO+W9+/ZW2yo3Nz+2961jd/wZ/9+jrVTYvFvJ53YD7qlO072q",
+	"B1V6OeQSLjjb4OsbOeCoT0qXJPxgbgV1aRiPEBGUAmjw2f9YgLKAokiFbPxjrajNGoLbIaUu4STfitCt",
+	"MW7CtecRXc02OE6+et5Zh16bpMS+RqWxCJDrkDObRG7+YODOdmZ0c/tKshrJkpDRbgf350kkmHDdUINq",
+	"hN8UAhPyUBRTfV0ckeiitFWEqMTsIY+sFMHmx2JYvICwWwx2LMLcU4mpAdZn/FSZHTPgsjLzlsykoZr2",
+	"x2q33MzKb1KoTd6ue4Ff9UFF16E51fs0S8RpcvySZp99QF/FUOvXK1PuuuR6q9VYhCT/23OO3QY/hOZW",
+	"Ie/9SqKCGkks6JJcu/tp2gwSNbi9s+RAMuf3tV0YqIE64QJ7r3qhVkG4Cif50Uu1Bv3ZuYm7+k167CE5",
+	"Tf7YwjrXPTgSae8IR9p7I0kd7Ltrja4J+9m59aUj4j1TElrtpdHBi1npBaYJF8rYZ9UHmLaGGgfxpfu8",
+	"niqW2BhMNu2CGe3jacBmGhC/m/du8Tc6dyTYpF6jU70OZvMrCfetmLVo6kHVCDwA2QojuATAGUn16WSr",
+	"UhYquzqIMPiAr/5DGGABeNWqxuplIzxFTTea+IxWKabGFrrE+WKq+Ewk/Qk/09eHxWmRmZinc+fn4YG9",
+	"KLOcgIWwIKHh7mEjKJScOIsp6g9rh5A/D+i3g9N/fnQMZbCLALFjqYvB6eAYGc2/53OVh0Vu7S/D6hMf",
+	"GWt+5AdtfFJFFxuf+X1sfOKBZZq/w7yD5iMT1NKb49cFns3nMJFj5eXkpmh8hqDgzWdKLMf++OX/DwAA",
+	"//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -20,6 +20,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/pki"
 	"github.com/reeve-pam/reeve/controller/seal"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -39,6 +40,7 @@ type Config struct {
 	Broker *jobs.Broker
 
 	Lifecycle *lifecycle.Engine
+	Pulse     *service.Pulse // of the loops of this node, while it leads
 
 	Authority *pki.Authority
 	// Restore replaces all state by a snapshot of this cluster, after checking it.

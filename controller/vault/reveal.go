@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/audit/sink"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -18,7 +19,8 @@ type Revealed struct {
 
 // Reveal opens a version (0: the current one) for a person. The audit record is
 // committed first: without a quorum, or with an unknown outcome, nothing leaves.
-// reason is free text for the record.
+// reason is free text for the record. While an audit sink is further behind than its
+// limit, it fails with Precondition "audit_lag".
 func (v *Vault) Reveal(ctx context.Context, s *store.Store, by audit.Actor, id reeve.SecretID, version uint32,
 	reason string) (Revealed, error) {
 	var out Revealed
@@ -37,6 +39,9 @@ func (v *Vault) Reveal(ctx context.Context, s *store.Store, by audit.Actor, id r
 // been committed, and wipes it if it was not.
 func (v *Vault) RevealIn(tx *store.Tx, by audit.Actor, id reeve.SecretID, version uint32, reason string) (Revealed, error) {
 	info, err := secrets.Get(tx, string(id))
+	if err == nil {
+		err = sink.CheckLag(tx)
+	}
 	if err != nil {
 		return Revealed{}, err
 	}

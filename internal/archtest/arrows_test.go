@@ -22,6 +22,8 @@ var layers = [][]string{
 	{"controller/identity/directory"},
 	{"controller/pki"},
 	{"controller/seal", "controller/cluster"}, // they satisfy what the store asks for
+	{"controller/audit/sink"},
+	{"controller/service"},
 	{"controller/audit"},
 	{"controller/store"},
 }

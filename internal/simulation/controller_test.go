@@ -9,6 +9,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/jobs"
 	"github.com/reeve-pam/reeve/controller/lifecycle"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/envelope"
@@ -68,7 +69,7 @@ func (n *node) boot() {
 	n.applied = int(s.AppliedIndex()) //nolint:gosec // few entries
 	n.flushAt = n.applied + 50
 	n.changed, _ = s.Watch("job")
-	n.engine = lifecycle.New(lifecycle.Config{Store: s, Vault: w.vault, Policy: vault.DefaultPolicy(), Logger: quiet,
+	n.engine = lifecycle.New(lifecycle.Config{Store: s, Vault: w.vault, Policy: vault.DefaultPolicy(), Pulse: &service.Pulse{}, Logger: quiet,
 		AgentsIn: func(*store.Tx, reeve.SiteID) (int, error) { return len(w.agents), nil }})
 	n.broker = jobs.New(jobs.BrokerConfig{Store: s, Vault: w.vault, Cluster: "simulation", Handlers: n.engine.Handlers(),
 		ConnectorDigests: inventory.ConnectorDigests, Logger: quiet, Rand: w.rng.Float64, Seal: seal,

@@ -38,8 +38,9 @@ func forms(secret string) (out [][]byte) {
 
 // A whole life, with passwords that are known to the test: no file of a controller or an
 // agent, no log, no trail, no snapshot, no job's log, no answer of the API but the reveal
-// has any of them in any form, though connectors fail over them and agents die with them.
-func TestSecretsAreWrittenDownNowhere_A6_K1(t *testing.T) {
+// has any of them in any form, nor any audit sink, though connectors fail over them and
+// agents die with them.
+func TestSecretsAreWrittenDownNowhere_A6_K1_U5(t *testing.T) {
 	t.Parallel()
 	lab := shared.of(t)
 	c := systemtest.Start(t, systemtest.Options{Nodes: 3, Terms: terms})
@@ -47,7 +48,8 @@ func TestSecretsAreWrittenDownNowhere_A6_K1(t *testing.T) {
 	host := testlab.NewHost(t, lab, testlab.HostOptions{Accounts: []testlab.HostAccount{
 		{Name: "ops", Password: management, Sudo: testlab.SudoPassword}}})
 	targets := []systemtest.Target{systemtest.HostTarget(host, "ops", management), shared.target(t, "mysql")}
-	secrets := []string{management, static, c.RootToken.Reveal()}
+	signing, collect := everySink(t, c, lab)
+	secrets := []string{management, static, c.RootToken.Reveal(), signing, strings.TrimPrefix(signing, "whsec_")}
 	var answers bytes.Buffer
 	for i, kind := range kinds {
 		a := c.Agent("canary-"+kind, systemtest.AgentOptions{})
@@ -86,6 +88,8 @@ func TestSecretsAreWrittenDownNowhere_A6_K1(t *testing.T) {
 		})
 		fmt.Fprintln(&answers, err)
 	}
+	collect()
+	answers.Write(systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.ListAuditSinks(t.Context()) }))
 	answers.Write(exportAudit(t, c))
 	answers.Write(systemtest.Call[[]byte](c, func(api *client.Client) (*http.Response, error) { return api.SaveSnapshot(t.Context()) }))
 	for i := range c.Nodes() {

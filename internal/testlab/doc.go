@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package testlab starts real target systems on this machine: Linux hosts with a
-// real sshd, MariaDB and PostgreSQL servers with TLS, Samba domain controllers, and networks that can be cut. Tests and the
+// real sshd, MariaDB and PostgreSQL servers with TLS, Samba domain controllers, rsyslog, and networks that can be cut. Tests and the
 // demo use it; the product never imports it.
 //
 // A [Lab] owns what it starts. Tests take the short way, which opens a lab, stops it

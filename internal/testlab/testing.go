@@ -140,6 +140,18 @@ func Postgres(t testing.TB, opts PostgresOptions) *PostgresServer {
 	return p
 }
 
+// NewSyslog starts a syslog server in a lab the test already has.
+func NewSyslog(t testing.TB, l *Lab) *SyslogServer {
+	t.Helper()
+	demand(t, rsyslog)
+	s, err := l.Syslog()
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	showLog(t, s.srv)
+	return s
+}
+
 // Net makes a network with a node for each name; it ends with the test.
 func Net(t testing.TB, names ...string) *Network {
 	t.Helper()

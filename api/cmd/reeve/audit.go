@@ -41,7 +41,7 @@ func given(s string) *string {
 
 func (a *app) auditCmd() *cobra.Command {
 	return group("audit", "Read and verify the audit trail", "  reeve audit list\n  reeve audit export > trail.jsonl && reeve audit verify trail.jsonl",
-		a.auditListCmd(), a.auditExportCmd(), a.auditCheckpointCmd(), a.auditKeyCmd(), a.auditVerifyCmd())
+		a.auditListCmd(), a.auditExportCmd(), a.auditCheckpointCmd(), a.auditKeyCmd(), a.auditVerifyCmd(), a.auditSinkCmd())
 }
 
 func (a *app) auditListCmd() *cobra.Command {
