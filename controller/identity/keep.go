@@ -10,11 +10,11 @@ import (
 )
 
 // Keep makes who there is in to, a restored state, and what they may do, what it is in
-// from: neither a token that was revoked since nor a privilege that was taken back comes
-// back.
+// from: neither a token that was revoked since, nor a privilege that was taken back, nor a
+// second factor that was removed or a code that was used comes back.
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
-		pamRoles.Replace(to, from), assignments.Replace(to, from))
+		pamRoles.Replace(to, from), assignments.Replace(to, from), factors.Replace(to, from), recoveries.Replace(to, from))
 }
 
 // Refound voids all tokens, because it is not known which were revoked, and makes one for

@@ -212,6 +212,9 @@ func RemovePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Prin
 		if err := dropAssignments(tx, by, string(id)); err != nil {
 			return nil, nil, err
 		}
+		if err := dropFactors(tx, id); err != nil {
+			return nil, nil, err
+		}
 		p.RemovedAt = tx.Now()
 		return map[string]string{"name": p.Name}, nil, nil
 	})

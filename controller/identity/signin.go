@@ -21,6 +21,8 @@ func canonical(name string) string {
 type Attempt struct {
 	Name     string // as typed
 	Password reeve.Secret
+	Code     reeve.Secret // of a second factor; empty: none is shown
+	Keys     store.Cipher // opens second factors
 	From     netip.Addr
 	Client   string
 	Node     string
@@ -33,22 +35,17 @@ func signInFailed() error {
 		WithFix("check both; after several failures wait some minutes, or ask an administrator")
 }
 
-// SignIn begins a session for somebody who knows the password of an active user. It takes
-// as long for a name that nobody has. Codes sign_in_failed, sign_ins_too_many.
+// SignIn begins a session for somebody who knows the password of an active user and shows
+// a second factor, if there is one. It takes as long for a name that nobody has. Codes
+// sign_in_failed, sign_ins_too_many; after the right password alone second_factor_needed,
+// second_factor_wrong.
 func SignIn(ctx context.Context, st *store.Store, in Attempt) (s *Session, secret reeve.Secret, err error) {
 	id, err := check(ctx, st, in)
 	if err != nil {
 		return nil, reeve.Secret{}, err
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id.principal, id.password)
-		if err != nil {
-			return err
-		}
-		if err := forgetFailures(tx, p.ID); err != nil {
-			return err
-		}
-		s, secret, err = BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: []string{"password"}})
+	err = enter(ctx, st, in, id, func(tx *store.Tx, p *Principal, methods []string) (err error) {
+		s, secret, err = BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: methods})
 		return err
 	})
 	return s, secret, err
@@ -61,15 +58,8 @@ func StepUp(ctx context.Context, st *store.Store, who Caller, in Attempt) (s *Se
 	if err != nil {
 		return nil, err
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id.principal, id.password)
-		if err != nil {
-			return err
-		}
-		if err := forgetFailures(tx, p.ID); err != nil {
-			return err
-		}
-		s, err = prove(tx, p.Actor(in.From.String(), in.Node), who.Session.ID, []string{"password"})
+	err = enter(ctx, st, in, id, func(tx *store.Tx, p *Principal, methods []string) (err error) {
+		s, err = prove(tx, p.Actor(in.From.String(), in.Node), who.Session.ID, methods)
 		return err
 	})
 	return s, err
@@ -121,24 +111,57 @@ func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 	if right && !locked && p.Active() {
 		return checked{p.ID, pw}, nil
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error {
-		by, details := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}, map[string]string{}
-		id := reeve.PrincipalID("")
-		if p != nil {
-			id, details["principal"], details["name"] = p.ID, string(p.ID), p.Name
-		}
-		if locked {
-			details["locked"] = "true"
-		}
-		if err := noteFailure(tx, id, in.From); err != nil {
-			return err
-		}
-		return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: string(id), Outcome: audit.Denied, Details: details})
-	})
+	details := map[string]string{}
+	if locked {
+		details["locked"] = "true"
+	}
+	err = st.Update(ctx, func(tx *store.Tx) error { return refuse(tx, in, p, details) })
 	if err != nil {
 		return checked{}, err
 	}
 	return checked{}, signInFailed()
+}
+
+// refuse counts and records a failure, of nobody if p is nil.
+func refuse(tx *store.Tx, in Attempt, p *Principal, details map[string]string) error {
+	id := reeve.PrincipalID("")
+	if p != nil {
+		id, details["principal"], details["name"] = p.ID, string(p.ID), p.Name
+	}
+	if err := noteFailure(tx, id, in.From); err != nil {
+		return err
+	}
+	by := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}
+	return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: string(id), Outcome: audit.Denied, Details: details})
+}
+
+// enter lets somebody do something whose password was right, if their second factor is as
+// well. A wrong one counts as a wrong password does; methods are what they have shown.
+func enter(ctx context.Context, st *store.Store, in Attempt, id checked, do func(tx *store.Tx, p *Principal, methods []string) error) error {
+	var wrong error
+	err := st.Update(ctx, func(tx *store.Tx) error {
+		wrong = nil
+		p, err := stillRight(tx, id.principal, id.password)
+		if err != nil {
+			return err
+		}
+		second, err := useSecondFactor(tx, p, in)
+		if reeve.CodeOf(err) == "second_factor_wrong" {
+			wrong = err
+			return refuse(tx, in, p, map[string]string{"second_factor": "wrong"})
+		}
+		if err == nil {
+			err = forgetFailures(tx, p.ID)
+		}
+		if err != nil {
+			return err
+		}
+		return do(tx, p, append([]string{"password"}, second...))
+	})
+	if err == nil {
+		err = wrong
+	}
+	return err
 }
 
 // stillRight looks again, in the transaction that lets somebody in: what was changed while
@@ -180,13 +203,8 @@ func ChangePassword(ctx context.Context, st *store.Store, who Caller, in Attempt
 			return err
 		}
 		by := p.Actor(in.From.String(), in.Node)
-		for s, err := range sessions.Scan(tx, "principal", store.Range{Prefix: []string{string(p.ID)}}) {
-			if err == nil && (who.Session == nil || s.ID != who.Session.ID) {
-				err = EndSession(tx, by, s.ID)
-			}
-			if err != nil {
-				return err
-			}
+		if err := endOtherSessions(tx, by, who); err != nil {
+			return err
 		}
 		if err := setPassword(tx, p.ID, hashed); err != nil {
 			return err
