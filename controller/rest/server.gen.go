@@ -139,6 +139,18 @@ type ServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(c *gin.Context, connector ConnectorPath, digest string, params RevokeConnectorDigestParams)
+	// ListFactors List the second factors of the caller
+	// (GET /v1/factors)
+	ListFactors(c *gin.Context)
+	// AddTOTP Begin the enrolment of an authenticator app
+	// (POST /v1/factors)
+	AddTOTP(c *gin.Context)
+	// RemoveFactor Remove a second factor of the caller
+	// (DELETE /v1/factors/{factor})
+	RemoveFactor(c *gin.Context, factor string)
+	// ConfirmFactor Make a second factor count, with a code of it
+	// (POST /v1/factors/{factor})
+	ConfirmFactor(c *gin.Context, factor string)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(c *gin.Context, params ListGroupsParams)
@@ -196,6 +208,9 @@ type ServerInterface interface {
 	// ListPrivileges List the privileges there are
 	// (GET /v1/privileges)
 	ListPrivileges(c *gin.Context)
+	// MakeRecoveryCodes Make new recovery codes in place of those there were
+	// (POST /v1/recovery-codes)
+	MakeRecoveryCodes(c *gin.Context)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(c *gin.Context, params ListRolesParams)
@@ -295,6 +310,9 @@ type ServerInterface interface {
 	// InviteUser Make a one-time invitation with which a user sets their password
 	// (POST /v1/users/{user}/invitation)
 	InviteUser(c *gin.Context, user UserPath)
+	// ResetFactors Take all second factors from a user who lost them; their sessions end
+	// (POST /v1/users/{user}/reset-factors)
+	ResetFactors(c *gin.Context, user UserPath, params ResetFactorsParams)
 	// UnlockUser Let a user try again who failed to sign in too often
 	// (POST /v1/users/{user}/unlock)
 	UnlockUser(c *gin.Context, user UserPath, params UnlockUserParams)
@@ -1674,6 +1692,82 @@ func (siw *ServerInterfaceWrapper) RevokeConnectorDigest(c *gin.Context) {
 	siw.Handler.RevokeConnectorDigest(c, connector, digest, params)
 }
 
+// ListFactors operation middleware
+func (siw *ServerInterfaceWrapper) ListFactors(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListFactors(c)
+}
+
+// AddTOTP operation middleware
+func (siw *ServerInterfaceWrapper) AddTOTP(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddTOTP(c)
+}
+
+// RemoveFactor operation middleware
+func (siw *ServerInterfaceWrapper) RemoveFactor(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "factor" -------------
+	var factor string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "factor", c.Param("factor"), &factor, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter factor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveFactor(c, factor)
+}
+
+// ConfirmFactor operation middleware
+func (siw *ServerInterfaceWrapper) ConfirmFactor(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "factor" -------------
+	var factor string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "factor", c.Param("factor"), &factor, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter factor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ConfirmFactor(c, factor)
+}
+
 // ListGroups operation middleware
 func (siw *ServerInterfaceWrapper) ListGroups(c *gin.Context) {
 
@@ -2424,6 +2518,19 @@ func (siw *ServerInterfaceWrapper) ListPrivileges(c *gin.Context) {
 	}
 
 	siw.Handler.ListPrivileges(c)
+}
+
+// MakeRecoveryCodes operation middleware
+func (siw *ServerInterfaceWrapper) MakeRecoveryCodes(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.MakeRecoveryCodes(c)
 }
 
 // ListRoles operation middleware
@@ -3500,6 +3607,55 @@ func (siw *ServerInterfaceWrapper) InviteUser(c *gin.Context) {
 	siw.Handler.InviteUser(c, user)
 }
 
+// ResetFactors operation middleware
+func (siw *ServerInterfaceWrapper) ResetFactors(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResetFactorsParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ResetFactors(c, user, params)
+}
+
 // UnlockUser operation middleware
 func (siw *ServerInterfaceWrapper) UnlockUser(c *gin.Context) {
 
@@ -3622,6 +3778,12 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
+	router.GET(options.BaseURL+"/v1/factors", wrapper.ListFactors)
+	router.POST(options.BaseURL+"/v1/factors", wrapper.AddTOTP)
+	router.DELETE(options.BaseURL+"/v1/factors/:factor", wrapper.RemoveFactor)
+	router.POST(options.BaseURL+"/v1/factors/:factor", wrapper.ConfirmFactor)
+	router.POST(options.BaseURL+"/v1/recovery-codes", wrapper.MakeRecoveryCodes)
+	router.POST(options.BaseURL+"/v1/users/:user/reset-factors", wrapper.ResetFactors)
 	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
 	router.POST(options.BaseURL+"/v1/users/:user/invitation", wrapper.InviteUser)
 	router.POST(options.BaseURL+"/v1/users/:user/unlock", wrapper.UnlockUser)
@@ -5181,6 +5343,156 @@ func (response RevokeConnectorDigestdefaultApplicationProblemPlusJSONResponse) V
 	return err
 }
 
+type ListFactorsRequestObject struct {
+}
+
+type ListFactorsResponseObject interface {
+	VisitListFactorsResponse(w http.ResponseWriter) error
+}
+
+type ListFactors200JSONResponse FactorList
+
+func (response ListFactors200JSONResponse) VisitListFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListFactorsdefaultApplicationProblemPlusJSONResponse) VisitListFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddTOTPRequestObject struct {
+	Body *AddTOTPJSONRequestBody
+}
+
+type AddTOTPResponseObject interface {
+	VisitAddTOTPResponse(w http.ResponseWriter) error
+}
+
+type AddTOTP201JSONResponse CreatedFactor
+
+func (response AddTOTP201JSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddTOTPdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddTOTPdefaultApplicationProblemPlusJSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveFactorRequestObject struct {
+	Factor string `json:"factor"`
+}
+
+type RemoveFactorResponseObject interface {
+	VisitRemoveFactorResponse(w http.ResponseWriter) error
+}
+
+type RemoveFactor204Response struct {
+}
+
+func (response RemoveFactor204Response) VisitRemoveFactorResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveFactordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveFactordefaultApplicationProblemPlusJSONResponse) VisitRemoveFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmFactorRequestObject struct {
+	Factor string `json:"factor"`
+	Body   *ConfirmFactorJSONRequestBody
+}
+
+type ConfirmFactorResponseObject interface {
+	VisitConfirmFactorResponse(w http.ResponseWriter) error
+}
+
+type ConfirmFactor200JSONResponse RecoveryCodes
+
+func (response ConfirmFactor200JSONResponse) VisitConfirmFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmFactordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfirmFactordefaultApplicationProblemPlusJSONResponse) VisitConfirmFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListGroupsRequestObject struct {
 	Params ListGroupsParams
 }
@@ -5917,6 +6229,44 @@ type ListPrivilegesdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListPrivilegesdefaultApplicationProblemPlusJSONResponse) VisitListPrivilegesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MakeRecoveryCodesRequestObject struct {
+}
+
+type MakeRecoveryCodesResponseObject interface {
+	VisitMakeRecoveryCodesResponse(w http.ResponseWriter) error
+}
+
+type MakeRecoveryCodes200JSONResponse RecoveryCodes
+
+func (response MakeRecoveryCodes200JSONResponse) VisitMakeRecoveryCodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MakeRecoveryCodesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response MakeRecoveryCodesdefaultApplicationProblemPlusJSONResponse) VisitMakeRecoveryCodesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7193,6 +7543,46 @@ func (response InviteUserdefaultApplicationProblemPlusJSONResponse) VisitInviteU
 	return err
 }
 
+type ResetFactorsRequestObject struct {
+	User   UserPath `json:"user"`
+	Params ResetFactorsParams
+}
+
+type ResetFactorsResponseObject interface {
+	VisitResetFactorsResponse(w http.ResponseWriter) error
+}
+
+type ResetFactors200JSONResponse User
+
+func (response ResetFactors200JSONResponse) VisitResetFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResetFactorsdefaultApplicationProblemPlusJSONResponse) VisitResetFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UnlockUserRequestObject struct {
 	User   UserPath `json:"user"`
 	Params UnlockUserParams
@@ -7387,6 +7777,18 @@ type StrictServerInterface interface {
 	// RevokeConnectorDigest Forbid a build of a connector
 	// (DELETE /v1/connectors/{connector}/digests/{digest})
 	RevokeConnectorDigest(ctx context.Context, request RevokeConnectorDigestRequestObject) (RevokeConnectorDigestResponseObject, error)
+	// ListFactors List the second factors of the caller
+	// (GET /v1/factors)
+	ListFactors(ctx context.Context, request ListFactorsRequestObject) (ListFactorsResponseObject, error)
+	// AddTOTP Begin the enrolment of an authenticator app
+	// (POST /v1/factors)
+	AddTOTP(ctx context.Context, request AddTOTPRequestObject) (AddTOTPResponseObject, error)
+	// RemoveFactor Remove a second factor of the caller
+	// (DELETE /v1/factors/{factor})
+	RemoveFactor(ctx context.Context, request RemoveFactorRequestObject) (RemoveFactorResponseObject, error)
+	// ConfirmFactor Make a second factor count, with a code of it
+	// (POST /v1/factors/{factor})
+	ConfirmFactor(ctx context.Context, request ConfirmFactorRequestObject) (ConfirmFactorResponseObject, error)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
@@ -7444,6 +7846,9 @@ type StrictServerInterface interface {
 	// ListPrivileges List the privileges there are
 	// (GET /v1/privileges)
 	ListPrivileges(ctx context.Context, request ListPrivilegesRequestObject) (ListPrivilegesResponseObject, error)
+	// MakeRecoveryCodes Make new recovery codes in place of those there were
+	// (POST /v1/recovery-codes)
+	MakeRecoveryCodes(ctx context.Context, request MakeRecoveryCodesRequestObject) (MakeRecoveryCodesResponseObject, error)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(ctx context.Context, request ListRolesRequestObject) (ListRolesResponseObject, error)
@@ -7543,6 +7948,9 @@ type StrictServerInterface interface {
 	// InviteUser Make a one-time invitation with which a user sets their password
 	// (POST /v1/users/{user}/invitation)
 	InviteUser(ctx context.Context, request InviteUserRequestObject) (InviteUserResponseObject, error)
+	// ResetFactors Take all second factors from a user who lost them; their sessions end
+	// (POST /v1/users/{user}/reset-factors)
+	ResetFactors(ctx context.Context, request ResetFactorsRequestObject) (ResetFactorsResponseObject, error)
 	// UnlockUser Let a user try again who failed to sign in too often
 	// (POST /v1/users/{user}/unlock)
 	UnlockUser(ctx context.Context, request UnlockUserRequestObject) (UnlockUserResponseObject, error)
@@ -8880,6 +9288,142 @@ func (sh *strictHandler) RevokeConnectorDigest(ctx *gin.Context, connector Conne
 	}
 }
 
+// ListFactors operation middleware
+func (sh *strictHandler) ListFactors(ctx *gin.Context) {
+	var request ListFactorsRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListFactors(ctx, request.(ListFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListFactors")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListFactorsResponseObject); ok {
+		if err := validResponse.VisitListFactorsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddTOTP operation middleware
+func (sh *strictHandler) AddTOTP(ctx *gin.Context) {
+	var request AddTOTPRequestObject
+
+	var body AddTOTPJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddTOTP(ctx, request.(AddTOTPRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddTOTP")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddTOTPResponseObject); ok {
+		if err := validResponse.VisitAddTOTPResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveFactor operation middleware
+func (sh *strictHandler) RemoveFactor(ctx *gin.Context, factor string) {
+	var request RemoveFactorRequestObject
+
+	request.Factor = factor
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveFactor(ctx, request.(RemoveFactorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveFactor")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveFactorResponseObject); ok {
+		if err := validResponse.VisitRemoveFactorResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ConfirmFactor operation middleware
+func (sh *strictHandler) ConfirmFactor(ctx *gin.Context, factor string) {
+	var request ConfirmFactorRequestObject
+
+	request.Factor = factor
+
+	var body ConfirmFactorJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmFactor(ctx, request.(ConfirmFactorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmFactor")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ConfirmFactorResponseObject); ok {
+		if err := validResponse.VisitConfirmFactorResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListGroups operation middleware
 func (sh *strictHandler) ListGroups(ctx *gin.Context, params ListGroupsParams) {
 	var request ListGroupsRequestObject
@@ -9462,6 +10006,30 @@ func (sh *strictHandler) ListPrivileges(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ListPrivilegesResponseObject); ok {
 		if err := validResponse.VisitListPrivilegesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// MakeRecoveryCodes operation middleware
+func (sh *strictHandler) MakeRecoveryCodes(ctx *gin.Context) {
+	var request MakeRecoveryCodesRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.MakeRecoveryCodes(ctx, request.(MakeRecoveryCodesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MakeRecoveryCodes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(MakeRecoveryCodesResponseObject); ok {
+		if err := validResponse.VisitMakeRecoveryCodesResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -10537,6 +11105,33 @@ func (sh *strictHandler) InviteUser(ctx *gin.Context, user UserPath) {
 	}
 }
 
+// ResetFactors operation middleware
+func (sh *strictHandler) ResetFactors(ctx *gin.Context, user UserPath, params ResetFactorsParams) {
+	var request ResetFactorsRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetFactors(ctx, request.(ResetFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetFactors")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ResetFactorsResponseObject); ok {
+		if err := validResponse.VisitResetFactorsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // UnlockUser operation middleware
 func (sh *strictHandler) UnlockUser(ctx *gin.Context, user UserPath, params UnlockUserParams) {
 	var request UnlockUserRequestObject
@@ -10593,269 +11188,280 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3sif6Krg8M6GZc9jdkizpjFtx454eWfbII0u6amknYm2dbrAqSUJdBGgA1RRHoY19mn2wfZIN",
-	"ZAL1QQLFYjdJtc/6H1tNFgtAIpHIz19+HmRqNlcSpDWD08+DOdd8BhY0/nWWZaqU9g23U/dnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzY48FwINyXc/eT4cB9MzgdcHrPYDjQ8GspNOSDU6tLGA5MNoUZdy+f8U8v",
-	"QU7cSA8fPxkO7HLufmqsFnIy+PJlODibQGouL/IwD6bGjEvG3bOp2bjv+s7lwcO/ROfiVtt3Ll2Ucd/d",
-	"ci7PlJSQWaXj83kVZsKy8GBiMtX3fSf05FF0PqU2Sq9P5N0U2KWET/bSTcdOgRXcWDbnE6gm9GsJetmY",
-	"Eb0qMfzjBw9j4/+gVTnvtTds4h5NUAO/u+XWvMhhNlcWZLb8OyxjZ2jJLHyybjZ/YVaxBw//wrIp1zxz",
-	"Z/ApUsm46V7BkuUKTP2JnQo5YUpmNfWmwHPQ9RIawx+58bsmPxMy/P2XoSOFBe3e+Z8//z9H/+PDv/1h",
-	"EFvfj2qUJrQj8Ec1SpD3oxrdjs1eipmwcS6bKWOZsDAzbhZKQieTFfii5tg5jHlZ2MHpg/v3h24mYlbO",
-	"8K/7SCj/ZzUrIS1MQOO0Xqkc+jFfpqTVqiggdR6lyuGWDPjm7Ke3qoBNkuHN2U9MqwISE5nz2YX7+nYb",
-	"9hauYNnNLto9IuQkMQ/8+paT6EGNDkrcngrnwvbkDyNsahruq1tyxnsDut88SgPafWJAX4sMmL/NE1Nz",
-	"T99qal/cj81cSQOohLzRalTAzP3TnRh3d59+HvD5vBAZd1M+mdMT//bRuPl/boz1Bw3jwengX05qLeeE",
-	"vjUn4b04YpsC/5hyyxYgLVtoJSdDxmXOFu5Dq1iujpGA/j1eT4K5fQu/lmBodnku3Lt48UarOWgr3FrG",
-	"vDAwHMwbH30eCHktLKeB164Hw4RlC27YlMsccqauQR+zc8g0aRRjpWfc4h4Ys1A6HwzXFKmGYH+wSu3h",
-	"YKGFhdeyWNJGfRnWr1qfjmUFuCv7wePGJcWsIwzXwKZc545CkxKM2WKaD+4/fLTtPL80WeznJhUbK/hQ",
-	"vUeNPkJmB05z87qoU3ZbG0GqWFIsCGtqTW6FZ4f04wuRp0Rb969H3GZJqegufE2sRaSe8RwcXzimVHYK",
-	"2kRfmmngFvILHlnUP6YgA2u517U2KecWjqyYQfStpbEqF1zGXqrYFcDc4GpNtftr72j9bPUt32sA1Imi",
-	"P4VPc6HBdC4KZG6eMj4yIO0pk3BNF2y/9Y15RpZQl+j4Hh/6MhxEN9waJvLo7EUO0gobUQRLZ0o50fkf",
-	"U2XskP3v//m/Yi9wSlNU4/moRszJLKWvmHJUGAwHStdKtpJwPDiVZVFE3uqeuACtSWnvXrgoSg34I5jw",
-	"bBndBceTNcczYU7dtsz4ko0cK/NsCjlbCDtVpWXvXp6jEelEG+NsrpVVmSqI1d1fkFnDpEJ1t0HVkVIF",
-	"cOmmQjdPXHgK4+jh6GC5niQYUi0k6DhDc2kWTsiNlVtS9NdoM5u02P+84QQM3lRGd3XevQayJr2CaLuY",
-	"Od0wSXzO5qCNko6wbwGugWVTZcCvAKRTX38eGCcxs8FwMAEJ2gmLhsRsrs+PeQ3aRM/sq3I2cjoCTT4r",
-	"tXZ3Z/hdYyGVojwczAsuTWwF3DLHIoxn7iMyelpb+JSNtfonSFRAnJK/8aYviE/8JLjWfIlT0DAWn9bn",
-	"8Ka0bARjpQFHdewV33itroWjSE8pu86J/WSSBiPyEhLE4pI5XsPLj07NmIsCclbA2K1jKtw9sTpyRbi1",
-	"0VaphCpv8lqMcGtj4qqANNd8j7vIFg0q+XsOEjyjld10pZmK7UjwZVMuJ/S+nsRWpEdcgOSjAvL0IaOD",
-	"5cQaDdIaPS6pUG/vVDGC0r82L2O5ttGVv1JNdpX9l+rOf2Q67mRKyIfMnZ+8LNw/K1YXqA5nVlzDkOXC",
-	"II2GLIf2Expm6hp/yLUVvHCCiNgyvrilzNKEdjxW7aogTr52Bjred+aUldKNDnLIhLxw7xoyVdoLNfZ/",
-	"lBJvHTdX90cG2nKBwtFYjZp1dFaWT24j1t22GtTSrnlRAgr3pSo1UwsZFe7u/r9I6wjunvdinS62MXny",
-	"1qZxDVqMRdc54axQEyHxEnYvw6PiiNn/pKwq4HkwAYeVU7NSiofBYPVKw7Cyo5sCIjCkZ4fVyy5yNFtK",
-	"boey/4ZPYF3hr0TgmpWD/qNL9AsFX+Ws920TDIyIKJXwKbIj5C8NwtQ9g+6qoMIG2e326HjzPuAUo7SY",
-	"QMzscYdBjJ0pDRdd2vULyzRIWBinZ055MQ4SqxDjbewH8jF3yVXh3m8Yd4cT+MzdbtKZlUgE9HDGhStI",
-	"9KZ138UflZDbXAdbavioShsA2TkJupl4UWwzk7iW6+aSVFBud93YMnI6nAmOQQ28AijOwiZgDYqPpnZJ",
-	"Twycdeuuk8Fw8GvJNZdW0F8a5gXPEjonDX+hgRsVNTWXQWWgtztZ3nh9SizGFZG3UAA3lTpTxY76Szwv",
-	"3jzR2qyYPIs/KiHfqSuQN3McBX7okkVuq9OM0Hb0YWBBWHQtLERRoL8PmWODx244sLa4MJApmZuW+/zb",
-	"+/dXL8W/qQUrlJzgMRDXYNydzfyP/WDkXv/Lk0ctd/uT+1F/e3NLmruRJPthLwMUunfuKgiurhUPWJ5r",
-	"MBEq/M2RgPhEsxdvmH8wzLPDsuYFaJswXIxVc1O5LPDkuXkNGRxPjhkPqjubutGvYBn3cnELE6WXiTGu",
-	"0PgZ+ynWetMw2ExycmGWxsLMLS3nlo+4iUvEOjraaQy1gqwHcsrdwqG27f3Ww+uj8EN2Sc9eOoovYd8+",
-	"oBmXfAIzkPaC1x7erqP5U/WLhsZ2g0uWlnsbQ+E1vaGLgxoeIJC549qxkBPQcy1khJVe05uuAK9JM1UL",
-	"yJ3eNhbaaR5KWp5ZJDmS2D/j1AGZ4QXgz95TtuBuS8dKMz53RhYv4q4QFTvm7569Ye6bhAdIq7zMUtKh",
-	"FizM8KX35aXcMO49aUeDp4Z/7lCakteQlGYarJPJ+7AxHWe6V0RZxerSRDXt72veQa7D0JYwzP9gG//Q",
-	"ZqWomVVSSethddl43mkoT5WRuMm4oxycQ97meG/eydv8Zjrk7W/8VrTxm+4oHl7XF3OK5a6QqrZCcRBe",
-	"2qnSws0TTT/HmKgpvnn+08qwTx4//ubJju7r7uj9NhftWnhz7V1Orbm4gmWE+i+FJDJcSbWQF+5Jg9J6",
-	"Xo4KkTm5boYVXVrs2xj30f1vY3SZ8U8v6OkHT9Y5eQf3aGDFxnXax0bpcY9uJmr/i3XGPzVf/s3D2F3b",
-	"eas9JQ+7Ku0pXaOJYbz58vjxN4+7s4eGAzS59EVcC3lFWV/AGi6b9oFks9JYNuXXMGRi7BQmCsPR4Y0d",
-	"154XYdtSbF6Hm23DDRfctnu65lUdLdliKrIpM5maO3EBRUGWhGF8zrXtt9sdpmT7DgsyMyGKxUTO4o62",
-	"vaj+lKXYKeHwEeLQKTepKOaWhkA8KvRuCq1csnX2cnu0SSKc40PeId69NsxN6l5aTEPx7meaTR9Fw+/q",
-	"obWNwEx3UOXwU7uZ3pHg2nWHVIN30ckobC+hE+fOsxZvbrrrd8Gq7QUtpqpaBXsufGxLGPfMJa70ssfq",
-	"VjapxcrRvSpzkWDcKfDIqf8bN9OagxZgLNOQtWOaDbmxJ+Z3s36Lw/bn/jNzxfiEh8AWH1vQzACm7Yl2",
-	"wF1I++TRYKNHkeY6JEolqevnmTwDlAK5onpncS1SqlIeX4Mexf1pQaG9ob14JWQ+xLoNx5RDNtZqxv7k",
-	"r7Q/47UqVV5xay7ytlCtF47EvcVMnnnv3lhAkZsh45javmRcxzNfKMK9hwEXkBgxB8tFcRvrnJJZCgPO",
-	"uEZdPjrQlJtpwmshjD97uDVzDddxHxS9K5FBuPA+Hqdd5EoCsyr+ltJmKqZ5qqshy0EKyIc+io/WCL53",
-	"BFmlFibcM3DdLWT8CmmH42qDu2VkFpnaM2dxGOLjB5VDccLnptdxHw5QsVrXMeAadJ1VUSv3a3O9Qay8",
-	"Wo0fPRzrYRAK1YbWe+Lp6JklJon+GpJIV+UMGmXRUB6gY4+yraoipVvGuLfSI2O6WTXh2CKfFSq7+k6V",
-	"o0TlB8WHKWlMYl5MIeCaUnMy99tT5kjOJj6rLDCMsEMv/KisRhg2gkkpkb3LOjbofnzMzkiZWkxFgd5S",
-	"N9zxYE3Cu0ujHRdbjYSNufYxCXy4OYpXemieT5mECbfiGk59Rleb9VQ5Khp8JzEfr5ZhkR2RbKF0Hneo",
-	"RpPi/tFIf4/mqMUjtS9I7GBcB4mK6WgoOSjhyx0nzCAS4zEmWrqT7IiAqc2NIhlzD4UOOoMp5ZwVTpjV",
-	"T+Ab1XiMXD3zJ1cyzhYArdD0x3I2xxg0TcftHIB297zIC4gHpEVU/DjDbRhykta27YbywdMyDDpc4aRq",
-	"V2mn4sekNP56XjFC3RnYdLobh2x7w3AGjvdM/DeN3ewta36CwMybPc9h8ChNmv7AFaocLIjoQ+MX3Z4l",
-	"Z9bmTNTVo6itOYkmIR5LyQUvohoACkUuJyWfoBBz5gLL1GzGW1ny7iB5z45aEEeTUwVzNKaqyN3Z5Bqc",
-	"WlhAh/DIxQRM7LpxMxmVosjD8Z24bcaQoC77J/NW2/gdDhQ1DrYP4rkvLqqix9jUseYS05I0TMqCawaf",
-	"5k5rFko60r19/tBdIdlUpUI9OIYui6gYEZjxjDef32xhmeVXPkEiTe+G2zTCuhl3VxjaQDe86it6kzM1",
-	"mkc95b5WayWPGj93HGOgzXhucbqUZrtMZCtsjHjfK83moOYJl1MyLOgYwn+5WTXx/kCaQv3SVkirdbjr",
-	"k1DvUUWqTvnkGXtNSmmYCCfVEz7Ec4zdYjZ1+2itmr4bcs2v1dXmEdBycu+XaouXmyl/+PhJMkA7EpLr",
-	"JfJ7oRagjzJugE3h0x731U+puaNtOndu1esqFLSi+hVuAXlckni/dTjftRDmcrndgagSrVaHee/vD3dh",
-	"uMtqIq5BRqk4hWKekB3dScY3ELI13TtSPzGEMYK1KVe5HvGDievo3KuD+m5rZeOuuW6rmd3Mc9sZAT1j",
-	"GuAajusI2PWD4+/qR4LTxZ90NuHXsCqdRku7c9nRRDO4f/QtPxp/+Pzk0Zc/9JcOzTGjVKUIwotWMW+b",
-	"cn1LF7cQp1hiGRcydUFsKMR9ijk+0nucPWzEJkcFDtAqu+xY/TlpQ+tL75roCLhGL617pMpDpTdtM3VH",
-	"jmr4Tpe9f2x9sSaUIdB0O1aKabs3Wqd1v3R6NhTj7ZZnw5hdi6OJrS6Nftq5sO8gE2a7u6xRnoO6QDwx",
-	"j7dCov3jXd7xktSVq4cZTtCgCyc4JYVhM2FMO1swweRhffWQMfp8H+qCV4hjrRaj0sJu3MQrSW9RbzF8",
-	"ElH7qlkt5d+xFhNtVkvsu5J6onnU7ehUBC0mU7ul9o8BssT76Lvt3jfl5iKNddCopK0qz9CNFadmumpr",
-	"NZkx40VB2YzSiBxOWc/S70JlV12nEAu6yETXMC4NJEoQq6Iqn+KZZoDVDEzrnXbbGBN8c76De2ibOw+l",
-	"dCxpigiA1UJSLY43B/f8SarnGT/4VPIecaXxWObcueWjAp6SHAqeozG9pCOJ9SY+1xkY45XayO+mfD6H",
-	"eC3MCh1oJfX7YmT4IUTsD5HUcrh89q2tmI581w1ZJEjBn2rv6Br6iL/PTNIcM8z7N9lUFTmzU63KydRL",
-	"+B2klFRZGV2vIEboH/j3U+49xfcGbm80uQ/8wDeznwL4W4j/N7cnubkHtTCrfbhT1iXOag+WZSq39uH9",
-	"+71P9esx40f/HLL7R98O2b3je0N278j95+Iehv7u/ce9p6yU4tfSh0W9trOSJ9SZ4BzzTcTI9CPhuEQj",
-	"tZGUkBa+5npOSCjsTafJUZlmI0/OacpTnodi1DSm0Y0BkayF2dzGw55qbOurAR097pZrwnauRzgyLjMo",
-	"LiqEiLQmZNQMRipfMm6uAAGp6LdJVThxk7/XE5DZ8pSRT3TIsilkV6q0Q18LA/mQhZp0jPwIk6lr0Mvf",
-	"Xv0YzwshY3kQSlMaVf+XbQskNBZSmOmGNfksk7GQVIC0n+LtuwNpRNp8IpxHiq7wSGCY6oaHnOTHPQzh",
-	"VWYLxY+U9mXzve4WVKWjd4uyF3Ui1lqkX1DSxdqJ3jJdZjioAG0i6CRajWDI5gWXDVgSfxBrTJIhI5CI",
-	"FjTJkCE0BroJzRwyFIO1Ldo/ISpXEoZurReYT6U0KyXmd1UeTlq3hrnSNhEPvB3qFE07fsuRpMJwLz7l",
-	"q/wo++sUb7YlfVXh9zAJkPfX0t66H8c45JaFdPEUC7KcjPUx66Jgo9KyX0sogRLjsH4/R+O3EhEh2YMe",
-	"w7oy99BgiLvnWBEz2QYk/gbhhqGPKpCYSDJIzASI1AlUZWw1Mw8rUysgnYRrcqP1gEi7B1QvnYZy15TL",
-	"H9XorZvxKgmiqHhdcl5N0mxmEJbACdm4qb4yW4Ixdm+Mz1jcEN0B5cdFsj5vqow9xVQRbn2mhg/64mW0",
-	"nicfw1QfDvhcbDUGYpboLQfJTETKvfn7s/N/eXDf3U3fPX/bKwKk+Xg7iqxlkG0378rhHkkGoWjFnOsq",
-	"ZPFRCUne/dhiNlU5JRz2jnQrC29v2nCFUdJMaHygeDXzKbI1z39io1LmRaWTYkp4KMlMaLd1TVr0jfEf",
-	"1WlqKeRT/8gWzpumMu0mHv9pFD6xHjbxwzXHGc1/GKC6gyeoQQx3ryS3JRFH2rtvfkvFOHESztIgr7E7",
-	"MjD1hmDi32H5DvQsZh8joFBX8oABXnjUfELGZUoWS/QJJ0y/vdhT81LPlYGOYAAiM6B+d4oJg0OW8aOF",
-	"5vOk/996mkQ8lZjt62s5HtykyiXM14/SIssw0D22V2QorMdBC9UF61BFVBxlQzoRQtiOYMLlqbPXc5Gj",
-	"Oh/ARJVmU2Gs0sujV6l0oFzEMiDV1ZCNeH6RacAgDS+GjIIpQ0w28YGQISO+zJuwhg3gwIaSv306Em1R",
-	"j5AEUq6ZjBSWFaP+OoLJ2k5cCZkndgI9GGYFErYB0G3M9OIKltFs6BshBvuI7EXKcglJRz6tjOUKdfvZ",
-	"aon7xsheaUAnMYEbUS23mcl62ACi2ClvKLWdjN2F0lfD2hr3lpewtWW1Ln42IzVuH3Sr3jlKYEj2xDer",
-	"qDgkLmqQpBcz9tV72xN8/oln1olsSkiuRAWVP4lrbuHCY0G1OT0dyt0hDj2WM1WTiCo6TmiAzPRyblfQ",
-	"/RKDPvnmL5tHvQlLb9MIILn50a2mjPz1C3oXNstebJRI2iMv7LTT11c5YRzrEa499QqKRf+3B4n0IEwX",
-	"MeP9PMAwIVAkzQPyBgAm+vRmoihEAzmvR7Eb/bpz1e4Rsw3OenfK525ttnVhp+yG9bgnnKLMJCxQqnhA",
-	"cSLwlBs2cgLcMwQhXVFlV4/k02b4dwsrLcy72pCaIWPn7ZWnezMStQa108xx5Ef/vH/07Yc/+X8cXxx9",
-	"+Nfw4Z//vz/ECPlK5XBAQMo7hRgZo7lvnLQu5EalKOyFkGmmI/eqkMbyoqDgEAXd0DBBkyLjkqoTm/jk",
-	"t7NOKmebGPvMbZwpE3JHeRf7yQl316koYAIdCuFUFfkBSkW6Kz4aEx3WTNDBOgd11wZ2vWsuWz+vPWQE",
-	"rLPjHtMCbpoPsAV/P62KNRqBwRisVxSspAHq1YAM2e44bKBf/Hg01tex/+88D37Fzf8vuxGbdsBbHTc7",
-	"gt79kmhGEIwzS7GTfff86upN9o7AarDR0UE7jwUKbWg7hj1ooi7NRJB7Q1wb803qyHbcyEnhivCiYMbC",
-	"3LtKQ6x6XBqCW0TPy5KQEKAwqXAtRNOxt002cJQ5tzDfWOFdgWPgusIEUsTGV67HO1DdMp0Wg38mDm3d",
-	"1M6omDXyLmGn3jXudDNzBfkuclV3oNOQH95rNGH+w4oqUVpqITMx50VEl9lu/nFfpFbKDld7TO49Vxfn",
-	"klguSdMXcqxiiFld5ZKF2/Aq/SyRtV3J6/X3uFkh9tOgt9DvKn2s1vJSxOqJU6poUbD6Tul/jFuE24jW",
-	"kNYY63afK0c3GrIL6fZzrSaaz6jo2U2Pa0g5DVKgKK20eQxYYRZ/unEeQkmtv+fH89ev2Fw5m1OHxiVq",
-	"PCbgbibkvLQ7xF3Baz3aepKgMpv9Iz1QSaEmZissa3e7/u3duzeMHjhOICnZFCak27tuGAP6YK0topan",
-	"WFJ66nu8nj57/d3zjacDv60FXYUsnVGU1u9/gvvoQr1h1gbCjsYCyyYAAVZotPRsSrmM4xo2tMvQizr8",
-	"va5r3qBV58YJ7BIAOdfLC13Klv8nGhPAnjPzgsuvVMm2Oc/Ap14OqxRQwpuHsfgUI+sGm3GrxMCNW7a5",
-	"PeW2ELzpfpW9QJU3BWrYOfalbMIrVw0qdxfF2ar14yarr3+PxB7QpbH+g/54EJDk7toR9u0p2NwLX1vX",
-	"7+hsgf4cT8LarqXeCv819urWXfa2Q2VtdsIzAXA4duG8Rayvm902Kcy1HxQYJqTXPHiZC8us5qI4Zm5f",
-	"OYE6oQzxVsrx1kcoDlkWX+EVLN9opcZbLi8aYQ12/hUs9+5tMFOuozDCbgL45f5dDXFy3oxfogR9IY31",
-	"0IO4JHMagH8djYcYMisEReM55i2NRQGHoX0sNIqfO4V4xq+gFf55+LiJr/8wqqJONZipiint4cWYbyGK",
-	"gpXSAGWS9x8huWFumb3s51ce+yvZcBiS/Zer29g0lwIaKNVHxiIoTdqsZvI7ww7iBVyBQxyFQi7bFczt",
-	"qRt7JtCUv4LlxVikcOC7t5cCWhT4xc0eNRcR6ZvgLrIegTL/3Bb31xYMM6IiCio5q7lnE8I05loRrasd",
-	"bq0oLlQlLF6pHH7PLv9NZpevOpF3kef9Fq6BF5CfVyg022dI7STxaE+5kY3rJbwwSgYsTVpbPcKRpFuo",
-	"89zJdWM1t3VY1K9NlxKF0EQgXNV6pH0KRZ5CV+sGzmF1v50K/rELtSXhA22Cdfj6v7SrJd1UtQqqeTkW",
-	"j/PHVd0KtBbXnNwYczOBddeM2J0ZfLFuDlHiRZNReH4t4qjoHmeTkFY1eihgbn25XKbKInf3ldO7LEg2",
-	"AmtBNxwkHmi2Xy2gKuCMJhJRI/6rNehEkC4vf25QGhDeP1rGHTwLrSy0BqlTMsZsriGHsZCQI38lEHhv",
-	"jp4yFZPphRbmqjNA5uSgaQBsK50Tnt9aKe3tkgfrQx+T2ZVTe8aXjjcQONJNbSvGRTGwDagtubNrGFuq",
-	"Sg2isv+47vXRcast7g5SOo6uks0rnn5KOGIUD/TMhKmsOZIJcnfAEneLb1O5Gfq1cQCaiWzKwBa5ZjsG",
-	"8/VJ5wbd2kiTMMWqyUddLe5r9XvoHKGgK97Dsi7TaOxaHXeoT1PFyxVfbSz4bUjVSCgsEXk+831Sg2CP",
-	"w0apPIpyHSJNaIxj/iLw/ClWZACXpO2Z5FlFfk6hc/oJb6mOLDcrHzRsM5btVzfsdEmpAp4VSsL+El3d",
-	"EJTs2jfj1P3ieS62LZioqqqwit9MsTo+4I8JUzlu3b9hNreR0omddrVs3yBdYZ3b3igHux4aDS3rAFxD",
-	"LTzonRGdzLe3zzTrE5hKSt93bXlL9wwW86GgfRogCenGunSsGvAHL2szyt0kKC1CzZ+EaF1D5Y979PDb",
-	"R98++feH325orLlyBGuxTURKncZY3v2jDXn3H3ye/dGHf43m2R88M/hOpgXXmteWGTY7Tj5PNXzwIgSD",
-	"TCQ5Ztxm06+Dat74ppOWN7vM+tJ7s+iPb0BlimoYUzqM00cN+6M7XX/cmFDdPF5nR/8dTxj9//7RtxeJ",
-	"Q5bcV2zSgXXS/+lm8odTuibjO90Vw3i4kRF63nw3ZIywwiRDBHUsqjiaRM7ivPaJcNNq/bJd9UVCGSSN",
-	"d8jQFVdntlZATSHDNeCtaZipawigTe4SH/PMmq21QtNNphtmRidJ6b1xlc1wz1QdeHx98B/fe6/qH6mu",
-	"NU32roBtuuf3hmu81hv8eUvnECV2ssIHrrQaxB2mNj6hlpy2e+CRoAc+tQHwCU79yvyWD0LfEfyH2/RQ",
-	"bbxEnKashbp5202/6X7f8Xbyh1O8t7N/flfUD62ob/ZhpPXe89D1eCsTFDT4XmUBlB9LaTzU3MJ978H5",
-	"8cmiqBDpCCtQGDYDe8zOJNmozFfgNJDMVxBy3HuxQGGdcs8bY+L1XgjMh2FSIficE7ILKIpETpSwEBfq",
-	"XC79KTcwZKMlE1V356ehZ5cMGXo3zetsyImaQ3bcQv+1DP3xqU1yUVTrYm6sfplUsVyHc4jVCfjsvaiU",
-	"ex0aflAiQUCx8cF/7XMnMNnDVDZJz2p3/PXG8xrSM/AHC83n8y5dvmY86gfAC8hZKXMfziOsHGZBzxLC",
-	"c1NaxT5TKhJ5226ycVl4BQH3H6dFSXdD5pQTY9lYaNMfezzgOsWqdTdmWdwgsaLKqWiwX1hsc6s/JPj4",
-	"vMqFXwlFajWJJwn4uZJIM4qNuU6kq2zJA02tShJ4JTHFYDgIPBHvWnpjntjjjsQJnmgdlBUCZBeYFD1A",
-	"HSrS7RX6VNKjv2qLSF6qNLKhXgmSWZTYcs/31lS+sbf7NJHRLvPN6eyslAWY4PAP12S/uTshG3E1UXJJ",
-	"E1UAxfEuitcQ88QAyI05Woh54pYzDLUzMyFLu0WMdQZ2qlItl32LU9DM6SqQe4CELYxbRP7uWkYYAFdC",
-	"j2M3/WZ/+34rKQ102BvUWDPF9LE8M3zfCrxba2dq3msu1DNMTdma+zsO89ZVZx6f/hrQEwwyJ5budbtU",
-	"Xb1uXHh2LibyxS2hT9J2oaP8U5bxubC8MCxXuMYZunFu4Ik/CNrVxtrnyhnVUfh87gGhf+8bc8O+MY6A",
-	"B40Y4I7dtYiBm9QB+4pscHFvhjjqG/U9pzzft8FUWa3w2NKCSSl8oWyCvh8SzJU7XnLpvQwe9oIswmie",
-	"f98rcq00xK2hmlqCCFFVewM+sLtpu/CBc2GuLuZ1PXEsxGHYQis5qVNp3I/Cy3NuOcuFRrfJcojO2kVV",
-	"j1uxOKKFBbSQlAYqpLCCF+KfG1ophhVhGiivTIFEm4gNeG6oZyJ6cwesG70knft89uYF81+GY04/uREo",
-	"s5/QDVCZu35pvOOhW0WojDr/i+6tCKTLuAxd5To6diRj428BGw9sWsOqwGgBStcR6yYbVYvw66/4IX7G",
-	"YP5+ftPs27ugbXSqGe/45Iapxbv2rjlN1gkP917yZkm1YEr2Sy1erWR3k4uuN44cvh+96q7hkaPJ4kzE",
-	"6IzekdU4VaXeccl3nywEsAulr0xHHxPfNQjzYRx/tBrAo996W4O0gdByE0uxHziWMAwVSnT6NOZcOfOt",
-	"YdVUcJEEWXFDtWELDRnPwkFVZN9m+Y7pyAfC7kyz+EsgxOsmd/u4QvgRAvIPmSmxhzN78O3D4/vHD4/v",
-	"nzx8dEOctc0x7PT5OAuAQzWCw0pcp657rx15/WAXOo7US8d1SCnycJnWQP1P1JZgdJ1USiGyelDVLTFZ",
-	"0zl73zx4/M2T+zvDaX2nuTRj0Ddk+6jC+Y+p8om0BWZAY0jy1AlRd4lgsNIJj3KOdgC3Pet8InMvzU1h",
-	"0kVlL4yFnIB2fFL1onHWG8LScx+kYR5tuu6Q7hjPDR/yvNdDrBm/mMfspmd1cxO0B0JfGEFl2fhWZAff",
-	"9aXJpI8ff/MkCnxULSGa007t8YVkl3MCUbpo/OKy13GcKmMvrmAZPY2SVoLNHS7ckwYJNS9HhcgwCDas",
-	"ltadedN1BJ9EaqxBX4O+6LCZUOrUFF+pTMRciSm/hiETY/QoYo9CMtbWylC/6cWV7zGcc7PzlEBMeC19",
-	"UXpVoR6s2oNCNdLsYlLkvYni2Xf1ZH5Bbn70CVhUr7zTgHrRP6XOM1gxoyT5fzFiPPVQJTvo17wfZT/V",
-	"Z/9VAK+6ySI3KrF3HUsQOR3jrD36V7/xj3YgqlGiQN1rBjtRYupbfgMkwwbGWZjmRq0ZJ3pIpXknnb13",
-	"rTM3t2tbv/KcazuLhoC/d7tZ+gLNjdDEMEvAETqD0X3HJqrnq8ZlUVwk6/V9WaC756qt2/hKJycu/qli",
-	"3YFfnL06wwNTK/TPS0ekk7+CLoTskwN5DTJXnS5MWGJvHfJZywC7MJtzuSRk7orSkdzp6IbvMsh3gK7i",
-	"N5Y9JAA3ZSjwAJ6JHW3dnwh/1TcZ/UPMh2UgK7Wwy3NM+aDGCcA13bIh/SV8VL1gau188OULessJfXU9",
-	"inH25gVBERHeWY2/ccww8a/xSYWWJ+xTvJ9C0mEoNCJ36S9yrPSC69yEhAP6vFFe28jfYHUfMXP8i/xF",
-	"PtdaaUqA9rEGlqusRLWB/ent98/Yt48e//ufQ2TFIGApu8xUDpeORVBXvhyLT5fDRnDh+BeMn/v38gmY",
-	"U8bNFeMTLqQvo8pQRF4yA8GQZJdOUF5WbnpMQOATOP5FnoPMGZfs8kUOs7myILPl0d9heRkmllV2p8Vk",
-	"O0cwx8Ea5kAeIG5853Zu2FKVrBBXcMqE/UUSaCq1VTlmz3hRhLSxqVpgFAP7ZboXE7bAL9InjbI5t1Of",
-	"PckZ+teHqGEIgioQ/kpGOoyUnVKynbFK5ce/yMFwUIgMJCWp0wkdnM15NoWjh8f3B8NBqQvPWeb05GSx",
-	"WBxz/PpY6cmJ/605efni2fNX58/xN3VO7gB5rOF/Px3cP35Aj6g5SD4Xg9PBN8f3j7+hmowpcvrJ9YMT",
-	"70/w+Y8oaqo+wC9ytDpM6JRlQn0w1gAMTn+On/L6kRO6HAdfhhufRFcDPhjB1AyTrGITmBa64gPB+939",
-	"5NcSsOrZUxmfDdhFvEeaa99J+Hzw1LgjbrNpatzIFfPlgxNaZq6kT/l+eP++T+i3/vLm83nhzCuh5MlH",
-	"X4xcv75TQafJox6FgmvVv4Snj4IE3qESf2E1w5MAgIxitJzNuF56dqlINQg5wT8Pqo8+uGtCGRtPrXF7",
-	"SdGrU2cp4tnGTva+gB9PprDuBqhwaIS3HNj3qih8ZuJHNSLb2Mkid5810E/JSDaARusMe40fN9tfI9tX",
-	"ALs35v2G/Po7LAe0vcgxf1X5cmc7u4YE/KV9+3mcuhXOeriz8f+KbB7hKWdMhy1yEvKjGpFmwVEDM86a",
-	"vj2/VcsnXvHj+T+VpsyBCt4ywo1fhi05ePLZ/+tLUiL+AFUfy/2f2Bhl39W8vAsSnuPdJ2vXsrvLsJip",
-	"utnmBZfp07zVsagkkZ0OvnxIUv/E1Ohgt3h/Sta8Q9VBKraiZRyzkG4RKsHxn5nSlESs1iUFwZl5MLP9",
-	"nPE2+GqvA35/h4O34NoS/FgD+N6eIWnEdgtep0pXLPq03hIP/ksWAvpztjzm7l9uHV9uyWrDbkB81BCc",
-	"5tVQTEKfkPZeNjWGkExf1RgKaebOdmkUKTpSyEys1CnWpYt185VYbWLyhJD4xq5wWP3mzOuG/A4bcen/",
-	"dTEqzfLSK8ihTTK3aBGvn5mzzL6WtRC93cU6jJi6vhSXF0rCKVblEECsmgSrBFW4wF5Dj5W44O60YxUr",
-	"2jsUcmDvaD33DLvEN5hLZqEo2KLdYdeLjKdVitUYFRKfXSGSmmKYxUWdPlOzwA5QJT7s8fr/UY3ewjgl",
-	"FRwToH2FzSzFTq6r/4Zbi7vjjkJdn10dhE1NiBqSpFtYTGCjZUSP7N0u2qtt4NZwKMsg0KuiOn2wQvOT",
-	"j0rII2zET4ldW13iFAPHX1e3Ap13tPvXpNEzdEAjGarWonu6yduDbHWjP9jhmQ2LTBxbJN0xe1Ffqp5y",
-	"t+eCn5wo5k4YY2DH7xJKZA/gK32fL8cCmFkqCAi3m2E+4/+7lfYJ7FllxwFSCjt1M9+huu6Xs0aYrTVy",
-	"Ov8tfbxF1JOR7wl349fWSkZ7V/7KZdiVO2lcf1XF+zDs9Ky09ZlT4zFBfwjJxuIaQqpM7/N3Usq9Mct7",
-	"9+rf2eXrsstLcMbAiEsJuWeaEc+umJBdPFK1m0orUsFF83UczAQzEDy77srp6V32t1N/5/JeNTm3jENp",
-	"cms+Nfqg6d9dMfry/Mz74u/k6cXJfSWVjAiTOry7cpae5bmHPwHfAwy9exFsd+97D8AnsW1une2Tz/j/",
-	"L6SkF0C1lKuOMis07JAFWnvxKOLCKDHTsDQ74fp3qLl66lUN1OqoUDVY/EwktVJPj/0Khb2zVqWV+uXE",
-	"pMJ2GgHJspZW2mK1k5ptj4I1v73e0RhlOJiXkT06B/tTNdKufFZ7EmFrE/1aushGnnualDyGlRLddwJ2",
-	"4k0+B9uM/jVtTUrNCPn+dbfL3uLuhODHbs13cfeGmw5mhjiiXNJQVc7ERzWihEZyfWMUk72qajt9c708",
-	"4u2YQnZFPS7urB7d6sBx4IDm4T2a32NviTI07KGNTnVdkQCE9MY4QmmHal+BLX1YwbMr059/Q1HhDqTm",
-	"qm9uYrAiNYdM5IC4IlQZQslDVc4STgSLFljBR1CYCm10qorcNyj1JSoh2uNWzMe+nHrFlnDvuNNqZrMC",
-	"9M6J5d2E7wgGlPL/JybE7raTrFjEsB/B6otSLpvFGZQsUiHnUdcss85fWAtzt/mrWa3zX5LBzuYI+eOr",
-	"Z43dUEckZtgQDTHilG5WqWwhKH0Edkf82OYpimjtyzD6Ld+ML9WE1QHb6H2IfaKcSoMKpQ56Tce2Nmtl",
-	"uvxR1XNfySlVVeugT+rN2U9Vr66YIwo7cm2RbdhnzNKAbvYKX6seSk3G43fdNuWyPRscMjUifnmXHHGe",
-	"ew7kjXPq05QbrwcGXiEc23aMG7syfklnfWCdlCJc3AC56kwM2cBfZSZTcwj6HCU2xHx9oSbs7jr8/Ay/",
-	"ntevKptL3pn+iV2wyg/iGhiv2cMqxqsyNE4HrIr/cNrlGPesy1K8J/0fnU7A7/DzXfPGJk/gO34FEgMV",
-	"u/ME1mR0700csvbSUmWDseSwJoXSCWKbUsrDTpW+YVP6vsMnNsz43B0TmYHvhUo2mJc5VlHX4mQavnu2",
-	"JaCrXbgfq8MPCU3RmvvbXayUPGgYH9G1Jlr7sDJvXyx0+8ssjFrVMGByXZJcITnwbpQPOO7Y/1X2FjhZ",
-	"/MivzGouijaKc/OYIcfWwsj9eQKfnK6f5PTn+HXg9S3I9elI5uskq5s1YzOCSHlnNCueOIFx7Fe/C7rR",
-	"spByiykKdkc5xg378fz1KxzGY+ldanR5En3JprlM0zSjUL4n5cqu4+EhM9kpCOSXartrBBag2eWx9sgN",
-	"K55ILjdJnBc9IE72o4Ce1etI5m2GB24jooexmtwqCr2zsHN6GG+W7614qh4o5AwHg4LC7BRPQ5cePXBa",
-	"FewIaSwvCk5ZyIZxYu+0zAzBmeh0o/3N9yk1v4OM8q4Tyl3uv99JlIMvq3Rkr9N59dyoGfh6RfIULztU",
-	"ugaSZSpg+cw/skfChSESdJuB0z7Mzown3w+n6o9PUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV",
-	"3Yu+Cq9D8aI4Zu/EDMh7IpVlE4WKJdbBEd6m+7EwbARTIfMhZeRjz3eEoy7GzMwBuzxYUTiR7AzCjJdu",
-	"lHJ+zP4RQtYsV+UoKD7uVGVKjguRxew4bMf9DBfXS9FuT7QQcL2bKB5NpFH1fM/QQMM69lGRzg/cZ98+",
-	"KiHT2/beQM5GS39t5piTekn1AFV6Me5NVWt9zN5iHbIg0KnKc2X4DEKrhCnXs8ID37TJ/aMSsnm+dm/z",
-	"uhG+knOYhjaOCRIHW6oc7plabbg53/iy/sHpzx9alpvmuTPd3D76HaRIGgGo1p7hvqxz4Bz1VyqHfaeo",
-	"t8b4PUM9kqHehG7ALPU+3OI4zJx8dv9bcZCswvA2O9D+Wipdzi64xZZpl3SFh/IiH+Ifhn7nIWrFMlUW",
-	"OTUnKCBzEr+BFIE9lq2jnWkhdvk8JqmwzVqsznGmrpEDD+OzeRtQhnZhV7pXtTcuYD4GHOvoHm67UEed",
-	"ds5S2H4NEhabL5qmGmKnMDNQIGqhunYKXWlLXrB3L88bkB+NHQyKhVVs5KxMCYtYAshb94Xfx/1kQfv3",
-	"/997z3hHaxPiBWHtt7xhjORzM1U2bYQzYzXwGWVTYRjMlDMUiKZZnSiMt5zYGcvVQhYKHS3cspEGfmWY",
-	"Go8JcIaFMdf55pxfw3mY0Vb7pzIL9oimemsPitvAepK3Fw7fBXrw6rVPqX2a77YrQo5VhWIeFRSxLJgA",
-	"RfbkEftB/JUUxzAIojNjsFrNQWIpsxE5RbWN5RZOnabOZ3wCubuNMJaNqAbjGl6KJjD0V4FpQr+vHnpj",
-	"lW7vX5+jf8ut23Tqo3IfZ5rvMhWFFwXR1MnYep/rFlcdd8DKmbQeyDUtywlWiHrtLfiSYQMw7jiBAtc6",
-	"pPWFW/7x/W/c3j6+/yiWb0LDvcQL3EzFfLCvtJE2QO1Nt+9vXOaOYRE/7PY76F7ntRe3eAxZVdhqQbp2",
-	"7ltoJ9od739WP/abLuat1nGgwLOGiXAEh5xlTRJW+1F/2IH8g/VCTJeSgDpRoggwHg/+/G9nRw8fPyEo",
-	"jmq4AEC/KufogWeNLrJ3MvhcTfArmVg1gRJ3bKND9C4EMW0LKUX0Xp9yR4d5VIoCUT6obWSUfdZO9Mnn",
-	"6t+dlb9NZtj/yTsIQanegrWaJSeO3HbCrJYfLTMmSvOTXEzAWHPymf6xofznWl1B9f7v8BeHMSW/V3ok",
-	"8hxku8/JDjK38cWM1+y7/y1ZC7AE8ehzc0gdQ7TGQi1AH2XcAJvCp0SmQR42Ih3CmmP7P/fT//z5/tG3",
-	"/Gj84fOTR1/+MEhnHNTozMkr9wd65Dd93eIaDnTVTgK9AlcRTG53xeUPPi/uTt6BOLmvdP8RYRKi2qca",
-	"7qjikoXkxLWNax2Wk8/4/w1CdKauYYeb+jW8cD7PDAvAKJQ3FfMabI63Um8jzJ665m9GlrsnT34iouyd",
-	"Ob0Oge+jADwKrJDi6/cmIXC2orEXk02Nos3zJ36wk8+lAd33CBChDnMQXnhEZk+WHeYRUgImlQ93yIpb",
-	"0HwzaxPIfldBVyQz2Ibe5sRB9EV3UvBX2ja+w117gyF0aiEhMYN2k3gX8lpYJIM54RjHTjuPXtiqHjWD",
-	"Y3ZWFMxQy2jTbNHMQOapaP2Larh9gVjhMLd1FJ3fqhgo4Xg/B+ssyHs1tJ+HDZdMNMkStirQtt6sj2rU",
-	"rbb+6B74SiUhbnKNBFIPAXujbKgtMldxVOHD0+hGTaaleUzKdQTLX0so0XeOTUbdP3Ky9MdckFM9B+7+",
-	"l3GZQUEflTIDbblIIVfuMYQ0OpBST0DV1DpkEUtzRX5scefJ549q1Onv+FGNBvulTkcR2A41k4+4jhVK",
-	"bHv0cC+bmkdNwxNitu2r+up3Jl2adT2cuxGn/BpCvN53XcXGWCDdXWrYZcXql9E82QwK2tRdX5m/Ja4g",
-	"OhBfEGkXXNga590GoCsqRlDzupmGLltZGqlDdVKoSTLYeo5N0I6wqw9cuxljKw9pERX2kmVco9MagWYF",
-	"Itdj/vXT0CfCJ4tRSEr4vkBqMmRGYXKgAGl/kTjfTM3AELIWJYK85MYe4WhHL767ZDNhTB3uQ+XdQOMD",
-	"uxBOffDTm/D5JTN8aZg7VwiJPlpaMGwBGqq86uNfpH8eZF4vpwLzNb59LuSUS8guCd/2/8UuNJc+cKmB",
-	"zzxbWyr1p2VroDYYMWH1Uk02JYJXbXYUbjqmbS0qSqXuI5pgvOqEnFzrnWNiKY2XIm83K8H9ZxoyEL4T",
-	"Fg4/pb7W1fitXdttMYeFT/YEpxGNzvYKo3su3okjtGq9UKgJWTIf1WiIXTeHdUoqtMEE9yDSNVi93I1E",
-	"X4Ov0svfhfD/7xQ5xplT10guTHgL/K8tW+d8dqRVAd069Zuzn97iQ79p541fxYE0x1B+aLap733h1RFV",
-	"5KEnom/gS+1RvRGP6S+LeIT1LM/9Qu9sSxSa3ldyLAfiJI5hXce/K+9yeGNHWUd1Ck8+z/nswv2zR5Xu",
-	"Trf5azia60Jnx+VSjVTuVPHEiUlZUzUZ9i05DsEz3rTqYppt97uSe10wes9zYX8bcuMdfDp4zuoBGeAZ",
-	"WqENFhhWDR+XeEACloSwnRLFNz9OejKxnRfq7KsOTCrdjLswaXZv6tbKe9lo//rbujCfBYy9ne3KWhfH",
-	"RpPptM+y3cM/rWXVj+2TlcMobsioHlThiMx2WsJXU4HsTcZ11524WSs9kEqagAtwg9cJqnXuUNzSbWad",
-	"3AnIgANqwm7z8ZrPuOWFmpSwbQJi6Mg6m2EQ2jDtrBvvoqnecM+wXPACMnvMXkt04YSKIMoUp7obrL3g",
-	"OeOmrr1lUBhotBU7ZZc5WC4K75dBXXvILscCivzSv9bPZ0hdV6umq9g9PqqX3+XL9Stq5F03625V8aw0",
-	"Vs1WFatYEqPXxiOa+MpRCfjSqMKiG1lYdgUwxzaYdR0Q8Yp/jjq0R4OwhMJ9SL3ejZfvMF7eIHIIm9O1",
-	"ufHwpzT8ODXa63jZQp+oHMvOmh4By6bKgERPdCOWg24wTQToBG87WOOv+7+pQ+VtFVJShQz4nMIa5ilm",
-	"dpVkGTNgEicRD5/bZT8H3/qdmuDngGfymJ1JBghig07qdnkONqQz1GF67YA6Q+muC3I3x4P3odzAcFSn",
-	"ZbDOzu/MzsqB6Ux/stWWU6bvjaT9SVYoCdt7qNscGnVRP3Nvvuu8Q5O8e5qA45u9aQNVbW6od3AXCJWI",
-	"UWUoXgTdTGSAF11R/3P3/R4PIL4/VZAJvNiZxG9UZd+jqktKFr2CJbOgZyYg2XDfLsBX2jVt5KWxMGvT",
-	"7kTDFSzTDoufSCjDgpkp10BxZYsfVuffTQHPvvvHWAT4de65R+ETNQ5/kPsU/6Ki0moA9ievLVzB8s/Y",
-	"QBRhjeUx6waNoNlhHeFG2Ihzy7V9i+veV7H3FSy/0mnGxUFOy0vdDO7LECJ3TETUw1LcZYOGu0KPeKNh",
-	"jhWetM/AC0bE38yZJ5/xf52OeUqBqDe0X/oj9vBhu0ka9qXtFV3L+dMGXdlCFAUWNAddJ7b0rZUzN1g7",
-	"4rtOthM8PTe4VxsvT/kH/hHMLAz+k/IP9Q4LTI8bK51BAI8Kldq+Y4GjSDNdY0kgG+wHcY0feImAaRvd",
-	"EEFv3Cr3fqLfaKXGh9bwNl0wHiuLOje7Ce7mwBKUPDa5rmRz05JzB3jo99hx+lQVhD815e1shvjRpj7d",
-	"yVvnlVNXeVEGiY4YA/5OCxPAS49xi1LqKV18OAn/jf9RBVFAMfngvxrx7GqiVSnzY/a6yMNvLF+S5999",
-	"77G8V1wFOPW/w9Lc6ZyHg+gl7qoJzEAU3LTxQV1LN/dB0KlKMTRXkLv9mICl9PorWJqnPoSC6EHIIFJZ",
-	"xsdjyCz4zuQe24dTr3EnfwLUrLDH7Cx8HwbyLILMu1pZ356SjKKAAC8q8Jh97ajltkzWvxj8djetoXhB",
-	"4sSt+2nwrBl2rWzQGTT4VcSvsuaOl7J7z8+8lA/iywsUKMaYAihVjQdWcYPbYj8/TNh46rFIpFMm3QML",
-	"rvMYys97nMweYX5ogK+E8dOHQ5rXBRJ+Tzg/trFBXjuvcPL76H8+mpdKO30XmiB4cC8JkG+Hs/tSGHse",
-	"hrkrgLv7vRFwsakAJF0MRI+dBqHigW4C7hn7oqF4IDedRu4fopTaB4/ZTMjSQmBuYdFwRLW0NJCTOfrg",
-	"IZuqUjceGsGES8wH1kufIeyF/EIrOcF4v+NeAqaJSH0xkS/2VU9EL/9aOBgIrJh7ltnALoSaZyDTsDvk",
-	"wVQpk5jIqvkN75cIED45+ez/1Rlbei2hzamUc1Dxq/T5IMH4iQgcasjTqAv08IGOveSK2Fhxc8uK5n0M",
-	"2eeYd74LrHR015hq6Phh3Ny3Aal0mZVag7SXCWwF01jhLVs4GGE3pCucC/tbz6B1SzhQ0oAR7f5f9Hcn",
-	"lsI5ga7fSc+6m9vXcsM5sqTkJqYq7Mqh7lHvV7eseUJOPrv/9ehDvbvN/BptqJEUdRNq374+1oK65utk",
-	"3IAosddDvW/+8JHiBINsu80khlruRrI30jp6DxvNhwpQw8JOXQW0gCWPY9VR3tD57RrbKe2m0a+gNqAq",
-	"WoQIj0IPRaevxcL8qJxvgmP0aTHXGEyiLjHYDJLSLtGjRmX7AcAAzSzuDfVm6dfY2XxeC48FXGD+fl8Y",
-	"jfTyr2Vy99OQd+aSJR+mYwG1kKZpX3WqwDUge1JRekeP/KY1JVzDgVSlEXCNpZeebIH4/oOOboJN42Jj",
-	"WHPFqtoIhr9PEPyvCX7vLdJ++Pc7t0ZXcfCbmx/b+9axO/mM/++BAxg27yAZiG7AHVUWuVf1oMptWv/Z",
-	"Bl/fymQsDWxAvX1vQH+NDHfyaVIJP2jw+aqYMr2Aokj2uKXHWn7GtQLufUpdgkk6iNDFzfOF/fpaZBDw",
-	"XjYgAEbrPZ0+42PPlIrSqI0TAXENcmaTwE3vDdxZKF03t68kq5EsCRntdnB3tm/dpnWFHzqAp5CHopBq",
-	"6+KIRBclWiFCBca7CaUtBs2H5Vt4AbnDieFkg9lSEoNZ1seoq1jkDLj0JQxTWDLDl6kWI7tjtQPWnJJb",
-	"ETcpVNNtB17oV71X0bVvTvVWOLUNr7uE90d23G7PY6B167nUd11yvdFqLEJa6uHMuUPwQ2i/EDI1ryQq",
-	"qJFQWJfkOsmF4aPiBqldbQaJunW/o3fvSeb8trYLXYtQhwgRLNsLtQrBRTjJ70iWryF/dG4i/Wgve/hc",
-	"/r6F7exMf2Jy2juCkSKgD68O9t21BmjibnZufem+B45vcBPy4+uWZgUmthXK2KfVB5hogRoH8SU1iw1T",
-	"xaRwg+lRSY+D6OdpQCxNiN/NO7f4G8CdCTap13iY3ncNmrYa4CFbYcyB+qRGgtOdbFXKql3qroXBe3z1",
-	"78IASxYrpFqrlw2HKmFuIkqeTzKwSjE1ttAlzhdTxWci6U/4B329X2QBmYl5OttzHh7YXUdlRSm0DXcP",
-	"G0Gh5MRZTFF/WDvo8XlAvx2c/vzBMZRBEEFix1IXg9PBCTKaf8/nKnOAwhxfhtUnobNR4yM/aOOTyh/e",
-	"+MzvY+MTD4XQ/B1GypqPYEue1vh1SVLzOQw9rryc3BSNzxATrPkM9pn/8uHL/wkAAP//",
+	"7L39dhu3si/4KhjefZbPuZeSbMf23ZHXrDnajpPtbMf2WM5krUl8JLC7SMJqAgyAFs3t5VnzNPNg8yR3",
+	"oQroDxJoNilSUs7JP4lMNhtAoVCoz199GWRqNlcSpDWD0y+DOdd8BhY0/ussy1Qp7Ttup+6fOZhMi7kV",
+	"Sg5OB2eSiXzIlGaSz+DfuTFgjwfDgXBfzt1PhgP3zeB0wOk9g+FAw++l0JAPTq0uYTgw2RRm3L18xj+/",
+	"BjlxIz1++mw4sMu5+6mxWsjJ4OvX4eBsAqm5vMrDPJgaMy4Zd8+mZuO+6zuXR4//Gp2LW23fuXRRxn13",
+	"w7m8UFJCZpWOz+dNmAnLwoOJyVTf953QsyfR+ZTaKL0+kQ9TYJcSPttLNx07BVZwY9mcT6Ca0O8l6GVj",
+	"RvSqxPBPHz2Ojf+DVuW8196wiXs0QQ387oZb8yqH2VxZkNnyH7CMnaEls/DZutn8lVnFHj3+K8umXPPM",
+	"ncHnSCXjpnsFS5YrMPUndirkhCmZ1dSbAs9B10toDH/kxu+a/EzI8O+/Dh0pLGj3zv/49X87+n8+/o+/",
+	"DGLr+1GN0oR2BP6kRgnyflKjm7HZazETNs5lM2UsExZmxs1CSehksgJf1Bw7hzEvCzs4ffTw4dDNRMzK",
+	"Gf7rIRLK/7OalZAWJqBxWm9UDv2YL1PSalUUkDqPUuVwQwZ8d/bTe1XAJsnw7uwnplUBiYnM+ezCfX2z",
+	"DXsPV7DsZhftHhFykpgHfn3DSfSgRgclbk6Fc2F78ocRNjUN99UNOeNnA7rfPEoD2n1iQF+LDJi/zRNT",
+	"c0/faGpf3Y/NXEkDqIS802pUwMz96U6Mu7tPvwz4fF6IjLspn8zpif/xybj5f2mM9RcN48Hp4L+d1FrO",
+	"CX1rTsJ7ccQ2BX6ZcssWIC1baCUnQ8ZlzhbuQ6tYro6RgP49Xk+CuX0Pv5dgaHZ5Lty7ePFOqzloK9xa",
+	"xrwwMBzMGx99GQh5LSyngdeuB8OEZQtu2JTLHHKmrkEfs3PINGkUY6Vn3OIeGLNQOh8M1xSphmB/tErt",
+	"4WChhYW3sljSRn0d1q9an45lBbgr+9HTxiXFrCMM18CmXOeOQpMSjNlimo8ePn6y7Ty/Nlns1yYVGyv4",
+	"WL1HjT5BZgdOc/O6qFN2WxtBqlhSLAhrak1uhWeH9OMLkadEW/evR9xmSanoLnxNrEWknvEcHF84plR2",
+	"CtpEX5pp4BbyCx5Z1C9TkIG13Otam5RzC0dWzCD61tJYlQsuYy9V7ApgbnC1ptr9tXe0frb6lu81AOpE",
+	"0Z/C57nQYDoXBTI3zxkfGZD2lEm4pgu23/rGPCNLqEt0fI8PfR0OohtuDRN5dPYiB2mFjSiCpTOlnOj8",
+	"96kydsj+///3/4u9wClNUY3nkxoxJ7OUvmLKUWEwHChdK9lKwvHgVJZFEXmre+ICtCalvXvhoig14I9g",
+	"wrNldBccT9Ycz4Q5ddsy40s2cqzMsynkbCHsVJWWfXh9jkakE22Ms7lWVmWqIFZ3/4LMGiYVqrsNqo6U",
+	"KoBLNxW6eeLCUxhHD0cHy/UkwZBqIUHHGZpLs3BCbqzckqK/RpvZpMX+lw0nYPCuMrqr8+41kDXpFUTb",
+	"xczphkniczYHbZR0hH0PcA0smyoDfgUgnfr668A4iZkNhoMJSNBOWDQkZnN9fsxr0CZ6Zt+Us5HTEWjy",
+	"Wam1uzvD7xoLqRTl4WBecGliK+CWORZhPHMfkdHT2sLnbKzVP0GiAuKU/I03fUF84ifBteZLnIKGsfi8",
+	"Pod3pWUjGCsNOKpjr/jGa3UtHEV6Stl1TuwnkzQYkZeQIBaXzPEaXn50asZcFJCzAsZuHVPh7onVkSvC",
+	"rY22SiVUeZPXYoRbGxNXBaS55nvcRbZoUMnfc5DgGa3spivNVGxHgi+bcjmh9/UktiI94gIkHxWQpw8Z",
+	"HSwn1miQ1uhxSYV6e6eKEZT+tXkZy7WNrvyNarKr7L9Ud/4j03EnU0I+ZO785GXh/qxYXaA6nFlxDUOW",
+	"C4M0GrIc2k9omKlr/CHXVvDCCSJiy/jiljJLE9rxWLWrgjj52hnoeN+ZU1ZKNzrIIRPywr1ryFRpL9TY",
+	"/6OUeOu4ubp/ZKAtFygcjdWoWUdnZfnkJmLdbatBLe2aFyWgcF+qUjO1kFHh7u7/i7SO4O55L9bpYhuT",
+	"J29tGtegxVh0nRPOCjUREi9h9zI8Ko6Y/U/KqgKeBxNwWDk1K6V4GAxWrzQMKzu6KSACQ3p2WL3sIkez",
+	"peR2KPvv+ATWFf5KBK5ZOeg/ukS/UPBVznrfNsHAiIhSCZ8jO0L+0iBM3TPorgoqbJDdbo+ON+8DTjFK",
+	"iwnEzB53GMTYmdJw0aVdv7JMg4SFcXrmlBfjILEKMd7GfiAfc5dcFe79hnF3OIHP3O0mnVmJREAPZ1y4",
+	"gkRvWvdd/EkJuc11sKWGj6q0AZCdk6CbiRfFNjOJa7luLkkF5WbXjS0jp8OZ4BjUwCuA4ixsAtag+Ghq",
+	"l/TEwFm37joZDAe/l1xzaQX9S8O84FlC56ThLzRwo6Km5jKoDPR2J8sbr0+Jxbgi8h4K4KZSZ6rYUX+J",
+	"58WbJ1qbFZNn8Ucl5Ad1BXI3x1Hghy5Z5LY6zQhtRx8GFoRF18JCFAX6+5A5NnjshgNriwsDmZK5abnP",
+	"v334cPVS/LtasELJCR4DcQ3G3dnM/9gPRu71vz570nK3P3sY9bc3t6S5G0my3+5lgEL33l0FwdW14gHL",
+	"cw0mQoW/OxIQn2j26h3zD4Z5dljWvABtE4aLsWpuKpcFnjw3ryGD48kx40F1Z1M3+hUs414ubmGi9DIx",
+	"xhUaP2M/xVpvGgabSU4uzNJYmLml5dzyETdxiVhHRzuNoVaQ9ZaccjdwqG17v/Xw+ij8kF3Ss5eO4ks4",
+	"tA9oxiWfwAykveC1h7fraP5U/aKhse1wydJyb2IovKU3dHFQwwMEMndcOxZyAnquhYyw0lt60xXgNWmm",
+	"agG509vGQjvNQ0nLM4skRxL7Z5w6IDO8APzZe84W3G3pWGnG587I4kXcFaJix/zDi3fMfZPwAGmVl1lK",
+	"OtSChRm+9L68lBvGvSftaPDU8M/dlqbkNSSlmQbrZPIhbEzHme4VUVaxujRRTfv7mneQ6zC0JQzzP9jG",
+	"P7RZKWpmlVTSelhdNp53GspTZSRuMu4oB+c2b3O8N+/lbb6bDnnzG78VbfymO4qH1/XFnGK5K6SqrVAc",
+	"hJd2qrRw80TTzzEmaorvXv60Muyzp0+/eban+7o7er/NRbsW3lx7l1NrLq5gGaH+ayGJDFdSLeSFe9Kg",
+	"tJ6Xo0JkTq6bYUWXFvs2xn3y8NsYXWb88yt6+tGzdU7ewz0aWLFxnfaxUXrco5uJ2v9infHPzZd/8zh2",
+	"13beas/Jw65Ke0rXaGIYb748ffrN0+7soeEATS59EddC3lDWF7CGy6Z9INmsNJZN+TUMmRg7hYnCcHR4",
+	"Y8e150XYthSb1+Fm23DDBbftnq55VUdLtpiKbMpMpuZOXEBRkCVhGJ9zbfvtdocp2b7DgsxMiGIxkbO4",
+	"o+0gqj9lKXZKOHyEOHTKTSqKuaUhEI8KfZhCK5dsnb3cHm2SCOf4kHeId68Nc5O6lxbTULz7mWbTR9Hw",
+	"u3rb2kZgpnuocvip7aZ3JLh23SHV4F10MgrbS+jEufOsxZub7vp9sGp7QYupqlbBXgof2xLGPXOJK73s",
+	"sbqVTWqxcnSvylwkGHcKPHLq/87NtOagBRjLNGTtmGZDbhyI+d2s3+Ow/bn/zFwxPuEhsMXHFjQzgGl7",
+	"oh1wF9I+ezLY6FGkuQ6JUknq+nkmzwClQK6o3llci5SqlMfXoEdxf1pQaHe0F6+EzIdYt+GYcsjGWs3Y",
+	"v/or7d/wWpUqr7g1F3lbqNYLR+LeYCYvvHdvLKDIzZBxTG1fMq7jmS8U4T7AgAtIjJiD5aK4iXVOySyF",
+	"AWdcoy4fHWjKzTThtRDGnz3cmrmG67gPit6VyCBceB+P0y5yJYFZFX9LaTMV0zzV1ZDlIAXkQx/FR2sE",
+	"3zuCrFILE+4ZuO4WMn6FtMNxtcHdMjKLTO2FszgM8fGjyqE44XPT67gPB6hYresYcA26zqqolfu1ue4Q",
+	"K69W40cPx3oYhEK1ofWeeDp6ZolJor+FJNJVOYNGWTSUB+jYo2yrqkjphjHurfTImG5WTTi2yBeFyq6+",
+	"U+UoUflB8WFKGpOYF1MIuKbUnMz99pQ5krOJzyoLDCPs0As/KqsRho1gUkpk77KODbofH7MzUqYWU1Gg",
+	"t9QNdzxYk/Du0mjHxVYjYWOufUwCH26O4pUemudzJmHCrbiGU5/R1WY9VY6KBt9JzMerZVhkRyRbKJ3H",
+	"HarRpLhfGunv0Ry1eKT2FYkdjOsgUTEdDSUHJXy544QZRGI8xkRLd5IdETC1uVEkYx6g0EFnMKWcs8IJ",
+	"s/oJfKMaj5GrZ/7kSsbZAqAVmv5UzuYYg6bpuJ0D0O6eF3kB8YC0iIofZ7gNQ07S2rbtKB88LcOgwxVO",
+	"qnaVdip+TErjr+cVI9SdgU2nu3HItjcMZ+B4z8R/09jN3rLmJwjMvNnzHAaP0kTlsJu1kkVzbT9gvPwz",
+	"y8XESRcbghZ8PqdoyhYVEM9uWv+AU4yvuuEFXVnWrYVOfULARbc/zRnzORN1zSzqqE6OS4hHkHLBi6je",
+	"g1cBl5OST1B0OyOJZWo2463aACc+vD9LLegckysJM1OmqsidROIanDJcQIfIzMUETOySdTMZlaLIg9Ca",
+	"OObGQKgu+6cwV9v4HQ4UNYm2D126Ly6qUs8ogzvdDpOxNEzKgmsGn+fOVhBKOtK9f/nYXZzZVKUCXDiG",
+	"Louo8BSY5433vd9sYZnlVz4tJE3vhrM4wroZdxc3Wn47KjgVvcmFHM0en3JfobaSPY6fO44x0GY8tzhd",
+	"SrNd/rUVNka875Vmc1DzhKMtGQx1DOG/3KyQeS8oTaF+aSuQ1zrc9Umo96giVad88oy9JqU0TIS7yxKe",
+	"03OMWGMOeftorRr8GzLsr9XV5hHQXnTvl2qLl5spf/z0WTIsPRKS6yXye6EWoI8yboBN4fMB99VPqbmj",
+	"bTp3btXbKgC2ovAWbgF5XJJ4b30437UQ5nK53YGo0stWh/nZ3x/uwnCX1URcg4xScQrFPCE7ulOrdxCy",
+	"Nd07El4xcDOCtSlXGS7xg4nr6NyrW/VY18rGfXNYVzPbTQPsjPueMQ1wDcd13O/60fF39SPB1eRPOpvw",
+	"a1iVTqOl3bvsaGI4PDz6lh+NP3559uTrX/pLh+aYUapS3OR7Hlcwx9Xnm4opiWNKLeKyQ9k5L+2UFUJe",
+	"4Y3u9eygYT9HhVt6Z7pHxOhe4zi4XNygHWt71SrPbq+vbzHqFlcFLidOhLrE+QbL9gO0Cmk7Vn9Omt76",
+	"0rsmOgKu0e/uHqkyi+lN20zdkaMavjMI4x9bX6wJhSU03Y6VYiL2Tuu07pfOhoBivN3ybBiza3E0sdWl",
+	"0U87F/YdZMJsd083Cq5Qz4mnWvJWkLt/BNO70pJ2QPUwwwkadMoFN7MwbCaMaed/Jpg8rK8eMkaflNTK",
+	"lBwLPdtwYZOPMk6gHpF+w7BEAFc7ggmXB6tIcWb8+g+ssvN0AYszxDfmKWARi3vypiUsXu1CGxw01sVs",
+	"Ecq/IgeeV4gapB82djK9/69FzOhI6UdFsbVOVF9va4W1kKlr0MuLTOWQcBDPuFyy8CDDBzFghc5t9Jcs",
+	"IZpem4hjroyZpsvNalLirmO3s+sR/DhMTnRaJiLLrNViVFrYT5xuJes4Gq6DzyLq6mmWq/p3rCWlNMvV",
+	"Dg1lMdE8GvdxwkKLydRu6YjADIXE++i77d435eYiDTbTgDKoSn8xjhCnZrpsdjWbPMgXJqQROZyyntgb",
+	"hcquui4FrKglb6GGcRCM6zOtqlp9jn2aAVZT4K2Pmmzj1+CbBbl7aBsVFZWqWNYqEQDLNaVa9JBK/iTV",
+	"84zLI8IcicQyeCx1+dzyUQHPSW0ITuwxvaSjimCXoNcMjPH2deR3Uz6fQ7wYcdV7jyup3xcjww8hZeo2",
+	"sgpvr6Boa4dKR8HBhjQ+pOBPdXhqDf7Jq5+mQ0XxASY2VUXO7FSrcjL1En4POX1VWlzXK4gR+mde+Sn3",
+	"nuLPBm7uv3Ef+IF3c+UE9M2guDS3J7m5t+rsqvbhXjm6cFYHcHKlihseP3zY+1S/HTN+9M8he3j07ZA9",
+	"OH4wZA+O3H8uHmDuxYN/f/CclVL8Xvq8FK/tbBEnjbpJY2T6kYC0oqkykZy8FsDxelJeQFZI5ylTnXwj",
+	"UdkZtlOeBzSANKjczoh01sJsbuNmhRrb+mpAn7O75Zq4yevB1ozLDIqLCqInrQkZNYORypeMmyvISfN3",
+	"v02qwomb/Gc9AZktTxmFZ4Ysm0J2pUo79MWIkA9ZAAXBILQwZN788Qp4eV4IGUtEU5ryWPu/bFskt7GQ",
+	"wkw3rMmn+Y2FpArQw6Bn3B9MOdLmE5kFpOgKD8WIucZ4yEl+PEBPRmW2UChbaY9b0utuQVU6ercoe1Fn",
+	"wq6lWgnKels70VvmKw4HFaJYBB5KqxEM2bzgsoEL5Q9iDQo1ZITS08KGGjLEJsKIhZlDhmKwtkX7Z6Tm",
+	"SsLQrfUCE1qVZqXEBNsq2ELr1jBX2iZSE24G+0fTjt9yJKkw8wSf8mXWlH57ijfbkr6qANSYBMj7a2nv",
+	"3Y9jHHLDSuZ4jhtZTsb69JmiYKPSst9LKIEykxFAJUfjtxIRIduOHsPCXvfQYIi751gRU4kHJP4G4Yah",
+	"jyqUrkg2XswEiBRqVXXENTMPK1MrQE2Fa3Kj9YBQ57eoXjoN5b4plz+q0Xs341USRGFJu+S8mqTZzCAu",
+	"jBOycVN9ZbaEI+/eGJ+x2BFeB+XHRbJAeqqMPcWsNW590pjPP8HLaN3NGWtqMRzwudhqDASN0lsOkpmI",
+	"lHv3jxfn/+3RQ3c3fffyfa9gtObj7SiylsK73byr+FgkL42Ci3OuqwjjJyUkBeNii9lUZpqIrznSrSy8",
+	"vWnDFUZJM6HxOSurSZiRrXn5ExuVMi8qnRRrckJNfEK7rYuCo2+M/6jOE05BT/tHtnDeNJVpN/H4T6M5",
+	"tfWwiR+uOc5o/sPQKyF4ghrEcPdKclsSYd+D++a3VIwTJ+EsjbIduyMDU2+I/f8Dlh9Az2L2MSK6dYVF",
+	"DfDCty0haHKmZLFEn/DOsdId7Kl5qefKQEcwAKFxUL87xdzlIcv40ULzedL/bz1NIp5KLLfwxXSPdikz",
+	"DPP1o6zEMT3dY3tFhsJ62kKhunB1qoiKo2zIbEQMcYxFnzp7PRc5qvMBzVlpNhXGKr08epPKTMxFLBlb",
+	"XQ3ZiOcXmQYM0vBiyCiYMsS8Nx8IGTLiy7yJK9tAbm0o+dtnRtIW9QhJIOWaeZFhWTHqr0NIre1EPPz+",
+	"izdEr8GsYHI36gOMmV5cwTJajrITZLtPoLhIWS4h/9FnuLJcoW4/W8UY2RjZKw3oJCh7I6rlNjMJSBBQ",
+	"bDvlDdUWkbG7UPpqWFvj3vIStras1sXPZqjc7YNu1TtHCRDfngCTFRWrJIeKJL2Ysa/e257gy888s05k",
+	"U21EJSqo/lRccwsXHoyvzenpUO4eG4FgPWk1iaii44QGyEwv53YlNyUx6LNv/rp51F1YeptOLMnNj241",
+	"lUStX9D7sFkOYqNEMrB5Yaedvr7KCeNYjxqLlPNU9H97lF6PgncRM97PAw4eJjnRPCBvIBCjT28mikI0",
+	"oEt7VBvTrztX7R4x2zS66M4+36/Nti7slN2wHveEU5SZhAVKFd/RgQg85YaNnAD3DEFQg1Ra2yMPvhn+",
+	"3cJKC/OuNqRmyNh5e+Pp3oxErWGdNdOt+dE/Hx59+/Ff/R/HF0cf/3v48N/+j7/ECPlG5XCLiMD3CrI3",
+	"RnPfuW5dyI1KUdgLIdNMR+5VIY3lRUHBIQq6oWGCJkXGJZWHNxtE3Mw6qZxtYuyLSHCmTMg95V0cpjzF",
+	"XaeigAl0KIRTVeS3ULXWXXzWmOiwZoIO1rlVd21g1/vmsvXzOkBGwDo7HjAtYNd8gC34+3lVN9YIDMZw",
+	"FaNoUQ1UxQZm03bHYQP94sejsb6O/f/gefAON/8/7UZs2gFvdeyIPUDul0Q3mGCcWYqdHLrpYldzyA+E",
+	"Foad5m619WOg0Ia+j9gELOrSTAS5N8S1Md+kjmzHjZwUsBMvCmYszL2rNMSqx6UhvFv0vCwJigYKkwrX",
+	"QjQde9tkA0eZcwvzjRAbFToRritMIEVsfOV6vAPVLdNdW0PPxHsLNLUzqquPvEvYqXeNO93MXEG+j1zV",
+	"Peg05If3Gk2Y/7CiSpSWWshMzHkR0WX2UQqklbLD1Sa/B8/VxbkklkvS9JUcqxhkYVflduE2vEo/S2Rt",
+	"V/J6/T1uVgi+N+gt9LuqsKu1bF1lVN8p/Y9xi3Ab4XLSGmPdb7kPDE5It59rNdF8RvgLbnpcQ8ppkEKl",
+	"aqXNY8AKs/jTnUsRy2/9PT+ev33D5srZnDp0jlLjMXVOYELOS7tH4Cu81qO9fwmruNnA1yNFFWpitmom",
+	"4G7Xv3/48I7RA8cJKDubAuV1e9eNqEIfrPWl1fIUq9tPfZPt0xdvv3u58XTgt7Wgq6D9M4rS+v1PcB9d",
+	"qDtmbSDucyywbAISawUHTs+mlMs4sGxDu3zoXR3h3+u65g69kjdOYJ8I9LleXuhStvw/0ZgANv2aF1ze",
+	"USXb5jwDn3o5rFJAqeEHjMXnGFk32IxbJQZu3LLN/YG3xUBPNwzuhWq/KVDDzrExcBPfvuoQvL8ozla9",
+	"dzdZff2b1PbAjo41gPXHg5B899cPtm9T1+Ze+Nq6fkdnC/j9eBLWdj1NV/ivsVc3bnO6HSx2sxWpCYjv",
+	"sQvnPYIt7nbbpEAvf1BgmJBe8+BlLiyzmovimLl95YQvhzLEWynHWx+hOGZkfIVUFPEilJmvq3WRG/Ml",
+	"z6Y+49cpDgF1hdz+jOBTMIoT3DVj74Vwep9TwRkvNPB82YmJsWOboXT1+nu4guU7rdR4y72MhpODU+MK",
+	"lgd3rZgp11HQejcB/PLwfpU4OXc7HFGCvpLGeqBbXJI5DTDzjsZDjA8WglIPOCZpjUUBt0P7WBwYP3fa",
+	"/4xfQSvW9fhps5vL46g+PtVgpipmoYQXY3KJKApWSgOUNt9/hOSGuWX2cha88ZiLyfb2kOz2X6keprkU",
+	"JwDod7HT3aTNatmCs2IhXq0WOMRRKCTuXcHcnrqxZwL9FlewvBiLVNeR7u2l6B1FuXGzR81FRLr0uFu7",
+	"R1TQP7fFZb0Fw4yoYoTq62ru2YQDgollROtqh1srigtVCYs3O+Pn/plKf8ep9Ku35z6S2t/DNfAC8vMK",
+	"IWv7dLC9ZFkdKBG0cb2EF0bJgHVYa6tH7JWEL4lLxnMn143V3NYxYL82XUoUQhOBMIHraQVTKPIUqmU3",
+	"qBeru7tVsLtdEDUJh28TmcQXO6b9SukW3lUE0cuxeFJDXK+vINJxzcmNMbsJrPtmse/Nuo31DooSL5p5",
+	"w/NrEe/B4fGNCeFaozsG5tbXBmaqLHJ3Xzm9y4JkI7AWdMMb5AG++xU+qgLOaCIRNeI/WztoNJa8/Nmh",
+	"DiK8f7SMe7MWWlloDVLnn4zZXEMOYyEhR/5KIJ/vDhUzFZPphRbmqjMa6OSgabRzUDonHNW1uuGbZUrW",
+	"hz4msysP/owvHW8gYK+b2laMi2JgGzBx8t3X8OHeIPeisv+47vXRcast7o7IOo6uMusrnn5OoGkU/PTM",
+	"hHm7OZIJcnfAEneLb4q8GXK7cQCaWXvKwBaJdXsGUfcZ9gZ9+EiTMMWqpVRdGu+BCXroHKF6Ld4xua5J",
+	"aexaHWSpT1PFyxVfbaxubkjViIMoEWY/8125g2CPY2SpPNpdIITV0BjHZE3g+XMsPwEuSdszybOK/JxC",
+	"RfYT3lIdWW5WPmjYZuDer27Y6X9TBbwolITDZfW6ISizt296rfvFy1xsWx1SlZAhZIGZIhRAAFsTpvJS",
+	"u79hNreROpG99lBu3yBdMayb3ii3dj002ifX0caGWnird0Z0Mt/ePK2uTxQuKX0/tOUt3TNYuYiC9nnA",
+	"X6Qb69KxagBbvKzNKHeToLQIBY4SokUclT/uyeNvn3z77H8+/nZDG+eVI1iLbSJS6jTGigyebCgy+OiL",
+	"Co4+/vdoUcGtp0HfyxzoWvPaMp1oz5n2qUY7XoRgRI0kx4zbbHo33SQa33TScrfLrC+9N4v++AZUpqiG",
+	"MeX+OH3UsH9xp+tfNmaPN4/X2dH/jSeM/v/w6NuLxCFL7is2R8Ki8P9wM/nLKV2T8Z3uimE83sgIPW++",
+	"HRkjrDDJEEEdiyqOJpGgOa99Ity0Wm5tV2qSUAZJ4x0ydMXVabwVKlVI5w3gchpm6hoCQpW7xMc8s2Zr",
+	"rdB0k2nXFnQpUnpvXGUzPDBV5zNfDP0vP3uv6r9QEW+a7F3R6ViO1JOH3z7beI3XeoM/b+mEqcROVmDI",
+	"lVaDIMvUPi0UztN2Dzzs9cDncQA+wak7pt/yQej3hH+4TQ+l1UsEpcpaEKM33fRd93t779KmHJk/qOK9",
+	"nf3zp6J+24r6Zh9GWu89Dz32tzJBMctENhuGYN2Qx9VbuO994xB8sigq+D0CRhSGzcAeszNJNirz5UYN",
+	"2PYVOCD3XqzGiOTJNMbE670QmPzDpEKkPSdkF1AUiQQwYSEu1Llc+lNuYMhGSybykMH6PPRKlCEdcdck",
+	"1oacqDmkf8ZYr9DHW9/N0/im/FUPDQPMjdUvbSyW63AOsaIIn6oYlXJvQzMiSiQIkD0++K997gQme5jK",
+	"JulZ2o+/3nheQ3oG/mCh+XzepcvXjEfND3gBOStl7sN5BAzELOhZQnhuSqs4ZEpFIkndTTYuC68gNDnA",
+	"aVGG4ZA55cRYNhba9AdaDyBWsdLkjVkWOyRWVDkVDfYLi21u9ccEH59Xif8roUitJvEkAT9XEmlGsTHX",
+	"iXSVLXmgqVVJQuokphgMB4En4j2yd+aJA+5InOCJtmZZIUB2IWfRA9SOI91Log9swJZdn5J1oA31SpDM",
+	"osSWB76nMcpaYfDTRPq+zDfn7rNSFmCCw3+7tk9OyEZcTZRc0oRQQHG8j0o9BHgxALJ/F6thKBSaCVna",
+	"LWKsM7BTlWrwX7e1croK5B4NYgvjFmHOu1uJ0QC4EnqcLaaKIlF8G9Dn0kCHvUENjVNMH8szw/etYNm1",
+	"dqbmveZCPcPUlK25v+Mwb11i58H4r6mXFsicWLrX7VJ1HNy5yu5cTOQruc9+9Ig73UrPHtZJ2ZhyDaeN",
+	"hvWoIfN2b7GDdqzvU8bjOOY5y/hcWF4Ylivcmxm6n3aIINwKJNnGAvXKidZRnX7uUbv/bO6zY3MfR8Bb",
+	"jXTgjt23SIeb1C02f9ngmt+MQ9U3Wn1O+cnvg4m1WoazpeWVUlRDuQd9PyQsMkNNGMk74otdyJKN1ifs",
+	"WNFCa6imliBC1ETYAOLsNIQuEOdcmKuLeV30HQvNGLbQSk7qFCD3o/DynFvOcqHR3bMcopN5URVNVyyO",
+	"kG4B0iWlOQsprOCF+OeG9rRhRZi+yisTJtHLYwPoHurHCLHdgb1HL0nnbJ+9e8X8l+GY0092Qs72E9oB",
+	"Orvrl8Y7TLpVm8oY9b/o3opAuozL0Pqvo61KMqb/HrA7xKY1rAqMFup3HWlvslG1CL/+ih/iZwzmP8//",
+	"a6ll90NL6lSPPvDJjqnc+/ZmnmELW4OeS/IeSrVgSvZL5V6FSXCTi643Dkt/GH3wvoHdd7eg/kBW+lSV",
+	"es94An2yPsAulL4yHU1yfEsqzD9y/FFPkkuKE2zrAGjA/+ximfdDXhOGoSKMTrbGnKvgiTWsmgoukvBQ",
+	"dlR3ttDs8SzcqmrvW+7fM93+loBh0yz+GghOvcndPo4TfoTdHobMlNjPnz369vHxw+PHxw9PHj/ZEcRv",
+	"c85A+nycBTSrGh5kJY5WgyrUjtN+mB4dR+q14zqkFHkUTWug/idqS6TDTiql4H49Yu+WgL/pHMlvHj39",
+	"5tnDvYEAf9BcmjHs2o0+qpD9MlU+cbnAjHMMAZ86IeouEQwOO+FRztF+4bZnXVVk7qXZFYNfVHbOWMgJ",
+	"aMcnVaMjZ3VizwPug2LMQ5n7oDdZXtYNH/Lq10PaGb+Yx+y9F3XnHLRjQtMhQWXw+FZkB99SqMmkT59+",
+	"8yyKqlUtIVpDQLAQQrLLOSF0XTR+cdnrOE6VsRdXsIyeRkkrwc4hF+5JUrLn5agQGQYdh9XSujOduo7g",
+	"s0hNO+hr0Bcdth5KnZriK5WgmJsy5deAFoNUJDO8kblW9vtNL678GcNnu52nBELFW+lBACpEgGCN3yoO",
+	"KM0uJkV+NtFmCV0Nv19RWAV9GRbVK+/swL7U5jm1NcIKJSXJb40R+qnHwdlDM/DDKPs0/xQSxI6L3KjE",
+	"3negSuR0jGv3aI7+zj/aAddHiRl1IyNsc4qphvkOMJkNAL0wzY1aM070NpXmvbSN37fO3Nyubf3hc67t",
+	"LBpy/97tZukLYjfiXsMsgXXpDEb3HZuonq8al0VxkcRH8GWY7p6rtm7jK52cuPinirWefnX25gwPTK3Q",
+	"vywdkU7+BroQsk/O6TXIXHW6XmGJjZvI1y4DzMVszuWSYN8rSkdy1aMbfjMb6dZb1u8se0gAbsoI4QGZ",
+	"Fdslu38itlrf5P+PMR+WgazUwi7PMcWGunIA13TLhnSj8FH1gqm188HXr+jlJ2jf9ejL2btXBP1EYHo1",
+	"3skxe+n9oeGTCopR2Od4P4Ukz1DYRW7e3+RY6QXXuQkJHvR5o5y5kS/D6iZ15vg3+Zt8qbXSlHDuYyQs",
+	"V1mJagP71/ffv2DfPnn6P/8tRIQMouGyy0zlcOlYBHXly7H4fDlsBEWOf8N8Bf9ePgFzyri5YnzChfRl",
+	"axmKyEtmIBiS7NIJyssqvIAJH3wCx7/Jc5A545JdvsphNlcWZLY8+gcsL8PEssrutJjc6AjmOFjDHMgD",
+	"xN31b51ZYdhSlawQV3DKhP1NEiKvB21jL3hRhDS9qVqQd1sDvZiwHH6TPkmXzbmd+mxVzjAuMEQNQxA0",
+	"hPBXMtJhpOyUkhuNVSo//k0OhoNCZCCpKIBO6OBszrMpHD0+fjgYDkpdeM4ypycni8XimOPXx0pPTvxv",
+	"zcnrVy9evjl/ib+pc6AHyGONuMHp4OHxI3pEzUHyuRicDr45fnj8DdXATJHTT64fnXh/gs83RVFTNZl+",
+	"laPVYUIbNhPqsbHmYnD6a/yU14+c0OU4+Drc+CS6GvDBCGBrmGQVU8E03BUfCN7v7ie/l4BV5p7K+GzA",
+	"iuI90or7TsLn36fGHXGbTVPjRq6Yrx+d0DJzJX2K/eOHD30BhfWXN5/PC2deCSVPPvni7/r1nQo6TR71",
+	"KBRcq/4lPH0UJPAOlfgLqxmeBHRtFKPlbMb10rNLRapByMH+dVB99NFdE8rYeCqT20uKup06SxHPttu/",
+	"AJiAJ1NYdwNUuD/CWw7se1UUPhP0kxr5AJS5qhAfwxzQSDaARusMG9kfN3urI9tX6M07835Dfv0DlgPa",
+	"XuSYv6l8ubedXYOZ/tq+/XxobIWzHu9t/L8hm0d4yhnTYYuchPykRqRZcNTAjLOmb85v1fKJV/x4/p9K",
+	"U8ZDhZ0a4cavw5YcPPni//qalIg/QNUk9fAnNkbZDzUv74OE53j3ydq17O4yLB6rbrZ5wWX6NG91LCpJ",
+	"ZKeDrx+T1D8xNRrbDd6fkjUfUHWQiq1oGccspImEynv8M1OakrbVuqQg+DgPHneYM95G9u11wB/ucfAW",
+	"PF6CH2t06JszJI3Y7u/sVOmKRZ/XW+KRpclCQH/Olsfc/eXW8fWGrDbs7raAGoLTvBqKSWhC097LpsYQ",
+	"iheqmk4hzdzZLo2iUEcKmYmVutC6VLTu7BOrBU2eEBLf2HIQqw2ded2Q32EjLv1fF6PSLC+9ghx6cHOL",
+	"FvH6mTnL7FtZC9GbXazDiKnrS595gUkpM6c1ICCvmgSrBFW4wF5Dj0254O60Y9Uw2jsUcmAfaD0PDLvE",
+	"N5hLZqEo2KLdvtmLjOdVatgYFRKfXSGSmmKYxUWd9lOzwB5QPD4e8Pr/UY3ewzglFRwToH2FnVLFXq6r",
+	"/wu3FnfHHYW6Hr46CJs6XDUkSbewmMBGy4geObhddFDbwK3htiyDQK+K6vTBCs1PPikhj6y6Aklpoltd",
+	"4hQDx19Xt0IbrL29kS/QAY1kqPrWHugmbw+y1Y3+aI9nNiwycWyRdMfsVX2pesrdnAt+cqKYO2GMgR2/",
+	"SyiRPWCy9E3kHAtgRqwg4OFuhvmC/+9W2idwYJUdB0gp7NQqf4/qul/OGmG21sjp/Lf08RZRT0a+4eDO",
+	"r62VjPau/I3LsCv30ri+U8X7dtjpRWnrM6fGY4JaEZKNxXVokmF6n7+TUh6MWX52r/6TXe6WXV6DMwZG",
+	"XErIPdOMeHbFhOzikaqXWVqRCi6au3EwE6xD8Oy6K6end9nfTv2dywfV5NwybkuTW/Op0QdN/+6K0Zfn",
+	"Z94Xfy9PL07ujlQyIkzq8O7LWXqW5x5uBnyDOfTuRbD0ve89AM3Etrl1tk++4P+/kpJeANWArjrKrNCw",
+	"RxZo7cWTiAujxEzD0uyF6z+g5uqpV3Xnq6NC1WDxM5HUSj09DisUDs5alVbqlxOTCttpBCTLWlppi9VO",
+	"arY9Ctb89npHY5ThYF5G9ugc7E/VSPvyWR1IhK1N9K50kY089zwpeQwrJbrvBOzFm3wOthn9a9qalJoR",
+	"8v3rVqq9xd0Jwb3dmO/i7g03HcwMcUS5pKGqnIlPakQJjeT6xigme1PVpPrOjXnE2zGF7Ip6itxbPbrV",
+	"8eSWA5q379H8Hnt5lKFBEm10qsuNBCBkPcYRujxUKQtsocQKnl2Z/vwbigr3IDVXfXMTg5W0OWQiB8Rx",
+	"ocoQSh6qcpZwIli0wAo+gsJU6K5TVeS++60vUQnRHrdiPvZl4Cu2hHvHvVYzmxWg904s7yd8R7CrlP8/",
+	"MSF2t51kxSKGwwhWX5Ry2SzOoGSRCqmQupSZdf7CWpj7zV/Nap3/lAx2NkeIJV89a+yGOiIxwwZ0iMmn",
+	"dLNKZQtB6SOwe+LHNk9RROtQhtEf+WZ8rSasDthG70Psy+VUGlQoddBrOra1WSvT5Y+qnrsjp1RVrYM+",
+	"qXdnP1W90WKOKOyAtkW2YZ8xSwO62Yh+rXooNRmPl3bTlMv2bHDI1Ij45X1yxHnuuSVvnFOfptx4PTDw",
+	"CuEGt2Pc2AXzazrrA+ukFOEQB4hbZ2LIBt4tM5maQ9DnKLEh5usLNWH31+HnZ3h3Xr+qbC55Z/on9sEq",
+	"P4hrYLxmD6sYr8rQOB2wKv7DaZdj3LMuS/Ge9P/odAJ+h5/vmzc2eQI/8CuQGKjYnyewJqN7b+KQtZeW",
+	"KhuMJYc1KZROENuUUh52qvQNstL3HT6xYcbn7pjIDHzvWbLBvMyxirpEJ9Pw3bMtAV3twsNYHX5IaIrW",
+	"3N/sYqXkQcP4iK410dqHlXn7YqGbX2Zh1KqGAZPrkuQKyYH3o3zAccfhr7L3wMniR35lVnNRtFGzm8cM",
+	"ObYWRu6fJ/DZ6fpJTn+JXwde34Jcn49kvk6yujk2Nn+IlHdGs+KJExhnhZB7oRstCym3mKJgd5Rj3LAf",
+	"z9++wWE8BuClRpcn0Zdsmss0TTMK5XtSruw6Hh4yk52CQH6ptrtGYAGaXR5rj9yw4onkcpPEedUD4uQw",
+	"CuhZvY5k3mZ44CYiehirya2i0HsLO6eH8Wb5wYqn6oFCznAwKCjMTvE0dOnRA6dVwY6QxvKi4JSFbBgn",
+	"9k7LzBCciU432k/+kFLzO8go7zqh3OX++71EOfiySkf2Op1Xz42aga9XJE/xskOlayBwpgKWL/wjByRc",
+	"GCJBtxk47cPszXjy/Yd8Na7xUBkgNJsCL1ArC/QK9Fkl2ElWqOwqnar6PSrY+FBV3Yu+Cq9D8aI4Zh/E",
+	"DMh7IpVlE4WK5anHWPQ/FoaNYCpkPqSMfOyxj/DfxZiZOWBXDSsKJ5KdQZjx0o1Szo/ZLyFkzXJVjoLi",
+	"405VpuS4EFnMjsP25y9wcb0U7fZECwHX+4ni0UQaVc8PDA00rGMfFen8wH327ZMSMr1tPxvI2Wjpr80c",
+	"c1IvqR6gSi/GvalqrY/Ze6xDFgQ6VXmuDJ9BaE0x5XpWeOCbNrl/VEI2z9f+bV43wh05h2lo45ggcbCl",
+	"yuGBqdWG3fnGl/UPTn/92LLcNM+d6eb20e8gRdII+LX2DPdlnVvOUX+jcjh0inprjD8z1CMZ6k3oBsxS",
+	"78MtjsPMyRf3vxUHySp8cLPj7++l0uXsgltsUXdJV3goL/Ih/mHoLx+iVixTZZFTM4gCMifxG0gR2NPa",
+	"OtqZFmKXz2OSCtvaxeocZ+oaOfB2fDbvA8rQPuxK96r2xgXMx4C/Hd3DbRfqqNPOWQrbr0HCYvNF01RD",
+	"7BRmBgpELVTXTqErbckL9uH1eQPyo7GDQbGwio2clSlhEUsAee++8Pt4mCxo//7/uveMd7Q2IV4Qjn/L",
+	"G8ZIPjdTZdNGODNWA59RNhWGwUw5Q4FomtWJwnjLiZ2xXC1kodDRwi0baeBXhqnxmABnWBhznW/O+TWc",
+	"hxlttX8qs2CPaKo39qC4DawneXPh8F2gB69e+5za1fnuxiLkWFXo61FBEcuCCVBkz56wH8TfSHEMgyA6",
+	"Mwar1RwkljIbkVNU21hu4dRp6nzGJ5C72whj2YhqMK7hpWgCQ38VmCZk/eqhN1bp9v71Ofo33LpNpz4q",
+	"93Gm+T5TUXhREE2djK33uW4p1nEHrJxJ64Fc07KcYIWot+GCLxk2XOOOEyhwrUNaX7jlnz78xu3t04dP",
+	"YvkmNNxrvMDNVMwHh0obaQPU7rp9f+cydwyL+GE330H3Oq+9uMVjyKrCVgvStXPfQvvW7nj/i/qxP3Qx",
+	"b7WOWwo8a5gIR3DIWdYkYbUf9YcdyD9YL8R0KQmoEyWKAOPx4M//fnb0+OkzguKohgsA9Ktyjh540eja",
+	"ey+Dz9UE78jEqgmUuGMbHbn3IYhpW0gpovf6lDs6zKNSFIjyQW06o+yzdqJPvlR/d1b+Npnh8CfvVghK",
+	"9Ras1Zw6ceS2E2a1/GiZMVGan+RiAsaaky/0x4byn2t1BdX7v8Nf3I4p+b3SI5HnINt9TvaQuY0vZrxm",
+	"38NvyVqAJYhHn5tD6hiiNRZqAfoo4wbYFD4nMg3ysBHpENYc2xa6n/7Hrw+PvuVH449fnj35+pdBOuOA",
+	"GgR137nf83BbHOxQ0hDYUTNlSjQbGu03ptB+ddgfClw2mMNQC86uC/KVDe4ZJbOAdpQpORZ6hg4gStmx",
+	"IH3TV4O1IAEy03vLun2RhZBXvVyRZ3n+4e2HdwfSQ2nH7upSJChqmkOKY2g/K2w0R7fDeCL/BhNBfj2Q",
+	"WhUzqtDHXPrSTkFat0g3k/k8zk7ts3jyhf7YIKVn6ho8Ae7KTdc6OD3Pzc6ZVuN6rbtmWXVVcHkTXwIb",
+	"ucdNuyGaCeErZxWunjx0F5B6FNbaJgYDGUurILnwfXNd+9de78y9997Tz03BxM7oiyAX9xgNaHOkx0kM",
+	"gMQq92nRnaew7leQvBB/oEf+0AYoruGWjM9JoFegOgHHd2MQ/OAzxe+lVYiTu6PLjwiTuPR88v2eMAhY",
+	"SNdf27jWYTn5gv/vcWHtcVPv4sLzmddYEk3JLVMxr+FXeasYJcLsKcN3N7LcP3nyExHl4MzprWp8H6Wk",
+	"ocAKRS9+bxICZysaezHZtLHbPH/iBzv5UhrQfY8AEep2DsIr36PAk2WPmfVUkkCAGh2y4gY038za1Ham",
+	"q8Q5UitDbQkCR/ovustk7mjb+B537R0mlVFTJYk1JZvEu5DXwiIZzAnHzK50OOWVrRAanE58VhRr2jAO",
+	"HdWFKW3sVTXcoWAdcZibhk7Ob1QemwhFnwNaHw9qsFuvt0ommmRJK66f1Khbbf3RPXBHRZJuco2SCg+K",
+	"vlN+8Ba1HDiq8LYaBhaTidoepXkd0/n3EkqMJmO7cPdHTr7vMRcUZs6Bu/9lXGZQ0EelzEBbLlJYzgdM",
+	"qhjdklJPrRuomdYiVviB/NjizpMvn9SoMwLwoxoNDkudjrLoPWomn3AdK5TY9ujhXjY1j5qGJ8Rs29e5",
+	"1+9MBvnqCnF3I075NYQMNt+HHFtFgnR3qWGXFatfRitHMihoU/d9Zf6RuILoQHxBpF3wqvW+uaJaKgRp",
+	"xPI8Na/bS+mylbeYOlQnhZok04/OsS3oEfa5g2s3Y2xuJS3ipF+yjGsM4yL0usBeLliR9Dx0TvLp05Sk",
+	"4X2dhZoMmVGYLi9A2t8kzjdTMzCENUmpka+5sUc42tGr7y7ZTBhTJ8Cg8m6g8YFdCKc++OlN+PySGb40",
+	"zJ0rbBIyWlowbAEaqkqj49+kfx5kXi+ngrc3vqE85JRdzy4J8f1/x75slz6VRwOfeba2BH5Dy9ZAjaFi",
+	"wuq1mmwqjaoazyncdExkXlSUSt1HNMF4HSa5Pdd7qcXcmpcib7fvwv1nGjIQvjckDj/F1I16/Nau7be8",
+	"0cJne4LTiOYr9Uos81y8l9Bg1YyoUBOyZD6p0RD7UA/rIg1ow+seQKRrsHq5H4m+Buiol38K4f/TKXKM",
+	"M6eukVyY8BYcblu2zvnsSKsCunXqd2c/vceH/tDOG7+KW9IcQ0G+2Qbx4pVXR1SRhy7BvqU9NQz3Rjwm",
+	"hC7iOUdnee4Xem+bhNH07sixHIiTOIY1ss2+vMvhjR2FjtUpPPky57ML92cP3Iq9bvNdOJpr6A/H5VKN",
+	"VO5U8cSJSVlTNRkOLTlug2e8adXFNNvudyX3uoBlX+bC/jHkxgf4fOth3ltkgBdohTZYYFi1QF7iAQno",
+	"SsJ2ShRyr6U9mdjgcvtwPs7uXXj7gTbav/6mLswXAXV2b7uy1td4XlMi7bOsoBk2aFn1Y4dk5TBKKg/t",
+	"rELWmu01Aa2mAtmbjOuuOzFkphxhZkqTj9uU+4lfQTsL4y7TPSi1NgeD+TLLRibNXitCJSxWUneYkN5z",
+	"gXunDHgqL9qga+vcuVn9vyXdP4FU5Aava2PqtOW4S6GZ8Hov0Ipu0eRwpwz1qYxbXqhJCdvWPoRm8LMZ",
+	"RvsN086M9L6w6g0PDMsFLyCzx+ytRF9ZKEamIjUq+cWyT54zbmrYDwaFgUZH01N2mYPlovAOMDRqhuxy",
+	"LKDIL/1r/XyG1PC96ve+0B6TZs0Aus9azB2aPl0qzH5tnqw0Vs1WNdhY/YQ3eyImz8pRCa0t0FZAf72w",
+	"7Apgjh246xJk4hX/nCZTIxbtpgYgt2lAufHyPSYmNIgc8hNIP9l4+FOmVJwa7XW8bgFfVR78GV+6A5+5",
+	"m0eiy78RNEN/oyYCdOLG3lrP0Yd/qEPljUKyBoQM0ODCGuYpZvZV3xGzFBMnEQ+f22U/B/f3kmIWM54D",
+	"nsljdiYZIH4eRgPalcHYC9f9K9b03lmk912QuzneesrxBoajEnGDOqLfmb3pnXSmP9tqy6nIaCdpf5IV",
+	"SsL2oYA2h0Ztghfuzfedd2iS908TQNviUNpABQsSSi3dBULV6QRKgRdBNxMZ4EVXesW5+/6ABxDfnyzg",
+	"4sXeJH4DEOYBAT5QVu4VLJkFPTMBRI/7TkW+yL9p7i2NhVmbdicarmCZ9gz9REIZFsxMuQYK4Fv8sDr/",
+	"bgp49t0fYxE6v3DPPQqfqFsABblPgUbCs6gGYP/qtYUrWP4b9i7Hjgoba8RodtFilXW4EMu1fY/rPhTO",
+	"zBUs7+g04+Igp+Wlbgb3ZchFcExE1DuYm+KdhjmCS9A+Ay8YEX8zZ558wf91RkAo16Te0H55ptg+kO0n",
+	"O9uj6lR0LefPG3RlC1EUiKUSdJ3Y0rdWztxg7dD6OtlO8PTscK82Xp7yD/wSzCzMsiDlH+odFuiGGiud",
+	"QcCtDCAxvlmSo0gzL2ZJ+F7sB3GNH3iJgPkx3eiE79wqD36i32mlxret4W26YDxMJ4q7uZvgfg4sdbHh",
+	"NpxZtxNNS84d4KHfY8fpU1UQ9OWUt9NG4kdbYfJp8tZ549RVXpRBoiO8kb/TwgTw0mPcopR6ThcfTsJ/",
+	"439UoSNR8kPwX414djXRqpT5MXtb5OE3li8pxOK+921EVlwFOPV/wNLc6+SSW9FL3FUTmIEouGnjg7qW",
+	"rkpFvMtKMTRXkLv9mIClOoYrWJrnPlaFwIXIIFJZxsdjyCzkVJzqYQV5UagFlSsFlHthj9lZ+D4M5FkE",
+	"mXcV1Kc9JRkFIANeVLh1h9pRy22ZjDMY/HY/XSl5QeLErft58KwZdq1s0Bk0+FXEr7Lmjpeye8/PvJQP",
+	"4ssLFCjGmGspVQ1FWnGD22I/P8yMee5xB6RTJt0DC67zGMDgzziZAyIM0gB3VH/ch0Oa1wUS/kAQg7ax",
+	"QV47r1r09NH/fGAqld/7IfRf8riiEiDfDuL/tTD2PAxzX7D+D3sj4GK7EUeIHnvGGollFBBm4NhXZ22H",
+	"OXIW3km5y4+eBmgRz9zCouGIamlpICdz9NFjNlWlbjw0ggmXmHitlz4V2wv5hVZygokVjnsJEy8i9cVE",
+	"vjpU4Ra9/G7RRjzLbGAXAuw1kGnYH9RIqmZMTGTVd4/3y7gIn5x88X91xpbeSmhzKiV3VPwqfeJNMH4i",
+	"Aod6ATYKMD1ysWMvuSI2VtzcsqJ5H0P2JSb476NNC7prTDX0rkAmSKXLrNQapL1MwJqYxgpv2D3KCLsh",
+	"XeFc2D96qrJbwi0lDRjRbj1K/+4ErTinfi/30rPu5nZXbjhHlpTcxFSFfTnUfcOd1S1rnpCTL+5/Gyr1",
+	"rdCwv83cJLreUoy6NLDHILhbZYUkT/1VQzC8NBDl62TcgChx0EN9aP7wkeIEg2y7zSSGWu5GsjfSOnoP",
+	"G82HClDDwiahBbQwrY9jZWje0PnjGtsp7abRKqk2oCpahAiPQg9Fp6/FwvyonG9CgvZpMdcYTKIGddiH",
+	"mvJb0aNG+AgBKQLNLO4N9WaN3djZfAHgLxJwgfnPh4KHppfflcndT0Pem0uWfJiOBdRCmqZ91akC171g",
+	"korSB3rkD60p4RpuSVUaAddY4+rJFojvP+hoZNw0LjaGNVesqo19eA7Zf+cu++54i7Rf6529W6OroHvN",
+	"zY/tfevYnXzB//eAIA6bdysZiG7APZVwuVf1oMpNsDBtg69vZDKWBjaA//5sQN9FhvsHn6jPLeXNUb4q",
+	"pkwvoCiS7fXpsZafca1S/pBSl/CobkXo4uZ5BAV9LTIIwDoboBajhbVOn/GxZ0pFaRQhigBtBzmzSYSs",
+	"nw3cWxR/N7c7ktVIloSMdju4P9u37hC/wg8dCF/IQ1HsunVxRKKLEq2woAbj3QSHF8NAxDo5vIDc4cRw",
+	"ssFsKYnBLOtj1FUscgZc+hKGKSyZ4ctUd7P9sdotFveSWxE3KZQtbocS6Vd9UNF1aE71Vrh7HTFSmn32",
+	"ASUYQwdcz6W+75LrnVZjEdJSb8+cuw1+CJ2fQqbmlUQFNRIK65JcJ7kwfFTskNrVZpCoW/c7eveBZM4f",
+	"a7vQtQh1iBD7dHihVkHlCCf5HcnyNYiVzk2kHx1kD1/KP7ewnZ3pT0xOe0d4XYSo4tXBvrvWQKfcz851",
+	"YPO3WhHV3VQLTGwrlLHPqw8w0QI1DuJL6lMfpopJ4QbTo5IeB9HP04CgpRC/m/du8TcQUhNsUq/xdtru",
+	"Nmja6r2LbIUxB2rRHglOd7KVBgP2qNGeZu+ctdZ4JdaMERrdb/4U/dSgsd0up3kFoDdeUarL7Lnf+Srl",
+	"BWTv3S9l1ad/31fBz/jqP68CLFitAKGtXjbc6QRti2CUPsXEKsXU2ELXZb6YKj4TSW/SL/T1YQE8ZCbm",
+	"6VzfeXhgL6YMJ8QZTKBuOPvYCAolJ85ejnpD2yGvLwP67eD014+OoQxidRI7lroYnA5OkNH8e75UeSMU",
+	"5Po6rD4JLTUbH/lBG59U0ZDGZ34fG594xJHm7zBO2nwEe0G2xq8L0prPYeB55eXkpGp8htB7zWdKLB/9",
+	"+PV/BQAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
