@@ -94,7 +94,9 @@ func (c *Controller) rewrap(ctx context.Context, keyring uint64) error {
 			})
 			return "", n, err
 		},
-		func(from string) (string, int, error) { return identity.RewrapFactors(ctx, c.store, c.seal, stale, from) },
+		func(from string) (string, int, error) {
+			return identity.RewrapFactors(ctx, c.store, c.seal, stale, from)
+		},
 		func(from string) (string, int, error) { return c.store.Reseal(ctx, stale, from) },
 	}
 	for _, pass := range passes {
