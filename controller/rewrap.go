@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/seal"
 	"github.com/reeve-pam/reeve/controller/store"
 )
@@ -80,7 +81,7 @@ func (c *Controller) rotateOldTerms(tx *store.Tx) error {
 }
 
 // rewrap seals everything again that is sealed under a term older than those of a
-// keyring: data keys of secrets, keys of the authorities, then all records.
+// keyring: data keys of secrets, keys of second factors and of the authorities, then all records.
 func (c *Controller) rewrap(ctx context.Context, keyring uint64) error {
 	began, total := time.Now(), 0
 	stale := func(value []byte) bool { return c.seal.Stale(seal.Data, value) }
@@ -92,6 +93,9 @@ func (c *Controller) rewrap(ctx context.Context, keyring uint64) error {
 				return err
 			})
 			return "", n, err
+		},
+		func(from string) (string, int, error) {
+			return identity.RewrapFactors(ctx, c.store, c.seal, stale, from)
 		},
 		func(from string) (string, int, error) { return c.store.Reseal(ctx, stale, from) },
 	}

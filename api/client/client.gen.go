@@ -815,6 +815,12 @@ type Cluster struct {
 	Members []Member `json:"members"`
 }
 
+// CodeRequest defines model for CodeRequest.
+type CodeRequest struct {
+	// Code The six digits that the app shows. Secret.
+	Code *string `json:"code,omitempty"`
+}
+
 // Connector defines model for Connector.
 type Connector struct {
 	// Category What kind of target it is for, operating_system or database.
@@ -900,6 +906,14 @@ type ConnectorRequest struct {
 
 	// Sha256 Of the binary, in lower-case hex.
 	Sha256 string `json:"sha256"`
+}
+
+// CreatedFactor defines model for CreatedFactor.
+type CreatedFactor struct {
+	Factor Factor `json:"factor"`
+
+	// Uri The otpauth link for the app. Secret; shown this once.
+	Uri string `json:"uri"`
 }
 
 // CreatedInvitation defines model for CreatedInvitation.
@@ -1032,6 +1046,42 @@ type DirectoryTest struct {
 type DirectoryTestRequest struct {
 	// User Whom to search; absent: only log in and look at the base.
 	User *string `json:"user,omitempty"`
+}
+
+// Factor defines model for Factor.
+type Factor struct {
+	// Confirmed Whether it counts.
+	Confirmed bool `json:"confirmed"`
+
+	// CreatedAt When its enrolment began.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Id Its id.
+	Id string `json:"id"`
+
+	// Kind totp.
+	Kind string `json:"kind"`
+
+	// LastUsedAt When it was last used.
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+
+	// Name What its owner calls it.
+	Name string `json:"name"`
+}
+
+// FactorList defines model for FactorList.
+type FactorList struct {
+	// Items All of them.
+	Items []Factor `json:"items"`
+
+	// RecoveryCodes How many recovery codes were not used yet.
+	RecoveryCodes int `json:"recovery_codes"`
+}
+
+// FactorRequest defines model for FactorRequest.
+type FactorRequest struct {
+	// Name What to call it.
+	Name *string `json:"name,omitempty"`
 }
 
 // Facts defines model for Facts.
@@ -1690,6 +1740,12 @@ type ReasonRequest struct {
 	Reason string `json:"reason"`
 }
 
+// RecoveryCodes defines model for RecoveryCodes.
+type RecoveryCodes struct {
+	// Codes Each stands in for the second factor once; none if there are some already. Secret; shown this once.
+	Codes []string `json:"codes"`
+}
+
 // RekeyProof defines model for RekeyProof.
 type RekeyProof struct {
 	// Key The new key. Secret.
@@ -2074,6 +2130,9 @@ type SessionList struct {
 
 // SignInRequest defines model for SignInRequest.
 type SignInRequest struct {
+	// Code Of a second factor, if there is one: six digits, or a recovery code. Secret.
+	Code *string `json:"code,omitempty"`
+
 	// Name Name of the user; capitals do not matter.
 	Name string `json:"name"`
 
@@ -2153,6 +2212,9 @@ type Status struct {
 
 // StepUpRequest defines model for StepUpRequest.
 type StepUpRequest struct {
+	// Code Of a second factor, if there is one: six digits, or a recovery code. Secret.
+	Code *string `json:"code,omitempty"`
+
 	// Password Secret.
 	Password *string `json:"password,omitempty"`
 }
@@ -2917,6 +2979,12 @@ type EnableUserParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ResetFactorsParams defines parameters for ResetFactors.
+type ResetFactorsParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // UnlockUserParams defines parameters for UnlockUser.
 type UnlockUserParams struct {
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
@@ -2982,6 +3050,12 @@ type RenewDirectoryJSONRequestBody = DirectoryRenewal
 
 // TestDirectoryJSONRequestBody defines body for TestDirectory for application/json ContentType.
 type TestDirectoryJSONRequestBody = DirectoryTestRequest
+
+// AddTOTPJSONRequestBody defines body for AddTOTP for application/json ContentType.
+type AddTOTPJSONRequestBody = FactorRequest
+
+// ConfirmFactorJSONRequestBody defines body for ConfirmFactor for application/json ContentType.
+type ConfirmFactorJSONRequestBody = CodeRequest
 
 // AddGroupJSONRequestBody defines body for AddGroup for application/json ContentType.
 type AddGroupJSONRequestBody = GroupRequest
@@ -3806,6 +3880,52 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
 	TestDirectory(ctx context.Context, directory string, body TestDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListFactors List the second factors of the caller
+	//
+	// Corresponds with GET /v1/factors (the `ListFactors` operationId).
+	ListFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddTOTPWithBody Begin the enrolment of an authenticator app
+	//
+	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+	AddTOTPWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddTOTP Begin the enrolment of an authenticator app
+	//
+	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+	AddTOTP(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveFactor Remove a second factor of the caller
+	//
+	// Corresponds with DELETE /v1/factors/{factor} (the `RemoveFactor` operationId).
+	RemoveFactor(ctx context.Context, factor string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmFactorWithBody Make a second factor count, with a code of it
+	//
+	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+	ConfirmFactorWithBody(ctx context.Context, factor string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmFactor Make a second factor count, with a code of it
+	//
+	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+	ConfirmFactor(ctx context.Context, factor string, body ConfirmFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListGroups List groups
 	//
 	// Corresponds with GET /v1/groups (the `ListGroups` operationId).
@@ -4031,6 +4151,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/privileges (the `ListPrivileges` operationId).
 	ListPrivileges(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MakeRecoveryCodes Make new recovery codes in place of those there were
+	//
+	// Corresponds with POST /v1/recovery-codes (the `MakeRecoveryCodes` operationId).
+	MakeRecoveryCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRoles List the role catalogue
 	//
@@ -4373,6 +4498,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/users/{user}/invitation (the `InviteUser` operationId).
 	InviteUser(ctx context.Context, user UserPath, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetFactors Take all second factors from a user who lost them; their sessions end
+	//
+	// Not with a token.
+	//
+	// Corresponds with POST /v1/users/{user}/reset-factors (the `ResetFactors` operationId).
+	ResetFactors(ctx context.Context, user UserPath, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UnlockUser Let a user try again who failed to sign in too often
 	//
@@ -5540,6 +5672,112 @@ func (c *Client) TestDirectory(ctx context.Context, directory string, body TestD
 	return c.Client.Do(req)
 }
 
+// ListFactors List the second factors of the caller
+//
+// Corresponds with GET /v1/factors (the `ListFactors` operationId).
+func (c *Client) ListFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListFactorsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddTOTPWithBody Begin the enrolment of an authenticator app
+//
+// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+func (c *Client) AddTOTPWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddTOTPRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddTOTP Begin the enrolment of an authenticator app
+//
+// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+func (c *Client) AddTOTP(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddTOTPRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveFactor Remove a second factor of the caller
+//
+// Corresponds with DELETE /v1/factors/{factor} (the `RemoveFactor` operationId).
+func (c *Client) RemoveFactor(ctx context.Context, factor string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveFactorRequest(c.Server, factor)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmFactorWithBody Make a second factor count, with a code of it
+//
+// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+func (c *Client) ConfirmFactorWithBody(ctx context.Context, factor string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmFactorRequestWithBody(c.Server, factor, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmFactor Make a second factor count, with a code of it
+//
+// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+func (c *Client) ConfirmFactor(ctx context.Context, factor string, body ConfirmFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmFactorRequest(c.Server, factor, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListGroups List groups
 //
 // Corresponds with GET /v1/groups (the `ListGroups` operationId).
@@ -6076,6 +6314,21 @@ func (c *Client) ChangePassword(ctx context.Context, body ChangePasswordJSONRequ
 // Corresponds with GET /v1/privileges (the `ListPrivileges` operationId).
 func (c *Client) ListPrivileges(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListPrivilegesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MakeRecoveryCodes Make new recovery codes in place of those there were
+//
+// Corresponds with POST /v1/recovery-codes (the `MakeRecoveryCodes` operationId).
+func (c *Client) MakeRecoveryCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMakeRecoveryCodesRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -6898,6 +7151,23 @@ func (c *Client) EnableUser(ctx context.Context, user UserPath, params *EnableUs
 // Corresponds with POST /v1/users/{user}/invitation (the `InviteUser` operationId).
 func (c *Client) InviteUser(ctx context.Context, user UserPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewInviteUserRequest(c.Server, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetFactors Take all second factors from a user who lost them; their sessions end
+//
+// Not with a token.
+//
+// Corresponds with POST /v1/users/{user}/reset-factors (the `ResetFactors` operationId).
+func (c *Client) ResetFactors(ctx context.Context, user UserPath, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetFactorsRequest(c.Server, user, params)
 	if err != nil {
 		return nil, err
 	}
@@ -9598,6 +9868,154 @@ func NewTestDirectoryRequestWithBody(server string, directory string, contentTyp
 	return req, nil
 }
 
+// NewListFactorsRequest constructs an http.Request for the ListFactors method
+func NewListFactorsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/factors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddTOTPRequest calls the generic AddTOTP builder with application/json body
+func NewAddTOTPRequest(server string, body AddTOTPJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddTOTPRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddTOTPRequestWithBody constructs an http.Request for the AddTOTP method, with any body, and a specified content type
+func NewAddTOTPRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/factors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveFactorRequest constructs an http.Request for the RemoveFactor method
+func NewRemoveFactorRequest(server string, factor string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "factor", factor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/factors/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewConfirmFactorRequest calls the generic ConfirmFactor builder with application/json body
+func NewConfirmFactorRequest(server string, factor string, body ConfirmFactorJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfirmFactorRequestWithBody(server, factor, "application/json", bodyReader)
+}
+
+// NewConfirmFactorRequestWithBody constructs an http.Request for the ConfirmFactor method, with any body, and a specified content type
+func NewConfirmFactorRequestWithBody(server string, factor string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "factor", factor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/factors/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListGroupsRequest constructs an http.Request for the ListGroups method
 func NewListGroupsRequest(server string, params *ListGroupsParams) (*http.Request, error) {
 	var err error
@@ -10851,6 +11269,33 @@ func NewListPrivilegesRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMakeRecoveryCodesRequest constructs an http.Request for the MakeRecoveryCodes method
+func NewMakeRecoveryCodesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/recovery-codes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -12571,6 +13016,55 @@ func NewInviteUserRequest(server string, user UserPath) (*http.Request, error) {
 	return req, nil
 }
 
+// NewResetFactorsRequest constructs an http.Request for the ResetFactors method
+func NewResetFactorsRequest(server string, user UserPath, params *ResetFactorsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/users/%s/reset-factors", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewUnlockUserRequest constructs an http.Request for the UnlockUser method
 func NewUnlockUserRequest(server string, user UserPath, params *UnlockUserParams) (*http.Request, error) {
 	var err error
@@ -13228,6 +13722,56 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/directories/{directory}/test (the `TestDirectory` operationId).
 	TestDirectoryWithResponse(ctx context.Context, directory string, body TestDirectoryJSONRequestBody, reqEditors ...RequestEditorFn) (*TestDirectoryResponse, error)
 
+	// ListFactorsWithResponse List the second factors of the caller
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/factors (the `ListFactors` operationId).
+	ListFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error)
+
+	// AddTOTPWithBodyWithResponse Begin the enrolment of an authenticator app
+	//
+	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+	AddTOTPWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error)
+
+	// AddTOTPWithResponse Begin the enrolment of an authenticator app
+	//
+	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+	AddTOTPWithResponse(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error)
+
+	// RemoveFactorWithResponse Remove a second factor of the caller
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/factors/{factor} (the `RemoveFactor` operationId).
+	RemoveFactorWithResponse(ctx context.Context, factor string, reqEditors ...RequestEditorFn) (*RemoveFactorResponse, error)
+
+	// ConfirmFactorWithBodyWithResponse Make a second factor count, with a code of it
+	//
+	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+	ConfirmFactorWithBodyWithResponse(ctx context.Context, factor string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmFactorResponse, error)
+
+	// ConfirmFactorWithResponse Make a second factor count, with a code of it
+	//
+	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+	ConfirmFactorWithResponse(ctx context.Context, factor string, body ConfirmFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmFactorResponse, error)
+
 	// ListGroupsWithResponse List groups
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -13485,6 +14029,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/privileges (the `ListPrivileges` operationId).
 	ListPrivilegesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListPrivilegesResponse, error)
+
+	// MakeRecoveryCodesWithResponse Make new recovery codes in place of those there were
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/recovery-codes (the `MakeRecoveryCodes` operationId).
+	MakeRecoveryCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*MakeRecoveryCodesResponse, error)
 
 	// ListRolesWithResponse List the role catalogue
 	//
@@ -13875,6 +14426,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/users/{user}/invitation (the `InviteUser` operationId).
 	InviteUserWithResponse(ctx context.Context, user UserPath, reqEditors ...RequestEditorFn) (*InviteUserResponse, error)
+
+	// ResetFactorsWithResponse Take all second factors from a user who lost them; their sessions end
+	//
+	// Not with a token.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/users/{user}/reset-factors (the `ResetFactors` operationId).
+	ResetFactorsWithResponse(ctx context.Context, user UserPath, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*ResetFactorsResponse, error)
 
 	// UnlockUserWithResponse Let a user try again who failed to sign in too often
 	//
@@ -16070,6 +16630,191 @@ func (r TestDirectoryResponse) ContentType() string {
 	return ""
 }
 
+type ListFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListFactorsResponse) GetJSON200() *FactorList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddTOTPResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedFactor
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddTOTPResponse) GetJSON201() *CreatedFactor {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddTOTPResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddTOTPResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddTOTPResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddTOTPResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddTOTPResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ConfirmFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryCodes
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfirmFactorResponse) GetJSON200() *RecoveryCodes {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfirmFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListGroupsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -17160,6 +17905,54 @@ func (r ListPrivilegesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListPrivilegesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MakeRecoveryCodesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryCodes
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MakeRecoveryCodesResponse) GetJSON200() *RecoveryCodes {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r MakeRecoveryCodesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MakeRecoveryCodesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MakeRecoveryCodesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MakeRecoveryCodesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MakeRecoveryCodesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18852,6 +19645,54 @@ func (r InviteUserResponse) ContentType() string {
 	return ""
 }
 
+type ResetFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *User
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResetFactorsResponse) GetJSON200() *User {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResetFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type UnlockUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19887,6 +20728,92 @@ func (c *ClientWithResponses) TestDirectoryWithResponse(ctx context.Context, dir
 	return ParseTestDirectoryResponse(rsp)
 }
 
+// ListFactorsWithResponse List the second factors of the caller
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/factors (the `ListFactors` operationId).
+func (c *ClientWithResponses) ListFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error) {
+	rsp, err := c.ListFactors(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListFactorsResponse(rsp)
+}
+
+// AddTOTPWithBodyWithResponse Begin the enrolment of an authenticator app
+//
+// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+func (c *ClientWithResponses) AddTOTPWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error) {
+	rsp, err := c.AddTOTPWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddTOTPResponse(rsp)
+}
+
+// AddTOTPWithResponse Begin the enrolment of an authenticator app
+//
+// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
+func (c *ClientWithResponses) AddTOTPWithResponse(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error) {
+	rsp, err := c.AddTOTP(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddTOTPResponse(rsp)
+}
+
+// RemoveFactorWithResponse Remove a second factor of the caller
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/factors/{factor} (the `RemoveFactor` operationId).
+func (c *ClientWithResponses) RemoveFactorWithResponse(ctx context.Context, factor string, reqEditors ...RequestEditorFn) (*RemoveFactorResponse, error) {
+	rsp, err := c.RemoveFactor(ctx, factor, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveFactorResponse(rsp)
+}
+
+// ConfirmFactorWithBodyWithResponse Make a second factor count, with a code of it
+//
+// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+func (c *ClientWithResponses) ConfirmFactorWithBodyWithResponse(ctx context.Context, factor string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmFactorResponse, error) {
+	rsp, err := c.ConfirmFactorWithBody(ctx, factor, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmFactorResponse(rsp)
+}
+
+// ConfirmFactorWithResponse Make a second factor count, with a code of it
+//
+// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
+func (c *ClientWithResponses) ConfirmFactorWithResponse(ctx context.Context, factor string, body ConfirmFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmFactorResponse, error) {
+	rsp, err := c.ConfirmFactor(ctx, factor, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmFactorResponse(rsp)
+}
+
 // ListGroupsWithResponse List groups
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20335,6 +21262,19 @@ func (c *ClientWithResponses) ListPrivilegesWithResponse(ctx context.Context, re
 		return nil, err
 	}
 	return ParseListPrivilegesResponse(rsp)
+}
+
+// MakeRecoveryCodesWithResponse Make new recovery codes in place of those there were
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/recovery-codes (the `MakeRecoveryCodes` operationId).
+func (c *ClientWithResponses) MakeRecoveryCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*MakeRecoveryCodesResponse, error) {
+	rsp, err := c.MakeRecoveryCodes(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMakeRecoveryCodesResponse(rsp)
 }
 
 // ListRolesWithResponse List the role catalogue
@@ -21013,6 +21953,21 @@ func (c *ClientWithResponses) InviteUserWithResponse(ctx context.Context, user U
 		return nil, err
 	}
 	return ParseInviteUserResponse(rsp)
+}
+
+// ResetFactorsWithResponse Take all second factors from a user who lost them; their sessions end
+//
+// Not with a token.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/users/{user}/reset-factors (the `ResetFactors` operationId).
+func (c *ClientWithResponses) ResetFactorsWithResponse(ctx context.Context, user UserPath, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*ResetFactorsResponse, error) {
+	rsp, err := c.ResetFactors(ctx, user, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetFactorsResponse(rsp)
 }
 
 // UnlockUserWithResponse Let a user try again who failed to sign in too often
@@ -22542,6 +23497,134 @@ func ParseTestDirectoryResponse(rsp *http.Response) (*TestDirectoryResponse, err
 	return response, nil
 }
 
+// ParseListFactorsResponse parses an HTTP response from a ListFactorsWithResponse call
+func ParseListFactorsResponse(rsp *http.Response) (*ListFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddTOTPResponse parses an HTTP response from a AddTOTPWithResponse call
+func ParseAddTOTPResponse(rsp *http.Response) (*AddTOTPResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddTOTPResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedFactor
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveFactorResponse parses an HTTP response from a RemoveFactorWithResponse call
+func ParseRemoveFactorResponse(rsp *http.Response) (*RemoveFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseConfirmFactorResponse parses an HTTP response from a ConfirmFactorWithResponse call
+func ParseConfirmFactorResponse(rsp *http.Response) (*ConfirmFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryCodes
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
 func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -23282,6 +24365,39 @@ func ParseListPrivilegesResponse(rsp *http.Response) (*ListPrivilegesResponse, e
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest PrivilegeList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMakeRecoveryCodesResponse parses an HTTP response from a MakeRecoveryCodesWithResponse call
+func ParseMakeRecoveryCodesResponse(rsp *http.Response) (*MakeRecoveryCodesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MakeRecoveryCodesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryCodes
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -24450,6 +25566,39 @@ func ParseInviteUserResponse(rsp *http.Response) (*InviteUserResponse, error) {
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetFactorsResponse parses an HTTP response from a ResetFactorsWithResponse call
+func ParseResetFactorsResponse(rsp *http.Response) (*ResetFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

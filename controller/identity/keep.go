@@ -13,11 +13,11 @@ import (
 // Keep makes who there is in to, a restored state, what they may do and how they sign in,
 // what it is in from: neither a token that was revoked since, nor a session that ended, a
 // password that was changed, an invitation that was used, a lockout or a privilege that was
-// taken back comes undone.
+// taken back comes undone; nor does a second factor that was removed, or a code that was used, come back.
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
 		pamRoles.Replace(to, from), assignments.Replace(to, from), sessions.Replace(to, from), passwords.Replace(to, from),
-		invitations.Replace(to, from), failed.Replace(to, from), directory.Keep(to, from))
+		invitations.Replace(to, from), failed.Replace(to, from), factors.Replace(to, from), recoveries.Replace(to, from), directory.Keep(to, from))
 }
 
 // Refound voids all tokens, sessions, invitations and passwords, because it is not known

@@ -233,6 +233,9 @@ func RemovePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Prin
 		if err := errors.Join(dropAssignments(tx, by, string(id)), EndSessions(tx, by, id), endInvitations(tx, id), forgetFailures(tx, id), forgetPassword(tx, id)); err != nil {
 			return nil, nil, err
 		}
+		if err := dropFactors(tx, id); err != nil {
+			return nil, nil, err
+		}
 		p.RemovedAt = tx.Now()
 		return map[string]string{"name": p.Name}, nil, nil
 	})

@@ -3,6 +3,7 @@ package identity
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -31,7 +32,7 @@ type Session struct {
 	ProvedAt  time.Time         `cbor:"6,keyasint"`          // when its owner last proved who they are
 	From      string            `cbor:"7,keyasint"`          // address it was made from
 	Client    string            `cbor:"8,keyasint,omitzero"` // what the client says it is
-	Methods   []string          `cbor:"9,keyasint"`          // how they signed in: password, totp, webauthn, oidc, ldap
+	Methods   []string          `cbor:"9,keyasint"`          // what they have shown: password, totp, recovery_code, webauthn, oidc, ldap
 }
 
 // Ends is when the session ends if nothing is done with it.
@@ -151,6 +152,19 @@ func EndSessions(tx *store.Tx, by audit.Actor, id reeve.PrincipalID) error {
 	return nil
 }
 
+// endOtherSessions ends all sessions of somebody but the one that calls.
+func endOtherSessions(tx *store.Tx, by audit.Actor, who Caller) error {
+	for s, err := range sessions.Scan(tx, "principal", store.Range{Prefix: []string{string(who.ID)}}) {
+		if err == nil && (who.Session == nil || s.ID != who.Session.ID) {
+			err = EndSession(tx, by, s.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // prove notes that the owner of a session has just proved who they are again.
 func prove(tx *store.Tx, by audit.Actor, id reeve.SessionID, methods []string) (*Session, error) {
 	s, err := sessions.Get(tx, string(id))
@@ -158,6 +172,11 @@ func prove(tx *store.Tx, by audit.Actor, id reeve.SessionID, methods []string) (
 		return nil, err
 	}
 	s.ProvedAt, s.LastSeen = tx.Now(), tx.Now()
+	for _, m := range methods {
+		if !slices.Contains(s.Methods, m) {
+			s.Methods = append(s.Methods, m)
+		}
+	}
 	if err := sessions.Put(tx, s); err != nil {
 		return nil, err
 	}

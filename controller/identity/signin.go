@@ -25,6 +25,8 @@ func canonical(name string) string {
 type Attempt struct {
 	Name     string // as typed
 	Password reeve.Secret
+	Code     reeve.Secret // of a second factor; empty: none is shown
+	Keys     store.Cipher // opens second factors
 	From     netip.Addr
 	Client   string
 	Node     string
@@ -37,22 +39,17 @@ func signInFailed() error {
 		WithFix("check both; after several failures wait some minutes, or ask an administrator")
 }
 
-// SignIn begins a session for somebody who knows the password of an active user. It takes
-// as long for a name that nobody has. Codes sign_in_failed, sign_ins_too_many.
+// SignIn begins a session for somebody who knows the password of an active user and shows
+// a second factor, if there is one. It takes as long for a name that nobody has. Codes
+// sign_in_failed, sign_ins_too_many; after the right password alone second_factor_needed,
+// second_factor_wrong.
 func SignIn(ctx context.Context, st *store.Store, in Attempt) (s *Session, secret reeve.Secret, err error) {
 	id, err := check(ctx, st, in)
 	if err != nil {
 		return nil, reeve.Secret{}, err
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id, in)
-		if err != nil {
-			return err
-		}
-		if err := forgetFailures(tx, p.ID); err != nil {
-			return err
-		}
-		s, secret, err = BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: id.methods()})
+	err = enter(ctx, st, in, id, func(tx *store.Tx, p *Principal, methods []string) (err error) {
+		s, secret, err = BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: methods})
 		return err
 	})
 	return s, secret, err
@@ -65,15 +62,8 @@ func StepUp(ctx context.Context, st *store.Store, who Caller, in Attempt) (s *Se
 	if err != nil {
 		return nil, err
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error {
-		p, err := stillRight(tx, id, in)
-		if err != nil {
-			return err
-		}
-		if err := forgetFailures(tx, p.ID); err != nil {
-			return err
-		}
-		s, err = prove(tx, who.Actor(in.From.String(), in.Node), who.Session.ID, id.methods())
+	err = enter(ctx, st, in, id, func(tx *store.Tx, _ *Principal, methods []string) (err error) {
+		s, err = prove(tx, who.Actor(in.From.String(), in.Node), who.Session.ID, methods)
 		return err
 	})
 	return s, err
@@ -158,7 +148,11 @@ func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 	if right && !locked && (p == nil || p.Active()) {
 		return out, nil
 	}
-	err = st.Update(ctx, func(tx *store.Tx) error { return recordFailure(tx, in, p, via, locked, refused) })
+	details := map[string]string{}
+	if locked {
+		details["locked"] = "true"
+	}
+	err = st.Update(ctx, func(tx *store.Tx) error { return refuse(tx, in, p, via, refused, details) })
 	if err != nil {
 		return checked{}, err
 	}
@@ -168,14 +162,13 @@ func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 	return checked{}, signInFailed()
 }
 
-func recordFailure(tx *store.Tx, in Attempt, p *Principal, via *outside, locked bool, refused *directory.Refused) error {
-	by, details := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}, map[string]string{}
+// refuse counts and records a failure, of nobody if p is nil. via is the directory that
+// was asked, if one was, and refused what it said.
+func refuse(tx *store.Tx, in Attempt, p *Principal, via *outside, refused *directory.Refused, details map[string]string) error {
+	by := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}
 	id, object := failureKey(p, via), ""
 	if p != nil {
 		object, details["principal"], details["name"] = string(p.ID), string(p.ID), p.Name
-	}
-	if locked {
-		details["locked"] = "true"
 	}
 	if via != nil {
 		details["directory"] = via.directory.Name
@@ -190,6 +183,35 @@ func recordFailure(tx *store.Tx, in Attempt, p *Principal, via *outside, locked 
 		return err
 	}
 	return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: object, Outcome: audit.Denied, Details: details})
+}
+
+// enter lets somebody do something whose password was right, if their second factor is as
+// well. A wrong one counts as a wrong password does; methods are what they have shown.
+func enter(ctx context.Context, st *store.Store, in Attempt, id checked, do func(tx *store.Tx, p *Principal, methods []string) error) error {
+	var wrong error
+	err := st.Update(ctx, func(tx *store.Tx) error {
+		wrong = nil
+		p, err := stillRight(tx, id, in)
+		if err != nil {
+			return err
+		}
+		second, err := useSecondFactor(tx, p, in)
+		if reeve.CodeOf(err) == "second_factor_wrong" {
+			wrong = err
+			return refuse(tx, in, p, id.outside, nil, map[string]string{"second_factor": "wrong"})
+		}
+		if err == nil {
+			err = forgetFailures(tx, p.ID)
+		}
+		if err != nil {
+			return err
+		}
+		return do(tx, p, append(id.methods(), second...))
+	})
+	if err == nil {
+		err = wrong
+	}
+	return err
 }
 
 // stillRight looks again, in the transaction that lets somebody in: what was changed while
@@ -240,13 +262,8 @@ func ChangePassword(ctx context.Context, st *store.Store, who Caller, in Attempt
 			return err
 		}
 		by := who.Actor(in.From.String(), in.Node)
-		for s, err := range sessions.Scan(tx, "principal", store.Range{Prefix: []string{string(p.ID)}}) {
-			if err == nil && (who.Session == nil || s.ID != who.Session.ID) {
-				err = EndSession(tx, by, s.ID)
-			}
-			if err != nil {
-				return err
-			}
+		if err := endOtherSessions(tx, by, who); err != nil {
+			return err
 		}
 		if err := setPassword(tx, p.ID, hashed); err != nil {
 			return err

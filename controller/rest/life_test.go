@@ -23,6 +23,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/totp"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/reeve-pam/reeve/agent/pluginhost"
@@ -142,8 +144,9 @@ func key() *string { k := rand.Text(); return &k }
 
 // unexercised are the calls whose success this test does not bring about, with the reason.
 var unexercised = map[string]string{
-	"AcceptClock": "there is something to accept only where a clock jumped; internal/systemtest makes one jump",
-	"RetryJob":    "a job is dead only after five failed deliveries; its answer is that of CancelJob, and controller/jobs tests it",
+	"ResetFactors": "it takes a session of somebody who holds all that the user does; controller/identity tests it",
+	"AcceptClock":  "there is something to accept only where a clock jumped; internal/systemtest makes one jump",
+	"RetryJob":     "a job is dead only after five failed deliveries; its answer is that of CancelJob, and controller/jobs tests it",
 }
 
 // Every call of the contract succeeds once on a real cluster with a real agent and a real
@@ -313,6 +316,7 @@ func (s *story) signIn() {
 	if all := must[client.SessionList](s)(api.ListSessions(ctx, nil, as)); len(all.Items) != 1 || !all.Items[0].Current {
 		t.Errorf("sessions: %+v", all.Items)
 	}
+	s.secondFactor(as, second)
 	must[client.User](s)(api.UnlockUser(ctx, "ada", nil))
 	must[struct{}](s)(api.EndSession(ctx, "current", as))
 	if _, err := fleet.Answer[client.Principal](api.Whoami(ctx, as)); err == nil || !strings.Contains(err.Error(), "session_ended") {
@@ -356,6 +360,50 @@ func (s *story) signInAtProvider() {
 	}
 	must[struct{}](s)(api.RemoveOIDCProvider(ctx, "corp"))
 	nothingShown(t, s.c, p.ClientSecret, code, begun.State, verifier, in.Secret)
+}
+
+// secondFactor: ada enrols an app and uses it, and an administrator without her rights, or
+// with a token, cannot take it away.
+func (s *story) secondFactor(as client.RequestEditorFn, password string) {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	phone := "phone"
+	made := must[client.CreatedFactor](s)(api.AddTOTP(ctx, client.FactorRequest{Name: &phone}, as))
+	key, err := otp.NewKeyFromURL(made.Uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	code := func(steps int) *string {
+		c, err := totp.GenerateCode(key.Secret(), now.Add(time.Duration(steps)*30*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &c
+	}
+	first := must[client.RecoveryCodes](s)(api.ConfirmFactor(ctx, made.Factor.Id, client.CodeRequest{Code: code(0)}, as)).Codes
+	_, err = fleet.Answer[client.CreatedSession](api.SignIn(ctx, client.SignInRequest{Name: "ada", Password: &password}))
+	if err == nil || !strings.Contains(err.Error(), "second_factor_needed") {
+		t.Errorf("a sign-in without a code: %v", err)
+	}
+	in := must[client.CreatedSession](s)(api.SignIn(ctx, client.SignInRequest{Name: "ada", Password: &password, Code: &first[0]}))
+	if got := strings.Join(in.Session.Methods, " "); got != "password recovery_code" {
+		t.Errorf("methods %s", got)
+	}
+	must[client.Session](s)(api.StepUp(ctx, client.StepUpRequest{Password: &password, Code: code(1)}, as))
+	if all := must[client.FactorList](s)(api.ListFactors(ctx, as)); len(all.Items) != 1 || !all.Items[0].Confirmed || all.RecoveryCodes != 9 {
+		t.Errorf("factors: %+v", all)
+	}
+	fresh := must[client.RecoveryCodes](s)(api.MakeRecoveryCodes(ctx, as)).Codes
+	for _, by := range []client.RequestEditorFn{func(context.Context, *http.Request) error { return nil }, as} {
+		if _, err := fleet.Answer[client.User](api.ResetFactors(ctx, "ada", nil, by)); err == nil || !strings.Contains(err.Error(), "factor_by_token") && !strings.Contains(err.Error(), "not_permitted") {
+			t.Errorf("a reset by a token, or without the right: %v", err)
+		}
+	}
+	must[struct{}](s)(api.RemoveFactor(ctx, made.Factor.Id, as))
+	must[struct{}](s)(api.EndSession(ctx, in.Session.Id, as))
+	nothingShown(t, s.c, append(append(fresh, first...), made.Uri, key.Secret(), *code(0), *code(1))...)
 }
 
 func (s *story) basics() {

@@ -70,6 +70,13 @@ var rules = map[string]rule{
 	"EndSession":     {access: own, records: "session.end"},
 	"ChangePassword": {access: own, records: "password.change"},
 
+	"ListFactors":       {access: own},
+	"AddTOTP":           {access: own, records: "factor.add", stepUp: true},
+	"ConfirmFactor":     {access: own, records: "factor.confirm"},
+	"RemoveFactor":      {access: own, records: "factor.remove", stepUp: true},
+	"MakeRecoveryCodes": {access: own, records: "recovery_code.create", stepUp: true},
+	"ResetFactors":      {access: whole, needs: identity.IdentityManage, records: "factor.reset", stepUp: true},
+
 	"ListUsers":   {access: whole, needs: identity.IdentityRead},
 	"GetUser":     {access: whole, needs: identity.IdentityRead},
 	"AddUser":     {access: whole, needs: identity.IdentityManage, records: "principal.create"},

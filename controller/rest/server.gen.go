@@ -166,6 +166,18 @@ type ServerInterface interface {
 	// TestDirectory Log in to a directory with its bind account and search
 	// (POST /v1/directories/{directory}/test)
 	TestDirectory(c *gin.Context, directory string)
+	// ListFactors List the second factors of the caller
+	// (GET /v1/factors)
+	ListFactors(c *gin.Context)
+	// AddTOTP Begin the enrolment of an authenticator app
+	// (POST /v1/factors)
+	AddTOTP(c *gin.Context)
+	// RemoveFactor Remove a second factor of the caller
+	// (DELETE /v1/factors/{factor})
+	RemoveFactor(c *gin.Context, factor string)
+	// ConfirmFactor Make a second factor count, with a code of it
+	// (POST /v1/factors/{factor})
+	ConfirmFactor(c *gin.Context, factor string)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(c *gin.Context, params ListGroupsParams)
@@ -238,6 +250,9 @@ type ServerInterface interface {
 	// ListPrivileges List the privileges there are
 	// (GET /v1/privileges)
 	ListPrivileges(c *gin.Context)
+	// MakeRecoveryCodes Make new recovery codes in place of those there were
+	// (POST /v1/recovery-codes)
+	MakeRecoveryCodes(c *gin.Context)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(c *gin.Context, params ListRolesParams)
@@ -346,6 +361,9 @@ type ServerInterface interface {
 	// InviteUser Make a one-time invitation with which a user sets their password
 	// (POST /v1/users/{user}/invitation)
 	InviteUser(c *gin.Context, user UserPath)
+	// ResetFactors Take all second factors from a user who lost them; their sessions end
+	// (POST /v1/users/{user}/reset-factors)
+	ResetFactors(c *gin.Context, user UserPath, params ResetFactorsParams)
 	// UnlockUser Let a user try again who failed to sign in too often
 	// (POST /v1/users/{user}/unlock)
 	UnlockUser(c *gin.Context, user UserPath, params UnlockUserParams)
@@ -2154,6 +2172,82 @@ func (siw *ServerInterfaceWrapper) TestDirectory(c *gin.Context) {
 	siw.Handler.TestDirectory(c, directory)
 }
 
+// ListFactors operation middleware
+func (siw *ServerInterfaceWrapper) ListFactors(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListFactors(c)
+}
+
+// AddTOTP operation middleware
+func (siw *ServerInterfaceWrapper) AddTOTP(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddTOTP(c)
+}
+
+// RemoveFactor operation middleware
+func (siw *ServerInterfaceWrapper) RemoveFactor(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "factor" -------------
+	var factor string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "factor", c.Param("factor"), &factor, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter factor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveFactor(c, factor)
+}
+
+// ConfirmFactor operation middleware
+func (siw *ServerInterfaceWrapper) ConfirmFactor(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "factor" -------------
+	var factor string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "factor", c.Param("factor"), &factor, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter factor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ConfirmFactor(c, factor)
+}
+
 // ListGroups operation middleware
 func (siw *ServerInterfaceWrapper) ListGroups(c *gin.Context) {
 
@@ -3027,6 +3121,19 @@ func (siw *ServerInterfaceWrapper) ListPrivileges(c *gin.Context) {
 	}
 
 	siw.Handler.ListPrivileges(c)
+}
+
+// MakeRecoveryCodes operation middleware
+func (siw *ServerInterfaceWrapper) MakeRecoveryCodes(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.MakeRecoveryCodes(c)
 }
 
 // ListRoles operation middleware
@@ -4214,6 +4321,55 @@ func (siw *ServerInterfaceWrapper) InviteUser(c *gin.Context) {
 	siw.Handler.InviteUser(c, user)
 }
 
+// ResetFactors operation middleware
+func (siw *ServerInterfaceWrapper) ResetFactors(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", c.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter user: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResetFactorsParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ResetFactors(c, user, params)
+}
+
 // UnlockUser operation middleware
 func (siw *ServerInterfaceWrapper) UnlockUser(c *gin.Context) {
 
@@ -4341,6 +4497,12 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
+	router.GET(options.BaseURL+"/v1/factors", wrapper.ListFactors)
+	router.POST(options.BaseURL+"/v1/factors", wrapper.AddTOTP)
+	router.DELETE(options.BaseURL+"/v1/factors/:factor", wrapper.RemoveFactor)
+	router.POST(options.BaseURL+"/v1/factors/:factor", wrapper.ConfirmFactor)
+	router.POST(options.BaseURL+"/v1/recovery-codes", wrapper.MakeRecoveryCodes)
+	router.POST(options.BaseURL+"/v1/users/:user/reset-factors", wrapper.ResetFactors)
 	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
 	router.POST(options.BaseURL+"/v1/users/:user/invitation", wrapper.InviteUser)
 	router.POST(options.BaseURL+"/v1/users/:user/unlock", wrapper.UnlockUser)
@@ -6278,6 +6440,156 @@ func (response TestDirectorydefaultApplicationProblemPlusJSONResponse) VisitTest
 	return err
 }
 
+type ListFactorsRequestObject struct {
+}
+
+type ListFactorsResponseObject interface {
+	VisitListFactorsResponse(w http.ResponseWriter) error
+}
+
+type ListFactors200JSONResponse FactorList
+
+func (response ListFactors200JSONResponse) VisitListFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListFactorsdefaultApplicationProblemPlusJSONResponse) VisitListFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddTOTPRequestObject struct {
+	Body *AddTOTPJSONRequestBody
+}
+
+type AddTOTPResponseObject interface {
+	VisitAddTOTPResponse(w http.ResponseWriter) error
+}
+
+type AddTOTP201JSONResponse CreatedFactor
+
+func (response AddTOTP201JSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddTOTPdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddTOTPdefaultApplicationProblemPlusJSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveFactorRequestObject struct {
+	Factor string `json:"factor"`
+}
+
+type RemoveFactorResponseObject interface {
+	VisitRemoveFactorResponse(w http.ResponseWriter) error
+}
+
+type RemoveFactor204Response struct {
+}
+
+func (response RemoveFactor204Response) VisitRemoveFactorResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveFactordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveFactordefaultApplicationProblemPlusJSONResponse) VisitRemoveFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmFactorRequestObject struct {
+	Factor string `json:"factor"`
+	Body   *ConfirmFactorJSONRequestBody
+}
+
+type ConfirmFactorResponseObject interface {
+	VisitConfirmFactorResponse(w http.ResponseWriter) error
+}
+
+type ConfirmFactor200JSONResponse RecoveryCodes
+
+func (response ConfirmFactor200JSONResponse) VisitConfirmFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmFactordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfirmFactordefaultApplicationProblemPlusJSONResponse) VisitConfirmFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListGroupsRequestObject struct {
 	Params ListGroupsParams
 }
@@ -7205,6 +7517,44 @@ type ListPrivilegesdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListPrivilegesdefaultApplicationProblemPlusJSONResponse) VisitListPrivilegesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MakeRecoveryCodesRequestObject struct {
+}
+
+type MakeRecoveryCodesResponseObject interface {
+	VisitMakeRecoveryCodesResponse(w http.ResponseWriter) error
+}
+
+type MakeRecoveryCodes200JSONResponse RecoveryCodes
+
+func (response MakeRecoveryCodes200JSONResponse) VisitMakeRecoveryCodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MakeRecoveryCodesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response MakeRecoveryCodesdefaultApplicationProblemPlusJSONResponse) VisitMakeRecoveryCodesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8599,6 +8949,46 @@ func (response InviteUserdefaultApplicationProblemPlusJSONResponse) VisitInviteU
 	return err
 }
 
+type ResetFactorsRequestObject struct {
+	User   UserPath `json:"user"`
+	Params ResetFactorsParams
+}
+
+type ResetFactorsResponseObject interface {
+	VisitResetFactorsResponse(w http.ResponseWriter) error
+}
+
+type ResetFactors200JSONResponse User
+
+func (response ResetFactors200JSONResponse) VisitResetFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResetFactorsdefaultApplicationProblemPlusJSONResponse) VisitResetFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UnlockUserRequestObject struct {
 	User   UserPath `json:"user"`
 	Params UnlockUserParams
@@ -8820,6 +9210,18 @@ type StrictServerInterface interface {
 	// TestDirectory Log in to a directory with its bind account and search
 	// (POST /v1/directories/{directory}/test)
 	TestDirectory(ctx context.Context, request TestDirectoryRequestObject) (TestDirectoryResponseObject, error)
+	// ListFactors List the second factors of the caller
+	// (GET /v1/factors)
+	ListFactors(ctx context.Context, request ListFactorsRequestObject) (ListFactorsResponseObject, error)
+	// AddTOTP Begin the enrolment of an authenticator app
+	// (POST /v1/factors)
+	AddTOTP(ctx context.Context, request AddTOTPRequestObject) (AddTOTPResponseObject, error)
+	// RemoveFactor Remove a second factor of the caller
+	// (DELETE /v1/factors/{factor})
+	RemoveFactor(ctx context.Context, request RemoveFactorRequestObject) (RemoveFactorResponseObject, error)
+	// ConfirmFactor Make a second factor count, with a code of it
+	// (POST /v1/factors/{factor})
+	ConfirmFactor(ctx context.Context, request ConfirmFactorRequestObject) (ConfirmFactorResponseObject, error)
 	// ListGroups List groups
 	// (GET /v1/groups)
 	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
@@ -8892,6 +9294,9 @@ type StrictServerInterface interface {
 	// ListPrivileges List the privileges there are
 	// (GET /v1/privileges)
 	ListPrivileges(ctx context.Context, request ListPrivilegesRequestObject) (ListPrivilegesResponseObject, error)
+	// MakeRecoveryCodes Make new recovery codes in place of those there were
+	// (POST /v1/recovery-codes)
+	MakeRecoveryCodes(ctx context.Context, request MakeRecoveryCodesRequestObject) (MakeRecoveryCodesResponseObject, error)
 	// ListRoles List the role catalogue
 	// (GET /v1/roles)
 	ListRoles(ctx context.Context, request ListRolesRequestObject) (ListRolesResponseObject, error)
@@ -9000,6 +9405,9 @@ type StrictServerInterface interface {
 	// InviteUser Make a one-time invitation with which a user sets their password
 	// (POST /v1/users/{user}/invitation)
 	InviteUser(ctx context.Context, request InviteUserRequestObject) (InviteUserResponseObject, error)
+	// ResetFactors Take all second factors from a user who lost them; their sessions end
+	// (POST /v1/users/{user}/reset-factors)
+	ResetFactors(ctx context.Context, request ResetFactorsRequestObject) (ResetFactorsResponseObject, error)
 	// UnlockUser Let a user try again who failed to sign in too often
 	// (POST /v1/users/{user}/unlock)
 	UnlockUser(ctx context.Context, request UnlockUserRequestObject) (UnlockUserResponseObject, error)
@@ -10646,6 +11054,142 @@ func (sh *strictHandler) TestDirectory(ctx *gin.Context, directory string) {
 	}
 }
 
+// ListFactors operation middleware
+func (sh *strictHandler) ListFactors(ctx *gin.Context) {
+	var request ListFactorsRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListFactors(ctx, request.(ListFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListFactors")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListFactorsResponseObject); ok {
+		if err := validResponse.VisitListFactorsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddTOTP operation middleware
+func (sh *strictHandler) AddTOTP(ctx *gin.Context) {
+	var request AddTOTPRequestObject
+
+	var body AddTOTPJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddTOTP(ctx, request.(AddTOTPRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddTOTP")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddTOTPResponseObject); ok {
+		if err := validResponse.VisitAddTOTPResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveFactor operation middleware
+func (sh *strictHandler) RemoveFactor(ctx *gin.Context, factor string) {
+	var request RemoveFactorRequestObject
+
+	request.Factor = factor
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveFactor(ctx, request.(RemoveFactorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveFactor")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveFactorResponseObject); ok {
+		if err := validResponse.VisitRemoveFactorResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ConfirmFactor operation middleware
+func (sh *strictHandler) ConfirmFactor(ctx *gin.Context, factor string) {
+	var request ConfirmFactorRequestObject
+
+	request.Factor = factor
+
+	var body ConfirmFactorJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmFactor(ctx, request.(ConfirmFactorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmFactor")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ConfirmFactorResponseObject); ok {
+		if err := validResponse.VisitConfirmFactorResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListGroups operation middleware
 func (sh *strictHandler) ListGroups(ctx *gin.Context, params ListGroupsParams) {
 	var request ListGroupsRequestObject
@@ -11410,6 +11954,30 @@ func (sh *strictHandler) ListPrivileges(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(ListPrivilegesResponseObject); ok {
 		if err := validResponse.VisitListPrivilegesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// MakeRecoveryCodes operation middleware
+func (sh *strictHandler) MakeRecoveryCodes(ctx *gin.Context) {
+	var request MakeRecoveryCodesRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.MakeRecoveryCodes(ctx, request.(MakeRecoveryCodesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MakeRecoveryCodes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(MakeRecoveryCodesResponseObject); ok {
+		if err := validResponse.VisitMakeRecoveryCodesResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -12563,6 +13131,33 @@ func (sh *strictHandler) InviteUser(ctx *gin.Context, user UserPath) {
 	}
 }
 
+// ResetFactors operation middleware
+func (sh *strictHandler) ResetFactors(ctx *gin.Context, user UserPath, params ResetFactorsParams) {
+	var request ResetFactorsRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetFactors(ctx, request.(ResetFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetFactors")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ResetFactorsResponseObject); ok {
+		if err := validResponse.VisitResetFactorsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // UnlockUser operation middleware
 func (sh *strictHandler) UnlockUser(ctx *gin.Context, user UserPath, params UnlockUserParams) {
 	var request UnlockUserRequestObject
@@ -12619,332 +13214,342 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3si/4KljeOaHxPVS31PqYcStu7GnL8ow8sqRVS9cRO9bpBquSJNxFgAZQTXEUurFPsw+2T7KB",
-	"TKA+SKBYZJOt9rn2P26RxQKQSCTy85efB5mazZUEac3g9PNgzjWfgQWN/zrLMlVK+5bbqftnDibTYm6F",
-	"koPTwZlkIh8ypZnkM/gPbgzYo8FwINyXc/eT4cB9MzgdcHrPYDjQ8FspNOSDU6tLGA5MNoUZdy+f8U+v",
-	"QE7cSCdPng4Hdjl3PzVWCzkZfPkyHJxNIDWXl3mYB1NjxiXj7tnUbNx3fefy8OSv0bm41fadSxdl3Hc3",
-	"nUuZC3uWWaXXJ/NGFku2mHLL7FQYxt1TLBf5qZuY3z6Ok60m+FsJetncO/fiHWb0prSZcq+IzklDpnRu",
-	"2ELYKc1N0fNDZspsyrhhOUgBeWpe/vHUzJ4+Tk7sXMhs07TUmCZlhdtGzQpuQaemYvCFzYmMlZ5xOzgd",
-	"5NzCffeSQXI6H6QVxYbpjGCsNNRTSs2kxHftMJPnSkpwOx3n6deBm1kWHkwwdPV9X6aOb9TzUpsYP7+f",
-	"AruU8Mle0hYBK7ixbM4nSZpk9KrE8E8ensTG/5tW5bzX+WYT92iCGvjdDY/3yxxmc2VBZst/wDImh5fM",
-	"wifrZvNXZhV7ePJXlk255pmT48+QSsZN9wqWLFdg6k/sVMgJUzKrqTcFnoOul9AY/r4bv2vyMyHDv/86",
-	"dKSwoN07//Of/8f9//Xx3/8UZb0f1ShNaEfgX9UoQd5f1ehmbPZKzISNc9lMGcuEhRkKAyWhk8kKfFFz",
-	"7BzGvCzs4PThgwdDNxMxK2f4rwdIKP/PalZCWpiAxmm9Vjn0Y75MSatVUUDqPEqVww0Z8M3L75+/1epa",
-	"5LBJPEj2Zg7y5fds7p9PzCp8fbPde3v20ztVwCaR9fbsJ6ZVAam58NmF+/pmc3kHV7Ds5mPtHhFykpgH",
-	"fn3DSfSgRgclbk6Fc9DXIts4B0OPJabhv73hTITteYSMsMmZCHvTw/PBpA7N6jxKA9p94pfPvNKcmJp7",
-	"+kZT++J+bOZKGkBd/61WowJm7k8nVJyKfPp5wOfzQmTcTfl4Tk/8+6/Gzf9zY6w/aRgPTgf/7bg2Jo7p",
-	"W3Mc3osjtinws9NLFyAtW2glJ0PGZe6VVcVydYQE9O/x5gjM7Tv4rQRDs8tz4d7Fi7dazUFb4dYy5oWB",
-	"oZMx1UefB0JeC8tp4LUb1DBh2YIbNuUyh5ypa9BH7BwyTYp7pUTNuTELpfPBcM1eadx9D1epPRwstLDg",
-	"VDraqC/D+lXr07GsAKfVPHzSuMeZdYThGtiU69xRaFKCMVtM8+GDk8fbzvNLk8X+2aRiYwUfq/eo0a+Q",
-	"2YFTbb3J52zK1kaQxZMUDsKa2mBa4dkh/fhC5Ckh2/3rEbdZUj47nUgTaxGpZzwHxxeOKZWdgjbRl2Ya",
-	"uIX8gkcW9fMUZGAt97rWJnUo5MNBVhqrcsFl7KWKXQHMDa7WVLu/9o7Wz1bf8oMGQLUx+lP4NBcaTOei",
-	"QObmGeMjA9KeMgnXdNv3W9+YZ+Rw6BIdP+BDX4aD6IZbw0Qenb3IQVphI7py6UxeJzr/Y6qMHbL/7//5",
-	"f2MvcHplVCn8VY2Yk1lKXzHlqDAYDpSu7RAl4WhwKsuiiLzVPXEBWpNd071wUZQa8Ecw4dkyuguOJ2uO",
-	"Z8Kcum2Z8SUbOVbm2RRytK9Vadn7V+do7DvRxrjTz6zKVEGs7v4FmTVMKrQIGlQdKVUAl24qdPPEhaez",
-	"3yXSwXI9STCkWkjQcYbm0iyckBsrt6Tor9E1ZdJi//OGEzB4W/m2qvPudaE16RVE28XMqc9J4nM2B22U",
-	"dIR9B3ANLJsqA34FIJ2G/8+BcRIzGwwHE5CgnbBoSMzm+vyY16BN9My+LmcjpyPQ5LNSa3d3ht81FlLZ",
-	"EsPBvODSxFbALXMswnjmPiK7sLWFz9hYq3+BRAXE2UEbb/qC+MRPgmvNlzgFDWPxaX0Ob0tbOzagckKt",
-	"E8YZC44iPaXsOif2k0kajMhLSBCLS+Z4DS8/OjVjLgrIWQFjt46pcPfE6sgV4dZGW6USKt/JazHCrY2J",
-	"qwLSXPMD7iJbNKjk7zlI8IxWdtOVZiq2I8GXTbmc0Pt6EluRHnEBko8KyNOHjA6WE2s0SGv0uKRCvb1T",
-	"xQhK/9q8jOXaRlf+WjXZVfZfqjv/kem4kykhHzJ3fvKycH9WrC5QHc6suIYhy4VBGg1ZDu0nNMzUNf6Q",
-	"ayt44QQRsWV8cUuZpQnteKzaVUGcfM3Lgu47c8pK6UYHOWRCXrh3DZkq7YUa+3+UEm8dN1f3jwy05QKF",
-	"o7EaNevorCyf3ESsu201qKVd86IEFO5LVWqmFjIq3N39f5HWEdw978U6XWxjcnauTeMatBiLrnPCWaEm",
-	"QpKTW1g6Ko6Y/U/KqgKeBxNwWMUOKqV4GAxWrzQMK4u+KSACQ3p2WL3sIkezpeR2KPtv+QTWFf5KBK5Z",
-	"Oehiu0TXWXDnznrfNsHAiIhSCZ8iO0Iu5SBM3TPo0QsqbJDdbo+ONu8DTjFKiwnEzB53GMTYmdJw0aVd",
-	"v7RMg4SFcXrmlBfjILEKMd7GfiA3fJdcFe79hnF3OIHP3O0mnVmJREAncFy4gkSHY/dd/KsScpvrYEsN",
-	"H1VpAyA7J0E3Ey+KbWYS13LdXJIKys2uG1uaRPSHS38FUDiTTcAaFB9N7ZKeGDjr1l0ng+Hgt5JrLq2g",
-	"f2mYFzxL6Jw0/IUGblTU1FwGlYHe7mR54/UpsRhXRN5BAdxU6kwVou0v8bx480Rrs2LyLP6ohHyvrkDu",
-	"5jgK/NAli9xWpxmh7ejD2Iuw6FpYiKJAfx8yxwaP3XBgbXFhIFMyN60Iw7cPHqxein9XC1YoOcFjIK7B",
-	"uDub+R/7wSgC8denj1sRiacPoiGJ5pY0dyNJ9tu9DFDo3rmrILi6Vjxgea7BRKjwd0cC4hPNXr5l/sEw",
-	"zw7LmhegbcJwMVbNTeWywJPn5jVkcDQ5Yjyo7mzqRr+CZdzLxS1MlF4mxrhC42fsp1jrTcNgM8nJhVka",
-	"CzO3tJxbPuImLhHrAHKnMdSKQ9+SU+4GDrVt77ceXh+FH7JLevbSUXwJh/YBzbjkE5iBtBe89vB2Hc2f",
-	"ql80NLYdLlla7k0MhTf0hi4OaniAQOaOa8dCTkDPtZARVnpDb7oCvCbNVC0gd3rbWGineShpeWaR5Ehi",
-	"/4xTB2SGF4A/e8/YgrstHSvN+NwZWbyIu0JU7Ji/f/6WuW8SHiCt8jJLSYdasDDDl96Xl3LDuPekHQ2e",
-	"Gv6529KUvIakNNNgnUw+hI3pONO9IsoqVpcmqmn/UPMOch2GtoRh/gfb+Ic2K0XNxJtKWg+ry8bzTkN5",
-	"qozETcYdpbrd5m2O9+advM130yFvfuO3oo2PuqN4eF1fzCmWu0Kq2grFQXhpp0oLN080/Rxjoqb49sVP",
-	"K8M+ffLk0dM93dfd0fttLtq18Obau5xac3EFywj1XwlJZLiSaiEv3JMGpfW8HBUic3LdDCu6tNi3Me7j",
-	"B9/G6DLjn17S0w+frnPyHu7RwIqN67SPjdLjHt1M1P4X64x/ar780Unsru281Z6Rh12V9pSu0cQw3nx5",
-	"8uTRk+4EqyFmmIC+iGshrykxDljDZdM+kGxWGsum/BqGTIydwkRhODq8sePa8yJsW4rN63Czbbjhgtt2",
-	"T9e8qqMlW0xFNmUmU3MnLqAoyJIwjM+5tv12u8OUbN9hQWYmRLGYyFnc0XYQ1Z8SOTslHD5CHDrlJhXF",
-	"3NIQiEeF3k+hldW2zl5ujzZJhHN8yDvEu9eGuUndS4tpKN79TLPpo2j4Xb1tbSMw0x1UOfzUdtM7Ely7",
-	"7pBq8C46GYXtJXTi3HnW4s1Nd/0+WLW9oMVUVatgL4SPbQnjnrnElV72WN3KJrVYObpXZS7s8ylkV3Ml",
-	"YoJpys00YTRx6zP9o4dZKpuQAY47IHcXENBb0ITjRYHrfcYuNcZOuZsaw3DVkt2/n1WTvGQaeJ6UVVqp",
-	"tNH7E+irAph12tif3/3wnD399unJN+RbcN+75UKdaUGFDKhbjriBp4/jcsuxebQ646Wzp68pD656HRtr",
-	"NWMPKWqBKShtkS6kffo4ahSjnO+8H4i2O4bpqnUMads9Lf24fkt7cNHtCsIVDo5IwytIBUwrjZkY0cdG",
-	"abfcaqtUMYY1Kvg5uUlEk9brzA8LL/e2nHpccJ+ZK8YnPMRk+diCZgYw41TYXszTX3q7ScV3cAo8ogf8",
-	"nZtpfae4dXeJhUNywTsctv99eCiyDolSSer6eSZvRUqKXjHGs7hdKVUpj65Bj+Ie9mDi7uhBuhIyH2LF",
-	"nbumhiS5/uyV3G+GTKocUN02YIxQkv1ZVGmp4SOlmVVXIL8Jt1wu8rbsrsmDW3CD+T73UYGxgMLJbY5H",
-	"ecm4jmfMUWbMAQZcQGLEHCwXxU28epQEVxhwMgh9ANGBOi5uYfwJxa2ba7iO+67pXYnM44X3DbtbJ1cS",
-	"mFXxt6QKKtXV0BdLDn32D3ox8L0jyCpzMuHWhetuUeRXSDu85bX9XJXSVvd0CERM+Nzc6KJ+DU7NqLKx",
-	"aqfA2lxvdnn750MNrBcd1YYOG1WoSEfPLEl5dS7kVSQgWBRqcVGojBdRxceHc7jFhCI1H/HsCotShby6",
-	"jz9r+h7WgzaHMYkxkzn6TiywxYTD/m9z8jHmH11Uuh5Gs1JcXPDJhX8w/pYZl3U5LeaGZFd9edC9vBV3",
-	"X325KnLkPlXk7tL2V64PpPQaoJkZHs3BsPwKDJMqrKHOvBcWk3ejZJnxTxedpPnZXdczd4pWaTNkGq6B",
-	"FwZrTjSMS7OiDqfXE4ZNEg2H5RIJpsOh3cfIu2TvoBO242hYpa6wfC8L6a47lz2kBeX7UEJQE2PK3S6z",
-	"MSxC4oajV1+5qeJk8IJiyD68e4XZoiLqQoq76fCQ4rtbQmXYFJlNdmsfnU6p+EoY29/SKYrd9FqUvxuD",
-	"a90avXvHnsNAU2XsKfm6x0ozszSFmqBKkcF4xVfxyGfrdIV/1i4UnyjkZ7X/C4ZHsvtf/BTUVGfeUbVS",
-	"w6XedOsvpmoWfPq+nNncYzOeTTFCU4Vf1sNRGwjhuDsSQfJ8f+qhL4bowudszu10dZjNsbb+N9cpe/fD",
-	"c/bk8cljcpNgPkZVi4+W0/MXPwyDW+fH8zev3RaA8TAdbs5sBIVaNJI07xnMp2G50Og6X7ZKT5CT3GmF",
-	"sVNOrJ27U4lk+fi17otWLTz9tylgc1sXSjW1Rw+fPHraY2JbZQdiqV6cHXFn3EEwkF3gyXc7TJ4yd4xO",
-	"HjtT+uljprnM1YyNltaxBfIMhWWwuBFoid6fcuAK1lIXHYt5Vmn7dWkzZwibcLRtXWrXdRST09+FQs9V",
-	"yx8Dp9F0W0DJSxVRFV7PDfPQt4r1xOIn1YRji3xeqOzqe1WOEgAWJB6osEti7Uoh4JrKZzL321NCt5n4",
-	"yq+wXcJSIbbPA3O28QgmpURTsqzzdxGHhp2RU28xdbKpoYquUH4KPO/Wocdc+7xBfLg5ig9M0DyfMQkT",
-	"bsU1nPqqq7b6pcpR0dC9JNbM1f6CyI5I5g5EXIGOFq793ChRj9aRxbOpX3rHMtghERVLxtBKp6IsJ7Sw",
-	"ykeMx1gMqf21iOXHrcsRbwT09lNZOCuUbF6f+EY1HiNXz7yVLBlnC4BW+viv5WyOeeI0HbdzANpdEiJP",
-	"XBImjp/k1OVhqBta27YdbXFPy2GFsdTmpGpXaafix6Q03hW2Eih2Z2DT6W4csu2DtzNwvGfiv2nsZm9Z",
-	"8xMEZt6cHRYGj9KkmbOzQpVbS/T1WulFd/aHuztyJmogNdTYnESTEM93zAUvot42MrHkpOQTFGJaFe7I",
-	"zGa8VcnuDpLPvlAL4mi6YbGOYooaBl2zi6l7Q1p45GICJnbduJmMSlHk4fhO3DajGq7L/gW31TZ+jwNF",
-	"3fXb28Pui4sKuykadnTqKpYOaZiUBdcMPs11cFKP2bsXJ+4KyaYqlY6JY+iyiIoRgVXJePP5zQ7+D9qM",
-	"JL0bqU0R1s24u8IwKrHjVV/RmxKeorXOU+7xVFasIfzccYyBNuO5xelSmu2qha2wKctmDmqeSAtJpu46",
-	"hvBf9nYG0BTql7bSTluHuz4J9R5VpOqUT56x16SUholwUj3h1KwdkCtHazUYtaEe/FpdbR4BoxTu/VJt",
-	"8XIz5SdPniaj6yMhuV4ivxdqAfp+xg2wKXw64L76KTV3tE3nzq16U6VrRpzbsezo91hejLll4XzXQpjL",
-	"5XYHovJxrA7zwd8f7sJwl9VEXIOMUnEKxTwhO7oLgXcQsjXdO8ozMc1wBGtTrjwv8YOJ6+jcq1tNK6iV",
-	"jbuWXlXNbDd3XmeW8hnD3JujOkv1+uHR9/UjIcDpTzqb8GtYlU7OyN+37GiCMj64/y2/P/74+enjL3/q",
-	"Lx2aY0apSo7hly3ArTbl+sILbeNYj/tWnJCpQauCR+QZ1uHIkDSU9fCA+wFa0Egdqz8nbWh96V0THQHX",
-	"mDfhHlkJ/m8zdUeOavjOtDr/2PpiTYAKoOl2rBRLa3daJ+YyOD0bivF2y7NhzK7F0cRWl0Y/7VzY95AJ",
-	"s91d1oDQQF0g7ibnrbTl/jmp3vGS1JWrhxlO0KALJyQACMNmwph2RV+CycP66iGj9Ame5i1KW6sIRxSX",
-	"Tcj8Ik8YG8ESoPxG4DqbQhcS20VpojZ32KLFVGHygA9KSDQG6mw0dFwIDyREnsubBdV5nm8DP4D5qRfc",
-	"Wi1GZSzv8yx81UCN9CDaPo+3ztRhQu5LYSFcHFt0UPb9q3Osbis1IgX4XLBz98P3r87jVEQslhGPMfd3",
-	"GOgg0xv3lFzbxAFxsxLfNhaFjSUJ/4Cfe+gmgdFUCasb3G3y1MV0NTlq9m2upj2X9W1d4daNufHVmbtV",
-	"1a0+6XdNdatm9g4kLCjMuYXqlghYElZ2KIpbBjdQI2q5UxQyDfXpNba4jDs4smcXVfdf5qg0q24B1H6F",
-	"XKMu+7mKGaHz7+mjpz7IVR049uiv366WWD092bgHyTvme2GskJNSmCnkraKI5M2zXexqeMvc1n0N/sSv",
-	"wr02xOD8jC9ZrqpozxKc7jDuc03GJfq+L7BnjDzZb8boBUYp0qeuJH7HvRkzfv9fQ/bg/rdDdu/o3pDd",
-	"u38Pw133Lu49Y6UUv5U+FOgTe5qpFycHOurPvIPBWKUhdx8XQCmlkjZh6nNTDyAHOq/296WWeK+v3uaU",
-	"MlEFqIgpnL269TUfOX+jjTf/tidwR8XgGfu313wG/+akj/s8nAFKGgGT8TnkR+zP5uwnHwZ2j/8P+tE3",
-	"SX6NFmBu0jgy3lI1GgxQE7fzpnwf9aQSfMJF3tTpkw4pYRiX7IwQF6oXn4ZTGzhbq3Iy9UFL/xU3bAFF",
-	"0SEyEmES/3saXNRuk2rCPkSwptds9Bgi2XKZ8Pg51X2sStkjVL9Gwo3bsNv1Gq99+xlzp5Q/Hs0wVrFk",
-	"hZo42e0kSYFZjLbKK9ksQ2Mawg8Bt3mFi4JM3086/gooSTQrHz6JaGytiWbp37FWs9pEszs00vVE82jK",
-	"ibO2tJhM7ZaRn9Rhce+j77Z735Sbi/St1UA6rpBBMYUhTs00quYq2EzGi4KOtTQih1PWE5q7UNlVlwcG",
-	"ATfXEr3WZ1qBXnoInjQDrCLkWC8etgkk8c1+AvfQNv5O9NDFQC2IAIjmKNXiaHOplT9J9Tw/Rg8+QZJH",
-	"0ih4TOU/t3xUwDPyQYWsgTG9pANkaJd8mxkY463iyO+mfD6HeHXhCh1oJfX7YmT4W6iovg3QgRvgjXXc",
-	"5+9bt2ddNuyMAeGtslraUTQ5RXr4ZEHLWNlKdd7roejIV1r+PuARtnZkdeAobfDA4M7/VGf0rHW18D5Y",
-	"kwwhGm/JGDalghHSk4TdE1RBVe3f9Qpi4P7lo37Kvaf4wcDNA33uAz/wbo6j0HctVJE2tye5ubfqWqv2",
-	"4U651XBWB4iGpjCbTh48uDXhtWLI71WWPWOc5euGLOVIlWtAGAkEni1cFkN278L7Lf5jo9/i6S7p1TH2",
-	"+JH6okSzqiMF1a22sOtFKgEoOw07Q7DHDdwZdCLyPIA7p3sE7dxgyFqYzW2izG9s66sckzKcVtLsNrue",
-	"jZhxmUFxUXVcSGuuRs1gpPIl4+YKsMET/TZpuiQ0rw96AjJbnjLKXxoyxPtQpR16bEnIhyxgvGOWpjAI",
-	"rbH8/eGx8rwQMlYfrDSBEGxZzrpFY56xkHjSO9fkq6/HQhKg52HA0O9OiyCyvhKpt2SYCN9Zq3L5evlx",
-	"D9NtKzOTcj2VDj0k+9ypaPpE71RlL2qAgrWsfEEFEmsnessy8uGgahAT6fah1QiGbF5w2Wjz4Q9i3eNj",
-	"yKjpQqvVx9Bj9ziSmDlkKAZr30F/oIBcSSp2u0CcAaVZKRH3oHKr0bo1zJW2iSDrzbo40bTjtxxJKkzN",
-	"xqc8ai6hIpzizbakr6p+OEwC5P2103fuxzEOuSEwbbwcgixd8h0/Q1imUWnZbyWU3ruPePg5OisqEREK",
-	"M+gxxGl1Dw2GuHuOFRHhYUDibxBuGPqoaroSKdyImT4R3L0KFrZm5mFlGofOIeGa3Gg1YXPfW1SrnYZy",
-	"15TqH9XonZvxKgmiXea65LyapNnMIMw/OXzN5tlS52T3xviMxY7dElB+XGxOA8IuepS9RAnaTXSH1cLE",
-	"dS1tLrYaA3uA6C0HyUxEyr39x/Pz//bwgbubvn/xrle2pubj7SiyVu213byr5LhI4QZlFs65rtILf1VC",
-	"UiZebDFbBq1Ccp0j3crC25s2XGGUNBMan9TdK3+DjUqZF5VOSphKIb4eV0zrYHv0jfEf1SVlqU6i/pEt",
-	"nFZNZdpNPAEFmEPXsIkfrjk6af7D0B08eMAaxMCAY2pbEjmfB4+lbKkYJ07CWbppauyODEy9IfH3H7B8",
-	"D3qWirB2xlUN8MI36qdOsxS9U/N42v+h7Kl5qefKQIcDBDsdoH53isV9Q5bx+wvN58l4jfU0iXhosTLX",
-	"I6E93AUjLszXj7KCSeLpHtsrMhTWc5YL1dUmoYqAOcqG0h9sCTuCCZenzl7PRY7qfGjOqTSbCmOVXt5/",
-	"nSrdyUWsWlFdDdmI5xeZBgyq8WLIKPg1xMIQH7gaMuLLvNkmsNGIr6Hkb186RFvUI4SElGsWDoVlxai/",
-	"3hFkbSfimBo/e0P0GsxKi9VGNoQx04srWEYrl3fqwOuzpy9SlksoEPIlYCxXqNvPViHjeyUkJHvsNqKQ",
-	"bjOTmK2hKWGnvKEydDJ2F0pfDWtr3FtewtaW1br42dz5cPsgafXOUcLt27NfWEXFCq6oIkkvZuyr97Yn",
-	"+OITz6wT2VQ8XIkKggUU19zChe+t1Ob0dOh9j9mfCPNXTSKq6DihATLTy7ldSVdPDPr00V/75V1ty9Lb",
-	"wJIkNz+61VQ9v35B78NmOYiNEilR5IWddidpBSeMYz3qE9+KtbayNbZvuuibGl3EjPfz0NYIgcxoHpA3",
-	"sIrQpzcTRSEanej64OPhrztX7R4x2/Qt7y7P3K/Nti7slN2wnmuPmcwkLFCq+AbdROApN2zkBLhnCOoc",
-	"RSgsPQpFm2HvLay0MO9qQ2qGjJ23157unXBazXpEfv9fD+5/+/HP/o+ji/sf/3v48Jv/808xQr5WOdxi",
-	"g8c71YExRvM3L79//h1MdnXfZFMnhWQsmeb85MnTYGb6G9XnzJK9K5y6S/IG4eD/8vTR029WK07P7v/f",
-	"tJ8X9z9+fvzoy5/6NzkjR1djrEIYCxKhix6e/OXowdGDo4fbtoJZNYyr5ftZdJC43NIA/m5ZtWAPdd0h",
-	"hHTjVuKViTLSamFA0wiZmgFDKD+n3cULpmIQXu8VZY8JyXj1Ru8LJdrfMwGcr4c+pouG43iDEe1o+wNS",
-	"ZUf+jfpH1siDQbmaMv0LbajX07YJ9sKYMibunVZ7KYy5rM9RfIZ0or49efCXb7DjkMWzgBBPEnbJh0/w",
-	"0Zmp2v0i4lfgm9VWGRveHsRDsgiiOmfb1DitDPz4UUK0HF38r/sf/31dskRLoFpGrOfRjJxi1SpSjPpW",
-	"q2uRRzVKxN8kb0T6lqfSBsS+lIoi/3nuw0H0V40vYsREtqs5m3XFwcUZd4pWtl3W7P5mQ1KaWkgmDNnV",
-	"tOW1f84iXk2oREdcp4RH1ImFCxGve3lHXUhsaA+JVLtRnsBORbVZwcUsfgrxKyIJlRNQJnVNiFDGoLGb",
-	"BZvx+TwRHk0ddqdvfnj3al/1uNRwozv93V+UTlmUat3p2eAg6ukVq8E1IgfKJhY5Bq4RhNTZFjDjotih",
-	"5GKbbQi9p3pX6HrqNzmyolVr/GH7kG4MZDYP/K1GNFuS5q6FNpuT2zFg+HsXlc3mhA1h2UIyriXn9tWc",
-	"u0nWrZwo1Sgp0I7USM3V89ADiN5VA3rcRgnj7gK+XkBSxG+p/XRdAIiM666BIQPvMaS8xoBzh1goOyh0",
-	"u6aObpspmr4q3ivGzRU6IkZb3Rpbkre7r+qNbpgQTcA5UkuPMWgN+UXEr7jDPdSYXEyYvj376Z1vqNeW",
-	"kaNSFPZCyLR8pNQoIY3lRUGJnZQwi0FFVJsyLgkFODQdv3lksbpNxNgXaOJMvfDdQ43LYbDX5lpciwIm",
-	"0BHMmaoivwVIxm5kxcZEhzUTdLDOrSomgV3vmk7i53WAKoZ1dtxYyrB7Sv+uufxb8PezChSxkdQbk8tR",
-	"gIWGIG60z9zuOGygX/x4NNbXsf/vPQ9+xc3/L7sRm3bAa3Y7+vAodSLRZzIEVskFJg6NktOF6PGe2jSi",
-	"D+7gWD0tN7WnUGNy0W0ouIynIyUS1DfkpGOtSJ2VHg9Qpnrl8aJgxsLcpzmFPPNxaZwSpihrYkkYNFCY",
-	"VKo1REvfty0UcJQ5tzDfiKReNXzzXVxpAili4yvXcxVR3TKd0T7/TCMkntDOCDQ60f+EzDenm5mrlHdq",
-	"ywy6m+s0lEPnNZow/2FFlSgttZCZmFMp3oous93843lEWik7rJqSGNDXIoOD1xcnu5W8DdL0pRyrWK/Y",
-	"Lljiwm14VTqWKNOu5PX6e9yssOvpoLfQ74IYrtaydT+v+k7pf4xbhNu9rddbrUYFRFI34+GkAG0w12qi",
-	"+YzAxd30ELAqUY+faD7SgijAZFNETDganMqyKKIACVBEWBp7RWHvYwRWpVTS8Rhkji1c5Ly0e+xvgtd6",
-	"1Cf1ujKq/VOhIUihJiZZPlMmSsb+/v79W0YPHCW6g0blE1r6KofudgH0wepvSy1PEbr5dE5scfr8zfcv",
-	"Np4O/LYWdH5VVTDJ73+C++hC3dGBagxE8WVyE5riV13Y6dlO70uXdhn6YYV/r+uaWWmsygWX8fowSg/A",
-	"aqpKXdo4gZ0KyxMV1rleXuhSbm6K55QvLNb7SqhBm2sEfNnksCrfJMcsjMWnHZyWWxX1bdyyOXdysQsK",
-	"qsdWtZ3z7o1gMTV+XFX/+ck0X90o7a+P2MYkS3ZuuRVZyx0MEjTvmQzZLwMTotL2bWnrTsZQKRabrD6t",
-	"ig0c0qBQ93aFYvAL0vPz1vGgFupxzZWCAnj9oTqHRzuQKBFpRLDB2Ll5rZp0kM298DhG/Y6O5ZO+rBcv",
-	"oIrdaFzmoVmFGrOlKjXz8YwV/mvsVc1/6PhNY2OhYQvaKJl0MMQ2LoEYSPeBZ5DYhfMOe2rtdtukepv9",
-	"TYFhQnrNg5e5sMxqLooj9pp6axY8I4AKb6XcuAmgn0p8hVewfKuVGm+5vGh2dLDzr2B5cG+DmfJYkfoZ",
-	"TgC//AqwwEjO3fglStCX0ljf4g+XZE69RxhpPMR010JIDxB7BUvqUnwrtI+lNePnTiGe8StopRiePGkm",
-	"GJ5EVdSpBjNVMaU9vBhrJURRsFIaoCrw/iMkN8wts5f9/NrHHhOmo7qOFdG9LgnKKuQGNZcCGnyMPBZB",
-	"adJmtQrfGXYQB18JHOIoFOrQrmBuT93YM4Gm/BUsLxINrTduLwW0KGkbN3vUXMT63PEi6xEo889tcX9t",
-	"wTAjAkAguJiaezakuVLpP9G62uHWiuJCVcLitcrhj8rw32Vl+KoTeR812u+wrzLk51XiyPbVTXspGjpQ",
-	"XWPjegkvjJIBYUXWVo/Qrwn3CpeM506uG6u5rcOifm26lCiEJgLbQq1H2qdQ5KkuZt0NatisKnmr0Mi7",
-	"EHITPtAmMKrH7km7WlJqYyOo5uVYPM4fV3Wr5rC45uTGmN0E1l0zYvdm8K3q0Uk7IZqMwvNrEWv/+zz0",
-	"s6SOpho9FDC3HuomU2WRu/vK6V0WJBuBtaAbDhKfyt4Px0cVcEYTiagRt9fD9nbA0bAZlpc/O5T1h/eP",
-	"lnEHz0IrC61B6pSMMZtryGEsJOTIX4lOt7sj1U7FZHqhhbnqDJA5OWgajayVzqlv3hoM1s0K/+pDH5PZ",
-	"lVN7xpeON7DMxk1tK8ZFMbBN81hyZ9ftYutuBNuN614fHbfa4u4gpePoOkM28PQzwmz3WJvETFiGmiOZ",
-	"IHcHLHG3aLBC92mx2jgAzUQ2ZWCLXLM9N831BeMG3dqhLg6niHnIlRmEzn2Ps9dD5whgLA1MrkZj3Rpi",
-	"obFrddyhPk0VL1d8tTHHvSFVI6GwROT5LDRn8II9DtGt8mg36RBpQmMc8xeB59gNZQZckrZnkmd1Gm0o",
-	"EmqMaMJbqiPLzcoHDduMZfvVDTtdUqqA54WScLgiVTcEFar2rRZ1v3iRi23BDqp6OkTgM1NEtgtY78JU",
-	"jlv3N8zmNgJ7sM+gzsoN0hXWuemNcmvXQ+CSVgCuoRbe6p0Rncy3N88061lLGJe+79vylu4ZBOLxhRm+",
-	"/QPdWJeOVUOvh8vajHI3CUqLgNcjIYpJUPnjHp98+/jbp385+Xa7yuJabBORUqcxVjP/eEPN/EdfI3//",
-	"43+P1lPfembwnUwLrjWvLTNs9px8HvYuIUIwyESSY8ZtNv063cMb33TScrfLrC+9d0VMr0xRrN9w+oXT",
-	"R41v5rUxoXq9qvhjA7ggcciS+/ruxYnHOPtPN5M/ndI1Gd/prhjGyUZG6Hnz7cgYYYVJhgjqWFRxNImc",
-	"xXntE+GGooRTVeSrLSc2Vl8klEHSeIcMXXF1ZmsFshwyXANWuoaZuoYAuOwu8THPrNlaKzTdZNoV3SBF",
-	"Su+Nq2yGe4YVXE5KPgGP7fVvH7xX9d8IkypN9q6AbSxtaDMmQktv8OctnUOU2MmqF1Ol1WCPp1I2K7eq",
-	"al5yvfrUBgSewB0fDAd+y1HEuT3HP9ymh5L/JWIsZ61OITfd9F33e3vv0qa0kd+p4r2d/fOHon7bivpm",
-	"H0Za7z3PFCVibmWCggYMotTN77GUxsPEL9z3vgk+PlkUFZo84fwLw2Zgj9iZJBuV+QqcRte4FXAf914s",
-	"UFin3IvGmHi9FwLzYRB3QVjo7n/pnogLdS6X/pQbGLLRkok8JHU+CzXDMmTo7ZrX2ZATNYf0T6LqFfp4",
-	"I33yKd1GbjvCupgbq18mVSzX4RxidQI+ey8q5byDKCQSBARaH/zXPncCkz1MZZP0RKrDX288ryE9A3+w",
-	"0FhpvqG4lypjsPciNgcuZe7DeYRzyyzomUmhe3SnVRwypSKRt+0mG5eFVxB6LOK0KOluyJxyYiw1Gu4t",
-	"GAMmc6xad2OWxQ6JFVVORYP9wmKbW/0xwcfnVS78SihSq0k8ScDPlUSaUWzMdSJdZUseaGpVkhpPEFMM",
-	"hoPAE1GM3d154oA7Eie4jru6W1mwK0IMHRXjRFK41krvExK3DVe85qqukDYptipVo/OZM3iLBV8a/6XB",
-	"YEobmGQNM3NlZCuyq3RuE45cKHVFQXvEEW5Gc+2GMW+SB9+/AMsrImFLO/hg64Klbb1igd8iwiiFb7qi",
-	"5QcaIichIYfYmB1zgzDm5M2hPj6yatQ4TUzwuq52exUgu0DSPeYUNuVLt3ntgzKBvtwtotypsuF2/3Kc",
-	"IyZ9UdLKkOgrDH6aONgy31zqwUpZgAnBsKBC9pu7U0AiTEaJV03EDVRV9lHYiQfcAMiN+Yt4zt1yhqGu",
-	"bCZkabfIP5iBnaqY18LdPR5WCTTiNkHuwUO2cPxgR7uuZYQBcCX0OPaLxBPDt+nvFe/AHk7pAvGfUkwf",
-	"y8HE9620LWjtTM17zYV6hqkpW3N/x2HeWsD5vovXhIcE0kPu9RR2JEB2L8o8FxP58oaQvmlp6ij/jGV8",
-	"LiwvDMuVx3yyFvQOUapbQXHfiAtQOWo7QAHOfaOzO96/+u72gXYEvNVoGu7YXYumuUndYp/gDeGfzdDd",
-	"fTMizikH/l0w41ern7a07lPGUCgpou+HBN/ujpdceg+ch4Qhb0m0BqbvFblWNuXWUE0tQYSoGbqh75W7",
-	"abv6XuXCXF3M61r7WPjPsIVWclKnmbkfhZfn3PK6B/MQAxmLqla9YnFEwQ9IOikNVEhhBS/EvyDfBKKK",
-	"K8IUaV6ZyYn2pxv6FKCeiV3JOtoV0EvSdQFnb18y/2U45vSTnZqN+Qnt0G2s65fGO+W6VYTK4eF/0b0V",
-	"gXQZl4RP3tmJNpk38g6woeamNawKjFajtDqbo8lG1SL8+rstLAvzD/NdM9PvgrbRqWa855Md0+737Xl2",
-	"mqwTHu695OmVasGU7Jd2v4ry4CYXXW+8I95h9Kq71mcPTRZnIkZn9J6sxqkq9Z7hEPpk6IBdKH1lOvrz",
-	"+m7YmCvm+KOeJJcU09nWIG2gF+1iKfYDjhOGoUKJDtHGnKtAlzWsmgoukuBcdlQbttCQ8SzcqopMp++u",
-	"6ci31JMmzeKvgDq5Nbnbx9zCj7DR5JCZMps6BfThtydHD45Ojh4cnzzeEYNwc35H+nycBTCuGt1kJebZ",
-	"RNsOjrx+kCQdR+qV4zqkFHm4TGug/idqS6DGTiqlOg35ZkFb9hpK57M+evjk0dMHe+s/9F5zaca7gsHL",
-	"RPsW5ZPMC6wOwHD9qROiiCwuDAmPco52ALc9a+Aicy/Nru3/RGUvjIWcgHZ8UvVYdtYbtlvkPoDJfBc1",
-	"n6BAFox1w4caiPX0g4xfzGN20/MmUr0aV/2OBUEW4FuRHXw343UE+ggoWLWEaL0HYrm7V17OCWDsovGL",
-	"y17HcaqMvbiCZfQ0SloJNi29cE8aJJTHl3e/GlZL685K2xI93Ekf0BcdNtNKb4CVql3MI5rya8AuPVKR",
-	"zPDG2lqJ9qNeXPkBQ527nacEmsgb6QEbKvSGYNXeKowpzS4mRT6YaFedKtXHxNVTx5Vc5nUjBkf9APSP",
-	"HZWxmkxJ8v9iNkVoS9BLzzirZhAtOz2MEzX4O+JepOpruqN8d1w7BaErJKZaOyTAplwlyjiJVimEkB0J",
-	"ulFhvuuYnniqMN9hA3s4tn3rH+1ANqSEnbpfs5swpaDmOyCKNrAGwzQ3aug40dtU0PFA3zX9vLld2/qw",
-	"51zbWTTc/IPbzdIXSm+ECKdWEwnj1H3HJqrnq8ZlUVwkcTN8ea67U6ut2/hKJ5Mu/qVk7LycvT7DA1Mb",
-	"Dy9KR6Tj70AXQvbJRb4GmatOdyksMa+E/OMywJ/M5lwuCSG/onSkhiG64TsGLQ4khNn7RseiyuktyNoh",
-	"jHNfL+LTgj1A3n/4e47gAsNJabjGHb0oR2UNG+bRyV77FJRS/FbCjdoV7CRc6+ytrnQPHlB6h6iOcY+z",
-	"17fq5WPMIWggK7Wwy3PMLaMOLcA1qSwhzy58VL1gau188OULhh4I5nmdj87eviTMM2KROuXniGGGcTMJ",
-	"KMByCvsML+CQ3RwqGsn3/IscK73gOjche4M+b9TxN5JhWKYBUQp5YY5+kb/IF1orTZUWPnDDcpWVqIP5",
-	"ppSPn/zlmxCmMoiMzC4zlcOlYxE0PC7H4tPlsBGpOfoFkxH8e/kEzCn2DuITHk7BZYZ3wCUzEKxydulu",
-	"gssq5oHZHHwCR7/Ic5A545JdvsxhNlcWZLa8/w9YXoaJZZURbzGr1xHMcbCGOZA7jTv9xjobzbClKlkh",
-	"ruCUCfuLJHRm6r18xJ7zogj5qVO1wJCQU5nxxQRi8ov02elszu3Up2lzhsGKIapQgjBRhNc5kA4jZaeU",
-	"1WusUvnRL3IwHBQiA0nVMHRCB2dznk3h/snRg4Fv34qcZU6PjxeLxRHHr4+Unhz735rjVy+fv3h9/gJ/",
-	"Uyf/D5DHGsGM08GDo4f0iJqD5HMxOB08Onpw9IiKv6bI6cfXD4+9c8YnWqMs9cgpSr7M0YQzoZ2+CUAE",
-	"WGw0OP1n/JTXjxzT7T/4Mtz4JPpt8MEIeG+YZBXowfzzFYcSKjDuJ7+VgPAKnsr4bABJ4z3y6ftOwhee",
-	"pMYdcZtNU+NG7tAvH53QMnMlfW3JyYMHvnLIeu2Ez+eFs1WFkse/etSD+vWd1g5NHhVFFFyrzjo8fRRx",
-	"8d6p+AurGR4HpHUUo+Vsxt2NiuxSkWoQig/+Oag++ohdoY1NJGLqEAo8dWY3nm23fwEpBE+msO4GqACv",
-	"hDfD2A+qKHwK9K9qRI6G0MesAbNMHgcDeCk7IUh14m22r5C8d+b9hvz6BywHtL3IMd+pfLm3nV2DHP/S",
-	"vv08IOYKZ53sbfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pTGkaFoxvhxi/Dlhw8/uz/",
-	"+pKUiH+DIBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dh1WR1s80LLtOneatjUUkiOx18+Zik/nHdv/Im70/J",
-	"mveoOkjFVrSMIxZyVwLkBP6ZKU3VCmpdUhBuokdNPMwZb6M89zrgD/Y4eAsXMsGPNVL4zRmSRiQQ/NAj",
-	"yqnSFYs+q7fEG1FkIaDDastj7v5y6/hyQ1YbdnfeQA3BaV4NxSQ0JGrvZVNjCFU7VTGzkGbubJdGNbQj",
-	"hczESkF0XSNdd3mKFUEnTwiJb2w/iWW2VsygIb/DRlz6vy5GpVleNhpxOnHPLZr862fmLLNvZC1Eb3ax",
-	"DiOmrq/554WScIrlf4RErSa1bS5qfPuhL7xYcHfasVwe7R2K3zjL3q3nnmGX+AZzySwUBVvU9in9EkXG",
-	"sypfbYwKiU9VEUlNMczios5FqllgD/A1Hw94/f+oRu9gnJIKjgnQvsqVh6W+uXT4n7i1uDvuKNRAENVB",
-	"2NTtrCFJuoXFBDZaRvTIwe2ig9oGbg23ZRkEelVUpw9WaH78qxLyvlVXIClLbqtLnBIK8NfVrUDnHe3+",
-	"NWn0HD3sSIYflZCUgXKYm7w9yFY3+sM9ntmwyMSxRdIdsZf1peopd3Mu+MmJYu6EMUbJ/C6hRPZI4dI3",
-	"FHQsgGm6ghC3uxnmM/6/W2mfwIFVdhwgpbC7L/eqrvvlrBFma42czn9LH28R9Xjkm0/u/NpayWjvyndc",
-	"hl25k8b1V1W8b4ednpe2PnNqPCaMISHZWFxDyDvqff6OS3kwZvngXv0Hu3xddnkFzhgYcSkh90wz4tkV",
-	"E7KLR6q+dmlFKrhovo6DmfBMgmfXXTk9vcv+durvXD6oJueWcVua3JpPjT5o+ndXjL48P/O++Dt5enFy",
-	"X0klI8KkDu++nKVnee5xlsA3G0TvXqSJhPe9B4Sl2Da3zvbxZ/z/F1LSC6DC1FVHmRUa9sgCrb14HHFh",
-	"lJi2WZq9cP171Fw99apOjXVUqBosfiaSWqmnx2GFwsFZq9JK/XJiUmE7jYBkWUsrbbHacc2294M1v73e",
-	"0RhlOJiXkT06B/tTNdK+fFYHEmFrE/1aushGnnuWlDyGlRLddwL24k0+B9uM/jVtTUrNCMUTdVvd3uLu",
-	"mHAOb8x3cfeGmw5mhjiiXNJQVc7Er2pEGZvk+sYoJntdFcr6Lp55xNsxheyKmuncWT261ernlgOat+/R",
-	"/AGb2JShMxhtdKq9kwQgSEnGEbM/lE4L7B3GCp5dmf78Gyo09yA1V31zE4PlvTlkIgcEaaEyG0oeqnKW",
-	"cCJYAcIKPoLCVLDGU1XkvhOyr/cJ0R63Yj72tekrtoR7x51WM5vltHdOLO8nfEd4w1RMMTEhdredZMWK",
-	"kMMIVl/hc9msdKFkkQqik9rzmXX+wsKiu81fzdKn/5IMdjbHrFxfimzshqIsMcPOiwhGqXSz5GcLQekj",
-	"sHvixzZPUUTrUIbR7/lmfKUmzWTq2H2IDemcSoMKpQ56Tce2NguPuvxR1XNfySlVlT6hT+rt2U9VU8CY",
-	"Iwpb/22RbdhnzNKAHlambqQUKzUZD4Z205TL9mxwyNSI+OVdcsR57rklb5xTn6bceD0w8AoBZrdj3Nj+",
-	"9Us66wMLwRQBcNd1BwhNXQFlMpOpOQR9jhIbYr6+UGB3dx1+foZfz+tX1SAm70z/xD5Y5W/iGhiv2cMq",
-	"xqs6O04HrIr/cNrlGPesy1K8J/0/Op2A3+Pn++aNTZ7A9/wKJAYq9ucJrMno3ps4ZO2lpeoiY8lhTQql",
-	"E8Q2pZSHnSp9Z7j0fYdPbJjxuTsmMgPfdJlssIBZq6g9ejIN3z3bEtDVLjyIgRqEhKYogMHNLlZKHjSM",
-	"j+haE619WJm3Lxa6+WUWRq1qGDC5LkmukBy4zYW+SRd1e3yGPRz6Pv2mtJlCbJJ+z2Ojz95Pf5BWFAdO",
-	"bnLjHP4SfgecfBV40pjVXBRtoPumgMCzVotR989j1GHnSmxUTN3TzxsPbzizyHuNlzv+w4YtgR+xcYvj",
-	"yDt1cg/OEzUJb0lFQ72JcJFXtqOTb4ZVeaizcldqUmebuAo+Ods3yVAv8Otesh/56MfzN69ZgaAeGZds",
-	"BKzy1LOXkj0//5/D0BLNzDXw3EwBLFsgbr0usSKPM8cyZcE9DOO9Ooc7xYGex6IsOHB7XzQ6HIR/Z+Y6",
-	"2vXpjyvhv9yV8Om+zNdFQCWZRtiTKoouYOGTPXacsuUvo9VOtJ2M4wnZh9yg44mHfzFFhd3JB3eI6oNI",
-	"gLOXGkNZJEXIV3VZIxIh1qnOpmwsVpK5YjLDCHnV4w46x8cOLabdKIh2HhPQdeeGUyqwx+rbMSz2aFeD",
-	"hlUBjTgOJJenasHG3BdFOMIxYdgIpoTmsUrmpEOamhUR92iNTdWoLYSxvlb5jN4eKsNzzMnVzBRq4W31",
-	"cs6kGql8iRMrlMHc6ApWdd0+D+S9s+Z5mODXss4rAiWMc7cj+4lQyzXlkRk1A9+FzJePGO/b9oyiZK+D",
-	"fPzZ/W9DYs5MXcOe+WGTSf4uoOQciH4kD6RCZTd+FjcZ5628v7Z5bohONzbMM0qW9ZJ2RbyhLkKBKCZC",
-	"5LcdEBUI8WCXR9oDza3E+rncpNe97IHIeBgX71m9jmRlVHjgJrQexmB9qjzPvSV2pofxga+DwRPUA4Wq",
-	"vOCyp0RWyljDoDk9cFqVxAtpLC8KTnV+Th1HRSOtgob0p+h0T548vV0/+/eQUWVjQkLn/vu9SBm+rAr+",
-	"vNfUO8CdqPaIIJSLsexwmjaA91Mpgc/9IwckXBgiQbcZzEYY/t6j7Vvj3Zhg0grNpsALFKyBXoE+qwQ7",
-	"zgpFPcziOtQP6MLGhyotCaOB3kvJi+KIvRczQmtCaJ2JQtctIk1QewD340qBG1LNqy4lamNTXoyZmQM2",
-	"bLSicCLZWbAZL90o5fyI/RySQlmuylGwI92pypQcFyKLRUqyDOb2OS6ulyu7PdFCwJ5uUZpIA1fonqGB",
-	"hnV2UUU6P3CffftVCZnetg8GcjZaegMmx6qvS6q4rQr4cG8qNKMj9g6RfgRh5FaxYcNnELoeTrmeFR6n",
-	"s03uH5WQzfO1f7XVjfCV0i9oaOOYIHGwpcrhnqnVht35xgNnDU7/+bEVG9E8B8ZxH/0OUq4a9Xuocy/6",
-	"ss4tV4G+Vjkcugi0NcYfNaCRGtAmOBrWgfbhFsdh5viz+9+KubNqeRCyB4GT/VYqXc4uuMXu55d0hYcC",
-	"fp9EO6RM2zovrG7TyaCAzEn8BhabuwKEdbQzLYBhXyngbZIYkogziV5Te5LflwlGr2pvXICoD213onu4",
-	"7UIdddpVAWH7NUhYbL5ommqIncLMQIEg6+raKXSlLXnB3r86b4DqNXYwKBZWsREwHDGWYv3OfeH38TB1",
-	"hv79//veMz6VoQmiiF24trxhjORzM1U2bYQzYzXwGdUrYODGlDMUiKaJ/yGMt5zYGTrnCoUBQW7ZSAO/",
-	"MkyNxwTpyMKY63xzzq/hPMxoq/1TmQV7n6Z6Y182+raqSd5cOHwf6MGr1z6jTujUEpyJUMVQNV2KCopY",
-	"nnlAM376mP1NfEeKYxgEm8mgy0zNQSJYkBE5uXON5RZOnabOZ3wCubuN0GGOuGHjGqGWJjD0V0GHS/Ud",
-	"GKt0e//6HP0bbt2mUx+V+zjTfJ/J3rwoiKZOxtb7XHfk7bgDVs6k9X0n0rKcgDupbf6CLxn2K+aOEyg1",
-	"VIfCmXDLP3nwyO3tkwePYxndNNwrvMDNVMwHh0rMbvfT2HX7/s5l7hgWEXpvvoN/x3BBtXhMCqvgmYN0",
-	"7dw3JSViFXcHjZ7Xj/2u4XKqddxS3oCGiXAEh5xlTRJW+1F/2IGtiRX5GIJHrH+UKAKMb191/vez+ydP",
-	"nhLYXTVc6Je1KufogYoOdzV+VE3wK5lYNYESd2y1c/sRxLQtpBTRe31RCx3mUSkKxNFTElLss3aijz9X",
-	"f3di6zSZ4fAn71YIShXN9Ts7jtx2wqyWHy0zJkrz41xMwFhz/Jn+2BDHu1ZXUL3/e/zF7ZiSPyg9EnkO",
-	"st2WcQ+1kfhixmv2PfyWrAVYgnj0uVqkjiEeeqEWoO9n3ACbwqdEsDAPG5EOYc2xW7n76X/+88H9b/n9",
-	"8cfPTx9/+dMgHToMHQJ8W4Pkvft947nf9cUbFrK8pYu3QeBG3l2FGdm8g6kjRzf2STX9u3pfVhP8Svdl",
-	"TaBUNC88sDcslES3j84tXj9+Tjj71/TIs9gzH9yik++FzDGD9b6QzE61KidTttbEm3qQGSOUrNpMlQZ0",
-	"6rh05Sa8bzRF4c3tT4jZmrC9kgUenWxoaIIlm4hvnmxx7tsYGcuX5oj9XKWL1YwlTACvH0FwKJ9i5Ap9",
-	"yCMIGlrCj/h7khsSFry4bW/k7cqNZnV7E53aKwZ5jUHvmw74Ho7L7WXJsYVoCfwdPCTRS+891NrHcnBg",
-	"5nODfSV3eGsOMSZEYbHgho1VKfM9FkZjAV8taipErxYjOqlM+b8dLFi3C0wqkn+jR37XOiSu4Zb0x0mg",
-	"1zZa4t98HfOdlPQ4ua+kHRJhEhLel4bvSysMxeTdh+X4M/6/h8q3x039GjFdXxeMgF2UGDYV87o5CG9B",
-	"JUSYPeU02o0sd0+e/EREOThzeo8Uvo/SOVFgBS3b700vPXsD5byYbPqn2jx/7Ac7/ux0+75HgAh1Owfh",
-	"pe+g58myx7pvKpgnuMcOWXEDmm9mber62gXAFUFyoKZ5gSP9F90gDl9p2/ged+0tJmRST2OJCtMm8S7k",
-	"tbBIBnPMMSsyHYp8aSv8QCzTKYqW9euojUODzFO5ny+r4Q7VdACHuWnY8fxG4E2JNI5zsExJuFf7XHyb",
-	"R8lEkyxhqwJt6836VY261dYf3QNfCcLHTa5R3elbdu2UW79FWSmOKnyyIwblk0UOvofQeseh30ooMROj",
-	"AG7wj5ziRmMuKEUjB+7+l3GZQUEflTIDbblIdRo6YELS6JaUemosSL2sF7HifuTHFncef/5VjTqjZz+q",
-	"0eCw1OkA7dqjZvIrrmOFEtsePdzLpuZR0/CYmG17FLb6nckAeY1f5m7EKb+unHWoXFmuJ2CdGHcKL7us",
-	"WP0yWnWVQUGbuu8r8/fEFUQH4gsi7YILW/fltKExAYHHqHnd/FiXrZzf1KE6LtQkmbp3Dvoa9H30z8K1",
-	"mzG2XpYWu3hdsoxrjO1gYzCBnUaxrvpZ6OvrSw/I3yd8o3o1GTKjsNREgLS/SJxvpmZgqBMCpRW/4sbe",
-	"x9Huv/z+ks2EadTjepdM4wO7EE598NOb8PklM3xpsL4YW1iOlhYMW4CGqkrv6BfpnweZ18upmq9h0SDI",
-	"HHKqTGGX1I/sf2Bb9EufBqeBzzxbW6oWp2VroLbFMWH1Sk02lRVWfd8VbjoWASwqSqWBHtwE40AP5KNc",
-	"7/Qd84deirzdXBr3n2nIQFxDDewwxbSnevzWru23dy8iDeA0orl+vZIyPRfvJaxetcot1IQsmV/VaMgK",
-	"cQ3DusAJ2ngBBxDpGqxe7keir7Ub0Ms/hPD/5RQ5xplT10guTHirWUtbtiqRZ53q9JuX3z/Hprs5/N4z",
-	"+ZpLuSX18c0c5MvvMc6MBPRhZzRAEVLHiIkMkKfdruNI+hMWbDfAsynHuq4Wx38jqMAp49UkaFy+pLTn",
-	"JUJIUKFDuAtmRyxdZSVscDH49vlRR0KT1gcyc5tDfCUndWuVqU65/vs9NnRZ4aqtmapx9o8/h7d01lC9",
-	"JqSR1Zc7ZnDaCtY3sXNvrA8pAaBR9UvORIyap8qg1hjmK3i+1yi7Dz9fW+o0b8UV+h+PYCJ26KUWGaCz",
-	"xQQFqA1hAGQqBzZ2ugHu59t/PH9B2oHkFktu6rPB/vzuh+fsrydPTr45xQoLVCc+vHuFYLFspNUC8YMx",
-	"v1wYC5IpyR6e/OXowdGDo4eoEgrU/Z1OSMqzVezYiTGC6lzljO8cQdzyDihBcIyvKD6+g0kp04gzmH2z",
-	"fz8crhrNsOZp7jwA6664Vf4dCynM9KAM/JxQ6KwWWMKTNVpU15lKPvg+cpRdZ6ofcJYH5ioa5GslomNl",
-	"c+7FcZK36GsqW6WbfG+lvynvb5PZCKls/TJzdnAn28357L5WxYY02LdnP73Dh37XKqtfxS1pqwHh2GwD",
-	"If7Se9CcAqooCIW6pPE3jdcWa100qi/6hd7VTAg/va90oANxEie5bhWwr4SI8MYOXJvqFB5/nvPZhfuz",
-	"BxD4Xrf5a+RG1Fjqjss9AN+UJ05MKgBQk+HQkuM2eMZHA7qYZtv9ruReV6e+F7mwvw+58R4+3XqW4i0y",
-	"wHMMnDRYgEBKUeTjAQntKoTtlCgUEU4H3xEAFN3MqzF37wqJRt1pdm/D2w+00f71N426Pw9t/Pa2KzV5",
-	"7hnmdLt5TYkOJSs4kTZoWfVjh2TlMEoPZNi9YpjVVKjxZjs4eLNWeksqaQJ+2g1eV+jXxZPx4Eyz7G6P",
-	"gZEbwKDcnibsNh+v+YxbXqhJCdtWYL9AX2ymZjPMmzRMA89DVLF6wz3DcsELyOwReyMx6hggkQgqIwtF",
-	"I/hzbmrwQQaFAXox4hudssscLBeFDyV6MNnLsYAiv/Sv9fPBjz9dkqpuFVtoj4y5ppff5cv1K2rkXTfr",
-	"flXxrDRWzVYVq1gVt9fGI5r4ylEJLaxRhcXMB2HZFcCcidAmnJgUecU/p0kDjuUNUqPv29Tr3Xj5HlM8",
-	"G0QOmZ50bW48/CkNP06N9jpeteB3q1wIZ01j6ZgyIIehrsinH6FvVhMBOvvDXYM2q+0D1nt38E/Uu+Px",
-	"ybePv336l5NvnzQaejyMNPQ4tHw/9KHytgopqUKGFqDCGuYpZvZVZR4zYBInEQ+f22U/B/f3krI/ZjwH",
-	"PJNH7EwyQMBrzKto4xOxmQ/YyYgcd4bSXRfkbo63bSJtYjgCqjIINOZ3Zm94iHSmP9lqywnqYCdpf5wV",
-	"SsL2jvc2h0azKp67N9913qFJ3j1NwPHNwbSBCpwwAL64C4QwsggaDy+CbiYywIuuRNVz9/0BDyC+Pxmf",
-	"4MXeJH4DlvIewc5RfRP2WAI9MwHKm0haQY01beSlsTBr0+5YwxUs0w6Ln0gow4KZKddAqZAWP6zOv5sC",
-	"nn33x1iEDu/cc4/CJ+pW/0HuU8oWZXxUA7A/e23hCpbfYBAMEQ5kVz4HpgXi7BBIbSNu7rnl2r7DdR8K",
-	"7fIKvhYmBS4Oclpe6mZwX4asTsdERD3EIlw2aLgv+Ny3GuYIcUf7DLxgRPzNnHn8Gf/X6ZinrN16Q/tV",
-	"7EzENUi2nzo3j+1Z0bWcP2vQlS1EUVC+gdd1YkvfWjlzg7XTMdbJdoynZ4d7tfHylH/g52BmFdT0J2gE",
-	"focFVnSMlc6ggtnwUJW+fZqjSDPDOGTh/E1c4wdeImCmcTdG+lu3yoOf6LdaqfFta3ibLhjfLADF3dxN",
-	"cD8HlrrVYyeuSjY3LTl3gId+jx2nT1VBAPxT3k7AjR9thWU8yVvntVNXeVEGiY4gq/5OCxPAS49xajf1",
-	"jC4+nIT/xv+owmilNNLgvxrx7GqiEdyAvSny8BvLl+T5d9/7duErrgKc+j9gae50mu6t6CXuqgnMQBTc",
-	"tPFBXUsndyHqfqUYmivI3X5MwFJF6BUszTMfQkH4dGQQqSzj4zFkFnJC1PXg5rwo1ILy+ELrQmGP2Fn4",
-	"PgzkWQSZdxVatD0lGYVBBl5U6NmH2lHLbZks2Tb47X56U/GCxIlb97PgWTPsWtmgM2jwq4hfZc0dL2X3",
-	"np95KR/ElxcoUIyxakWquiFCxQ1ui/38MGHjmU/8lU6ZdA8suM5jMOcfcDIHxDmnAb4SqksfDmleF0j4",
-	"AwGd28YGee28asXfR//z0bxUpdR7BIFV49DdQALk2zUaeyWMDem+d6bj2GFvBFxsKgDZSKjbbxeleKCb",
-	"kMvHvs49HshNVz76h6gK7OETNhOytBCYW1D2JKqlpYGczNGHJ2yqSt14aAQTLrGETS99UZsX8gut5ATj",
-	"/Y57CZk7IvXFRL48VAk8vfyP/MuO/EveLxEgfHL82f/VGVt6I6HNqZRzUPGrLzepYkwRgTPjkk+gAWXh",
-	"+6eExuVNsbHi5pYVzfsYsi+wVHJPOIk87GfyMG7qPilypNJlVmoN0l6mOlE2VnjDZpRG2A3pCuf4xO86",
-	"g9Yt4ZaSBoynVrX/+O9O+K9z6jp5Jz3rbm5fyw3nyJKsibB7dKj7tp+rW9Y8Icef3f82YB5ZoWF/m7lJ",
-	"dL2hGHVpYI9BcLfKqp8V9hA1IRheGojydTJuQJQ46KE+NH/4SHGCQbbdZhJDLXcj2RtpHb2HjeZDBahh",
-	"GbaYigJanXWOYgX93tD5/RrbKe2m0bC1NqAqWoQIj0IPRaevxcL8fjnf1I/Gp8VcYzAJqHW/0j5AQx41",
-	"X5PpMbfQzOLeUG+iFYydzee18FjABeYfDtWkhl7+tUzufhry3lyy5MN0LKAW0jTtq24VGPnj2IC+Ftkm",
-	"jSk8dFCy4RhdybBhrnvTbRYBS85HUak17GhZeZuUJB1/HM4ZYJMv5O9c5F3HrU1eZ2jgX1+Oc2H4qNgh",
-	"AOMptCkEUxe9V84xt0bZyKokU8XP6MJPKG93jRSGEXzWM8SGazSqchb2+oH+nt7iJ3nHHeE0x+QJxa/3",
-	"ct0uhMW8V/9Ox0o7MQ3I/fLMqo35x9Zt3jrZsXN1f9+kEH1Pj/yu7U5cwy0ZniPgGrGXPNkC6f0HaV/g",
-	"m6arZmOSyIqPamNv5UP2VP6avZS9f69fO+W9+/ZW2yo3Nz+2961jd/wZ/9+jrVTYvFvJ53YD7qlO072q",
-	"B1V6OeQSLjjb4OsbOeCoT0qXJPxgbgV1aRiPEBGUAmjw2f9YgLKAokiFbPxjrajNGoLbIaUu4STfitCt",
-	"MW7CtecRXc02OE6+et5Zh16bpMS+RqWxCJDrkDObRG7+YODOdmZ0c/tKshrJkpDRbgf350kkmHDdUINq",
-	"hN8UAhPyUBRTfV0ckeiitFWEqMTsIY+sFMHmx2JYvICwWwx2LMLcU4mpAdZn/FSZHTPgsjLzlsykoZr2",
-	"x2q33MzKb1KoTd6ue4Ff9UFF16E51fs0S8RpcvySZp99QF/FUOvXK1PuuuR6q9VYhCT/23OO3QY/hOZW",
-	"Ie/9SqKCGkks6JJcu/tp2gwSNbi9s+RAMuf3tV0YqIE64QJ7r3qhVkG4Cif50Uu1Bv3ZuYm7+k167CE5",
-	"Tf7YwjrXPTgSae8IR9p7I0kd7Ltrja4J+9m59aUj4j1TElrtpdHBi1npBaYJF8rYZ9UHmLaGGgfxpfu8",
-	"niqW2BhMNu2CGe3jacBmGhC/m/du8Tc6dyTYpF6jU70OZvMrCfetmLVo6kHVCDwA2QojuATAGUn16WSr",
-	"UhYquzqIMPiAr/5DGGABeNWqxuplIzxFTTea+IxWKabGFrrE+WKq+Ewk/Qk/09eHxWmRmZinc+fn4YG9",
-	"KLOcgIWwIKHh7mEjKJScOIsp6g9rh5A/D+i3g9N/fnQMZbCLALFjqYvB6eAYGc2/53OVh0Vu7S/D6hMf",
-	"GWt+5AdtfFJFFxuf+X1sfOKBZZq/w7yD5iMT1NKb49cFns3nMJFj5eXkpmh8hqDgzWdKLMf++OX/DwAA",
-	"//8=",
+	"7L39khs3si/4KljeOaHxPexufc+4FTf2tGV5Rh5Z0qql64gd63SDVUkS7iJAA6imOArd2KfZB9sn2UAm",
+	"UB8kUCyyyVb7XPsft8hiAUgkEvn5y8+DTM3mSoK0ZnD6eTDnms/AgsZ/nWWZKqV9y+3U/TMHk2kxt0LJ",
+	"wengTDKRD5nSTPIZ/Ac3BuzxYDgQ7su5+8lw4L4ZnA44vWcwHGj4rRQa8sGp1SUMByabwoy7l8/4p1cg",
+	"J26kh0+eDgd2OXc/NVYLORl8+TIcnE0gNZeXeZgHU2PGJePu2dRs3Hd95/Lg4V+jc3Gr7TuXLsq47246",
+	"lzIX9iyzSq9P5o0slmwx5ZbZqTCMu6dYLvJTNzG/fRwnW03wtxL0srl37sU7zOhNaTPlXhGdk4ZM6dyw",
+	"hbBTmpui54fMlNmUccNykALy1Lz846mZPX2cnNi5kNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDrI",
+	"uYUj95JBcjofpBXFhumMYKw01FNKzaTEd+0wk+dKSnA7Hefp14GbWRYeTDB09X1fpo5v1PNSmxg/v58C",
+	"u5TwyV7SFgEruLFszidJmmT0qsTwTx48jI3/N63Kea/zzSbu0QQ18LsbHu+XOczmyoLMlv+AZUwOL5mF",
+	"T9bN5q/MKvbg4V9ZNuWaZ06OP0MqGTfdK1iyXIGpP7FTISdMyaym3hR4DrpeQmP4Izd+1+RnQoZ//3Xo",
+	"SGFBu3f+5z//j6P/9fHf/xRlvR/VKE1oR+Bf1ShB3l/V6GZs9krMhI1z2UwZy4SFGQoDJaGTyQp8UXPs",
+	"HMa8LOzg9MH9+0M3EzErZ/iv+0go/89qVkJamIDGab1WOfRjvkxJq1VRQOo8SpXDDRnwzcvvn7/V6lrk",
+	"sEk8SPZmDvLl92zun0/MKnx9s917e/bTO1XAJpH19uwnplUBqbnw2YX7+mZzeQdXsOzmY+0eEXKSmAd+",
+	"fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO15hIywyZkIe9PD88GkDs3qPEoD2n3il8+80pyYmnv6",
+	"RlP74n5s5koaQF3/rVajAmbuTydUnIp8+nnA5/NCZNxN+WROT/z7r8bN/3NjrD9pGA9OB//tpDYmTuhb",
+	"cxLeiyO2KfCz00sXIC1baCUnQ8Zl7pVVxXJ1jAT07/HmCMztO/itBEOzy3Ph3sWLt1rNQVvh1jLmhYGh",
+	"kzHVR58HQl4Ly2ngtRvUMGHZghs25TKHnKlr0MfsHDJNinulRM25MQul88FwzV5p3H0PVqk9HCy0sOBU",
+	"OtqoL8P6VevTsawAp9U8eNK4x5l1hOEa2JTr3FFoUoIxW0zzwf2Hj7ed55cmi/2zScXGCj5W71GjXyGz",
+	"A6faepPP2ZStjSCLJykchDW1wbTCs0P68YXIU0K2+9cjbrOkfHY6kSbWIlLPeA6OLxxTKjsFbaIvzTRw",
+	"C/kFjyzq5ynIwFruda1N6lDIh4OsNFblgsvYSxW7ApgbXK2pdn/tHa2frb7lBw2AamP0p/BpLjSYzkWB",
+	"zM0zxkcGpD1lEq7ptu+3vjHPyOHQJTp+wIe+DAfRDbeGiTw6e5GDtMJGdOXSmbxOdP7HVBk7ZP/f//P/",
+	"xl7g9MqoUvirGjEns5S+YspRYTAcKF3bIUrC8eBUlkUReat74gK0Jrume+GiKDXgj2DCs2V0FxxP1hzP",
+	"hDl12zLjSzZyrMyzKeRoX6vSsvevztHYd6KNcaefWZWpgljd/Qsya5hUaBE0qDpSqgAu3VTo5okLT2e/",
+	"S6SD5XqSYEi1kKDjDM2lWTghN1ZuSdFfo2vKpMX+5w0nYPC28m1V593rQmvSK4i2i5lTn5PE52wO2ijp",
+	"CPsO4BpYNlUG/ApAOg3/nwPjJGY2GA4mIEE7YdGQmM31+TGvQZvomX1dzkZOR6DJZ6XW7u4Mv2sspLIl",
+	"hoN5waWJrYBb5liE8cx9RHZhawufsbFW/wKJCoizgzbe9AXxiZ8E15ovcQoaxuLT+hzelrZ2bEDlhFon",
+	"jDMWHEV6Stl1TuwnkzQYkZeQIBaXzPEaXn50asZcFJCzAsZuHVPh7onVkSvCrY22SiVUvpPXYoRbGxNX",
+	"BaS55gfcRbZoUMnfc5DgGa3spivNVGxHgi+bcjmh9/UktiI94gIkHxWQpw8ZHSwn1miQ1uhxSYV6e6eK",
+	"EZT+tXkZy7WNrvy1arKr7L9Ud/4j03EnU0I+ZO785GXh/qxYXaA6nFlxDUOWC4M0GrIc2k9omKlr/CHX",
+	"VvDCCSJiy/jiljJLE9rxWLWrgjj5mpcF3XfmlJXSjQ5yyIS8cO8aMlXaCzX2/ygl3jpuru4fGWjLBQpH",
+	"YzVq1tFZWT65iVh322pQS7vmRQko3Jeq1EwtZFS4u/v/Iq0juHvei3W62Mbk7FybxjVoMRZd54SzQk2E",
+	"JCe3sHRUHDH7n5RVBTwPJuCwih1USvEwGKxeaRhWFn1TQASG9OywetlFjmZLye1Q9t/yCawr/JUIXLNy",
+	"0MV2ia6z4M6d9b5tgoEREaUSPkV2hFzKQZi6Z9CjF1TYILvdHh1v3gecYpQWE4iZPe4wiLEzpeGiS7t+",
+	"aZkGCQvj9MwpL8ZBYhVivI39QG74Lrkq3PsN4+5wAp+52006sxKJgE7guHAFiQ7H7rv4VyXkNtfBlho+",
+	"qtIGQHZOgm4mXhTbzCSu5bq5JBWUm103tjSJ6A+X/gqgcCabgDUoPpraJT0xcNatu04Gw8FvJddcWkH/",
+	"0jAveJbQOWn4Cw3cqKipuQwqA73dyfLG61NiMa6IvIMCuKnUmSpE21/iefHmidZmxeRZ/FEJ+V5dgdzN",
+	"cRT4oUsWua1OM0Lb0YexF2HRtbAQRYH+PmSODR674cDa4sJApmRuWhGGb+/fX70U/64WrFBygsdAXINx",
+	"dzbzP/aDUQTir08ftyIST+9HQxLNLWnuRpLst3sZoNC9c1dBcHWteMDyXIOJUOHvjgTEJ5q9fMv8g2Ge",
+	"HZY1L0DbhOFirJqbymWBJ8/Na8jgeHLMeFDd2dSNfgXLuJeLW5govUyMcYXGz9hPsdabhsFmkpMLszQW",
+	"Zm5pObd8xE1cItYB5E5jqBWHviWn3A0catvebz28Pgo/ZJf07KWj+BIO7QOaccknMANpL3jt4e06mj9V",
+	"v2hobDtcsrTcmxgKb+gNXRzU8ACBzB3XjoWcgJ5rISOs9IbedAV4TZqpWkDu9Lax0E7zUNLyzCLJkcT+",
+	"GacOyAwvAH/2nrEFd1s6VprxuTOyeBF3hajYMX///C1z3yQ8QFrlZZaSDrVgYYYvvS8v5YZx70k7Gjw1",
+	"/HO3pSl5DUlppsE6mXwIG9NxpntFlFWsLk1U0/6h5h3kOgxtCcP8D7bxD21WipqJN5W0HlaXjeedhvJU",
+	"GYmbjDtKdbvN2xzvzTt5m++mQ978xm9FGx91R/Hwur6YUyx3hVS1FYqD8NJOlRZunmj6OcZETfHti59W",
+	"hn365Mmjp3u6r7uj99tctGvhzbV3ObXm4gqWEeq/EpLIcCXVQl64Jw1K63k5KkTm5LoZVnRpsW9j3Mf3",
+	"v43RZcY/vaSnHzxd5+Q93KOBFRvXaR8bpcc9upmo/S/WGf/UfPmjh7G7tvNWe0YedlXaU7pGE8N48+XJ",
+	"k0dPuhOshphhAvoiroW8psQ4YA2XTftAsllpLJvyaxgyMXYKE4Xh6PDGjmvPi7BtKTavw8224YYLbts9",
+	"XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH20FUf0rk7JRw+Ahx6JSbVBRz",
+	"S0MgHhV6P4VWVts6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF39ba1jcBMd1Dl8FPbTe9IcO26",
+	"Q6rBu+hkFLaX0Ilz51mLNzfd9ftg1faCFlNVrYK9ED62JYx75hJXetljdSub1GLl6F6VubDPp5BdzZWI",
+	"CaYpN9OE0cStz/SPHmapbEIGOO6A3F1AQG9BE44XBa73GbvUGDvlbmoMw1VLdnSUVZO8ZBp4npRVWqm0",
+	"0fsT6KsCmHXa2J/f/fCcPf326cNvyLfgvnfLhTrTggoZULcccQNPH8fllmPzaHXGS2dPX1MeXPU6NtZq",
+	"xh5Q1AJTUNoiXUj79HHUKEY533k/EG13DNNV6xjStnta+nH9lvbgotsVhCscHJGGV5AKmFYaMzGij43S",
+	"brnVVqliDGtU8HNyk4gmrdeZHxZe7m059bjgPjNXjE94iMnysQXNDGDGqbC9mKe/9HaTiu/gFHhED/g7",
+	"N9P6TnHr7hILh+SCdzhs//vwUGQdEqWS1PXzTN6KlBS9YoxncbtSqlIeX4MexT3swcTd0YN0JWQ+xIo7",
+	"d00NSXL92Su53wyZVDmgum3AGKEk+7Oo0lLDR0ozq65AfhNuuVzkbdldkwe34Abzfe6jAmMBhZPbHI/y",
+	"knEdz5ijzJgDDLiAxIg5WC6Km3j1KAmuMOBkEPoAogN1XNzC+BOKWzfXcB33XdO7EpnHC+8bdrdOriQw",
+	"q+JvSRVUqquhL5Yc+uwf9GLge0eQVeZkwq0L192iyK+QdnjLa/u5KqWt7ukQiJjwubnRRf0anJpRZWPV",
+	"ToG1ud7s8vbPhxpYLzqqDR02qlCRjp5ZkvLqXMirSECwKNTiolAZL6KKjw/ncIsJRWo+4tkVFqUKeXWE",
+	"P2v6HtaDNocxiTGTOfpOLLDFhMP+b3PyMeYfXVS6HkazUlxc8MmFfzD+lhmXdTkt5oZkV3150L28FXdf",
+	"fbkqcuQ+VeTu0vZXrg+k9BqgmRkezcGw/AoMkyqsoc68FxaTd6NkmfFPF52k+dld1zN3ilZpM2QaroEX",
+	"BmtONIxLs6IOp9cThk0SDYflEgmmw6Hdx8i7ZO+gE7bjaFilrrB8LwvprjuXPaQF5ftQQlATY8rdLrMx",
+	"LELihqNXX7mp4mTwgmLIPrx7hdmiIupCirvp8JDiu1tCZdgUmU12ax+dTqn4Shjb39Ipit30WpS/G4Nr",
+	"3Rq9e8eew0BTZewp+brHSjOzNIWaoEqRwXjFV/HIZ+t0hX/WLhSfKORntf8Lhkey+1/8FNRUZ95RtVLD",
+	"pd506y+mahZ8+r6c2dxjM55NMUJThV/Ww1EbCOG4OxJB8nx/6qEvhujC52zO7XR1mM2xtv431yl798Nz",
+	"9uTxw8fkJsF8jKoWHy2n5y9+GAa3zo/nb167LQDjYTrcnNkICrVoJGneM5hPw3Kh0XW+bJWeICe50wpj",
+	"p5xYO3enEsny8WvdF61aePpvU8Dmti6UamqPHjx59LTHxLbKDsRSvTg74s64g2Agu8CT73aYPGXuGD18",
+	"7Ezpp4+Z5jJXMzZaWscWyDMUlsHiRqAlen/KgStYS110LOZZpe3Xpc2cIWzC8bZ1qV3XUUxOfxcKPVct",
+	"fwycRtNtASUvVURVeD03zEPfKtYTi59UE44t8nmhsqvvVTlKAFiQeKDCLom1K4WAayqfydxvTwndZuIr",
+	"v8J2CUuF2D4PzNnGI5iUEk3Jss7fRRwadkZOvcXUyaaGKrpC+SnwvFuHHnPt8wbx4eYoPjBB83zGJEy4",
+	"Fddw6quu2uqXKkdFQ/eSWDNX+wsiOyKZOxBxBTpauPZzo0Q9WkcWz6Z+6R3LYIdEVCwZQyudirKc0MIq",
+	"HzEeYzGk9tcilh+3Lke8EdDbT2XhrFCyeX3iG9V4jFw981ayZJwtAFrp47+WsznmidN03M4BaHdJiDxx",
+	"SZg4fpJTl4ehbmht23a0xT0thxXGUpuTql2lnYofk9J4V9hKoNidgU2nu3HItg/ezsDxnon/prGbvWXN",
+	"TxCYeXN2WBg8ShOVw24qbBath6VY1CeWi4mTLjYkFvL5nDIet7iKnt4UowCnGF91I1NpZVm3lt7sdfGL",
+	"7pwXd2PmTNTwcainOjkuIZ7lmQteRH2MZFjKScknKLq1KpygmM14q37fiQ+fc6IWdI5Jr8DqkSnqVaRc",
+	"LKbuDWmRmYsJmNgl62YyKkWRB6E1ccyNxocu+5cZV9v4PQ4UDVJs7wVwX1xUiFVRBndKOhZMaZiUBdcM",
+	"Ps11cM2P2bsXD93FmU1VKgkVx9BlERWeAmux8b73mx28PrQZSXo3EroirJtxd3FjLGZHBaeiN6V5RSu8",
+	"p9yjyKzYgPi54xgDbcZzi9OlNNvVSFthU/bcHNQ8kQyTTFh2DOG/7O0CoSnUL20l27YOd30S6j2qSNUp",
+	"nzxjr0kpDRPh7rKEK7d2u64crdUQ3IYq+Gt1tXkEjM2490u1xcvNlD988jSZUzASkusl8nuhFqCPMm6A",
+	"TeHTAffVT6m5o206d27VmypJNeLSj+WEv8eiasyoC+e7FsJcLrc7EJVnZ3WYD/7+cBeGu6wm4hpklIpT",
+	"KOYJ2dFd/ryDkK3p3lGUismVI1ibcuVvih9MXEfnXt1qMkWtbNy1pLJqZrtpgJ252WcMM46O69zc6wfH",
+	"39ePhLCuP+lswq9hVTqNlnbvsqMJRXn/6Ft+NP74+enjL3/qLx2aY0apSu7wH3hcwRxXn28CPCKOKbWI",
+	"yw5l57y0U3TN4o3u9eygYT9DhVuGfKish3N/HMKbbtCOtb1sQai119cXMGqbUEncW+aIUMOQ3WDZfoAW",
+	"2FXH6s9J01tfetdER8A1ZsK4R1bSObaZuiNHNXxnoqR/bH2xJoA/0HQ7VorF0jutE7NTnA0BxXi75dkw",
+	"ZtfiaGKrS6Ofdi7se8iE2e6eboCioJ4TD3zwViJ6/yxj70pL2gHVwwwnaNApF1I6hGEzYUy7RjPB5GF9",
+	"9ZBR+oTYwRbFylXMKoq0J2R+kScMqWDlUMYqcJ1NoQtb76I0US9K2KLFVGE6iA8zyUosUn4huqKEh4Yi",
+	"X/TN0iR4nm8DKIEZxxfcWi1GZSyT9yx81cAB9bDoPjO7zr1iQu5LGSOkI1t0UPb9q3OsVyw1Yj/47L5z",
+	"98P3r87jVER0nRGPMfd3GLoitwLuKQUriAPiJjO+bSwKG0v7/gE/92BcAuPjElY3uNucq8sja3LU7Ntc",
+	"TXsu69u6wq0bqx2qM3eraml90u+aWlrN7B1IWFDgehvHZDwETejnocxxGVxcjTj0TnHlNHir10bjMu7g",
+	"WK1dVN1/4arSrLoFULMXco267OcqCoiOzaePnvqwZXXg2KO/frtaNPf04cY9SN4x3wtjhZyUwkwhb5W5",
+	"JG+e7aKRw1vmtu5r8Cd+Fe61IaZbzPiS5aqK3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0qheJ33Jsx",
+	"40f/GrL7R98O2b3je0N27+geBjDvXdx7xkopfit9cNenajWTaR4e6Kg/884TY5WG3H1cACUJS9qEqc82",
+	"PoAc6Lza35da4r2+eptTEkwVciSmcLb41td85PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDQhMxueQ",
+	"H7M/m7OffGDfPf4/6EffJPk1WlK7SePIeEvVaDBATdzOm/J91EtMgBgXeVOnTzrbhGFcsjPC0KhefBpO",
+	"beBsrcrJ1Ieh/VfcsAUURYfISISA/O9pcFG7hKoJ+/DHml6z0RuKZMtlwpvpVPexKmWP5Is1Em7cht2u",
+	"13g148+YDaf88WiG6IolK9TEyW4nSQrMS7VVptBmGRrTEFIeq0zJsdCzDc5ayk/Z2Z4yDCHc0NIdwYTL",
+	"gyEGxrP0rLLzNMBgaXpYg5i0u5ZQtgPEoHe5Y/wVNOIWblFq7VNzvZBpJefWO/kxuf8HT7+tXZtrwMeA",
+	"hZ3Li0zlsCl73z3I8EEsDMI7C2PlS4jCHyWqylbGTNPlZpiB8bQht7PrFdZbHFcTEfpBBdtPPdQKKlS0",
+	"LAo+iWiYvwkn7N+xBhrQhBM9dKuBiebRnD8nLLSYTO2WQejU3ebeR99t974pNxdpJbMBNV9BM2MOWZya",
+	"aVjjVbSvIF+YkEbkcMp69kYoVHbVdSkg4vFapu36TCvUYY+BlmaAVYgy62/zbWLafLMgdw9tE55Ah3oM",
+	"VYgIgHC6Ui16SCV/kup5xuUR9YSI5LHxmIV+bvmogGfkMg4JTGN6SQfK2y4JjzMwxjuxIr+b8vkc4uXd",
+	"q5lbuJL6fTEy/C1AWtwG6ssNAB871O/3LWW3xm1wtrvwTpRa2lFiS4r08MmClrG6weq810PRka+M8n3g",
+	"02ztd+4AstvgMMWd/6lOqVxrK+RDJqZDtfJJkWxKFXtk1gi7J6yYCm6l6xXEwP3r9/2Ue0/xg4Gb5xy4",
+	"D/zAu/l5Q+PLoHA1tye5ubfqCa/24U55wXFWB0jMSIHmPbx//9aE14rfba+y7BnjLF/3O1G6ZrmGRJSA",
+	"QNvCwzhk9y68m/E/NroZn+5S3xJjjx+pMVW0rCWCaNHqy71eJRg6FaRxvwh3vgH8hT5/ngd0/XSTtp07",
+	"vFkLs7lN1FmPbX2VY36Y00qa7b7XE6MzLjMoLqqWN2nN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktjxl",
+	"lEo5ZAi4pEo79OC+kA9ZaLKBCePCkDn6+wPE5nkhZAygQWlCgdkST2CLzmhjIfGkd67Jw1+MhSRE5cN0",
+	"o7g7PdrI+kpUAZBhInxrwypC4+XHPfQ8VWYmpZ0rHZr49rlT0fSJ3qnKXtQIMWtlUYIq1NZO9JY4HsNB",
+	"1aEr0m5JqxEM2bzgstFnyR/EusnSkFHXm1avpaEHT3MkMXPIUAzWvoP+SC25klRtfIFAL0qzUiLwTOUF",
+	"p3VrmCttEzkRN2ujR9OO33IkqbBKBJ/ysOUES3OKN9uSvqoakjEJkPfXTt+5H8c45IbI4PF6NLJ0KdTz",
+	"DHHxRqVlv5VQ+mAcNiTJ0VlRiYhQGUePIVC2e2gwxN1zrIgQOwMSf4Nww9BHVderSOVczPSJAJ9WuNw1",
+	"Mw8r0zi0bgrX5EarCbur36Ja7TSUu6ZU/6hG79yMV0kQbfPZJefVJM1mBvusUHzGbJ4tta53b4zPWOzY",
+	"rgblx8XmrD1sY0rJhlQr0oTXWa0MX9fS5mKrMbAJk95ykMxEpNzbfzw//28P7ru76fsX73oljms+3o4i",
+	"a+W22827ymWN1JBRIvCc6yob+FclJCXOxhazZYw55MI60q0svL1pwxVGSTOh8fUlvdKt2KiUeVHppARq",
+	"F9Jh4oppnRsTfWP8R3VNb6qVs39kC6dVU5l2E09gsebQNWzih2uOTpq/f1/tAWsQA/MDUtuSSNE+eCxl",
+	"S8U4cRLO0l2rY3dkYOoNefr/gOV70LNUQkRnGNsAL8yzutbeULBdzeMVSIeyp+alnisDHQ4QbDWD+t0p",
+	"1hkPWcaPFprPk/Ea62kS8dAiNIKHonywC0hnmK8fZSXu7Oke2ysyFNZLDArV1aemioA5yoYqROzJjbkD",
+	"p85ez0WO6nzojqw0mwpjlV4evU5VEeYiVjitroZsxPOLTAMG1XgxZBT8GmKNmg9cDRnxZd7s09rohNpQ",
+	"8revYqQt6hFCQso1axjDsmLUX2/JtLYT8XSJn70heg1mpcd1I3nJmOnFFSyj0BE7tUD3xQ4XKcsl1Cr6",
+	"alSWK9TtZ6s9O3rlDyWbnDeikG4zk6DZoStsp7whHBAydhdKXw1ra9xbXsLWltW6+Nncenb7IGn1zlHC",
+	"7duzYWNFxSoppSJJL2bsq/e2J/jiE8+sE9mEY1CJCsJlFdfcwoVvbtfm9HTofY/J2oizWk0iqug4oQEy",
+	"08u5XcklSgz69NFf+6VJbsvS2+BCJTc/utUEX7J+Qe/DZjmIjRKpluaFnXbnVAYnjGO9K4C5Ya1Yaytb",
+	"Y/uut76r3EXMeD8PfeUwKY3mAXkDLA59ejNRFKLRCrQPQCn+unPV7pGEtNqlUny/Ntu6sFN2w3quPWg9",
+	"k7BAqZITkBEReMoNGzkB7hmCWvcRDFaPmvVm2HsLKy3Mu9qQmiFj5+21p3snnmGzNJof/ev+0bcf/+z/",
+	"OL44+vjfw4ff/J9/ihHytcrhFjvs3qkWuDGav3n5/fPvYLKr+yabOikkY8k05w+fPA1mpr9RdQ21lBXC",
+	"qbskb7Afx1+ePnr6zWrx+9nR/037eXH08fPjR1/+1L/LJDm6GmMVwliQiB334OFfju8f3z9+sG0vrlXD",
+	"uFq+n0UHicstDeDvlmQzNCAmQghpi7SvlK855GFrtTCgaYRMzYAhlqrT7uL1jTEMxfeKsseEZLx6o/eF",
+	"Eu3vmYCO2kMf00XDcbzBiHa0/QGpsk98sDXyYFCupkz/ujhqtrdtPYwwpoyJe6fVXgpjLutzFJ8hnahv",
+	"H97/yzfY8s3iWUCMPQm7lK8k+OjMVP3WEXIx8M1qr6INbw/iIVmzVJ2zbUoSVwZ+/CghWo4v/tfRx39f",
+	"lywbkdsCj2bkFKtWkWLUt1pdizyqUSIAMnkj0rc8VSIh+LBUFPnPcx8Oor9qqCMjJrJdfN2EAQguzrhT",
+	"tLLtsmb7TdvI92fCkF1NW1775yxCZwXgCISYS3hEnVi4EPEytXfUBsqG/rxItRvlCexUA58VXMzipxC/",
+	"IpJQ9Q9lUteECFVHPud/xufzRHg0ddidvvnh3at9lc9Tx6Pu9Hd/UTplUap1p2eDg6ipYqxk3ogcKJtY",
+	"5Bi4RhRoZ1vAjItihwqpbbYhNP/rXVDvqd/kyIpWrfGH7UO6MZDZPPC3GtFsSZq7FtpsTm7HgOHvXVQ2",
+	"u8M2hGULSr6WnNsXX+8mWbdyolSjpDB2UiM1V89DEzZ6V42/cxsVx7sL+HoBSRG/pfbTdQEgNLm7BoYM",
+	"vMeQ8hoD5CZCF+2g0O2aOrptpmj6qnivGDeECTba6tbYkrzdja1vdMOEaALOkXoqjUFryC8ifsUd7qHG",
+	"5GLC9O3ZT+98R9O2jByVorAXQqblI6VGCWksLwpK7KSEWQwqotqUcUkw7MxXPN08sljdJmLs66lxpl74",
+	"7qHG5TAwkHMtrkUBE+gI5kxVkd8COmw3yGtjosOaCTpY51YVk8Cud00n8fM6QBXDOjtuLGXYPaV/11z+",
+	"Lfj7WYXP2kjqjcnlKB5KQxA3+hdvdxw20C9+PBrr69j/954Hv+Lm/5fdiE074DW7HX14lDqRaPQbAqvk",
+	"AhOHBrXqAuB5T31y0Qd3cGitlpvaU6gxueg2FFzG05ESCeobctKxVqTOSo8HKFPNSnlRMGNh7tOcQp75",
+	"uDROCVOUNbEkyCgoTCrVGqKl79sWCjjKnFuYb2xlUXXc9G20aQIpYuMr13MVUd0y3Tgm9EwjJJ7Qzgi/",
+	"PtGAisw3p5uZq5R3assMupvrNJRD5zWaMP9hRZUoLbWQmZhTKd6KLrMP2BWtlB1WXaEM6GuRwcHri5Pt",
+	"ot4GafpSjlWsWXcXQnrhNrwqHUuUaVfyev09blbYdnrQW+h3oZ1Xa9ka0aW+U/of4xbhdu+r+FarUQGz",
+	"GAhRLJwUoA3mWk00n1GfAzc9xJdL1OMnuj+1IAow2RQRE44Hp7IsiihAAhQRlsZmfdh8HnGQKZV0PAaZ",
+	"Yw8tOS/tHhtM4bUe9Um9roxq/1ToyFSoiUmWz5SJkrG/v3//ltEDx4n2zFH5hJa+yqG7cwl9sPrbUstT",
+	"RJE/nRNbnD5/8/2LjacDv60FnV9VFUzy+5/gPrpQd3SgGgNRfJncOOlGXo5QT4vPdnpfurTL0JAw/Htd",
+	"18xKY1UuuIzXh1F6AFZTVerSxgnsVFieqLDO9fJCl3JzV1KnfGGx3ldCDdpcI+DLJodV+SY5ZmEsPu3g",
+	"tNyqqG/jls25k4tdUFA9tqrtnHdvBIup8eOq+s9PpvnqRml/fcQ2Jlmyc8utyFruYJCgec9kyH4ZmBCV",
+	"tm9LW7eSh0qx2GT1aVVs4JAGhbq3KxSDX5Cen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmtmnSQ",
+	"zb3wOEb9jo7lk76sFy+git1oXOahb44as6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94Fn",
+	"kNiF8w6bGu5226SaS/5NgWFCes2Dl7mwzGouimP2mpobFzwjgApvpdy4C6ufSnyFBGjwPED6rat1kRvz",
+	"Bc+mAZi1gU9MKXuM2pRgBmZw14REHASTVTNgvNDA82Vn74m+DuVIW0GTWOwVLN9qpcZb7mU0FTw4Na5g",
+	"eXDXipnyWEX+GU4Av/wKkOVIzt0OR5SgL6WxvqEsLsmcevc30niIub2FkB68+gqW1BP/Vmgfy+HGz532",
+	"P+NX0MqnfPikmU35MKqPTzWYqYpZKOHFWBgiioKV0gCVvPcfIblhbpm9nAWvfaA1YSer61jF4OuScLtC",
+	"IlRzKU4A0O9ip7tJm1XIAWfFQhxpJnCIo1AouruCuT11Y88E+i2uYHkxFommgxu2l6J3lKGOmz1qLmJ9",
+	"7nhr94gK+ue2uKy3YJgRoT0QNk7NPZswV7EojGhd7XBrRXGhKmHxeuc+tX+UwX/lMvjV23MfBenvsIs/",
+	"5OdVlsz2pVx7qZA6UBFn43oJL4ySATFU1laPOLcJXxKXjOdOrhurua1jwH5tupQohCYC2/GtpxVMochT",
+	"3SO7m2exWVXfV3VK6IIDTjh8myiwHqgo7VdK6ciNCKKXY/GkhrheX7UixzUnN8bsJrDumsW+N+t21WhI",
+	"GkXRzBueX4tYs/nnoY8wdZLW6I6BufW4Ppkqi9zdV07vsiDZCKwF3fAG+bz9fqBFqoAzmkhEjbi93uG3",
+	"gwSHxpKXPztgGIT3j5Zxb9ZCKwutQer8kzGba8hhLCTkyF+JDuO7w/JOxWR6oYW56owGOjlo2Iw8IRyD",
+	"m9SvdA3z62ZVjvWhj8nsyoM/40vHG1hT5Ka2FeOiGNimaTf57us23XWnlO3Gda+PjlttcXdE1nF0nQ4c",
+	"ePoZAdR7YFFiJqy5zZFMkLsDlrhbNFih+7S2bhyAZtaeMrBFYt2em5X76niDPvxQBIhTxKTrygzCSIYH",
+	"FeyhcwTkmQYAWaOheY0n0di1OshSn6aKlyu+2pjQ35CqEQdRIsx+FhrHeMEexyNXebSLfwiroTGOyZrA",
+	"c+zUNAMuSdszybM6jTY7CgVVNOEt1ZHlZuWDhm0G7v3qhp3+N1XA80JJOFxFrhuCqnL7lsa6X7zIxbbI",
+	"DlXxIMINminC+AVge2EqL7X7G2ZzG8F42GcEa+UG6Yph3fRGubXrIXBJK9rYUAtv9c6ITubbm6fV9Syc",
+	"jEvf9215S/cMog75KhTf64JurEvHqqGxxWVtRrmbBKVFACeSEAVgqPxxjx9++/jbp395+O12ZdS12CYi",
+	"pU5jDCDg8QaAgI8eEODo43+PFo/fehr0ncyBrjWvLdOJ9pxpH/YuIUIwokaSY8ZtNk2mm9CKO9S1UFKP",
+	"GL49EDC83oHEaHzTScvdLrO+9N4VHr4yRbFYxekXTh81vtHgxuzx9RLqjw2UhsQhS+7ruxcPPaDbf7qZ",
+	"/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFUeTSNCc1z4RbigkOlVFvtpfY2OpSUIZJI13yNAVV6fx",
+	"VojSIZ03AMNrmKlrCOjS7hIf88yarbVC002mXaEcUqT03rjKZrhnWMHlpOQT8EBm//bBe1X/jQC40mTv",
+	"ik7HcqQ2A0C09AZ/3tIJU4mdrBpPVVoNNrQqZbNMrSpdJterz+NAlA3c8cFw4LccRZzbc/zDbXrAN1gi",
+	"oHTWaoty003fdb+39y5typH5nSre29k/fyjqt62ob/ZhpPXe80xR1ulWJihmmUhWtzGiuiGPib9w32Pr",
+	"hgU9WRQVdD41NRCGzcAeszNJNirz5UaNFnkrSEbuvViNEcmTaYyJ13shMPkHQSaEhe7evO6JuFDnculP",
+	"uYEhGy2ZyEMG67NQIC1DOuKuSawNOVFzSP+MsV6hjzfSZ9rSbcSrfqUGmBurX9pYLNfhHGJFET5VMSrl",
+	"vIMoJBIEuF0f/Nc+dwKTPUxlk/SE5cNfbzyvIT0Df7DQWFa/oZKZyoCw0SQ2Li9l7sN5BOrLLOiZSUGZ",
+	"dKdVHDKlIpGk7iYbl4VXEBpK4rQow3DInHJiLDVB7y0YAwB1rDR5Y5bFDokVVU5Fg/3CYptb/THBx+dV",
+	"4v9KKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSumwQUwyGg8ATUUDh3XnigDsSJ7iOu7pbKb8rQgwdFeNE",
+	"BrzWSu8T/7eNzbzmqq5gRSm2KlWjzZszeIsFXxr/pcFgShuFZQ0gdGVkK7KrdG4TjlwodUVBewRNbkZz",
+	"7YYxb5L037/azCsiYUs7+ODg/bYDv0WEUQrMdUXLDzRETkJCDpmSPjcIY07eHOrjI6tGjdPEBK/ramtb",
+	"AbILEd4DbGEHwnRP2z6QGlt2n0/WSDdMD0H3OSV9UdLKkOgrDH6aONgy31zXwkpZgAnBsO3azzsFJMJk",
+	"lHjVhBdBVWUfVax4wA2A7N9NfxiK6GZClnaL/IMZ2KnKE33k6/b6To+H3COlbOH4wfZ9XcsIA+BK6HFs",
+	"joknhm/TzKw0Xad0gWBXKaaP5WDi+1Z6NLR2pua95kI9w9SUrbm/4zBvLeB8k8lrAn8C6fEFewo7EiC7",
+	"V6Cei4l8KfeJeYr91FqlCw3kUCxHgFNmxCeWi4mwBq1HzrQvnMDqyS1y0J/ukIG+ucTNccwzlvG5sLww",
+	"LFcemMta0DtE124Fan8jeEPlYO5Abjj33ejueJPxu9us2xHwVqOAuGN3LQroJnWLzZw3hK0246v3zeQ4",
+	"p9z9d8H9sFqitqVXImXEhVIo+n5IGPvueMml9xz6QjDy8kRrd3as9qI1VFNLECFqPm9oTuY0hK7mZLkw",
+	"VxfzGhAhFrY0bKGVnNTpce5H4eU5t7xulD3EAMyiAhSoWBxbFQS4o5TmLKSwghfiX5BvQrrFFWFqN6/M",
+	"+0SP2g3NJFA/xtZxHT0l6CXpeoazty+Z/zIcc/rJTh3h/IR2aAnX9UvjnYndqk3lqPG/6N6KQLqMSwKR",
+	"72wXnMx3eQfY9XTTGlYFRqubXZ2F0mSjahF+/d2WoYX5h/n/XmrZ3dCSOtWj93yyY5nDvj39znJwQs+9",
+	"lzzrUi2Ykv3KHFYhRNzkouuNt1s8jD5415o4oonoTPLojN6TlT5Vpd4z1kafjCiwC6WvTEfzZ99qHXPz",
+	"HH/Uk+SSYmjbOgAa0Fi7WOb9UAmFYagIowO6MecqsGgNq6aCiySsoB3VnS00ezwLt6ra0+m7a7r9LTU8",
+	"SrP4K6A2gU3u9jHO8CPsYjpkpsymTnF+8O3D4/vHD4/vnzx8vCPA5eZ8mvT5OAtIbzV0zkqMuQnlHhyn",
+	"/fBuOo7UK8d1SCnyKJrWQP1P1JYooJ1USrWx8p2otmxklc4ffvTgyaOn9/fW3Oq95tKMd+00IBO9gZRP",
+	"6i+wGgPTI06dEEXYemFIeJRztF+47VlzGJl7aXbtLSkqO2cs5AS045OqgbezOrGXJ/cBY+Zb9PmEELK8",
+	"rBs+1Jysp3tk/GIes/eeN9sgqHHVTFsQRAS+FdnBt8peb28QQZyrlhCtryHIFCHZ5ZzQ6y4av7jsdRyn",
+	"ytiLK1hGT6OklWBH3Av3JCnZvnmB+9WwWlp3FuCW0PRO+oC+6LD1VhpPrFRJY97WlF8DWgxSkczwRuZa",
+	"SfyjXlz5AUPLu52nBHrLG+kBMiq0jGCN3ypGLs0uJkU+mGjLpiq1ysTVU8eVXOZ1lw9H/dBFAtt1Y/We",
+	"kuS3xuyV0POil55xVs0gWuZ7GOdv8NPEvV/V13RH+dbLdgpCVzBftXZIaGC5SpTNEq1SiCw7EnSjwnzX",
+	"AWPxVGF+yQb2cGz71j/aAZtJCVJ1M3A3YUr5zXeAq20AWYZpbtTQcaK3qaDjgb5r+nlzu7b1vc+5trNo",
+	"eP8Ht5ulL0zfiD9PfUwSxqn7jk1Uz1eNy6K4SOKU+HJod6dWW7fxlU4mXfxLydh5OXt9hgemNh5elI5I",
+	"J9+BLoTsk/t9DTJXnW5eWGIeD/n1ZYCbmc25XFL7hYrSkZqR6IbvGGw5kBBm7xvtsCpnvSBrh1yOvj7H",
+	"p2F79MX/8PccYVGGk9Jw6Tt6UU7QGhbPo4d7bYJRSvFbCTfqhbGTcK2z5brSa3iAgB6iOsY9iGPfKqOP",
+	"MYeggazUwi7PMZeP2v8A16SyhLzG8FH1gqm188GXLxgyIQzxdT46e/uSMOaIReoUq2P2wjuXq6SrgPkq",
+	"7DO8gEM2eaggJZ/5L3Ks9ILr3IRsGfq8gZvQSD5imQaEwOSFOf5F/iJfaK00Vbb4gBPLVVaiDuY7nj5+",
+	"8pdvQnjNIOw2u8xUDpeORdDwuByLT5fDRoTp+BdM/vDv5RMwp9iYik94OAWXGd4Bl8xAsMrZpbsJLqtY",
+	"DWbP8Akc/yLPQeaMS3b5MofZXFmQ2fLoH7C8DBPLKiPeYha1I5jjYA1zIHcad/qNdTaaYUtVskJcwSkT",
+	"9hdJ0N8eHZI950UR8oGnakGhAg30YgKN+UX6agA253bq0+I5wyDLEFUoQRg0wuscSIeRslPKojZWqfz4",
+	"FzkYDgqRgaTqIzqhg7M5z6Zw9PD4/sD3BkbOMqcnJ4vF4pjj18dKT078b83Jq5fPX7w+f4G/qYstBshj",
+	"jSDM6eD+8QN6RM1B8rkYnA4eHd8/fkTFdlPk9JPrByfeOeMT21GWeqQaJV/maMIZG9AoAvADFncNTv8Z",
+	"P+X1Iyd0+w++DDc+iX4bfDCCDB0mWQWoMN9/xaGECoz7yW8lIJyFpzI+G0DpeI/6hb6T8IU+qXFH3GbT",
+	"1LiRO/TLRye0zFxJX8vz8P59X6llvXbC5/PC2apCyZNfPcpE/fpOa4cmj4oiCq5VZx2ePoq4eO9U/IXV",
+	"DE8CjD+K0XI24+5GRXapSDUIxR7/HFQffcSW48YmEl91CGGeOrMbz7bbv4DMgidTWHcDVABjwpth7AdV",
+	"FD7l/Fc18tE83ySvgeFNHgcDeCk7IUh1+W22r2Did+b9hvz6BywHtL3IMd+pfLm3nV3Ds//Svv18nHGF",
+	"sx7ubfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pT+kgF0hzhxi/Dlhw8+ez/+pKUiH+D",
+	"IBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dhlWp1s80LLtOneatjUUkiOx18+Zik/kndHPUm70/JmveoOkjF",
+	"VrSMYxZybgLEB/6ZKU3VIWpdUhBOpUepPMwZb0OI9zrg9/c4eAuHM8GPNQz9zRmSRqQOC6EBmVOlKxZ9",
+	"Vm+JN6LIQkCH1ZbH3P3l1vHlhqw27G7rghqC07waiknodtXey6bGEKqkquJxIc3c2S6N6nNHCpmJlQL0",
+	"uia9biEWKzpPnhAS39jbFMuarZhBQ36Hjbj0f12MSrO8bHR5deKeWzT518/MWWbfyFqI3uxiHUZMXY+x",
+	"wAvM8Jk5rQGRv9Wkts1F3Txh6AtdFtyddoQnQHuH4jfOsnfruWfYJb7BXDILRcEWtX1Kv0SR8azKsxuj",
+	"QuJTVURSUwyzuKhzqGoW2ANc0McDXv8/qtE7GKekgmMCtK9y5WHAby4d/iduLe6OOwo18EZ1EDa10mtI",
+	"km5hMYGNlhE9cnC76KC2gVvDbVkGgV4V1emDFZqf/KqEPLLqCiTl3G51iVNCAf66uhXaXSHaG/kcPexI",
+	"hh+VkJSBcpibvD3IVjf6gz2e2bDIxLFF0h2zl/Wl6il3cy74yYli7oQxRsn8LqFE9sjs0nerdCyA6cWC",
+	"EM67GeYz/r9baZ/AgVV2HCClsLsv96qu++WsEWZrjZzOf0sfbxH1ZOQ7m+782lrJaO/Kd1yGXbmTxvVX",
+	"Vbxvh52el7Y+c2o8JkwnIdlYXIduPKb3+Tsp5cGY5YN79R/s8nXZ5RU4Y2DEpYTcM82IZ1dMyC4eqZom",
+	"phWp4KL5Og5mwo8Jnl135fT0Lvvbqb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+Tpxcl9JZWMCJM6",
+	"vPtylp7luce1At/JEr17kaYd3vceEK1i29w62yef8f9fSEkvgApqVx1lVmjYIwu09uJxxIVRYtpmafbC",
+	"9e9Rc/XUq9qA1lGharD4mUhqpZ4ehxUKB2etSiv1y4lJhe00ApJlLa20xWonNdseBWt+e72jMcpwMC8j",
+	"e3QO9qdqpH35rA4kwtYm+rV0kY089ywpeQwrJbrvBOzFm3wOthn9a9qalJoRiifqns29xd0J4UremO/i",
+	"7g03HcwMcUS5pKGqnIlf1YgyNsn1jVFM9roq8PUtYvOIt2MK2RU1L7qzenSrtdItBzRv36P5AzYNKkMn",
+	"NtroVDstCUAQnoxjj4RQ8i2wVxsreHZl+vNvqNDcg9Rc9c1NDJYl55CJHBAUh8psKHmoylnCiWAFCCv4",
+	"CApTwUhPVZH7Ntu+3idEe9yK+djX1K/YEu4dd1rNbJbT3jmxvJ/wHeE7UzHFxITY3XaSFStCDiNYfYXP",
+	"ZbPShZJFKkhUaodo1vkLC4vuNn81S5/+SzLY2Ryzcn0psrEbirLEDDtdIvin0s2Sny0EpY/A7okf2zxF",
+	"Ea1DGUa/55vxlZo0k6lj9yE2AHQqDSqUOug1HdvaLDzq8kdVz30lp1RV+oQ+qbdnP1VNGGOOKGy1uEW2",
+	"YZ8xSwN6WJm6kVKs1GQ8+NxNUy7bs8EhUyPil3fJEee555a8cU59mnLj9cDAKwRQ3o5xY7vdL+msDywE",
+	"UwR4XtcdIBR4BUzKTKbmEPQ5SmyI+fpCgd3ddfj5GX49r19Vg5i8M/0T+2CVv4lrYLxmD6sYr+rsOB2w",
+	"Kv7DaZdj3LMuS/Ge9P/odAJ+j5/vmzc2eQLf8yuQGKjYnyewJqN7b+KQtZeWqouMJYc1KZROENuUUh52",
+	"qvSd+NL3HT6xYcbn7pjIDHyTa7LBAkawonb0yTR892xLQFe7cD8GahASmqIABje7WCl50DA+omtNtPZh",
+	"Zd6+WOjml1kYtaphwOS6JLlCcuA2F/omXdTt8Rn2zOj79JvSZgqxSfo9j41Vez/9QVpRHDi5yY1z+Ev4",
+	"HXDyVeBJY1ZzUbQbCzQFBJ61Woy6f56gDjtXYqNi6p5+3nh4w5lF3mu83PEfNsgJ/IiNchxH3qmTe3Ce",
+	"qEl4Syoa6k2EQ72yHZ18M6zKQ52Vu1KTOtvEVfDJ2b5JhnqBX/eS/chHP56/ec0KBPXIuGQjYJWnnr2U",
+	"7Pn5/xyGFnRmroHnZgpg2QL7BOgSK/I4cyxTFtzDR96rc7hTHOh5LMqCA7f3RaOjRPh3Zq6jXbb+uBL+",
+	"y10Jn45kvi4CKsk0wh5gUXQBC5/sieOULX8ZrXai7WQcT8g+5AYdTzz8iykq7E4+uENUH0QCyr3UGMoi",
+	"KUK+qssakQgxWnU2ZWOxkswVkxlGyKsed9A5PnZoMe1GQXT5mICuO2WcekxProGNYbFHuxo0rApoxHEg",
+	"uTxVCzbmvijCEY4Jw0YwJTSPVTInHdLUHIq4R2tsYkdtOIz1tcpn9PZQGZ5jTq5mplALb6uXcybVSOVL",
+	"nFihDOZGV3Cw6/Z5IO+dNc/DBL+WdV4RKGGcux3ZT4RarimPzKgZ+K5vvnzEeN+2ZxQlex3kk8/ufxsS",
+	"c2bqGvbMD5tM8ncBJedA9CN5IBUqu/GzuMk4b+X9tc1zQ3S6sWGeUbKsl7Qr4g11EQpEMREiv+2AqECI",
+	"B7s81h5obiXWz+Umve5lD0TGw7h4z+p1JCujwgM3ofUwButT5XnuLbEzPYwPfB0MnqAeKFTlBZc9JbJS",
+	"xhoGzemB06okXkhjeVFwqvNz6jgqGmkVNKQ/Raf78MnT2/Wzfw8ZVTYmJHTuv9+LlOHLquDPe029A9yJ",
+	"ao8IQrkYyw6naaNhQCol8Ll/5ICEC0Mk6DaD2QjD33u0fWu8GxNMWqHZFHiBgjXQK9BnlWAnWaGoZ1xc",
+	"h/oBXdj4UKUlYTTQeyl5URyz92JGaE0IrTNR6Lo99ZDw/seVAjekmlddStTGprwYMzMHbJBpReFEsrNg",
+	"M166Ucr5Mfs5JIWyXJWjYEe6U5UpOS5EFouUZBnM7XNcXC9XdnuihYA93aI0kQau0D1DAw3r7KKKdH7g",
+	"Pvv2qxIyvW0fDORstPQGTI5VX5dUcVsV8OHeVGhGx+wdIv0IwsitYsOGzyB0mZxyPSs8Tmeb3D8qIZvn",
+	"a/9qqxvhK6Vf0NDGMUHiYEuVwz1Tqw27840Hzhqc/vNjKzaieQ6M4z76HaRcNepTUede9GWdW64Cfa1y",
+	"OHQRaGuMP2pAIzWgTXA0rAPtwy2Ow8zJZ/e/FXNn1fIgZA8CJ/utVLqcXXCL3eYv6QoPBfw+iXZImbZ1",
+	"XljdFpVBAZmT+A0sNncFCOtoZ1oAw75SwNskMSQRZxK9prYqvy8TjF7V3rgAUR/aBUX3cNuFOuq0qwLC",
+	"9muQsNh80TTVEDuFmYECQdbVtVPoSlvygr1/dd4A1WvsYFAsrGIjYDhiLMX6nfvC7+Nh6gz9+//3vWd8",
+	"KkMTRBG7h215wxjJ52aqbNoIZ8Zq4DOqV8DAjSlnKBBNE/9DGG85sTN0zhUKA4LcspEGfmWYGo8J0pGF",
+	"Mdf55pxfw3mY0Vb7pzIL9oimemNfNvq2qkneXDh8H+jBq9c+o87z1IKdiVDFUDWLigqKWJ55QDN++pj9",
+	"TXxHimMYBJvJoMtMzUEiWJAROblzjeUWTp2mzmd8Arm7jdBhjrhh4xqhliYw9FdBh0v1HRirdHv/+hz9",
+	"G27dplMflfs403yfyd68KIimTsbW+1x3QO64A1bOpPV9J9KynIA7EWCTLfiSYX9o7jiBUkN1KJwJt/yT",
+	"+4/c3j65/ziW0U3DvcIL3EzFfHCoxOx2P41dt+/vXOaOYRGh9+Y7+HcMF1SLx6SwCp45SNfOfVNSIlZx",
+	"d9Doef3Y7xoup1rHLeUNaJgIR3DIWdYkYbUf9Ycd2JpYkY8heMT6R4kiwPj2Ved/Pzt6+OQpgd1Vw4V+",
+	"Watyjh6o6HBX40fVBL+SiVUTKHHHVju3H0FM20JKEb3XF7XQYR6VokAcPSUhxT5rJ/rkc/V3J7ZOkxkO",
+	"f/JuhaBU0Vy/s+PIbSfMavnRMmOiND/JxQSMNSef6Y8NcbxrdQXV+7/HX9yOKfmD0iOR5yDbbRn3UBuJ",
+	"L2a8Zt/Db8lagCWIR5+rReoY4qEXagH6KOMG2BQ+JYKFediIdAhrjl3W3U//85/3j77lR+OPn58+/vKn",
+	"QTp0GDoE+LYGyXv3+8Zzv+uLNyxkeUsXb4PAjby7CjOyeQdTR45u7JNq+nf1vqwm+JXuy5pAqWheeGBv",
+	"WCiJbh+dW7x+/Jxw9q/pkWexZz64RSffC5ljBuuRkMxOtSonU7bWfJx6kBkjlKzaTJUGdOq4dOUmvG80",
+	"ReHN7U+I2ZqwvZIFHj3c0NAESzYR3zzZmt23MTKWL80x+7lKF6sZS5gAXj+C4FA+xcgV+pBHEDS0hB/x",
+	"9yQ3JCx4cdveyNuVG83q9iY6tVcM8hqD3jcd8D0cl9vLkhML0RL4O3hIopfee6i1j+XgwMznBvtK7vDW",
+	"HGJMiMJiwQ0bq1LmeyyMxgK+WtRUiF4tRnRSmfJ/O1iQuuN3a5I/8OB7OBgpaYhUwi86d5vd/PebodJ+",
+	"dTjUlAbXIF243TrcLS9tCPYpmQV0+kzJsdAzDCdSiaUFyWZClhYMYveEFkc+9tod2S58tvHGwPZZnr9/",
+	"8/7tgQ4g7djXcrFQb0SaQ4pjaD+rXhaOboeJa38HE0FRYpBaFTNCVEXsk9JOQVq3SDeT+TzOTu2zePKZ",
+	"/uihU3oCfK2gb+vg9Dw3O1fGjuu17pp824W45QNGEtjIPU7dP3zDthxMSIbiGtZOHgafyNnW1IBrYjCQ",
+	"sSRdkgs/NNe1f1/oVwsWv/P0c1MwsTP6PMjFPeaWtDnS97UJDeRU7mEsOk9h3UA3eSH+jR75XXtVcA23",
+	"5FGZBHpt4zf5m0f2uJO2D07uK11+RJjEpefBUvblJwnwKin1kXb25DP+v8eFtcdN/RoXnkfKQAhLSpWe",
+	"inndLou3wIMizJ4Ko+xGlrsnT34iohycOX2MBt9HBQ4osILfye9NL8/TBsp5MdmM2LR5/sQPdvK5NKD7",
+	"HgEi1O0chJe+p6wnyx6RUAhChgCQO2TFDWi+mbWpD3oXJGUE24jayAaO9F90wxp9pW3je9y1t1iiQF3+",
+	"JboQNol3Ia+FRTKYE451AunknJe2QtTFwtWiWNOGceioLkxFCC+r4Q7VhgeHuWkizvmN4AwTiY3ngNbH",
+	"vToK4fVWyUSTLGnF9Vc16lZbf3QPfCVQOze5Bt6Bb2K5U7XZFkALOKrwthqmqSXL/nxXvfUefL+VUGJu",
+	"YgHc4B85ZVKMuaCkxRy4+1/GZQYFfVTKDLTlItV774ApuqNbUuqp1S72r4dFDO4G+bHFnSeff1WjznyS",
+	"H9VocFjqdMBY7lEz+RXXsUKJbY8e7mVT86hpeELMtj0uaf3OZMpYjejpbsQpv67CV6hcWa4nYJ0Ydwov",
+	"u6xY/TJah5xBQZu67yvz98QVRAfiCyLtggtbd6q2oVUPwampOTqi8EFdtqpgUofqpFCTZDL7Oehr0EcY",
+	"sYRrN+Nj9sL9H/taXrKMa8x2wFaZAntvI9LIs9Dp3hfjUQTM+zoLNRkyo7D4UoC0v0icb6ZmYKg3EBXa",
+	"vOLGHuFoRy+/v2QzYRoIFT5I0fjALoRTH/z0Jnx+yQxfGkTcwKbOo6UFwxagoapbP/5F+udB5vVyqnak",
+	"WEYPMoecajXZJXXo/B9jXhi49InhGvjMs7Ul/BRatgZq5B8TVq/UZFOh/c++WMAq3HQsi1tUlEpDH7kJ",
+	"xqGPyO3pb5WRUgVwGbsCHQNfirxqHVBw4/efachAXEPta51iInA9fmvX9tvNHrF3cBrR7PdeZQqei/eS",
+	"aFY1jy/UhCyZX9VoyApxDcO65BfaCDoHEOkarF7uR6KvNeDRyz+E8P/lFDnGmVPXSC5MeKt9WVu2KpFn",
+	"ner0m5ffP8c29Dn83nPbm0u5JfXxzRzky+8x8woJ6BOx0ABFkDkjJjKAgHe7jiMJwRR2qdtJUNVRjZ+C",
+	"/0aYnVPGq0nQuHxJ0bslgipR6V+4C2Zd0Vlhg4uBURf7qCOhSesDmbnNIb6Sk7q1ylTveP/9HlucrXDV",
+	"1kzVOPsnn8NbOquKXxP21urLHTM4bQUrftm5N9aHlBLXwMEgZyLmkaUKg9cY5it4vtcouw8/X1vqNG/F",
+	"FfqfjGAiduguGhmgs+kSpWwZQsXBcOHY6Qa4n2//8fwFaQeSWyxCrc8G+/O7H56zvz588vCbU6w5RHXi",
+	"w7tXCJ/ORlotEFEfK66EsSCZkuzBw78c3z++f/wAVUKBur/TCUl5toqdODFG4NWrnIEpB255B5QgOMZX",
+	"FB/fwaSUaQw2zEfdvx/OJ3Oo9mnuPADrrrhV/h0LKcz0oAz8nHBZrRZY1JoBcpXHJwy5uz4dbeQou85U",
+	"P+AsD8xVNMjXzRvy4jidaoZfE5AD3eR7SxpKeX+bzEbYneuXmbODO9luzmdHWhUbCkPenv30Dh/6Xaus",
+	"fhW3pK0GzH+zTVONl96D5hRQRUEo1CWNv2m8tljrolF90S/0rmZC+Ol9pQMdiJM4yXXznH0lRIQ3diC9",
+	"Vafw5POczy7cnz1aY+x1m79GbkTdXcRxuYeknfLEiUkFAGoyHFpy3AbP+GhAF9Nsu9+V3OvqXfsiF/b3",
+	"ITfew6dbz0y8RQZ4joGTBgsQbDeKfDwgoYFTKylxXaJQRDgdfEdI7O0zUHF2b8PbD7TR/vU3jbo/D41t",
+	"97YrNXnuGeZ0u3lNiQ4lKziRNmhZ9WOHZOUwSg+s9L3WTNRUqBHYOzg4JFMfYTJ1k4/blPuJX0E7cfhr",
+	"ZigTtkAOBlO8l43k771C4klYrGSbO1OAgm24d8qAp/Ki3ddtnTs3q/+3pPsnOl+4wWtwoBq3IR4Fa1b8",
+	"7zECdQOWuT2Tw50y1KcybnmhJiVsC/7ywjPUbIYJqoZp4HkI31ZvuGdYLngBmT1mbySGdwMaI6F0ZaFe",
+	"FX/OTY17zKAwQC9GaMVTdpmD5aLwMVuPY385FlDkl/61fj748adLsomsYgvtQbnXDKC7rMV8RdOnS4XZ",
+	"r82Tlcaq2aoGGwOQ8WZPxORZOSqZL5NDWwFTTIRlVwBzJkLBBjEp8op/TpOpEUvQfAdWaLhNA8qNl+8x",
+	"l7ZB5JBSS/rJxsOfMqXi1Giv41UL+b9KOpnxJVWtKwNyGEqafZ4XOsE1EaCzNe01aLPauWi9bRj/RG3D",
+	"Hj/89vG3T//y8NsnjV5iDyK9xA4t3w99qLxRSNaAkKH7uLCGeYqZfQHcxCzFxEnEw+d22c/B/b2kNJsZ",
+	"zwHP5DE7kwyw1wYmsLShEdnMR0ZlRI47i/SuC3I3x1uvktvAcISRaVBH9DuzN72TzvQnW205oSztJO1P",
+	"skJJ2D7C0ebQqE3w3L35rvMOTfLuaQJoWxxKG6hwkQPWnLtACJ6TUHnxIuhmIgO86MoIPnffH/AA4vuT",
+	"gSBe7E3iNxCx7xHiLRWSYXtH0DMTuogQSSuU06a5tzQWZm3anWi4gmXaM/QTCWVYMDPlGijn1OKH1fl3",
+	"U8Cz7/4YC3cvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3tt4QqW32C0EcGVNsIa0Oyi9dXreMmWa/sO130o",
+	"oO0r+FpwWLg4yGl5qZvBfRnSZx0TEfUO5qZ4q2GO6Lq0z8ALRsTfzJknn/F/nREQSo+uN7RfadREXINk",
+	"+yko9LDiFV3L+bMGXdlCFAUldnhdJ7b0rZUzN1g772WdbCd4ena4VxsvT/kHfg5mVsE99IHX8mmHBbqh",
+	"xkpnUCF8eZRs37nVUaSZyh3Snf4mrvEDLxEwpbu7Pctbt8qDn+i3WqnxbWt4my4Y36cIxd3cTXA/B9ZZ",
+	"ypaagFayuWnJuQM89HvsOH2qCur9M+XtTOf40VZYL5W8dV47dZUXZZDoiO/u77QwAbz0GKdOl8/o4sNJ",
+	"+G/8jyp4eMrXDf6rEc+uJhpxldibIg+/sXxJIRb3fTmPsNo7nPo/YGnudD70regl7qoJzEAU3LTxQV1L",
+	"Z9Fhw59KMTRXkLv9mICl0tsrWJpnPlaFnVuQQaSyjI/HkFnICU/F91XhRaEWlDAZuiYLe8zOwvdhIM8i",
+	"yLyrqObtKcloBwbgRdW441A7arktk3EGg9/upy0mL0icuHU/C541w66VDTqDBr+K+FXW3PFSdu/5mZfy",
+	"QXx5gQLFGMuDpKp7MVXc4LbYzw8zY575DGvplEn3wILrPNZh5QNO5oAtVmiArwSZ04dDmtcFEv5APVZs",
+	"Y4O8dh58kr30Px+YSpWkvceglhqHxkoSIN+ux+krYWzIq74zzU4PeyPgYrtB8ogee4bHi2UUUNOUsQcU",
+	"2A4m7yy8k8rtHjwJaHieuQWlqaJaWhrIyRx98JBNVakbD41gwiXWCuqlrx70Qn6hlZxgYoXjXmoKEpH6",
+	"YiJfHgprgF7+R6JrR6Ir75dxET45+ez/6owtvZHQ5lRK7qj41df1VDGmiMCZcckn0MAM8a3bHHvJFbGx",
+	"4uaWFc37GLIvsCZ1TxDNPOznDbD3kEqXWak1SHuZaoLdWOEN+2AbYTekK5zjE7/rVGW3hFtKGjCeWtX+",
+	"4787cdbOqeH1nfSsu7l9LTecI0uy+MTu0aHuO46vblnzhJx8dv/bAC5lhYb9beYm0fWGYtSlgT0Gwd0q",
+	"q1aa2L7chGB4aSDK18m4AVHioIf60PzhI8UJBtl2m0kMtdyNZG+kdfQeNpoPFaCGZdhiKgpoNfU7jiEn",
+	"eEPn92tsp7SbRq/42oCqaBEiPAo9FJ2+Fgvzo3K+qRWeT4u5xmASfJorjfjzFKAhj5ovfvXgZmhmcW+o",
+	"N2Ehxs7mC5jUkYALzD8cqj8evfxrmdz9NOS9uWTJh+lYQC2kadpX3Sow8seJAX0tsk0aU3jooGTDMbqy",
+	"jsNc96bbLAJon4+iUlf60bLyNilJOv44nDPA/qLI37nIu45bm7zO0MC/vpzkwvBRsUMAxlNoUwimRheo",
+	"nGNujbKRVUmmip/RhZ9Q3m5YLQwjnLJnCMLX6JHpLOz1A/09vcVP8o47wmmOyROKX+/lul0Ii3mv/p2O",
+	"lXZiGpD75ZlVG/OPrdu8dbJj59Ah3S1E39Mjv2u7E9dwS4bnCLhGkCtPtkB6/0HaF/im6arZmCSy4qPq",
+	"yBEhDxiS4FB9fd27v65/j5aXOF6+m8gBfHurqPvNzY/tfevYnXzG//foaBk271byud2AeyqIda/qQZWb",
+	"NMOwDb6+kQOOWrR1ScIP5lbgrYbxCBFhVoAGn/2PBSgLKIpUyMY/1orarEHlHVLqEiD1rQjdGkwoXHse",
+	"OtdsA5jlYQqcdei1SUrsa5R0i4BtDzmzSYjsDwbubFNoN7evJKuRLAkZ7XZwf55EwmPXDTWohlJOQV0h",
+	"D0XB69fFEYkuSlvF8kTMHvIQVpEmCFh1jBcQNqrDZomYeyoxNcD6jJ8qs2MGXFZm3pKZNCbW/ljtlvto",
+	"+k0KReDbtYnwqz6o6Do0p3qfZomAWI5f0uyzD4yxWHuA9cqUuy653mo1FiHJ//acY7fBD6GvZsh7v5Ko",
+	"oEYSC7ok1+5+mjaDRA1u7yw5kMz5fW0XBmqgTrjAtu9eqFVYucJJfvRSrWGsdm7irn6THntITpM/trDO",
+	"dQ+ORNo7Auz23khSB/vuWqM9xX52rqM5HyGm+2ojdPBiVnqBacKFMvZZ9QGmraHGQXzpPq+niiU2BpNN",
+	"u/Bc+3gasGsJxO/mvVv8jRYpCTap13iYbpfe5lcSjqyYtWjq0esIPADZCiO4hHQaSfXpZCsNBuxRoz/t",
+	"3jlrrfNqRNk00Gh/+4foxxTulX65zSsAY5uKEgdnz/zOVwmEIHvvfikLlV0d5Cr4gK/+4yrA8v+qI5TV",
+	"y0ZwknrbNGFQrVJMjS10XeaLqeIzkfQm/UxfHxYOSWZinq6cmIcH9mLKcMLvwnKUhrOPjaBQcuLs5ag3",
+	"tJ1A8HlAvx2c/vOjYyiDzTqIHUtdDE4HJ8ho/j2fqyw8Cmp8GVaf+Lho8yM/aOOTKrbc+MzvY+MTj9/U",
+	"/B1mnTQfmaCN1hy/Lu9tPodpPCsvJydV4zPE3m8+U2Ix/scv/38AAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

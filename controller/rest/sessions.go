@@ -11,9 +11,9 @@ import (
 )
 
 // attempt is a try to prove with a password who calls.
-func (s *Server) attempt(ctx context.Context, name string, password *string) identity.Attempt {
+func (s *Server) attempt(ctx context.Context, name string, password, code *string) identity.Attempt {
 	r := ginContext(ctx).Request
-	return identity.Attempt{Name: name, Password: secret(password), From: callerAddress(r), Client: r.UserAgent(), Node: string(s.Node)}
+	return identity.Attempt{Name: name, Password: secret(password), Code: secret(code), Keys: s.Seal, From: callerAddress(r), Client: r.UserAgent(), Node: string(s.Node)}
 }
 
 func showSession(ctx context.Context, tx *store.Tx, in *identity.Session) client.Session {
@@ -33,7 +33,7 @@ func (s *Server) shownSession(ctx context.Context, in *identity.Session) (out cl
 
 // SignIn implements the contract.
 func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInResponseObject, error) {
-	in := s.attempt(ctx, r.Body.Name, r.Body.Password)
+	in := s.attempt(ctx, r.Body.Name, r.Body.Password, r.Body.Code)
 	defer in.Password.Wipe()
 	session, secret, err := identity.SignIn(ginContext(ctx).Request.Context(), s.Store, in)
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *Server) StepUp(ctx context.Context, r StepUpRequestObject) (StepUpRespo
 	if who.Session == nil {
 		return nil, reeve.Errorf(reeve.Conflict, "not_a_session", "only a session can be stepped up").WithFix("sign in: reeve login")
 	}
-	in := s.attempt(ctx, who.Name, r.Body.Password)
+	in := s.attempt(ctx, who.Name, r.Body.Password, r.Body.Code)
 	defer in.Password.Wipe()
 	session, err := identity.StepUp(ginContext(ctx).Request.Context(), s.Store, who, in)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Server) ChangePassword(ctx context.Context, r ChangePasswordRequestObje
 	if who.Session == nil {
 		return nil, reeve.Errorf(reeve.Denied, "not_a_session", "a token changes no password").WithFix("sign in: reeve login")
 	}
-	in, fresh := s.attempt(ctx, who.Name, r.Body.Current), secret(r.Body.Password)
+	in, fresh := s.attempt(ctx, who.Name, r.Body.Current, nil), secret(r.Body.Password)
 	defer in.Password.Wipe()
 	defer fresh.Wipe()
 	return ChangePassword204Response{}, identity.ChangePassword(ginContext(ctx).Request.Context(), s.Store, who, in, fresh)

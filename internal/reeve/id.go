@@ -47,6 +47,8 @@ type (
 	SessionID string
 	// InvitationID names a one-time link to set a password, inv_…
 	InvitationID string
+	// FactorID names a second factor of somebody, fact_…
+	FactorID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -123,6 +125,9 @@ func NewSessionID() SessionID { return SessionID(newID("sess")) }
 
 // NewInvitationID makes a fresh InvitationID.
 func NewInvitationID() InvitationID { return InvitationID(newID("inv")) }
+
+// NewFactorID makes a fresh FactorID.
+func NewFactorID() FactorID { return FactorID(newID("fact")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.

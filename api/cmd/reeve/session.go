@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) loginCmd() *cobra.Command {
-	var passwordFile, provider string
+	var passwordFile, codeFile, provider string
 	c := &cobra.Command{
 		Use: "login [NAME]", Short: "Sign in, and keep the session in the context file",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +49,9 @@ With --oidc, open the address that is printed. The page at the end shows a code;
 				return err
 			}
 			text := password.Reveal()
-			made, err := call[client.CreatedSession](c.SignIn(cmd.Context(), client.SignInRequest{Name: args[0], Password: &text}, anonymous))
+			made, err := withCode(a, codeFile, func(code *string) (client.CreatedSession, error) {
+				return call[client.CreatedSession](c.SignIn(cmd.Context(), client.SignInRequest{Name: args[0], Password: &text, Code: code}, anonymous))
+			})
 			if err != nil {
 				return err
 			}
@@ -64,7 +66,22 @@ With --oidc, open the address that is printed. The page at the end shows a code;
 	}
 	c.Flags().StringVar(&passwordFile, "password-file", "-", "file with the password; - asks for it")
 	c.Flags().StringVar(&provider, "oidc", "", "sign in at this OpenID provider instead (reeve oidc list)")
+	c.Flags().StringVar(&codeFile, "code-file", "-", "file with the code of the second factor; - asks for it, if one is needed")
 	return c
+}
+
+// withCode proves who somebody is, and asks for a code if one is needed.
+func withCode[T any](a *app, codeFile string, prove func(code *string) (T, error)) (T, error) {
+	out, err := prove(nil)
+	if r, ok := errors.AsType[*refusal](err); !ok || r.code != "second_factor_needed" {
+		return out, err
+	}
+	code, err := a.readSecret(codeFile, "Code of the second factor")
+	if err != nil {
+		return out, err
+	}
+	text := code.Reveal()
+	return prove(&text)
 }
 
 // anonymous takes the credentials of the context file from a request that needs none.
@@ -131,7 +148,7 @@ func (a *app) saveContext(ctx contextFile) error {
 }
 
 func (a *app) sessionCmd() *cobra.Command {
-	var user, passwordFile string
+	var user, passwordFile, codeFile string
 	list := &cobra.Command{
 		Use: "list", Short: "List your sessions, or those of a user", Example: "  reeve session list\n  reeve session list --user ada", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -187,7 +204,9 @@ func (a *app) sessionCmd() *cobra.Command {
 				return err
 			}
 			text := password.Reveal()
-			s, err := call[client.Session](c.StepUp(cmd.Context(), client.StepUpRequest{Password: &text}))
+			s, err := withCode(a, codeFile, func(code *string) (client.Session, error) {
+				return call[client.Session](c.StepUp(cmd.Context(), client.StepUpRequest{Password: &text, Code: code}))
+			})
 			if err != nil {
 				return err
 			}
@@ -195,6 +214,7 @@ func (a *app) sessionCmd() *cobra.Command {
 		},
 	}
 	stepUp.Flags().StringVar(&passwordFile, "password-file", "-", "file with the password; - asks for it")
+	stepUp.Flags().StringVar(&codeFile, "code-file", "-", "file with the code of the second factor; - asks for it, if one is needed")
 	return group("session", "See and end sessions of people who signed in", "  reeve session list\n  reeve session step-up", list, end, stepUp, a.passwordCmd())
 }
 
