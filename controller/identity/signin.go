@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -110,13 +111,15 @@ func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 			return err
 		}
 		id := failureKey(p, via)
-		if id == "" {
-			return nil
-		}
-		if locked, err = throttled(tx, id); err != nil || p == nil || p.Directory != "" {
+		if locked, err = throttled(tx, cmp.Or(id, nobody)); err != nil || p != nil && p.Directory != "" {
 			return err
 		}
-		got, err := passwords.Get(tx, string(p.ID))
+		owner := reeve.PrincipalID(nobody)
+		if p != nil {
+			owner = p.ID
+		}
+		locked = locked && id != "" // whom there is not is not locked, but all that is read for others is read
+		got, err := passwords.Get(tx, string(owner))
 		if err == nil {
 			pw = got
 		}
@@ -166,10 +169,12 @@ func check(ctx context.Context, st *store.Store, in Attempt) (checked, error) {
 // was asked, if one was, and refused what it said.
 func refuse(tx *store.Tx, in Attempt, p *Principal, via *outside, refused *directory.Refused, details map[string]string) error {
 	by := audit.Actor{Kind: "anonymous", From: in.From.String(), Node: in.Node}
-	id, object := failureKey(p, via), ""
+	// A name that nobody has is recorded like one that somebody has: the record takes as long.
+	id, owner := failureKey(p, via), Principal{ID: nobody, Name: nobody}
 	if p != nil {
-		object, details["principal"], details["name"] = string(p.ID), string(p.ID), p.Name
+		owner = *p
 	}
+	details["principal"], details["name"] = string(owner.ID), owner.Name
 	if via != nil {
 		details["directory"] = via.directory.Name
 	}
@@ -182,7 +187,7 @@ func refuse(tx *store.Tx, in Attempt, p *Principal, via *outside, refused *direc
 	if err := noteFailure(tx, id, in.From); err != nil {
 		return err
 	}
-	return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: object, Outcome: audit.Denied, Details: details})
+	return audit.Record(tx, audit.Event{By: by, Action: "session.refuse", Object: string(owner.ID), Outcome: audit.Denied, Details: details})
 }
 
 // enter lets somebody do something whose password was right, if their second factor is as
