@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"runtime"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,19 +17,21 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// Cost of hashing a password with argon2id: RFC 9106 §4, second recommended option.
+// Cost of hashing a password with argon2id: the memory and passes of RFC 9106 §4, second recommended option, in one
+// lane, so that a sign-in does not take all processors from the leader.
 // The memory is a variable for tests, which hash often.
 var hashMemory uint32 = 64 << 10 // KiB
 
 const (
 	hashTime  = 3
-	hashLanes = 4
+	hashLanes = 1
 	hashBytes = 32
 	saltBytes = 16
 )
 
-// hashing bounds how many passwords are hashed at once: each takes 64 MiB.
-var hashing = make(chan struct{}, 2)
+// hashing bounds how many passwords are hashed at once: each takes 64 MiB and a processor,
+// and the leader needs some too.
+var hashing = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 // Lengths of a password in characters: NIST SP 800-63B-4 §3.1.1.2 asks for 15 where it is
 // the only factor, and for no rules of composition.
