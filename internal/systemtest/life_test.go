@@ -117,7 +117,7 @@ type cut struct {
 }
 
 var cuts = map[string][]cut{
-	"postgres": {{1500, false}, {4000, true}}, "ad": {{1200, false}, {2600, true}}, "telnet": {{600, false}, {2400, true}},
+	"postgres": {{1500, false}, {4000, true}}, "ad": {{1200, false}, {4000, true}}, "telnet": {{600, false}, {2400, true}},
 }
 
 func (at cut) strike(t *testing.T, c *systemtest.Cluster, kind string) {

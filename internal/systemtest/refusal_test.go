@@ -43,7 +43,7 @@ func TestAnAccountThatIsShutOutSaysWhy(t *testing.T) {
 		}
 	}
 	root("ALTER USER 'shutout'@'%' ACCOUNT LOCK")
-	says("locked", "unlock", "locked")
+	says("disabled", "ACCOUNT UNLOCK", "locked")
 	root("ALTER USER 'shutout'@'%' ACCOUNT UNLOCK")
 	c.Act(a.Id, "verify", "open")
 	c.AwaitSync(a.Id)
