@@ -62,7 +62,7 @@ func (a *app) factorCmd() *cobra.Command {
 			return a.show(made, func() { a.recoveryCodes(made.Codes) })
 		},
 	}
-	return group("factor", "Manage your second factors (security keys: in the console)", "  reeve factor add-totp\n  reeve factor list", list, a.factorAddCmd(), a.factorConfirmCmd(), remove, codes)
+	return group("factor", "Manage your second factors", "  reeve factor add-totp\n  reeve factor list", list, a.factorAddCmd(), a.factorConfirmCmd(), remove, codes)
 }
 
 func (a *app) recoveryCodes(codes []string) {
