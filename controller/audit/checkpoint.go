@@ -114,7 +114,10 @@ func uncovered(tx *store.Tx) (uint64, error) {
 		return 0, err
 	}
 	t, err := readTree(tx)
-	return h.Sequence - t.Size, err
+	if err != nil {
+		return 0, err // sealed meanwhile, say
+	}
+	return h.Sequence - t.Size, nil
 }
 
 func readTree(tx *store.Tx) (*tree, error) {

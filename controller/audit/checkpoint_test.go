@@ -236,3 +236,19 @@ func TestNothingIsSignedOfABrokenChain_U2(t *testing.T) {
 		t.Fatalf("%+v", all)
 	}
 }
+
+// A state that cannot be read, for which sealing in the middle of a look is enough, is an
+// error: a controller that fell over it would take its cluster's leader away.
+func TestATreeThatCannotBeReadIsAnError(t *testing.T) {
+	t.Parallel()
+	st := storetest.New(t)
+	makeKey(t, st)
+	countTimes(t, st, 3)
+	update(t, st, audit.SpoilTree)
+	if err := st.View(t.Context(), func(tx *store.Tx) error {
+		_, err := audit.Uncovered(tx)
+		return err
+	}); err == nil {
+		t.Error("no error")
+	}
+}
