@@ -87,9 +87,6 @@ func (s *Server) ConfirmFactor(ctx context.Context, r ConfirmFactorRequestObject
 	return ConfirmFactor200JSONResponse{Codes: revealed(recovery)}, nil
 }
 
-// keyPage is where a browser asks a security key.
-const keyPage = "/security-key"
-
 func showChallenge(c *identity.Challenge) client.KeyChallenge {
 	return client.KeyChallenge{Options: string(c.Options), Url: c.Address + keyPage, ExpiresAt: c.Expires}
 }

@@ -145,8 +145,8 @@ func key() *string { k := rand.Text(); return &k }
 
 // unexercised are the calls whose success this test does not bring about, with the reason.
 var unexercised = map[string]string{
-	"AcceptClock":  "there is something to accept only where a clock jumped; internal/systemtest makes one jump",
-	"RetryJob":     "a job is dead only after five failed deliveries; its answer is that of CancelJob, and controller/jobs tests it",
+	"AcceptClock": "there is something to accept only where a clock jumped; internal/systemtest makes one jump",
+	"RetryJob":    "a job is dead only after five failed deliveries; its answer is that of CancelJob, and controller/jobs tests it",
 }
 
 // Every call of the contract succeeds once on a real cluster with a real agent and a real
