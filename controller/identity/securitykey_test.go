@@ -326,6 +326,7 @@ func TestWrongEnrolmentsOfSecurityKeysAreRefused(t *testing.T) {
 		"another domain": func(k *webauthntest.Key) { k.Domain = "reeve.example.org" },
 		"no PIN":         func(k *webauthntest.Key) { k.Unverified = true },
 		"an answer":      func(k *webauthntest.Key) { k.Type = "webauthn.get" },
+		"forged":         func(k *webauthntest.Key) { k.Vouch, k.ForgeSignature = "self", true },
 	} {
 		key := webauthntest.New(t, site)
 		id, options, err := p.addKey(who)
@@ -345,8 +346,19 @@ func TestWrongEnrolmentsOfSecurityKeysAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vouched := webauthntest.New(t, site)
-	text := vouched.Enrol(t, options)
+	own, maker := webauthntest.New(t, site), webauthntest.New(t, site)
+	own.Vouch, maker.Vouch = "self", "chain"
+	if _, err := p.confirmKey(who, id, maker.Enrol(t, options)); reeve.CodeOf(err) != "answer_wrong" {
+		t.Errorf("with certificates of a maker: %v", err)
+	}
+	text := own.Enrol(t, options)
+	if _, err := p.confirmKey(who, id, text); err != nil {
+		t.Errorf("vouched for by itself alone: %v", err)
+	}
+	if id, options, err = p.addKey(who); err != nil {
+		t.Fatal(err)
+	}
+	text = webauthntest.New(t, site).Enrol(t, options)
 	p.clock.Advance(CeremonyLife)
 	if _, err := p.confirmKey(who, id, text); reeve.CodeOf(err) != "answer_wrong" {
 		t.Errorf("too late: %v", err)
@@ -635,6 +647,9 @@ func TestARestoreBringsNoSecurityKeyBack(t *testing.T) {
 	update(t, old, func(to *store.Tx) error {
 		return p.st.View(t.Context(), func(from *store.Tx) error { return Keep(to, from) })
 	})
+	restored := *p
+	restored.st = old
+	restored.begin() // a challenge that the cluster does not know
 	if _, err := p.answer(answered); err != nil {
 		t.Fatal(err)
 	}
@@ -776,6 +791,8 @@ func FuzzAnswersOfSecurityKeys(f *testing.F) {
 	key := webauthntest.New(f, site)
 	f.Add(key.Enrol(f, `{"challenge":"AAAA","rp":{"id":"reeve.example.com"},"user":{"id":"AAAA"}}`))
 	f.Add(key.Answer(f, `{"challenge":"AAAA","rpId":"reeve.example.com"}`))
+	key.Vouch = "self"
+	f.Add(key.Enrol(f, `{"challenge":"AAAA","rp":{"id":"reeve.example.com"},"user":{"id":"AAAA"}}`))
 	for _, s := range []string{"", "{}", "[]", `{"id":"AA","rawId":"AA","type":"public-key","response":{}}`} {
 		f.Add(s)
 	}

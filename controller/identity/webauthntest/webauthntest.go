@@ -29,13 +29,14 @@ type Key struct {
 	Origin string // of the page
 
 	// What is wrong, and what the key is like.
-	Domain     string // that is signed instead of the one asked for
-	Type       string // of the client data, instead of what was done
-	Challenge  string // that is answered instead of the one given
-	Unverified bool   // asks for no PIN
-	Counterless,
-	Syncs bool
+	Domain         string // that is signed instead of the one asked for
+	Type           string // of the client data, instead of what was done
+	Challenge      string // that is answered instead of the one given
+	Unverified     bool   // asks for no PIN
+	Counterless    bool
+	Syncs          bool
 	ForgeSignature bool
+	Vouch          string // attestation: "" none, self, or chain, of a maker
 	Counter        uint32 // of uses so far
 
 	id      []byte
@@ -92,9 +93,17 @@ func (k *Key) Enrol(t testing.TB, options string) string {
 	data = append(data, make([]byte, 16)...)                      // AAGUID: none
 	data = binary.BigEndian.AppendUint16(data, uint16(len(k.id))) //nolint:gosec // 32
 	data = append(append(data, k.id...), k.Public(t)...)
+	client := k.clientData(t, "webauthn.create", in.Challenge)
+	format, statement := "none", map[string]any{}
+	if k.Vouch != "" {
+		format, statement = "packed", map[string]any{"alg": -7, "sig": k.sign(t, data, client)}
+	}
+	if k.Vouch == "chain" {
+		statement["x5c"] = [][]byte{{0x30, 0}}
+	}
 	return k.answer(t, map[string]any{
-		"clientDataJSON":    text(k.clientData(t, "webauthn.create", in.Challenge)),
-		"attestationObject": text(encode(t, map[string]any{"fmt": "none", "attStmt": map[string]any{}, "authData": data})),
+		"clientDataJSON":    text(client),
+		"attestationObject": text(encode(t, map[string]any{"fmt": format, "attStmt": statement, "authData": data})),
 		"transports":        []string{"usb"},
 	})
 }
@@ -108,6 +117,11 @@ func (k *Key) Answer(t testing.TB, options string) string {
 	}
 	read(t, options, &in)
 	client, data := k.clientData(t, "webauthn.get", in.Challenge), k.authenticatorData(in.RPID, 0)
+	return k.answer(t, map[string]any{"clientDataJSON": text(client), "authenticatorData": text(data), "signature": text(k.sign(t, data, client)), "userHandle": k.owner})
+}
+
+func (k *Key) sign(t testing.TB, data, client []byte) []byte {
+	t.Helper()
 	hash := sha256.Sum256(client)
 	signed := sha256.Sum256(append(append([]byte{}, data...), hash[:]...))
 	signature, err := ecdsa.SignASN1(rand.Reader, k.private, signed[:])
@@ -117,7 +131,7 @@ func (k *Key) Answer(t testing.TB, options string) string {
 	if k.ForgeSignature {
 		signature[len(signature)-1] ^= 1
 	}
-	return k.answer(t, map[string]any{"clientDataJSON": text(client), "authenticatorData": text(data), "signature": text(signature), "userHandle": k.owner})
+	return signature
 }
 
 func (k *Key) answer(t testing.TB, response map[string]any) string {
