@@ -1,3 +1,4 @@
+//nolint:bodyclose // must and Answer close every one
 package rest_test
 
 import (
@@ -43,7 +44,7 @@ func TestAChallengeForAKeyHoldsOverALeaderChange(t *testing.T) {
 	answer = key.Answer(t, begun.Options)
 	in := client.SignInRequest{Name: "ada", Password: &password, Answer: &answer}
 	must[client.CreatedSession](s)(c.Client(follower(c)).SignIn(ctx, in))
-	if _, err := fleet.Answer[client.CreatedSession](c.Client(c.Leader()).SignIn(ctx, in)); err == nil || !strings.Contains(err.Error(), "second_factor_wrong") { //nolint:bodyclose // Answer closes it
+	if _, err := fleet.Answer[client.CreatedSession](c.Client(c.Leader()).SignIn(ctx, in)); err == nil || !strings.Contains(err.Error(), "second_factor_wrong") {
 		t.Errorf("the answer again: %v", err)
 	}
 }
