@@ -328,9 +328,6 @@ func useKey(tx *store.Tx, p *Principal, in Attempt) error {
 		return cmp.Or[error](err, wrong)
 	}
 	party, err := GetRelyingParty(tx)
-	if reeve.CodeOf(err) == "security_keys_off" {
-		return wrong
-	}
 	if err != nil {
 		return err
 	}

@@ -46,8 +46,7 @@ func signInFailed() error {
 // SignIn begins a session for somebody who knows the password of an active user and shows
 // a second factor, if there is one. It takes as long for a name that nobody has. Codes
 // sign_in_failed, sign_ins_too_many; after the right password alone second_factor_needed,
-// security_key_needed,
-// second_factor_wrong, security_key_copied.
+// security_key_needed, second_factor_wrong, security_key_copied.
 func SignIn(ctx context.Context, st *store.Store, in Attempt) (s *Session, secret reeve.Secret, err error) {
 	id, err := check(ctx, st, in)
 	if err != nil {
