@@ -4452,13 +4452,20 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/sessions (the `SignIn` operationId).
 	SignIn(ctx context.Context, body SignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// EndSession End a session
+	//
+	// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
+	//
+	// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
+	EndSession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// BeginSignInWithBody Get a challenge for the security keys of a user
 	//
 	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
 	//
 	// Takes any type of body and a specified content type.
 	//
-	// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
 	BeginSignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// BeginSignIn Get a challenge for the security keys of a user
@@ -4467,15 +4474,8 @@ type ClientInterface interface {
 	//
 	// Takes a body of the `application/json` content type.
 	//
-	// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
 	BeginSignIn(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// EndSession End a session
-	//
-	// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
-	//
-	// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
-	EndSession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSites List sites
 	//
@@ -6945,13 +6945,30 @@ func (c *Client) SignIn(ctx context.Context, body SignInJSONRequestBody, reqEdit
 	return c.Client.Do(req)
 }
 
+// EndSession End a session
+//
+// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
+//
+// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
+func (c *Client) EndSession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndSessionRequest(c.Server, session)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // BeginSignInWithBody Get a challenge for the security keys of a user
 //
 // Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
 //
 // Takes any type of body and a specified content type.
 //
-// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
 func (c *Client) BeginSignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewBeginSignInRequestWithBody(c.Server, contentType, body)
 	if err != nil {
@@ -6970,26 +6987,9 @@ func (c *Client) BeginSignInWithBody(ctx context.Context, contentType string, bo
 //
 // Takes a body of the `application/json` content type.
 //
-// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
 func (c *Client) BeginSignIn(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewBeginSignInRequest(c.Server, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// EndSession End a session
-//
-// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
-//
-// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
-func (c *Client) EndSession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewEndSessionRequest(c.Server, session)
 	if err != nil {
 		return nil, err
 	}
@@ -12395,46 +12395,6 @@ func NewSignInRequestWithBody(server string, contentType string, body io.Reader)
 	return req, nil
 }
 
-// NewBeginSignInRequest calls the generic BeginSignIn builder with application/json body
-func NewBeginSignInRequest(server string, body BeginSignInJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewBeginSignInRequestWithBody(server, "application/json", bodyReader)
-}
-
-// NewBeginSignInRequestWithBody constructs an http.Request for the BeginSignIn method, with any body, and a specified content type
-func NewBeginSignInRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/sessions/challenge")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
 // NewEndSessionRequest constructs an http.Request for the EndSession method
 func NewEndSessionRequest(server string, session string) (*http.Request, error) {
 	var err error
@@ -12465,6 +12425,46 @@ func NewEndSessionRequest(server string, session string) (*http.Request, error) 
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewBeginSignInRequest calls the generic BeginSignIn builder with application/json body
+func NewBeginSignInRequest(server string, body BeginSignInJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginSignInRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBeginSignInRequestWithBody constructs an http.Request for the BeginSignIn method, with any body, and a specified content type
+func NewBeginSignInRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sign-in/challenge")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -14704,24 +14704,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/sessions (the `SignIn` operationId).
 	SignInWithResponse(ctx context.Context, body SignInJSONRequestBody, reqEditors ...RequestEditorFn) (*SignInResponse, error)
 
-	// BeginSignInWithBodyWithResponse Get a challenge for the security keys of a user
-	//
-	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
-	BeginSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error)
-
-	// BeginSignInWithResponse Get a challenge for the security keys of a user
-	//
-	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
-	BeginSignInWithResponse(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error)
-
 	// EndSessionWithResponse End a session
 	//
 	// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
@@ -14730,6 +14712,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
 	EndSessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*EndSessionResponse, error)
+
+	// BeginSignInWithBodyWithResponse Get a challenge for the security keys of a user
+	//
+	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+	BeginSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error)
+
+	// BeginSignInWithResponse Get a challenge for the security keys of a user
+	//
+	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+	BeginSignInWithResponse(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error)
 
 	// ListSitesWithResponse List sites
 	//
@@ -19278,6 +19278,47 @@ func (r SignInResponse) ContentType() string {
 	return ""
 }
 
+type EndSessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndSessionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndSessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndSessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndSessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type BeginSignInResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19320,47 +19361,6 @@ func (r BeginSignInResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r BeginSignInResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type EndSessionResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r EndSessionResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r EndSessionResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r EndSessionResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r EndSessionResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r EndSessionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -22349,13 +22349,28 @@ func (c *ClientWithResponses) SignInWithResponse(ctx context.Context, body SignI
 	return ParseSignInResponse(rsp)
 }
 
+// EndSessionWithResponse End a session
+//
+// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
+func (c *ClientWithResponses) EndSessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*EndSessionResponse, error) {
+	rsp, err := c.EndSession(ctx, session, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndSessionResponse(rsp)
+}
+
 // BeginSignInWithBodyWithResponse Get a challenge for the security keys of a user
 //
 // Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
 func (c *ClientWithResponses) BeginSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error) {
 	rsp, err := c.BeginSignInWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
@@ -22370,28 +22385,13 @@ func (c *ClientWithResponses) BeginSignInWithBodyWithResponse(ctx context.Contex
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /v1/sessions/challenge (the `BeginSignIn` operationId).
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
 func (c *ClientWithResponses) BeginSignInWithResponse(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error) {
 	rsp, err := c.BeginSignIn(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseBeginSignInResponse(rsp)
-}
-
-// EndSessionWithResponse End a session
-//
-// One of the caller's own, or of anybody with the privilege identity.manage who holds no more than the caller.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
-func (c *ClientWithResponses) EndSessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*EndSessionResponse, error) {
-	rsp, err := c.EndSession(ctx, session, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseEndSessionResponse(rsp)
 }
 
 // ListSitesWithResponse List sites
@@ -25782,6 +25782,35 @@ func ParseSignInResponse(rsp *http.Response) (*SignInResponse, error) {
 	return response, nil
 }
 
+// ParseEndSessionResponse parses an HTTP response from a EndSessionWithResponse call
+func ParseEndSessionResponse(rsp *http.Response) (*EndSessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndSessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseBeginSignInResponse parses an HTTP response from a BeginSignInWithResponse call
 func ParseBeginSignInResponse(rsp *http.Response) (*BeginSignInResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -25802,35 +25831,6 @@ func ParseBeginSignInResponse(rsp *http.Response) (*BeginSignInResponse, error) 
 			return nil, err
 		}
 		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseEndSessionResponse parses an HTTP response from a EndSessionWithResponse call
-func ParseEndSessionResponse(rsp *http.Response) (*EndSessionResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &EndSessionResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

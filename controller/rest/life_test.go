@@ -51,7 +51,23 @@ type witness struct {
 	done map[string]bool // operations that were answered with success
 }
 
+// RoundTrip implements http.RoundTripper. While nobody leads it asks again, as reeve does:
+// what is answered with 503 did not happen.
 func (w *witness) RoundTrip(r *http.Request) (*http.Response, error) {
+	for until := time.Now().Add(systemtest.Patience); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := w.once(r)
+		if err != nil || resp.StatusCode != http.StatusServiceUnavailable || r.Body != nil && r.GetBody == nil || time.Now().After(until) {
+			return resp, err
+		}
+		if r.GetBody != nil {
+			if r.Body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func (w *witness) once(r *http.Request) (*http.Response, error) {
 	resp, err := w.next.RoundTrip(r)
 	if err != nil {
 		return nil, err

@@ -304,12 +304,12 @@ type ServerInterface interface {
 	// SignIn Sign in with a password
 	// (POST /v1/sessions)
 	SignIn(c *gin.Context)
-	// BeginSignIn Get a challenge for the security keys of a user
-	// (POST /v1/sessions/challenge)
-	BeginSignIn(c *gin.Context)
 	// EndSession End a session
 	// (DELETE /v1/sessions/{session})
 	EndSession(c *gin.Context, session string)
+	// BeginSignIn Get a challenge for the security keys of a user
+	// (POST /v1/sign-in/challenge)
+	BeginSignIn(c *gin.Context)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(c *gin.Context, params ListSitesParams)
@@ -3649,19 +3649,6 @@ func (siw *ServerInterfaceWrapper) SignIn(c *gin.Context) {
 	siw.Handler.SignIn(c)
 }
 
-// BeginSignIn operation middleware
-func (siw *ServerInterfaceWrapper) BeginSignIn(c *gin.Context) {
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		middleware(c)
-		if c.IsAborted() {
-			return
-		}
-	}
-
-	siw.Handler.BeginSignIn(c)
-}
-
 // EndSession operation middleware
 func (siw *ServerInterfaceWrapper) EndSession(c *gin.Context) {
 
@@ -3685,6 +3672,19 @@ func (siw *ServerInterfaceWrapper) EndSession(c *gin.Context) {
 	}
 
 	siw.Handler.EndSession(c, session)
+}
+
+// BeginSignIn operation middleware
+func (siw *ServerInterfaceWrapper) BeginSignIn(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginSignIn(c)
 }
 
 // ListSites operation middleware
@@ -4580,7 +4580,7 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
 	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
-	router.POST(options.BaseURL+"/v1/sessions/challenge", wrapper.BeginSignIn)
+	router.POST(options.BaseURL+"/v1/sign-in/challenge", wrapper.BeginSignIn)
 	router.GET(options.BaseURL+"/v1/oidc", wrapper.ListOIDCProviders)
 	router.POST(options.BaseURL+"/v1/oidc", wrapper.AddOIDCProvider)
 	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
@@ -8318,6 +8318,39 @@ func (response SignIndefaultApplicationProblemPlusJSONResponse) VisitSignInRespo
 	return err
 }
 
+type EndSessionRequestObject struct {
+	Session string `json:"session"`
+}
+
+type EndSessionResponseObject interface {
+	VisitEndSessionResponse(w http.ResponseWriter) error
+}
+
+type EndSession204Response struct {
+}
+
+func (response EndSession204Response) VisitEndSessionResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type EndSessiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EndSessiondefaultApplicationProblemPlusJSONResponse) VisitEndSessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type BeginSignInRequestObject struct {
 	Body *BeginSignInJSONRequestBody
 }
@@ -8346,39 +8379,6 @@ type BeginSignIndefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response BeginSignIndefaultApplicationProblemPlusJSONResponse) VisitBeginSignInResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type EndSessionRequestObject struct {
-	Session string `json:"session"`
-}
-
-type EndSessionResponseObject interface {
-	VisitEndSessionResponse(w http.ResponseWriter) error
-}
-
-type EndSession204Response struct {
-}
-
-func (response EndSession204Response) VisitEndSessionResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
-}
-
-type EndSessiondefaultApplicationProblemPlusJSONResponse struct {
-	Body       Problem
-	StatusCode int
-}
-
-func (response EndSessiondefaultApplicationProblemPlusJSONResponse) VisitEndSessionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9599,12 +9599,12 @@ type StrictServerInterface interface {
 	// SignIn Sign in with a password
 	// (POST /v1/sessions)
 	SignIn(ctx context.Context, request SignInRequestObject) (SignInResponseObject, error)
-	// BeginSignIn Get a challenge for the security keys of a user
-	// (POST /v1/sessions/challenge)
-	BeginSignIn(ctx context.Context, request BeginSignInRequestObject) (BeginSignInResponseObject, error)
 	// EndSession End a session
 	// (DELETE /v1/sessions/{session})
 	EndSession(ctx context.Context, request EndSessionRequestObject) (EndSessionResponseObject, error)
+	// BeginSignIn Get a challenge for the security keys of a user
+	// (POST /v1/sign-in/challenge)
+	BeginSignIn(ctx context.Context, request BeginSignInRequestObject) (BeginSignInResponseObject, error)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(ctx context.Context, request ListSitesRequestObject) (ListSitesResponseObject, error)
@@ -12826,6 +12826,32 @@ func (sh *strictHandler) SignIn(ctx *gin.Context) {
 	}
 }
 
+// EndSession operation middleware
+func (sh *strictHandler) EndSession(ctx *gin.Context, session string) {
+	var request EndSessionRequestObject
+
+	request.Session = session
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndSession(ctx, request.(EndSessionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndSession")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
+		if err := validResponse.VisitEndSessionResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // BeginSignIn operation middleware
 func (sh *strictHandler) BeginSignIn(ctx *gin.Context) {
 	var request BeginSignInRequestObject
@@ -12861,32 +12887,6 @@ func (sh *strictHandler) BeginSignIn(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(BeginSignInResponseObject); ok {
 		if err := validResponse.VisitBeginSignInResponse(ctx.Writer); err != nil {
-			sh.options.ResponseErrorHandlerFunc(ctx, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// EndSession operation middleware
-func (sh *strictHandler) EndSession(ctx *gin.Context, session string) {
-	var request EndSessionRequestObject
-
-	request.Session = session
-
-	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.EndSession(ctx, request.(EndSessionRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "EndSession")
-	}
-
-	response, err := handler(ctx, request)
-
-	if err != nil {
-		sh.options.HandlerErrorFunc(ctx, err)
-	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
-		if err := validResponse.VisitEndSessionResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13956,30 +13956,30 @@ var swaggerSpec = []string{
 	"O4jtr+tAYqHxf6lZngTbKm9eD4HSN5cTe9c6AFU0+MhszAtWa/htp3WEfkKHrmTgvCdQVU/8Ti7s2b30",
 	"6dTneFfSYAXLHWsvNeVsW41WofIRgn95rhhUarrsdQ1N7BN9xRbrJwJXpk7+OcS05dD3dROM5eu1WH7D",
 	"tfFlFfem1/JuFUJYbDtGJ9Jjy+icsYQi7Nk0dHgi66F0Hvt3YrXto6cehdPdbRyz1MEqteIOvVGPDslY",
-	"lqr20ICNqIBSYTV3xcNOx5spKUaQV2UvLxROEaWPj8TrXUGN4Mv/zHNvyXOn3RKu/CcHAeIzrYx25IU+",
-	"1IRjxRb0sxUe7xE9ozOPD3QV7jZ0rtVgRrkmIylzh0JqTc6h1ZscKydKdm6B5U78DO+I935l8zCFZFKV",
-	"f2AHyiszhEbQYJvK1ArJtch5X91frUkN7wVrykjMKgyS0hWUhuSGyFU3oYKCouXBqlzPUsvMYuHCWoiv",
-	"inDau3hQXwIYwpZ6E1AvSW4AAgtUusxKpZgwlwlIWF1b4aaYsH5ruVmRJ3cGT3zXNTJ2CbeUraYdtcL+",
-	"w79bAT7t7O6t+s/NXclPIEuy6tFsMZKreaNZq9+y+gk5+Gr/twLV0HDFtreZq0TXe0yOKjXbYvaVXWXo",
-	"IU21Zkb7LKxSsyhfJwPWSImdHupd84dLUUowyLrbjGKoEedCR1faOuzgHHQxalTOnG+i3s027i7Cgb9f",
-	"L29Kr6bz0BW58twFWvjUAgmu8VYnv2HTvXK6qgesy8e8hiwG9mUqFTReCY6iCnXBoWqCgU+dh7iOR9Su",
-	"NJ8ZNv24q8aw+PI78+50ss22FgvE4JllATkTum7Zt6vAyA9dbC9LzikGz7dmRvUr9Eac2nNC9ZUdZFhr",
-	"sQluhFhaMNpcu+eh/11srvWtrFUdIjybgRg60Exd82yVYu4f2unphDHaqqr8XLemQofT4vyrJJdMk8E8",
-	"RNOkQFNy6MU5g/7tIEZznrdJ9SZ5rT0Lf307yLmmg2KDBBNHoVUpJhV6Ugj+2TWKWtUIWsRuRhduQu7K",
-	"8rklXBPEYX0OIMO1HuT27C8f/Bf4FjfJex7oxzkmLwL4eita3YwbqOtx77SstBHTMLFdnll0Zfy5dau3",
-	"TrTsHATc24XoOT7yXbs3YA235N8YMKogwOnI5knvPkgHO97X78CVSbALTviWHFh08QMJdqTawLvvNoCB",
-	"y0scL9d+bQfBi8UWQ/XNj+1949gdfIX/d+gY7jfvVurV7IBbAvywr+pAlZs0/zI1vr6Rnxdb4LZJwo/6",
-	"VuA7+/EQOGJyMcVcdSMU2M5YUaRi0u6xRlh6CQp4l1IXG27citCtwBL9tedaA+h1AEEdDFMugzaJhQs1",
-	"yBrue/ewnJhkC5CPelu9P3aQt6bvDOoTyJKQ0XYHt+ewxn4zqqYGVa0iUqkowEPR5jzL4ghFF5blAPwC",
-	"BIkdRGekyROgqsAFBI2AoRk1uD4EpD4al9EcMlcnjIpg5s2JTmN+bo/VbrlPudskD3KzXhsst+qdiq5d",
-	"c6pznZcA+Gn5Jc0+28BQjbU/Wq68ve+S61TJIfdFjLfng70NfvB9y31d35UABTWSf9AmuTb30zQZJGpw",
-	"O2fJjmTO97VdEA9kVRbRUMmJF2qhFwC3kh+8VEsY8q2buKnfpMMeotPkzy2savm8IxH3DhuSOG8kqoNd",
-	"d63Wfms7O9fSjBg7wriwBjh4oequgDKoQmrzPHwAafmgcSBf2s+rqUIJsYZimja8+i6eBujKxuJ389Yt",
-	"/loLuASbVGu0qtfObH4p2J7hkwZNHTovgiMBW0GiACK5R3IZW9lKMc3MXq3//9Y5a6lVfUTZ1My8clP4",
-	"U/TbjYfITq2jtG5cARBCl5gZPXnudj5kSDPRefdLUcjsaidXwUd49Z9XAcAbhY6XRs1rMXDs3VeHeTdS",
-	"Ejk0rO0yn40lnfCkN+k3/Hq3cI8i49N0ZejUP7CtghBLLCi3rTn7yIAVUoysvRz1hjbzVL728Le9o39+",
-	"sgyloRkZsmOpit5R7wAYzb3na0j2xKDGt374xNed1D5yg9Y+CbHl2mduH2ufOHzK+u8guan+yAhstPr4",
-	"FXxJ/TnIFlt4OTqpap9Bb6H6MyWADX369v8HAAD//w==",
+	"lqr20ICNqIBSYTV3xcNOx5spKUaQV2UvLxROEaWPj8TrXUGN4Mv/zHNvyXOn3RKu/CcHX91fraHl94I1",
+	"ORVzuwK/urK+EGKOCJwJFRSuOw8Z5DpHWvYSC2JjIcolAs27+LFeQkn6lhDiqd/PG0BxApUus1IpJsxl",
+	"qgd/bYU3bMPvKlMOAnhr2szoeMr7UO2PtXjQqVh4JE/0ec888tNV0FrQbVoDkOWajKTMHb7sUCrAA/ZC",
+	"KlGMdQvC5MTP8I6kyq9sHqaQTJfzD+zALGGG0AjOb1NNXnEnBcYzK9LkzuCJ77pExi7hlpLVtKNWoDj8",
+	"uxXf087u3mr/3NzVIQOyJIsezRYDuZo3erX6LaufkIOv9n8rQA0NV2x7m7nqznyPuVGlZltMvrKrDC2k",
+	"qdbMaJ+EVWoW5etkvBopsdNDvWv+cBlKCQZZd5tRDDXCXOjnShuHHXyDLkSNN7hzTdSb2ca9RTjw9+vk",
+	"TanVdB6aIleOu0ALn1kgwTPe6uM3bLpXTle1gHXpmNeQxMC+TKWCvivBT1SBLjhQTbDvqXMQ1+GI2jWr",
+	"M8OmH3fVFxZffmfOnU6m2dZCgRg7sywgZ0LXDft2PQn5oYuCbsk5xdj51nTtfgXeiFN7Tqi+soMMax02",
+	"wYsQywpGxXz3PPS/i2K+viq+qkGEZzMQQweaqWuerVLM/UM7PZ0wRltRlZ/r1lTocFqce5XkkmkymIdg",
+	"mhTowxh6cc6gfTuI0ZznbVK9Sd6Dr+6vbwc513RQbJBf4ii0KsOkAk8KsT+7RlErGkFXjJvRhZuQu7J8",
+	"agnXBGFYnwPGcK0FuT37ywf/Bb7FTfKex/lxjsmLAL7eilY34wbKetw7LSttxDRMbJdnFn1of27d6q0T",
+	"LTsH8fZ2IXqOj3zX7g1Ywy35NwaMKohvOrJ50rsP0rGO9/U7cGUO7IIPviUFFj38QIIdqTbw7ruNX+Dy",
+	"EsfLdV/bQexiscNQffNje984dgdf4f8dGob7zbuVcjU74JbwPuyrOlDlJr2/TI2vbxRgwA64bZLwo74V",
+	"9M5+PAKOkFxMMVfcCPW1M1YUqZC0e6wRlV5CAt6l1MV+G7cidCusRH/tuc4Aeh08UIfClMugTWLdQg2x",
+	"hvvWPSwnJtkB5KPeVuuPHaSt6TtD+gSyJGS03cHtOayx3YyqqUFVp4hUJgrwULQ3z7I4QtGFVTmAvgCR",
+	"RIfQGenxBKAqcAFBH2DoRQ2uDwGZj8YlNIfE1QmjIph5c6LTkJ/bY7VbblPuNslj3KzXBcuteqeia9ec",
+	"6lznJeB9Wn5Js882IFRj3Y+WC2/vu+Q6VXLIfQ3j7flgb4MffNtyX9Z3JUBBjQSp2yTX5n6aJoNEDW7n",
+	"LNmRzPm+tgvigaxKNRkqOfFCLbQC4Fbyg5dqCUK+dRM39Zt02EN0mvy5hVUpn3ck4t5hPxLnjUR1sOuu",
+	"1bpvbWfnWnoRY0MYF9YABy8U3RVQBVVIbZ6HDyArHzQO5Ev7eTVVqCDWUEvTBlffxdMATdlY/G7eusVf",
+	"6wCXYJNqjVb12pnNLwXbM3zSoKkD50VsJGArSBRAIPdIKmMrWymmmdmrtf/fOmctdaqPKJuamVduCn+K",
+	"frvxENmpNZTWjSsAQugSE6Mnz93OhwRpJjrvfikKmV3t5Cr4CK/+8yoAdKPQ8NKoeS0Gjq376ijvRkoi",
+	"h4a1XeazsaQTnvQm/YZf7xbtUWR8mi4MnfoHtlUPYokF1bY1Zx8ZsEKKkbWXo97QZp7K1x7+tnf0z0+W",
+	"oTT0IkN2LFXRO+odAKO593wNWcYY1PjWD5/4spPaR27Q2ichtlz7zO1j7RMHT1n/HSQ31R8ZgY1WH79C",
+	"L6k/B9liCy9HJ1XtM2gtVH+mBKyhT9/+/wAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
