@@ -169,13 +169,13 @@ type ServerInterface interface {
 	// ListFactors List the second factors of the caller
 	// (GET /v1/factors)
 	ListFactors(c *gin.Context)
-	// AddTOTP Begin the enrolment of an authenticator app
+	// AddFactor Begin the enrolment of an authenticator app or a security key
 	// (POST /v1/factors)
-	AddTOTP(c *gin.Context)
+	AddFactor(c *gin.Context)
 	// RemoveFactor Remove a second factor of the caller
 	// (DELETE /v1/factors/{factor})
 	RemoveFactor(c *gin.Context, factor string)
-	// ConfirmFactor Make a second factor count, with a code of it
+	// ConfirmFactor Make a second factor count, with a code or an answer of it
 	// (POST /v1/factors/{factor})
 	ConfirmFactor(c *gin.Context, factor string)
 	// ListGroups List groups
@@ -292,6 +292,12 @@ type ServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(c *gin.Context)
+	// GetSecurityKeys Show where security keys can be used
+	// (GET /v1/security-keys)
+	GetSecurityKeys(c *gin.Context)
+	// ConfigureSecurityKeys Say at which addresses browsers find the cluster
+	// (PUT /v1/security-keys)
+	ConfigureSecurityKeys(c *gin.Context, params ConfigureSecurityKeysParams)
 	// ListSessions List the sessions of the caller, or of a user
 	// (GET /v1/sessions)
 	ListSessions(c *gin.Context, params ListSessionsParams)
@@ -301,6 +307,9 @@ type ServerInterface interface {
 	// EndSession End a session
 	// (DELETE /v1/sessions/{session})
 	EndSession(c *gin.Context, session string)
+	// BeginSignIn Get a challenge for the security keys of a user
+	// (POST /v1/sign-in/challenge)
+	BeginSignIn(c *gin.Context)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(c *gin.Context, params ListSitesParams)
@@ -319,6 +328,9 @@ type ServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(c *gin.Context)
+	// BeginStepUp Get a challenge for the security keys of the caller
+	// (POST /v1/step-up/challenge)
+	BeginStepUp(c *gin.Context)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(c *gin.Context)
@@ -2185,8 +2197,8 @@ func (siw *ServerInterfaceWrapper) ListFactors(c *gin.Context) {
 	siw.Handler.ListFactors(c)
 }
 
-// AddTOTP operation middleware
-func (siw *ServerInterfaceWrapper) AddTOTP(c *gin.Context) {
+// AddFactor operation middleware
+func (siw *ServerInterfaceWrapper) AddFactor(c *gin.Context) {
 
 	for _, middleware := range siw.HandlerMiddlewares {
 		middleware(c)
@@ -2195,7 +2207,7 @@ func (siw *ServerInterfaceWrapper) AddTOTP(c *gin.Context) {
 		}
 	}
 
-	siw.Handler.AddTOTP(c)
+	siw.Handler.AddFactor(c)
 }
 
 // RemoveFactor operation middleware
@@ -3544,6 +3556,59 @@ func (siw *ServerInterfaceWrapper) UnsealNode(c *gin.Context) {
 	siw.Handler.UnsealNode(c)
 }
 
+// GetSecurityKeys operation middleware
+func (siw *ServerInterfaceWrapper) GetSecurityKeys(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetSecurityKeys(c)
+}
+
+// ConfigureSecurityKeys operation middleware
+func (siw *ServerInterfaceWrapper) ConfigureSecurityKeys(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConfigureSecurityKeysParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ConfigureSecurityKeys(c, params)
+}
+
 // ListSessions operation middleware
 func (siw *ServerInterfaceWrapper) ListSessions(c *gin.Context) {
 
@@ -3607,6 +3672,19 @@ func (siw *ServerInterfaceWrapper) EndSession(c *gin.Context) {
 	}
 
 	siw.Handler.EndSession(c, session)
+}
+
+// BeginSignIn operation middleware
+func (siw *ServerInterfaceWrapper) BeginSignIn(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginSignIn(c)
 }
 
 // ListSites operation middleware
@@ -3782,6 +3860,19 @@ func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
 	}
 
 	siw.Handler.StepUp(c)
+}
+
+// BeginStepUp operation middleware
+func (siw *ServerInterfaceWrapper) BeginStepUp(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginStepUp(c)
 }
 
 // ListServices operation middleware
@@ -4489,18 +4580,22 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
 	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
+	router.POST(options.BaseURL+"/v1/sign-in/challenge", wrapper.BeginSignIn)
 	router.GET(options.BaseURL+"/v1/oidc", wrapper.ListOIDCProviders)
 	router.POST(options.BaseURL+"/v1/oidc", wrapper.AddOIDCProvider)
 	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/begin", wrapper.BeginOIDC)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/finish", wrapper.FinishOIDC)
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
+	router.POST(options.BaseURL+"/v1/step-up/challenge", wrapper.BeginStepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
 	router.GET(options.BaseURL+"/v1/factors", wrapper.ListFactors)
-	router.POST(options.BaseURL+"/v1/factors", wrapper.AddTOTP)
+	router.POST(options.BaseURL+"/v1/factors", wrapper.AddFactor)
 	router.DELETE(options.BaseURL+"/v1/factors/:factor", wrapper.RemoveFactor)
 	router.POST(options.BaseURL+"/v1/factors/:factor", wrapper.ConfirmFactor)
+	router.GET(options.BaseURL+"/v1/security-keys", wrapper.GetSecurityKeys)
+	router.PUT(options.BaseURL+"/v1/security-keys", wrapper.ConfigureSecurityKeys)
 	router.POST(options.BaseURL+"/v1/recovery-codes", wrapper.MakeRecoveryCodes)
 	router.POST(options.BaseURL+"/v1/users/:user/reset-factors", wrapper.ResetFactors)
 	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
@@ -6478,17 +6573,17 @@ func (response ListFactorsdefaultApplicationProblemPlusJSONResponse) VisitListFa
 	return err
 }
 
-type AddTOTPRequestObject struct {
-	Body *AddTOTPJSONRequestBody
+type AddFactorRequestObject struct {
+	Body *AddFactorJSONRequestBody
 }
 
-type AddTOTPResponseObject interface {
-	VisitAddTOTPResponse(w http.ResponseWriter) error
+type AddFactorResponseObject interface {
+	VisitAddFactorResponse(w http.ResponseWriter) error
 }
 
-type AddTOTP201JSONResponse CreatedFactor
+type AddFactor201JSONResponse CreatedFactor
 
-func (response AddTOTP201JSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+func (response AddFactor201JSONResponse) VisitAddFactorResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -6500,12 +6595,12 @@ func (response AddTOTP201JSONResponse) VisitAddTOTPResponse(w http.ResponseWrite
 	return err
 }
 
-type AddTOTPdefaultApplicationProblemPlusJSONResponse struct {
+type AddFactordefaultApplicationProblemPlusJSONResponse struct {
 	Body       Problem
 	StatusCode int
 }
 
-func (response AddTOTPdefaultApplicationProblemPlusJSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+func (response AddFactordefaultApplicationProblemPlusJSONResponse) VisitAddFactorResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8067,6 +8162,84 @@ func (response UnsealNodedefaultApplicationProblemPlusJSONResponse) VisitUnsealN
 	return err
 }
 
+type GetSecurityKeysRequestObject struct {
+}
+
+type GetSecurityKeysResponseObject interface {
+	VisitGetSecurityKeysResponse(w http.ResponseWriter) error
+}
+
+type GetSecurityKeys200JSONResponse SecurityKeys
+
+func (response GetSecurityKeys200JSONResponse) VisitGetSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSecurityKeysdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetSecurityKeysdefaultApplicationProblemPlusJSONResponse) VisitGetSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfigureSecurityKeysRequestObject struct {
+	Params ConfigureSecurityKeysParams
+	Body   *ConfigureSecurityKeysJSONRequestBody
+}
+
+type ConfigureSecurityKeysResponseObject interface {
+	VisitConfigureSecurityKeysResponse(w http.ResponseWriter) error
+}
+
+type ConfigureSecurityKeys200JSONResponse SecurityKeys
+
+func (response ConfigureSecurityKeys200JSONResponse) VisitConfigureSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfigureSecurityKeysdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfigureSecurityKeysdefaultApplicationProblemPlusJSONResponse) VisitConfigureSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListSessionsRequestObject struct {
 	Params ListSessionsParams
 }
@@ -8167,6 +8340,45 @@ type EndSessiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response EndSessiondefaultApplicationProblemPlusJSONResponse) VisitEndSessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginSignInRequestObject struct {
+	Body *BeginSignInJSONRequestBody
+}
+
+type BeginSignInResponseObject interface {
+	VisitBeginSignInResponse(w http.ResponseWriter) error
+}
+
+type BeginSignIn201JSONResponse KeyChallenge
+
+func (response BeginSignIn201JSONResponse) VisitBeginSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginSignIndefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginSignIndefaultApplicationProblemPlusJSONResponse) VisitBeginSignInResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8396,6 +8608,45 @@ type StepUpdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpRequestObject struct {
+	Body *BeginStepUpJSONRequestBody
+}
+
+type BeginStepUpResponseObject interface {
+	VisitBeginStepUpResponse(w http.ResponseWriter) error
+}
+
+type BeginStepUp201JSONResponse KeyChallenge
+
+func (response BeginStepUp201JSONResponse) VisitBeginStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginStepUpdefaultApplicationProblemPlusJSONResponse) VisitBeginStepUpResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9213,13 +9464,13 @@ type StrictServerInterface interface {
 	// ListFactors List the second factors of the caller
 	// (GET /v1/factors)
 	ListFactors(ctx context.Context, request ListFactorsRequestObject) (ListFactorsResponseObject, error)
-	// AddTOTP Begin the enrolment of an authenticator app
+	// AddFactor Begin the enrolment of an authenticator app or a security key
 	// (POST /v1/factors)
-	AddTOTP(ctx context.Context, request AddTOTPRequestObject) (AddTOTPResponseObject, error)
+	AddFactor(ctx context.Context, request AddFactorRequestObject) (AddFactorResponseObject, error)
 	// RemoveFactor Remove a second factor of the caller
 	// (DELETE /v1/factors/{factor})
 	RemoveFactor(ctx context.Context, request RemoveFactorRequestObject) (RemoveFactorResponseObject, error)
-	// ConfirmFactor Make a second factor count, with a code of it
+	// ConfirmFactor Make a second factor count, with a code or an answer of it
 	// (POST /v1/factors/{factor})
 	ConfirmFactor(ctx context.Context, request ConfirmFactorRequestObject) (ConfirmFactorResponseObject, error)
 	// ListGroups List groups
@@ -9336,6 +9587,12 @@ type StrictServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(ctx context.Context, request UnsealNodeRequestObject) (UnsealNodeResponseObject, error)
+	// GetSecurityKeys Show where security keys can be used
+	// (GET /v1/security-keys)
+	GetSecurityKeys(ctx context.Context, request GetSecurityKeysRequestObject) (GetSecurityKeysResponseObject, error)
+	// ConfigureSecurityKeys Say at which addresses browsers find the cluster
+	// (PUT /v1/security-keys)
+	ConfigureSecurityKeys(ctx context.Context, request ConfigureSecurityKeysRequestObject) (ConfigureSecurityKeysResponseObject, error)
 	// ListSessions List the sessions of the caller, or of a user
 	// (GET /v1/sessions)
 	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
@@ -9345,6 +9602,9 @@ type StrictServerInterface interface {
 	// EndSession End a session
 	// (DELETE /v1/sessions/{session})
 	EndSession(ctx context.Context, request EndSessionRequestObject) (EndSessionResponseObject, error)
+	// BeginSignIn Get a challenge for the security keys of a user
+	// (POST /v1/sign-in/challenge)
+	BeginSignIn(ctx context.Context, request BeginSignInRequestObject) (BeginSignInResponseObject, error)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(ctx context.Context, request ListSitesRequestObject) (ListSitesResponseObject, error)
@@ -9363,6 +9623,9 @@ type StrictServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
+	// BeginStepUp Get a challenge for the security keys of the caller
+	// (POST /v1/step-up/challenge)
+	BeginStepUp(ctx context.Context, request BeginStepUpRequestObject) (BeginStepUpResponseObject, error)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(ctx context.Context, request ListServicesRequestObject) (ListServicesResponseObject, error)
@@ -11078,11 +11341,11 @@ func (sh *strictHandler) ListFactors(ctx *gin.Context) {
 	}
 }
 
-// AddTOTP operation middleware
-func (sh *strictHandler) AddTOTP(ctx *gin.Context) {
-	var request AddTOTPRequestObject
+// AddFactor operation middleware
+func (sh *strictHandler) AddFactor(ctx *gin.Context) {
+	var request AddFactorRequestObject
 
-	var body AddTOTPJSONRequestBody
+	var body AddFactorJSONRequestBody
 	var err error
 	// A request validator built on kin-openapi's openapi3filter with
 	// KeepValidatedValue leaves the value it validated on the body. Bind
@@ -11101,18 +11364,18 @@ func (sh *strictHandler) AddTOTP(ctx *gin.Context) {
 	request.Body = &body
 
 	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.AddTOTP(ctx, request.(AddTOTPRequestObject))
+		return sh.ssi.AddFactor(ctx, request.(AddFactorRequestObject))
 	}
 	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "AddTOTP")
+		handler = middleware(handler, "AddFactor")
 	}
 
 	response, err := handler(ctx, request)
 
 	if err != nil {
 		sh.options.HandlerErrorFunc(ctx, err)
-	} else if validResponse, ok := response.(AddTOTPResponseObject); ok {
-		if err := validResponse.VisitAddTOTPResponse(ctx.Writer); err != nil {
+	} else if validResponse, ok := response.(AddFactorResponseObject); ok {
+		if err := validResponse.VisitAddFactorResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -12427,6 +12690,74 @@ func (sh *strictHandler) UnsealNode(ctx *gin.Context) {
 	}
 }
 
+// GetSecurityKeys operation middleware
+func (sh *strictHandler) GetSecurityKeys(ctx *gin.Context) {
+	var request GetSecurityKeysRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSecurityKeys(ctx, request.(GetSecurityKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSecurityKeys")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetSecurityKeysResponseObject); ok {
+		if err := validResponse.VisitGetSecurityKeysResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ConfigureSecurityKeys operation middleware
+func (sh *strictHandler) ConfigureSecurityKeys(ctx *gin.Context, params ConfigureSecurityKeysParams) {
+	var request ConfigureSecurityKeysRequestObject
+
+	request.Params = params
+
+	var body ConfigureSecurityKeysJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfigureSecurityKeys(ctx, request.(ConfigureSecurityKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfigureSecurityKeys")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ConfigureSecurityKeysResponseObject); ok {
+		if err := validResponse.VisitConfigureSecurityKeysResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListSessions operation middleware
 func (sh *strictHandler) ListSessions(ctx *gin.Context, params ListSessionsParams) {
 	var request ListSessionsRequestObject
@@ -12514,6 +12845,48 @@ func (sh *strictHandler) EndSession(ctx *gin.Context, session string) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
 		if err := validResponse.VisitEndSessionResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginSignIn operation middleware
+func (sh *strictHandler) BeginSignIn(ctx *gin.Context) {
+	var request BeginSignInRequestObject
+
+	var body BeginSignInJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginSignIn(ctx, request.(BeginSignInRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginSignIn")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginSignInResponseObject); ok {
+		if err := validResponse.VisitBeginSignInResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -12703,6 +13076,48 @@ func (sh *strictHandler) StepUp(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(StepUpResponseObject); ok {
 		if err := validResponse.VisitStepUpResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginStepUp operation middleware
+func (sh *strictHandler) BeginStepUp(ctx *gin.Context) {
+	var request BeginStepUpRequestObject
+
+	var body BeginStepUpJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginStepUp(ctx, request.(BeginStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginStepUp")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginStepUpResponseObject); ok {
+		if err := validResponse.VisitBeginStepUpResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13214,342 +13629,357 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3si/4KljeOaHxPexufc+4FTf2tGV5Rh5Z0qql64gd63SDVUkS7iJAA6imOArd2KfZB9sn2UAm",
-	"UB8kUCyyyVb7XPsft8hiAUgkEvn5y8+DTM3mSoK0ZnD6eTDnms/AgsZ/nWWZKqV9y+3U/TMHk2kxt0LJ",
-	"wengTDKRD5nSTPIZ/Ac3BuzxYDgQ7su5+8lw4L4ZnA44vWcwHGj4rRQa8sGp1SUMByabwoy7l8/4p1cg",
-	"J26kh0+eDgd2OXc/NVYLORl8+TIcnE0gNZeXeZgHU2PGJePu2dRs3Hd95/Lg4V+jc3Gr7TuXLsq47246",
-	"lzIX9iyzSq9P5o0slmwx5ZbZqTCMu6dYLvJTNzG/fRwnW03wtxL0srl37sU7zOhNaTPlXhGdk4ZM6dyw",
-	"hbBTmpui54fMlNmUccNykALy1Lz846mZPX2cnNi5kNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDrI",
-	"uYUj95JBcjofpBXFhumMYKw01FNKzaTEd+0wk+dKSnA7Hefp14GbWRYeTDB09X1fpo5v1PNSmxg/v58C",
-	"u5TwyV7SFgEruLFszidJmmT0qsTwTx48jI3/N63Kea/zzSbu0QQ18LsbHu+XOczmyoLMlv+AZUwOL5mF",
-	"T9bN5q/MKvbg4V9ZNuWaZ06OP0MqGTfdK1iyXIGpP7FTISdMyaym3hR4DrpeQmP4Izd+1+RnQoZ//3Xo",
-	"SGFBu3f+5z//j6P/9fHf/xRlvR/VKE1oR+Bf1ShB3l/V6GZs9krMhI1z2UwZy4SFGQoDJaGTyQp8UXPs",
-	"HMa8LOzg9MH9+0M3EzErZ/iv+0go/89qVkJamIDGab1WOfRjvkxJq1VRQOo8SpXDDRnwzcvvn7/V6lrk",
-	"sEk8SPZmDvLl92zun0/MKnx9s917e/bTO1XAJpH19uwnplUBqbnw2YX7+mZzeQdXsOzmY+0eEXKSmAd+",
-	"fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO15hIywyZkIe9PD88GkDs3qPEoD2n3il8+80pyYmnv6",
-	"RlP74n5s5koaQF3/rVajAmbuTydUnIp8+nnA5/NCZNxN+WROT/z7r8bN/3NjrD9pGA9OB//tpDYmTuhb",
-	"cxLeiyO2KfCz00sXIC1baCUnQ8Zl7pVVxXJ1jAT07/HmCMztO/itBEOzy3Ph3sWLt1rNQVvh1jLmhYGh",
-	"kzHVR58HQl4Ly2ngtRvUMGHZghs25TKHnKlr0MfsHDJNinulRM25MQul88FwzV5p3H0PVqk9HCy0sOBU",
-	"OtqoL8P6VevTsawAp9U8eNK4x5l1hOEa2JTr3FFoUoIxW0zzwf2Hj7ed55cmi/2zScXGCj5W71GjXyGz",
-	"A6faepPP2ZStjSCLJykchDW1wbTCs0P68YXIU0K2+9cjbrOkfHY6kSbWIlLPeA6OLxxTKjsFbaIvzTRw",
-	"C/kFjyzq5ynIwFruda1N6lDIh4OsNFblgsvYSxW7ApgbXK2pdn/tHa2frb7lBw2AamP0p/BpLjSYzkWB",
-	"zM0zxkcGpD1lEq7ptu+3vjHPyOHQJTp+wIe+DAfRDbeGiTw6e5GDtMJGdOXSmbxOdP7HVBk7ZP/f//P/",
-	"xl7g9MqoUvirGjEns5S+YspRYTAcKF3bIUrC8eBUlkUReat74gK0Jrume+GiKDXgj2DCs2V0FxxP1hzP",
-	"hDl12zLjSzZyrMyzKeRoX6vSsvevztHYd6KNcaefWZWpgljd/Qsya5hUaBE0qDpSqgAu3VTo5okLT2e/",
-	"S6SD5XqSYEi1kKDjDM2lWTghN1ZuSdFfo2vKpMX+5w0nYPC28m1V593rQmvSK4i2i5lTn5PE52wO2ijp",
-	"CPsO4BpYNlUG/ApAOg3/nwPjJGY2GA4mIEE7YdGQmM31+TGvQZvomX1dzkZOR6DJZ6XW7u4Mv2sspLIl",
-	"hoN5waWJrYBb5liE8cx9RHZhawufsbFW/wKJCoizgzbe9AXxiZ8E15ovcQoaxuLT+hzelrZ2bEDlhFon",
-	"jDMWHEV6Stl1TuwnkzQYkZeQIBaXzPEaXn50asZcFJCzAsZuHVPh7onVkSvCrY22SiVUvpPXYoRbGxNX",
-	"BaS55gfcRbZoUMnfc5DgGa3spivNVGxHgi+bcjmh9/UktiI94gIkHxWQpw8ZHSwn1miQ1uhxSYV6e6eK",
-	"EZT+tXkZy7WNrvy1arKr7L9Ud/4j03EnU0I+ZO785GXh/qxYXaA6nFlxDUOWC4M0GrIc2k9omKlr/CHX",
-	"VvDCCSJiy/jiljJLE9rxWLWrgjj5mpcF3XfmlJXSjQ5yyIS8cO8aMlXaCzX2/ygl3jpuru4fGWjLBQpH",
-	"YzVq1tFZWT65iVh322pQS7vmRQko3Jeq1EwtZFS4u/v/Iq0juHvei3W62Mbk7FybxjVoMRZd54SzQk2E",
-	"JCe3sHRUHDH7n5RVBTwPJuCwih1USvEwGKxeaRhWFn1TQASG9OywetlFjmZLye1Q9t/yCawr/JUIXLNy",
-	"0MV2ia6z4M6d9b5tgoEREaUSPkV2hFzKQZi6Z9CjF1TYILvdHh1v3gecYpQWE4iZPe4wiLEzpeGiS7t+",
-	"aZkGCQvj9MwpL8ZBYhVivI39QG74Lrkq3PsN4+5wAp+52006sxKJgE7guHAFiQ7H7rv4VyXkNtfBlho+",
-	"qtIGQHZOgm4mXhTbzCSu5bq5JBWUm103tjSJ6A+X/gqgcCabgDUoPpraJT0xcNatu04Gw8FvJddcWkH/",
-	"0jAveJbQOWn4Cw3cqKipuQwqA73dyfLG61NiMa6IvIMCuKnUmSpE21/iefHmidZmxeRZ/FEJ+V5dgdzN",
-	"cRT4oUsWua1OM0Lb0YexF2HRtbAQRYH+PmSODR674cDa4sJApmRuWhGGb+/fX70U/64WrFBygsdAXINx",
-	"dzbzP/aDUQTir08ftyIST+9HQxLNLWnuRpLst3sZoNC9c1dBcHWteMDyXIOJUOHvjgTEJ5q9fMv8g2Ge",
-	"HZY1L0DbhOFirJqbymWBJ8/Na8jgeHLMeFDd2dSNfgXLuJeLW5govUyMcYXGz9hPsdabhsFmkpMLszQW",
-	"Zm5pObd8xE1cItYB5E5jqBWHviWn3A0catvebz28Pgo/ZJf07KWj+BIO7QOaccknMANpL3jt4e06mj9V",
-	"v2hobDtcsrTcmxgKb+gNXRzU8ACBzB3XjoWcgJ5rISOs9IbedAV4TZqpWkDu9Lax0E7zUNLyzCLJkcT+",
-	"GacOyAwvAH/2nrEFd1s6VprxuTOyeBF3hajYMX///C1z3yQ8QFrlZZaSDrVgYYYvvS8v5YZx70k7Gjw1",
-	"/HO3pSl5DUlppsE6mXwIG9NxpntFlFWsLk1U0/6h5h3kOgxtCcP8D7bxD21WipqJN5W0HlaXjeedhvJU",
-	"GYmbjDtKdbvN2xzvzTt5m++mQ978xm9FGx91R/Hwur6YUyx3hVS1FYqD8NJOlRZunmj6OcZETfHti59W",
-	"hn365Mmjp3u6r7uj99tctGvhzbV3ObXm4gqWEeq/EpLIcCXVQl64Jw1K63k5KkTm5LoZVnRpsW9j3Mf3",
-	"v43RZcY/vaSnHzxd5+Q93KOBFRvXaR8bpcc9upmo/S/WGf/UfPmjh7G7tvNWe0YedlXaU7pGE8N48+XJ",
-	"k0dPuhOshphhAvoiroW8psQ4YA2XTftAsllpLJvyaxgyMXYKE4Xh6PDGjmvPi7BtKTavw8224YYLbts9",
-	"XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH20FUf0rk7JRw+Ahx6JSbVBRz",
-	"S0MgHhV6P4VWVts6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF39ba1jcBMd1Dl8FPbTe9IcO26",
-	"Q6rBu+hkFLaX0Ilz51mLNzfd9ftg1faCFlNVrYK9ED62JYx75hJXetljdSub1GLl6F6VubDPp5BdzZWI",
-	"CaYpN9OE0cStz/SPHmapbEIGOO6A3F1AQG9BE44XBa73GbvUGDvlbmoMw1VLdnSUVZO8ZBp4npRVWqm0",
-	"0fsT6KsCmHXa2J/f/fCcPf326cNvyLfgvnfLhTrTggoZULcccQNPH8fllmPzaHXGS2dPX1MeXPU6NtZq",
-	"xh5Q1AJTUNoiXUj79HHUKEY533k/EG13DNNV6xjStnta+nH9lvbgotsVhCscHJGGV5AKmFYaMzGij43S",
-	"brnVVqliDGtU8HNyk4gmrdeZHxZe7m059bjgPjNXjE94iMnysQXNDGDGqbC9mKe/9HaTiu/gFHhED/g7",
-	"N9P6TnHr7hILh+SCdzhs//vwUGQdEqWS1PXzTN6KlBS9YoxncbtSqlIeX4MexT3swcTd0YN0JWQ+xIo7",
-	"d00NSXL92Su53wyZVDmgum3AGKEk+7Oo0lLDR0ozq65AfhNuuVzkbdldkwe34Abzfe6jAmMBhZPbHI/y",
-	"knEdz5ijzJgDDLiAxIg5WC6Km3j1KAmuMOBkEPoAogN1XNzC+BOKWzfXcB33XdO7EpnHC+8bdrdOriQw",
-	"q+JvSRVUqquhL5Yc+uwf9GLge0eQVeZkwq0L192iyK+QdnjLa/u5KqWt7ukQiJjwubnRRf0anJpRZWPV",
-	"ToG1ud7s8vbPhxpYLzqqDR02qlCRjp5ZkvLqXMirSECwKNTiolAZL6KKjw/ncIsJRWo+4tkVFqUKeXWE",
-	"P2v6HtaDNocxiTGTOfpOLLDFhMP+b3PyMeYfXVS6HkazUlxc8MmFfzD+lhmXdTkt5oZkV3150L28FXdf",
-	"fbkqcuQ+VeTu0vZXrg+k9BqgmRkezcGw/AoMkyqsoc68FxaTd6NkmfFPF52k+dld1zN3ilZpM2QaroEX",
-	"BmtONIxLs6IOp9cThk0SDYflEgmmw6Hdx8i7ZO+gE7bjaFilrrB8LwvprjuXPaQF5ftQQlATY8rdLrMx",
-	"LELihqNXX7mp4mTwgmLIPrx7hdmiIupCirvp8JDiu1tCZdgUmU12ax+dTqn4Shjb39Ipit30WpS/G4Nr",
-	"3Rq9e8eew0BTZewp+brHSjOzNIWaoEqRwXjFV/HIZ+t0hX/WLhSfKORntf8Lhkey+1/8FNRUZ95RtVLD",
-	"pd506y+mahZ8+r6c2dxjM55NMUJThV/Ww1EbCOG4OxJB8nx/6qEvhujC52zO7XR1mM2xtv431yl798Nz",
-	"9uTxw8fkJsF8jKoWHy2n5y9+GAa3zo/nb167LQDjYTrcnNkICrVoJGneM5hPw3Kh0XW+bJWeICe50wpj",
-	"p5xYO3enEsny8WvdF61aePpvU8Dmti6UamqPHjx59LTHxLbKDsRSvTg74s64g2Agu8CT73aYPGXuGD18",
-	"7Ezpp4+Z5jJXMzZaWscWyDMUlsHiRqAlen/KgStYS110LOZZpe3Xpc2cIWzC8bZ1qV3XUUxOfxcKPVct",
-	"fwycRtNtASUvVURVeD03zEPfKtYTi59UE44t8nmhsqvvVTlKAFiQeKDCLom1K4WAayqfydxvTwndZuIr",
-	"v8J2CUuF2D4PzNnGI5iUEk3Jss7fRRwadkZOvcXUyaaGKrpC+SnwvFuHHnPt8wbx4eYoPjBB83zGJEy4",
-	"Fddw6quu2uqXKkdFQ/eSWDNX+wsiOyKZOxBxBTpauPZzo0Q9WkcWz6Z+6R3LYIdEVCwZQyudirKc0MIq",
-	"HzEeYzGk9tcilh+3Lke8EdDbT2XhrFCyeX3iG9V4jFw981ayZJwtAFrp47+WsznmidN03M4BaHdJiDxx",
-	"SZg4fpJTl4ehbmht23a0xT0thxXGUpuTql2lnYofk9J4V9hKoNidgU2nu3HItg/ezsDxnon/prGbvWXN",
-	"TxCYeXN2WBg8ShOVw24qbBath6VY1CeWi4mTLjYkFvL5nDIet7iKnt4UowCnGF91I1NpZVm3lt7sdfGL",
-	"7pwXd2PmTNTwcainOjkuIZ7lmQteRH2MZFjKScknKLq1KpygmM14q37fiQ+fc6IWdI5Jr8DqkSnqVaRc",
-	"LKbuDWmRmYsJmNgl62YyKkWRB6E1ccyNxocu+5cZV9v4PQ4UDVJs7wVwX1xUiFVRBndKOhZMaZiUBdcM",
-	"Ps11cM2P2bsXD93FmU1VKgkVx9BlERWeAmux8b73mx28PrQZSXo3EroirJtxd3FjLGZHBaeiN6V5RSu8",
-	"p9yjyKzYgPi54xgDbcZzi9OlNNvVSFthU/bcHNQ8kQyTTFh2DOG/7O0CoSnUL20l27YOd30S6j2qSNUp",
-	"nzxjr0kpDRPh7rKEK7d2u64crdUQ3IYq+Gt1tXkEjM2490u1xcvNlD988jSZUzASkusl8nuhFqCPMm6A",
-	"TeHTAffVT6m5o206d27VmypJNeLSj+WEv8eiasyoC+e7FsJcLrc7EJVnZ3WYD/7+cBeGu6wm4hpklIpT",
-	"KOYJ2dFd/ryDkK3p3lGUismVI1ibcuVvih9MXEfnXt1qMkWtbNy1pLJqZrtpgJ252WcMM46O69zc6wfH",
-	"39ePhLCuP+lswq9hVTqNlnbvsqMJRXn/6Ft+NP74+enjL3/qLx2aY0apSu7wH3hcwRxXn28CPCKOKbWI",
-	"yw5l57y0U3TN4o3u9eygYT9DhVuGfKish3N/HMKbbtCOtb1sQai119cXMGqbUEncW+aIUMOQ3WDZfoAW",
-	"2FXH6s9J01tfetdER8A1ZsK4R1bSObaZuiNHNXxnoqR/bH2xJoA/0HQ7VorF0jutE7NTnA0BxXi75dkw",
-	"ZtfiaGKrS6Ofdi7se8iE2e6eboCioJ4TD3zwViJ6/yxj70pL2gHVwwwnaNApF1I6hGEzYUy7RjPB5GF9",
-	"9ZBR+oTYwRbFylXMKoq0J2R+kScMqWDlUMYqcJ1NoQtb76I0US9K2KLFVGE6iA8zyUosUn4huqKEh4Yi",
-	"X/TN0iR4nm8DKIEZxxfcWi1GZSyT9yx81cAB9bDoPjO7zr1iQu5LGSOkI1t0UPb9q3OsVyw1Yj/47L5z",
-	"98P3r87jVER0nRGPMfd3GLoitwLuKQUriAPiJjO+bSwKG0v7/gE/92BcAuPjElY3uNucq8sja3LU7Ntc",
-	"TXsu69u6wq0bqx2qM3eraml90u+aWlrN7B1IWFDgehvHZDwETejnocxxGVxcjTj0TnHlNHir10bjMu7g",
-	"WK1dVN1/4arSrLoFULMXco267OcqCoiOzaePnvqwZXXg2KO/frtaNPf04cY9SN4x3wtjhZyUwkwhb5W5",
-	"JG+e7aKRw1vmtu5r8Cd+Fe61IaZbzPiS5aqK3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0qheJ33Jsx",
-	"40f/GrL7R98O2b3je0N27+geBjDvXdx7xkopfit9cNenajWTaR4e6Kg/884TY5WG3H1cACUJS9qEqc82",
-	"PoAc6Lza35da4r2+eptTEkwVciSmcLb41td85PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDQhMxueQ",
-	"H7M/m7OffGDfPf4/6EffJPk1WlK7SePIeEvVaDBATdzOm/J91EtMgBgXeVOnTzrbhGFcsjPC0KhefBpO",
-	"beBsrcrJ1Ieh/VfcsAUURYfISISA/O9pcFG7hKoJ+/DHml6z0RuKZMtlwpvpVPexKmWP5Is1Em7cht2u",
-	"13g148+YDaf88WiG6IolK9TEyW4nSQrMS7VVptBmGRrTEFIeq0zJsdCzDc5ayk/Z2Z4yDCHc0NIdwYTL",
-	"gyEGxrP0rLLzNMBgaXpYg5i0u5ZQtgPEoHe5Y/wVNOIWblFq7VNzvZBpJefWO/kxuf8HT7+tXZtrwMeA",
-	"hZ3Li0zlsCl73z3I8EEsDMI7C2PlS4jCHyWqylbGTNPlZpiB8bQht7PrFdZbHFcTEfpBBdtPPdQKKlS0",
-	"LAo+iWiYvwkn7N+xBhrQhBM9dKuBiebRnD8nLLSYTO2WQejU3ebeR99t974pNxdpJbMBNV9BM2MOWZya",
-	"aVjjVbSvIF+YkEbkcMp69kYoVHbVdSkg4vFapu36TCvUYY+BlmaAVYgy62/zbWLafLMgdw9tE55Ah3oM",
-	"VYgIgHC6Ui16SCV/kup5xuUR9YSI5LHxmIV+bvmogGfkMg4JTGN6SQfK2y4JjzMwxjuxIr+b8vkc4uXd",
-	"q5lbuJL6fTEy/C1AWtwG6ssNAB871O/3LWW3xm1wtrvwTpRa2lFiS4r08MmClrG6weq810PRka+M8n3g",
-	"02ztd+4AstvgMMWd/6lOqVxrK+RDJqZDtfJJkWxKFXtk1gi7J6yYCm6l6xXEwP3r9/2Ue0/xg4Gb5xy4",
-	"D/zAu/l5Q+PLoHA1tye5ubfqCa/24U55wXFWB0jMSIHmPbx//9aE14rfba+y7BnjLF/3O1G6ZrmGRJSA",
-	"QNvCwzhk9y68m/E/NroZn+5S3xJjjx+pMVW0rCWCaNHqy71eJRg6FaRxvwh3vgH8hT5/ngd0/XSTtp07",
-	"vFkLs7lN1FmPbX2VY36Y00qa7b7XE6MzLjMoLqqWN2nN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktjxl",
-	"lEo5ZAi4pEo79OC+kA9ZaLKBCePCkDn6+wPE5nkhZAygQWlCgdkST2CLzmhjIfGkd67Jw1+MhSRE5cN0",
-	"o7g7PdrI+kpUAZBhInxrwypC4+XHPfQ8VWYmpZ0rHZr49rlT0fSJ3qnKXtQIMWtlUYIq1NZO9JY4HsNB",
-	"1aEr0m5JqxEM2bzgstFnyR/EusnSkFHXm1avpaEHT3MkMXPIUAzWvoP+SC25klRtfIFAL0qzUiLwTOUF",
-	"p3VrmCttEzkRN2ujR9OO33IkqbBKBJ/ysOUES3OKN9uSvqoakjEJkPfXTt+5H8c45IbI4PF6NLJ0KdTz",
-	"DHHxRqVlv5VQ+mAcNiTJ0VlRiYhQGUePIVC2e2gwxN1zrIgQOwMSf4Nww9BHVderSOVczPSJAJ9WuNw1",
-	"Mw8r0zi0bgrX5EarCbur36Ja7TSUu6ZU/6hG79yMV0kQbfPZJefVJM1mBvusUHzGbJ4tta53b4zPWOzY",
-	"rgblx8XmrD1sY0rJhlQr0oTXWa0MX9fS5mKrMbAJk95ykMxEpNzbfzw//28P7ru76fsX73oljms+3o4i",
-	"a+W22827ymWN1JBRIvCc6yob+FclJCXOxhazZYw55MI60q0svL1pwxVGSTOh8fUlvdKt2KiUeVHppARq",
-	"F9Jh4oppnRsTfWP8R3VNb6qVs39kC6dVU5l2E09gsebQNWzih2uOTpq/f1/tAWsQA/MDUtuSSNE+eCxl",
-	"S8U4cRLO0l2rY3dkYOoNefr/gOV70LNUQkRnGNsAL8yzutbeULBdzeMVSIeyp+alnisDHQ4QbDWD+t0p",
-	"1hkPWcaPFprPk/Ea62kS8dAiNIKHonywC0hnmK8fZSXu7Oke2ysyFNZLDArV1aemioA5yoYqROzJjbkD",
-	"p85ez0WO6nzojqw0mwpjlV4evU5VEeYiVjitroZsxPOLTAMG1XgxZBT8GmKNmg9cDRnxZd7s09rohNpQ",
-	"8revYqQt6hFCQso1axjDsmLUX2/JtLYT8XSJn70heg1mpcd1I3nJmOnFFSyj0BE7tUD3xQ4XKcsl1Cr6",
-	"alSWK9TtZ6s9O3rlDyWbnDeikG4zk6DZoStsp7whHBAydhdKXw1ra9xbXsLWltW6+Nncenb7IGn1zlHC",
-	"7duzYWNFxSoppSJJL2bsq/e2J/jiE8+sE9mEY1CJCsJlFdfcwoVvbtfm9HTofY/J2oizWk0iqug4oQEy",
-	"08u5XcklSgz69NFf+6VJbsvS2+BCJTc/utUEX7J+Qe/DZjmIjRKpluaFnXbnVAYnjGO9K4C5Ya1Yaytb",
-	"Y/uut76r3EXMeD8PfeUwKY3mAXkDLA59ejNRFKLRCrQPQCn+unPV7pGEtNqlUny/Ntu6sFN2w3quPWg9",
-	"k7BAqZITkBEReMoNGzkB7hmCWvcRDFaPmvVm2HsLKy3Mu9qQmiFj5+21p3snnmGzNJof/ev+0bcf/+z/",
-	"OL44+vjfw4ff/J9/ihHytcrhFjvs3qkWuDGav3n5/fPvYLKr+yabOikkY8k05w+fPA1mpr9RdQ21lBXC",
-	"qbskb7Afx1+ePnr6zWrx+9nR/037eXH08fPjR1/+1L/LJDm6GmMVwliQiB334OFfju8f3z9+sG0vrlXD",
-	"uFq+n0UHicstDeDvlmQzNCAmQghpi7SvlK855GFrtTCgaYRMzYAhlqrT7uL1jTEMxfeKsseEZLx6o/eF",
-	"Eu3vmYCO2kMf00XDcbzBiHa0/QGpsk98sDXyYFCupkz/ujhqtrdtPYwwpoyJe6fVXgpjLutzFJ8hnahv",
-	"H97/yzfY8s3iWUCMPQm7lK8k+OjMVP3WEXIx8M1qr6INbw/iIVmzVJ2zbUoSVwZ+/CghWo4v/tfRx39f",
-	"lywbkdsCj2bkFKtWkWLUt1pdizyqUSIAMnkj0rc8VSIh+LBUFPnPcx8Oor9qqCMjJrJdfN2EAQguzrhT",
-	"tLLtsmb7TdvI92fCkF1NW1775yxCZwXgCISYS3hEnVi4EPEytXfUBsqG/rxItRvlCexUA58VXMzipxC/",
-	"IpJQ9Q9lUteECFVHPud/xufzRHg0ddidvvnh3at9lc9Tx6Pu9Hd/UTplUap1p2eDg6ipYqxk3ogcKJtY",
-	"5Bi4RhRoZ1vAjItihwqpbbYhNP/rXVDvqd/kyIpWrfGH7UO6MZDZPPC3GtFsSZq7FtpsTm7HgOHvXVQ2",
-	"u8M2hGULSr6WnNsXX+8mWbdyolSjpDB2UiM1V89DEzZ6V42/cxsVx7sL+HoBSRG/pfbTdQEgNLm7BoYM",
-	"vMeQ8hoD5CZCF+2g0O2aOrptpmj6qnivGDeECTba6tbYkrzdja1vdMOEaALOkXoqjUFryC8ifsUd7qHG",
-	"5GLC9O3ZT+98R9O2jByVorAXQqblI6VGCWksLwpK7KSEWQwqotqUcUkw7MxXPN08sljdJmLs66lxpl74",
-	"7qHG5TAwkHMtrkUBE+gI5kxVkd8COmw3yGtjosOaCTpY51YVk8Cud00n8fM6QBXDOjtuLGXYPaV/11z+",
-	"Lfj7WYXP2kjqjcnlKB5KQxA3+hdvdxw20C9+PBrr69j/954Hv+Lm/5fdiE074DW7HX14lDqRaPQbAqvk",
-	"AhOHBrXqAuB5T31y0Qd3cGitlpvaU6gxueg2FFzG05ESCeobctKxVqTOSo8HKFPNSnlRMGNh7tOcQp75",
-	"uDROCVOUNbEkyCgoTCrVGqKl79sWCjjKnFuYb2xlUXXc9G20aQIpYuMr13MVUd0y3Tgm9EwjJJ7Qzgi/",
-	"PtGAisw3p5uZq5R3assMupvrNJRD5zWaMP9hRZUoLbWQmZhTKd6KLrMP2BWtlB1WXaEM6GuRwcHri5Pt",
-	"ot4GafpSjlWsWXcXQnrhNrwqHUuUaVfyev09blbYdnrQW+h3oZ1Xa9ka0aW+U/of4xbhdu+r+FarUQGz",
-	"GAhRLJwUoA3mWk00n1GfAzc9xJdL1OMnuj+1IAow2RQRE44Hp7IsiihAAhQRlsZmfdh8HnGQKZV0PAaZ",
-	"Yw8tOS/tHhtM4bUe9Um9roxq/1ToyFSoiUmWz5SJkrG/v3//ltEDx4n2zFH5hJa+yqG7cwl9sPrbUstT",
-	"RJE/nRNbnD5/8/2LjacDv60FnV9VFUzy+5/gPrpQd3SgGgNRfJncOOlGXo5QT4vPdnpfurTL0JAw/Htd",
-	"18xKY1UuuIzXh1F6AFZTVerSxgnsVFieqLDO9fJCl3JzV1KnfGGx3ldCDdpcI+DLJodV+SY5ZmEsPu3g",
-	"tNyqqG/jls25k4tdUFA9tqrtnHdvBIup8eOq+s9PpvnqRml/fcQ2Jlmyc8utyFruYJCgec9kyH4ZmBCV",
-	"tm9LW7eSh0qx2GT1aVVs4JAGhbq3KxSDX5Cen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmtmnSQ",
-	"zb3wOEb9jo7lk76sFy+git1oXOahb44as6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94Fn",
-	"kNiF8w6bGu5226SaS/5NgWFCes2Dl7mwzGouimP2mpobFzwjgApvpdy4C6ufSnyFBGjwPED6rat1kRvz",
-	"Bc+mAZi1gU9MKXuM2pRgBmZw14REHASTVTNgvNDA82Vn74m+DuVIW0GTWOwVLN9qpcZb7mU0FTw4Na5g",
-	"eXDXipnyWEX+GU4Av/wKkOVIzt0OR5SgL6WxvqEsLsmcevc30niIub2FkB68+gqW1BP/Vmgfy+HGz532",
-	"P+NX0MqnfPikmU35MKqPTzWYqYpZKOHFWBgiioKV0gCVvPcfIblhbpm9nAWvfaA1YSer61jF4OuScLtC",
-	"IlRzKU4A0O9ip7tJm1XIAWfFQhxpJnCIo1AouruCuT11Y88E+i2uYHkxFommgxu2l6J3lKGOmz1qLmJ9",
-	"7nhr94gK+ue2uKy3YJgRoT0QNk7NPZswV7EojGhd7XBrRXGhKmHxeuc+tX+UwX/lMvjV23MfBenvsIs/",
-	"5OdVlsz2pVx7qZA6UBFn43oJL4ySATFU1laPOLcJXxKXjOdOrhurua1jwH5tupQohCYC2/GtpxVMochT",
-	"3SO7m2exWVXfV3VK6IIDTjh8myiwHqgo7VdK6ciNCKKXY/GkhrheX7UixzUnN8bsJrDumsW+N+t21WhI",
-	"GkXRzBueX4tYs/nnoY8wdZLW6I6BufW4Ppkqi9zdV07vsiDZCKwF3fAG+bz9fqBFqoAzmkhEjbi93uG3",
-	"gwSHxpKXPztgGIT3j5Zxb9ZCKwutQer8kzGba8hhLCTkyF+JDuO7w/JOxWR6oYW56owGOjlo2Iw8IRyD",
-	"m9SvdA3z62ZVjvWhj8nsyoM/40vHG1hT5Ka2FeOiGNimaTf57us23XWnlO3Gda+PjlttcXdE1nF0nQ4c",
-	"ePoZAdR7YFFiJqy5zZFMkLsDlrhbNFih+7S2bhyAZtaeMrBFYt2em5X76niDPvxQBIhTxKTrygzCSIYH",
-	"FeyhcwTkmQYAWaOheY0n0di1OshSn6aKlyu+2pjQ35CqEQdRIsx+FhrHeMEexyNXebSLfwiroTGOyZrA",
-	"c+zUNAMuSdszybM6jTY7CgVVNOEt1ZHlZuWDhm0G7v3qhp3+N1XA80JJOFxFrhuCqnL7lsa6X7zIxbbI",
-	"DlXxIMINminC+AVge2EqL7X7G2ZzG8F42GcEa+UG6Yph3fRGubXrIXBJK9rYUAtv9c6ITubbm6fV9Syc",
-	"jEvf9215S/cMog75KhTf64JurEvHqqGxxWVtRrmbBKVFACeSEAVgqPxxjx9++/jbp395+O12ZdS12CYi",
-	"pU5jDCDg8QaAgI8eEODo43+PFo/fehr0ncyBrjWvLdOJ9pxpH/YuIUIwokaSY8ZtNk2mm9CKO9S1UFKP",
-	"GL49EDC83oHEaHzTScvdLrO+9N4VHr4yRbFYxekXTh81vtHgxuzx9RLqjw2UhsQhS+7ruxcPPaDbf7qZ",
-	"/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFUeTSNCc1z4RbigkOlVFvtpfY2OpSUIZJI13yNAVV6fx",
-	"VojSIZ03AMNrmKlrCOjS7hIf88yarbVC002mXaEcUqT03rjKZrhnWMHlpOQT8EBm//bBe1X/jQC40mTv",
-	"ik7HcqQ2A0C09AZ/3tIJU4mdrBpPVVoNNrQqZbNMrSpdJterz+NAlA3c8cFw4LccRZzbc/zDbXrAN1gi",
-	"oHTWaoty003fdb+39y5typH5nSre29k/fyjqt62ob/ZhpPXe80xR1ulWJihmmUhWtzGiuiGPib9w32Pr",
-	"hgU9WRQVdD41NRCGzcAeszNJNirz5UaNFnkrSEbuvViNEcmTaYyJ13shMPkHQSaEhe7evO6JuFDnculP",
-	"uYEhGy2ZyEMG67NQIC1DOuKuSawNOVFzSP+MsV6hjzfSZ9rSbcSrfqUGmBurX9pYLNfhHGJFET5VMSrl",
-	"vIMoJBIEuF0f/Nc+dwKTPUxlk/SE5cNfbzyvIT0Df7DQWFa/oZKZyoCw0SQ2Li9l7sN5BOrLLOiZSUGZ",
-	"dKdVHDKlIpGk7iYbl4VXEBpK4rQow3DInHJiLDVB7y0YAwB1rDR5Y5bFDokVVU5Fg/3CYptb/THBx+dV",
-	"4v9KKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSumwQUwyGg8ATUUDh3XnigDsSJ7iOu7pbKb8rQgwdFeNE",
-	"BrzWSu8T/7eNzbzmqq5gRSm2KlWjzZszeIsFXxr/pcFgShuFZQ0gdGVkK7KrdG4TjlwodUVBewRNbkZz",
-	"7YYxb5L037/azCsiYUs7+ODg/bYDv0WEUQrMdUXLDzRETkJCDpmSPjcIY07eHOrjI6tGjdPEBK/ramtb",
-	"AbILEd4DbGEHwnRP2z6QGlt2n0/WSDdMD0H3OSV9UdLKkOgrDH6aONgy31zXwkpZgAnBsO3azzsFJMJk",
-	"lHjVhBdBVWUfVax4wA2A7N9NfxiK6GZClnaL/IMZ2KnKE33k6/b6To+H3COlbOH4wfZ9XcsIA+BK6HFs",
-	"joknhm/TzKw0Xad0gWBXKaaP5WDi+1Z6NLR2pua95kI9w9SUrbm/4zBvLeB8k8lrAn8C6fEFewo7EiC7",
-	"V6Cei4l8KfeJeYr91FqlCw3kUCxHgFNmxCeWi4mwBq1HzrQvnMDqyS1y0J/ukIG+ucTNccwzlvG5sLww",
-	"LFcemMta0DtE124Fan8jeEPlYO5Abjj33ejueJPxu9us2xHwVqOAuGN3LQroJnWLzZw3hK0246v3zeQ4",
-	"p9z9d8H9sFqitqVXImXEhVIo+n5IGPvueMml9xz6QjDy8kRrd3as9qI1VFNLECFqPm9oTuY0hK7mZLkw",
-	"VxfzGhAhFrY0bKGVnNTpce5H4eU5t7xulD3EAMyiAhSoWBxbFQS4o5TmLKSwghfiX5BvQrrFFWFqN6/M",
-	"+0SP2g3NJFA/xtZxHT0l6CXpeoazty+Z/zIcc/rJTh3h/IR2aAnX9UvjnYndqk3lqPG/6N6KQLqMSwKR",
-	"72wXnMx3eQfY9XTTGlYFRqubXZ2F0mSjahF+/d2WoYX5h/n/XmrZ3dCSOtWj93yyY5nDvj39znJwQs+9",
-	"lzzrUi2Ykv3KHFYhRNzkouuNt1s8jD5415o4oonoTPLojN6TlT5Vpd4z1kafjCiwC6WvTEfzZ99qHXPz",
-	"HH/Uk+SSYmjbOgAa0Fi7WOb9UAmFYagIowO6MecqsGgNq6aCiySsoB3VnS00ezwLt6ra0+m7a7r9LTU8",
-	"SrP4K6A2gU3u9jHO8CPsYjpkpsymTnF+8O3D4/vHD4/vnzx8vCPA5eZ8mvT5OAtIbzV0zkqMuQnlHhyn",
-	"/fBuOo7UK8d1SCnyKJrWQP1P1JYooJ1USrWx8p2otmxklc4ffvTgyaOn9/fW3Oq95tKMd+00IBO9gZRP",
-	"6i+wGgPTI06dEEXYemFIeJRztF+47VlzGJl7aXbtLSkqO2cs5AS045OqgbezOrGXJ/cBY+Zb9PmEELK8",
-	"rBs+1Jysp3tk/GIes/eeN9sgqHHVTFsQRAS+FdnBt8peb28QQZyrlhCtryHIFCHZ5ZzQ6y4av7jsdRyn",
-	"ytiLK1hGT6OklWBH3Av3JCnZvnmB+9WwWlp3FuCW0PRO+oC+6LD1VhpPrFRJY97WlF8DWgxSkczwRuZa",
-	"SfyjXlz5AUPLu52nBHrLG+kBMiq0jGCN3ypGLs0uJkU+mGjLpiq1ysTVU8eVXOZ1lw9H/dBFAtt1Y/We",
-	"kuS3xuyV0POil55xVs0gWuZ7GOdv8NPEvV/V13RH+dbLdgpCVzBftXZIaGC5SpTNEq1SiCw7EnSjwnzX",
-	"AWPxVGF+yQb2cGz71j/aAZtJCVJ1M3A3YUr5zXeAq20AWYZpbtTQcaK3qaDjgb5r+nlzu7b1vc+5trNo",
-	"eP8Ht5ulL0zfiD9PfUwSxqn7jk1Uz1eNy6K4SOKU+HJod6dWW7fxlU4mXfxLydh5OXt9hgemNh5elI5I",
-	"J9+BLoTsk/t9DTJXnW5eWGIeD/n1ZYCbmc25XFL7hYrSkZqR6IbvGGw5kBBm7xvtsCpnvSBrh1yOvj7H",
-	"p2F79MX/8PccYVGGk9Jw6Tt6UU7QGhbPo4d7bYJRSvFbCTfqhbGTcK2z5brSa3iAgB6iOsY9iGPfKqOP",
-	"MYeggazUwi7PMZeP2v8A16SyhLzG8FH1gqm188GXLxgyIQzxdT46e/uSMOaIReoUq2P2wjuXq6SrgPkq",
-	"7DO8gEM2eaggJZ/5L3Ks9ILr3IRsGfq8gZvQSD5imQaEwOSFOf5F/iJfaK00Vbb4gBPLVVaiDuY7nj5+",
-	"8pdvQnjNIOw2u8xUDpeORdDwuByLT5fDRoTp+BdM/vDv5RMwp9iYik94OAWXGd4Bl8xAsMrZpbsJLqtY",
-	"DWbP8Akc/yLPQeaMS3b5MofZXFmQ2fLoH7C8DBPLKiPeYha1I5jjYA1zIHcad/qNdTaaYUtVskJcwSkT",
-	"9hdJ0N8eHZI950UR8oGnakGhAg30YgKN+UX6agA253bq0+I5wyDLEFUoQRg0wuscSIeRslPKojZWqfz4",
-	"FzkYDgqRgaTqIzqhg7M5z6Zw9PD4/sD3BkbOMqcnJ4vF4pjj18dKT078b83Jq5fPX7w+f4G/qYstBshj",
-	"jSDM6eD+8QN6RM1B8rkYnA4eHd8/fkTFdlPk9JPrByfeOeMT21GWeqQaJV/maMIZG9AoAvADFncNTv8Z",
-	"P+X1Iyd0+w++DDc+iX4bfDCCDB0mWQWoMN9/xaGECoz7yW8lIJyFpzI+G0DpeI/6hb6T8IU+qXFH3GbT",
-	"1LiRO/TLRye0zFxJX8vz8P59X6llvXbC5/PC2apCyZNfPcpE/fpOa4cmj4oiCq5VZx2ePoq4eO9U/IXV",
-	"DE8CjD+K0XI24+5GRXapSDUIxR7/HFQffcSW48YmEl91CGGeOrMbz7bbv4DMgidTWHcDVABjwpth7AdV",
-	"FD7l/Fc18tE83ySvgeFNHgcDeCk7IUh1+W22r2Did+b9hvz6BywHtL3IMd+pfLm3nV3Ds//Svv18nHGF",
-	"sx7ubfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pT+kgF0hzhxi/Dlhw8+ez/+pKUiH+D",
-	"IBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dhlWp1s80LLtOneatjUUkiOx18+Zik/kndHPUm70/JmveoOkjF",
-	"VrSMYxZybgLEB/6ZKU3VIWpdUhBOpUepPMwZb0OI9zrg9/c4eAuHM8GPNQz9zRmSRqQOC6EBmVOlKxZ9",
-	"Vm+JN6LIQkCH1ZbH3P3l1vHlhqw27G7rghqC07waiknodtXey6bGEKqkquJxIc3c2S6N6nNHCpmJlQL0",
-	"uia9biEWKzpPnhAS39jbFMuarZhBQ36Hjbj0f12MSrO8bHR5deKeWzT518/MWWbfyFqI3uxiHUZMXY+x",
-	"wAvM8Jk5rQGRv9Wkts1F3Txh6AtdFtyddoQnQHuH4jfOsnfruWfYJb7BXDILRcEWtX1Kv0SR8azKsxuj",
-	"QuJTVURSUwyzuKhzqGoW2ANc0McDXv8/qtE7GKekgmMCtK9y5WHAby4d/iduLe6OOwo18EZ1EDa10mtI",
-	"km5hMYGNlhE9cnC76KC2gVvDbVkGgV4V1emDFZqf/KqEPLLqCiTl3G51iVNCAf66uhXaXSHaG/kcPexI",
-	"hh+VkJSBcpibvD3IVjf6gz2e2bDIxLFF0h2zl/Wl6il3cy74yYli7oQxRsn8LqFE9sjs0nerdCyA6cWC",
-	"EM67GeYz/r9baZ/AgVV2HCClsLsv96qu++WsEWZrjZzOf0sfbxH1ZOQ7m+782lrJaO/Kd1yGXbmTxvVX",
-	"Vbxvh52el7Y+c2o8JkwnIdlYXIduPKb3+Tsp5cGY5YN79R/s8nXZ5RU4Y2DEpYTcM82IZ1dMyC4eqZom",
-	"phWp4KL5Og5mwo8Jnl135fT0Lvvbqb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+Tpxcl9JZWMCJM6",
-	"vPtylp7luce1At/JEr17kaYd3vceEK1i29w62yef8f9fSEkvgApqVx1lVmjYIwu09uJxxIVRYtpmafbC",
-	"9e9Rc/XUq9qA1lGharD4mUhqpZ4ehxUKB2etSiv1y4lJhe00ApJlLa20xWonNdseBWt+e72jMcpwMC8j",
-	"e3QO9qdqpH35rA4kwtYm+rV0kY089ywpeQwrJbrvBOzFm3wOthn9a9qalJoRiifqns29xd0J4UremO/i",
-	"7g03HcwMcUS5pKGqnIlf1YgyNsn1jVFM9roq8PUtYvOIt2MK2RU1L7qzenSrtdItBzRv36P5AzYNKkMn",
-	"NtroVDstCUAQnoxjj4RQ8i2wVxsreHZl+vNvqNDcg9Rc9c1NDJYl55CJHBAUh8psKHmoylnCiWAFCCv4",
-	"CApTwUhPVZH7Ntu+3idEe9yK+djX1K/YEu4dd1rNbJbT3jmxvJ/wHeE7UzHFxITY3XaSFStCDiNYfYXP",
-	"ZbPShZJFKkhUaodo1vkLC4vuNn81S5/+SzLY2Ryzcn0psrEbirLEDDtdIvin0s2Sny0EpY/A7okf2zxF",
-	"Ea1DGUa/55vxlZo0k6lj9yE2AHQqDSqUOug1HdvaLDzq8kdVz30lp1RV+oQ+qbdnP1VNGGOOKGy1uEW2",
-	"YZ8xSwN6WJm6kVKs1GQ8+NxNUy7bs8EhUyPil3fJEee555a8cU59mnLj9cDAKwRQ3o5xY7vdL+msDywE",
-	"UwR4XtcdIBR4BUzKTKbmEPQ5SmyI+fpCgd3ddfj5GX49r19Vg5i8M/0T+2CVv4lrYLxmD6sYr+rsOB2w",
-	"Kv7DaZdj3LMuS/Ge9P/odAJ+j5/vmzc2eQLf8yuQGKjYnyewJqN7b+KQtZeWqouMJYc1KZROENuUUh52",
-	"qvSd+NL3HT6xYcbn7pjIDHyTa7LBAkawonb0yTR892xLQFe7cD8GahASmqIABje7WCl50DA+omtNtPZh",
-	"Zd6+WOjml1kYtaphwOS6JLlCcuA2F/omXdTt8Rn2zOj79JvSZgqxSfo9j41Vez/9QVpRHDi5yY1z+Ev4",
-	"HXDyVeBJY1ZzUbQbCzQFBJ61Woy6f56gDjtXYqNi6p5+3nh4w5lF3mu83PEfNsgJ/IiNchxH3qmTe3Ce",
-	"qEl4Syoa6k2EQ72yHZ18M6zKQ52Vu1KTOtvEVfDJ2b5JhnqBX/eS/chHP56/ec0KBPXIuGQjYJWnnr2U",
-	"7Pn5/xyGFnRmroHnZgpg2QL7BOgSK/I4cyxTFtzDR96rc7hTHOh5LMqCA7f3RaOjRPh3Zq6jXbb+uBL+",
-	"y10Jn45kvi4CKsk0wh5gUXQBC5/sieOULX8ZrXai7WQcT8g+5AYdTzz8iykq7E4+uENUH0QCyr3UGMoi",
-	"KUK+qssakQgxWnU2ZWOxkswVkxlGyKsed9A5PnZoMe1GQXT5mICuO2WcekxProGNYbFHuxo0rApoxHEg",
-	"uTxVCzbmvijCEY4Jw0YwJTSPVTInHdLUHIq4R2tsYkdtOIz1tcpn9PZQGZ5jTq5mplALb6uXcybVSOVL",
-	"nFihDOZGV3Cw6/Z5IO+dNc/DBL+WdV4RKGGcux3ZT4RarimPzKgZ+K5vvnzEeN+2ZxQlex3kk8/ufxsS",
-	"c2bqGvbMD5tM8ncBJedA9CN5IBUqu/GzuMk4b+X9tc1zQ3S6sWGeUbKsl7Qr4g11EQpEMREiv+2AqECI",
-	"B7s81h5obiXWz+Umve5lD0TGw7h4z+p1JCujwgM3ofUwButT5XnuLbEzPYwPfB0MnqAeKFTlBZc9JbJS",
-	"xhoGzemB06okXkhjeVFwqvNz6jgqGmkVNKQ/Raf78MnT2/Wzfw8ZVTYmJHTuv9+LlOHLquDPe029A9yJ",
-	"ao8IQrkYyw6naaNhQCol8Ll/5ICEC0Mk6DaD2QjD33u0fWu8GxNMWqHZFHiBgjXQK9BnlWAnWaGoZ1xc",
-	"h/oBXdj4UKUlYTTQeyl5URyz92JGaE0IrTNR6Lo99ZDw/seVAjekmlddStTGprwYMzMHbJBpReFEsrNg",
-	"M166Ucr5Mfs5JIWyXJWjYEe6U5UpOS5EFouUZBnM7XNcXC9XdnuihYA93aI0kQau0D1DAw3r7KKKdH7g",
-	"Pvv2qxIyvW0fDORstPQGTI5VX5dUcVsV8OHeVGhGx+wdIv0IwsitYsOGzyB0mZxyPSs8Tmeb3D8qIZvn",
-	"a/9qqxvhK6Vf0NDGMUHiYEuVwz1Tqw27840Hzhqc/vNjKzaieQ6M4z76HaRcNepTUede9GWdW64Cfa1y",
-	"OHQRaGuMP2pAIzWgTXA0rAPtwy2Ow8zJZ/e/FXNn1fIgZA8CJ/utVLqcXXCL3eYv6QoPBfw+iXZImbZ1",
-	"XljdFpVBAZmT+A0sNncFCOtoZ1oAw75SwNskMSQRZxK9prYqvy8TjF7V3rgAUR/aBUX3cNuFOuq0qwLC",
-	"9muQsNh80TTVEDuFmYECQdbVtVPoSlvygr1/dd4A1WvsYFAsrGIjYDhiLMX6nfvC7+Nh6gz9+//3vWd8",
-	"KkMTRBG7h215wxjJ52aqbNoIZ8Zq4DOqV8DAjSlnKBBNE/9DGG85sTN0zhUKA4LcspEGfmWYGo8J0pGF",
-	"Mdf55pxfw3mY0Vb7pzIL9oimemNfNvq2qkneXDh8H+jBq9c+o87z1IKdiVDFUDWLigqKWJ55QDN++pj9",
-	"TXxHimMYBJvJoMtMzUEiWJAROblzjeUWTp2mzmd8Arm7jdBhjrhh4xqhliYw9FdBh0v1HRirdHv/+hz9",
-	"G27dplMflfs403yfyd68KIimTsbW+1x3QO64A1bOpPV9J9KynIA7EWCTLfiSYX9o7jiBUkN1KJwJt/yT",
-	"+4/c3j65/ziW0U3DvcIL3EzFfHCoxOx2P41dt+/vXOaOYRGh9+Y7+HcMF1SLx6SwCp45SNfOfVNSIlZx",
-	"d9Doef3Y7xoup1rHLeUNaJgIR3DIWdYkYbUf9Ycd2JpYkY8heMT6R4kiwPj2Ved/Pzt6+OQpgd1Vw4V+",
-	"Watyjh6o6HBX40fVBL+SiVUTKHHHVju3H0FM20JKEb3XF7XQYR6VokAcPSUhxT5rJ/rkc/V3J7ZOkxkO",
-	"f/JuhaBU0Vy/s+PIbSfMavnRMmOiND/JxQSMNSef6Y8NcbxrdQXV+7/HX9yOKfmD0iOR5yDbbRn3UBuJ",
-	"L2a8Zt/Db8lagCWIR5+rReoY4qEXagH6KOMG2BQ+JYKFediIdAhrjl3W3U//85/3j77lR+OPn58+/vKn",
-	"QTp0GDoE+LYGyXv3+8Zzv+uLNyxkeUsXb4PAjby7CjOyeQdTR45u7JNq+nf1vqwm+JXuy5pAqWheeGBv",
-	"WCiJbh+dW7x+/Jxw9q/pkWexZz64RSffC5ljBuuRkMxOtSonU7bWfJx6kBkjlKzaTJUGdOq4dOUmvG80",
-	"ReHN7U+I2ZqwvZIFHj3c0NAESzYR3zzZmt23MTKWL80x+7lKF6sZS5gAXj+C4FA+xcgV+pBHEDS0hB/x",
-	"9yQ3JCx4cdveyNuVG83q9iY6tVcM8hqD3jcd8D0cl9vLkhML0RL4O3hIopfee6i1j+XgwMznBvtK7vDW",
-	"HGJMiMJiwQ0bq1LmeyyMxgK+WtRUiF4tRnRSmfJ/O1iQuuN3a5I/8OB7OBgpaYhUwi86d5vd/PebodJ+",
-	"dTjUlAbXIF243TrcLS9tCPYpmQV0+kzJsdAzDCdSiaUFyWZClhYMYveEFkc+9tod2S58tvHGwPZZnr9/",
-	"8/7tgQ4g7djXcrFQb0SaQ4pjaD+rXhaOboeJa38HE0FRYpBaFTNCVEXsk9JOQVq3SDeT+TzOTu2zePKZ",
-	"/uihU3oCfK2gb+vg9Dw3O1fGjuu17pp824W45QNGEtjIPU7dP3zDthxMSIbiGtZOHgafyNnW1IBrYjCQ",
-	"sSRdkgs/NNe1f1/oVwsWv/P0c1MwsTP6PMjFPeaWtDnS97UJDeRU7mEsOk9h3UA3eSH+jR75XXtVcA23",
-	"5FGZBHpt4zf5m0f2uJO2D07uK11+RJjEpefBUvblJwnwKin1kXb25DP+v8eFtcdN/RoXnkfKQAhLSpWe",
-	"inndLou3wIMizJ4Ko+xGlrsnT34iohycOX2MBt9HBQ4osILfye9NL8/TBsp5MdmM2LR5/sQPdvK5NKD7",
-	"HgEi1O0chJe+p6wnyx6RUAhChgCQO2TFDWi+mbWpD3oXJGUE24jayAaO9F90wxp9pW3je9y1t1iiQF3+",
-	"JboQNol3Ia+FRTKYE451AunknJe2QtTFwtWiWNOGceioLkxFCC+r4Q7VhgeHuWkizvmN4AwTiY3ngNbH",
-	"vToK4fVWyUSTLGnF9Vc16lZbf3QPfCVQOze5Bt6Bb2K5U7XZFkALOKrwthqmqSXL/nxXvfUefL+VUGJu",
-	"YgHc4B85ZVKMuaCkxRy4+1/GZQYFfVTKDLTlItV774ApuqNbUuqp1S72r4dFDO4G+bHFnSeff1WjznyS",
-	"H9VocFjqdMBY7lEz+RXXsUKJbY8e7mVT86hpeELMtj0uaf3OZMpYjejpbsQpv67CV6hcWa4nYJ0Ydwov",
-	"u6xY/TJah5xBQZu67yvz98QVRAfiCyLtggtbd6q2oVUPwampOTqi8EFdtqpgUofqpFCTZDL7Oehr0EcY",
-	"sYRrN+Nj9sL9H/taXrKMa8x2wFaZAntvI9LIs9Dp3hfjUQTM+zoLNRkyo7D4UoC0v0icb6ZmYKg3EBXa",
-	"vOLGHuFoRy+/v2QzYRoIFT5I0fjALoRTH/z0Jnx+yQxfGkTcwKbOo6UFwxagoapbP/5F+udB5vVyqnak",
-	"WEYPMoecajXZJXXo/B9jXhi49InhGvjMs7Ul/BRatgZq5B8TVq/UZFOh/c++WMAq3HQsi1tUlEpDH7kJ",
-	"xqGPyO3pb5WRUgVwGbsCHQNfirxqHVBw4/efachAXEPta51iInA9fmvX9tvNHrF3cBrR7PdeZQqei/eS",
-	"aFY1jy/UhCyZX9VoyApxDcO65BfaCDoHEOkarF7uR6KvNeDRyz+E8P/lFDnGmVPXSC5MeKt9WVu2KpFn",
-	"ner0m5ffP8c29Dn83nPbm0u5JfXxzRzky+8x8woJ6BOx0ABFkDkjJjKAgHe7jiMJwRR2qdtJUNVRjZ+C",
-	"/0aYnVPGq0nQuHxJ0bslgipR6V+4C2Zd0Vlhg4uBURf7qCOhSesDmbnNIb6Sk7q1ylTveP/9HlucrXDV",
-	"1kzVOPsnn8NbOquKXxP21urLHTM4bQUrftm5N9aHlBLXwMEgZyLmkaUKg9cY5it4vtcouw8/X1vqNG/F",
-	"FfqfjGAiduguGhmgs+kSpWwZQsXBcOHY6Qa4n2//8fwFaQeSWyxCrc8G+/O7H56zvz588vCbU6w5RHXi",
-	"w7tXCJ/ORlotEFEfK66EsSCZkuzBw78c3z++f/wAVUKBur/TCUl5toqdODFG4NWrnIEpB255B5QgOMZX",
-	"FB/fwaSUaQw2zEfdvx/OJ3Oo9mnuPADrrrhV/h0LKcz0oAz8nHBZrRZY1JoBcpXHJwy5uz4dbeQou85U",
-	"P+AsD8xVNMjXzRvy4jidaoZfE5AD3eR7SxpKeX+bzEbYneuXmbODO9luzmdHWhUbCkPenv30Dh/6Xaus",
-	"fhW3pK0GzH+zTVONl96D5hRQRUEo1CWNv2m8tljrolF90S/0rmZC+Ol9pQMdiJM4yXXznH0lRIQ3diC9",
-	"Vafw5POczy7cnz1aY+x1m79GbkTdXcRxuYeknfLEiUkFAGoyHFpy3AbP+GhAF9Nsu9+V3OvqXfsiF/b3",
-	"ITfew6dbz0y8RQZ4joGTBgsQbDeKfDwgoYFTKylxXaJQRDgdfEdI7O0zUHF2b8PbD7TR/vU3jbo/D41t",
-	"97YrNXnuGeZ0u3lNiQ4lKziRNmhZ9WOHZOUwSg+s9L3WTNRUqBHYOzg4JFMfYTJ1k4/blPuJX0E7cfhr",
-	"ZigTtkAOBlO8l43k771C4klYrGSbO1OAgm24d8qAp/Ki3ddtnTs3q/+3pPsnOl+4wWtwoBq3IR4Fa1b8",
-	"7zECdQOWuT2Tw50y1KcybnmhJiVsC/7ywjPUbIYJqoZp4HkI31ZvuGdYLngBmT1mbySGdwMaI6F0ZaFe",
-	"FX/OTY17zKAwQC9GaMVTdpmD5aLwMVuPY385FlDkl/61fj748adLsomsYgvtQbnXDKC7rMV8RdOnS4XZ",
-	"r82Tlcaq2aoGGwOQ8WZPxORZOSqZL5NDWwFTTIRlVwBzJkLBBjEp8op/TpOpEUvQfAdWaLhNA8qNl+8x",
-	"l7ZB5JBSS/rJxsOfMqXi1Giv41UL+b9KOpnxJVWtKwNyGEqafZ4XOsE1EaCzNe01aLPauWi9bRj/RG3D",
-	"Hj/89vG3T//y8NsnjV5iDyK9xA4t3w99qLxRSNaAkKH7uLCGeYqZfQHcxCzFxEnEw+d22c/B/b2kNJsZ",
-	"zwHP5DE7kwyw1wYmsLShEdnMR0ZlRI47i/SuC3I3x1uvktvAcISRaVBH9DuzN72TzvQnW205oSztJO1P",
-	"skJJ2D7C0ebQqE3w3L35rvMOTfLuaQJoWxxKG6hwkQPWnLtACJ6TUHnxIuhmIgO86MoIPnffH/AA4vuT",
-	"gSBe7E3iNxCx7xHiLRWSYXtH0DMTuogQSSuU06a5tzQWZm3anWi4gmXaM/QTCWVYMDPlGijn1OKH1fl3",
-	"U8Cz7/4YC3cvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3tt4QqW32C0EcGVNsIa0Oyi9dXreMmWa/sO130o",
-	"oO0r+FpwWLg4yGl5qZvBfRnSZx0TEfUO5qZ4q2GO6Lq0z8ALRsTfzJknn/F/nREQSo+uN7RfadREXINk",
-	"+yko9LDiFV3L+bMGXdlCFAUldnhdJ7b0rZUzN1g772WdbCd4ena4VxsvT/kHfg5mVsE99IHX8mmHBbqh",
-	"xkpnUCF8eZRs37nVUaSZyh3Snf4mrvEDLxEwpbu7Pctbt8qDn+i3WqnxbWt4my4Y36cIxd3cTXA/B9ZZ",
-	"ypaagFayuWnJuQM89HvsOH2qCur9M+XtTOf40VZYL5W8dV47dZUXZZDoiO/u77QwAbz0GKdOl8/o4sNJ",
-	"+G/8jyp4eMrXDf6rEc+uJhpxldibIg+/sXxJIRb3fTmPsNo7nPo/YGnudD70regl7qoJzEAU3LTxQV1L",
-	"Z9Fhw59KMTRXkLv9mICl0tsrWJpnPlaFnVuQQaSyjI/HkFnICU/F91XhRaEWlDAZuiYLe8zOwvdhIM8i",
-	"yLyrqObtKcloBwbgRdW441A7arktk3EGg9/upy0mL0icuHU/C541w66VDTqDBr+K+FXW3PFSdu/5mZfy",
-	"QXx5gQLFGMuDpKp7MVXc4LbYzw8zY575DGvplEn3wILrPNZh5QNO5oAtVmiArwSZ04dDmtcFEv5APVZs",
-	"Y4O8dh58kr30Px+YSpWkvceglhqHxkoSIN+ux+krYWzIq74zzU4PeyPgYrtB8ogee4bHi2UUUNOUsQcU",
-	"2A4m7yy8k8rtHjwJaHieuQWlqaJaWhrIyRx98JBNVakbD41gwiXWCuqlrx70Qn6hlZxgYoXjXmoKEpH6",
-	"YiJfHgprgF7+R6JrR6Ir75dxET45+ez/6owtvZHQ5lRK7qj41df1VDGmiMCZcckn0MAM8a3bHHvJFbGx",
-	"4uaWFc37GLIvsCZ1TxDNPOznDbD3kEqXWak1SHuZaoLdWOEN+2AbYTekK5zjE7/rVGW3hFtKGjCeWtX+",
-	"4787cdbOqeH1nfSsu7l9LTecI0uy+MTu0aHuO46vblnzhJx8dv/bAC5lhYb9beYm0fWGYtSlgT0Gwd0q",
-	"q1aa2L7chGB4aSDK18m4AVHioIf60PzhI8UJBtl2m0kMtdyNZG+kdfQeNpoPFaCGZdhiKgpoNfU7jiEn",
-	"eEPn92tsp7SbRq/42oCqaBEiPAo9FJ2+Fgvzo3K+qRWeT4u5xmASfJorjfjzFKAhj5ovfvXgZmhmcW+o",
-	"N2Ehxs7mC5jUkYALzD8cqj8evfxrmdz9NOS9uWTJh+lYQC2kadpX3Sow8seJAX0tsk0aU3jooGTDMbqy",
-	"jsNc96bbLAJon4+iUlf60bLyNilJOv44nDPA/qLI37nIu45bm7zO0MC/vpzkwvBRsUMAxlNoUwimRheo",
-	"nGNujbKRVUmmip/RhZ9Q3m5YLQwjnLJnCMLX6JHpLOz1A/09vcVP8o47wmmOyROKX+/lul0Ii3mv/p2O",
-	"lXZiGpD75ZlVG/OPrdu8dbJj59Ah3S1E39Mjv2u7E9dwS4bnCLhGkCtPtkB6/0HaF/im6arZmCSy4qPq",
-	"yBEhDxiS4FB9fd27v65/j5aXOF6+m8gBfHurqPvNzY/tfevYnXzG//foaBk271byud2AeyqIda/qQZWb",
-	"NMOwDb6+kQOOWrR1ScIP5lbgrYbxCBFhVoAGn/2PBSgLKIpUyMY/1orarEHlHVLqEiD1rQjdGkwoXHse",
-	"OtdsA5jlYQqcdei1SUrsa5R0i4BtDzmzSYjsDwbubFNoN7evJKuRLAkZ7XZwf55EwmPXDTWohlJOQV0h",
-	"D0XB69fFEYkuSlvF8kTMHvIQVpEmCFh1jBcQNqrDZomYeyoxNcD6jJ8qs2MGXFZm3pKZNCbW/ljtlvto",
-	"+k0KReDbtYnwqz6o6Do0p3qfZomAWI5f0uyzD4yxWHuA9cqUuy653mo1FiHJ//acY7fBD6GvZsh7v5Ko",
-	"oEYSC7ok1+5+mjaDRA1u7yw5kMz5fW0XBmqgTrjAtu9eqFVYucJJfvRSrWGsdm7irn6THntITpM/trDO",
-	"dQ+ORNo7Auz23khSB/vuWqM9xX52rqM5HyGm+2ojdPBiVnqBacKFMvZZ9QGmraHGQXzpPq+niiU2BpNN",
-	"u/Bc+3gasGsJxO/mvVv8jRYpCTap13iYbpfe5lcSjqyYtWjq0esIPADZCiO4hHQaSfXpZCsNBuxRoz/t",
-	"3jlrrfNqRNk00Gh/+4foxxTulX65zSsAY5uKEgdnz/zOVwmEIHvvfikLlV0d5Cr4gK/+4yrA8v+qI5TV",
-	"y0ZwknrbNGFQrVJMjS10XeaLqeIzkfQm/UxfHxYOSWZinq6cmIcH9mLKcMLvwnKUhrOPjaBQcuLs5ag3",
-	"tJ1A8HlAvx2c/vOjYyiDzTqIHUtdDE4HJ8ho/j2fqyw8Cmp8GVaf+Lho8yM/aOOTKrbc+MzvY+MTj9/U",
-	"/B1mnTQfmaCN1hy/Lu9tPodpPCsvJydV4zPE3m8+U2Ix/scv/38AAAD//w==",
+	"7L39chs5si/4KljeOeHpeyjJlj+mW44be9SyPeNuf2gt+XbETvtIYBVIwioCbAAlmuPwjX2afbB9kg1k",
+	"AqgqEigWKVKSz+3+p2WyWAASiUR+/vJrL5OTqRRMGN07+tqbUkUnzDAF/zrOMlkKc0rN2P4zZzpTfGq4",
+	"FL2j3rEgPO8TqYigE/YfVGtm9nv9HrdfTu1P+j37Te+oR/E9vX5PsT9KrljeOzKqZP2ezsZsQu3LJ/TL",
+	"GyZGdqTDp8/6PTOf2p9qo7gY9b596/eORyw1l9e5nweRQ0IFofbZ1Gzsd13n8ujwx+hc7Gq7zqWNMva7",
+	"m86lzLk5zoxUy5N5L4o5mY2pIWbMNaH2KZLz/MhOzG0fhcmGCf5RMjWv75198QYzel+aTNpXROekWCZV",
+	"rsmMmzHOTeLzfaLLbEyoJjkTnOWpebnHUzN79iQ5sTMuslXTkkOclOF2GxUpqGEqNRUNL6xPZCjVhJre",
+	"US+nhu3Zl/SS0/koDC9WTGfAhlKxakqpmZTwrg1mciKFYHan4zz9znMzyfyDCYYO33dl6vhGnZRKx/j5",
+	"fMzIpWBfzCVuESMF1YZM6ShJkwxflRj+6aPD2Ph/V7KcdjrfZGQfTVADvrvh8X6ds8lUGiay+a9sHpPD",
+	"c2LYF2Nn8yMxkjw6/JFkY6poZuX4c6CSttO9YnOSS6arT8yYixGRIquoN2Y0Z6paQm34PTt+2+QnXPh/",
+	"/9i3pDBM2Xf+5z//j73/9enf/xJlvV/kIE1oS+DPcpAg72c5uBmbveETbuJcNpHaEG7YBISBFKyVyQp4",
+	"UX3snA1pWZje0aOHD/t2JnxSTuBfD4FQ7p9hVlwYNmIKpvVO5qwb82VSGCWLgqXOo5A5uyEDvn/94uRU",
+	"yWues1XiQZD3UyZevyBT93xiVv7rm+3e6fHbD7Jgq0TW6fFbomTBUnOhkwv79c3m8oFdsXk7Hyv7CBej",
+	"xDzg6xtOogM1WihxcyqcMXXNs5Vz0PhYYhru2xvOhJuOR0hzk5wJNzc9PB916tAszqPUTNlP3PKJU5oT",
+	"U7NP32hq3+yP9VQKzUDXP1VyULCJ/dMKFasiH33t0em04Bm1Uz6Y4hP//lnb+X+tjfUXxYa9o95/O6iM",
+	"iQP8Vh/498KITQr8ZvXSGROGzJQUoz6hInfKqiS53AcCuvc4c4RNzQf2R8k0zi7PuX0XLU6VnDJluF3L",
+	"kBaa9a2MCR997XFxzQ3FgZduUE24ITOqyZiKnOVEXjO1T85YplBxD0rUlGo9kyrv9Zfsldrd92iR2v3e",
+	"THHDrEqHG/WtX71qeTqGFMxqNY+e1u5xYixhqGJkTFVuKTQqmdagwf9IhlKR2ViSMdVwvjIpcjIE3X2N",
+	"hTx6ePhk3ZV8qzPhP+t0rq3xU3iPHHxmmelZ5dcZhdbqbGwV2kRJ8cGNrkyqBa7u448veJ4Sw+2/HlCT",
+	"JSW41ZoUMh9uxoTmzHKOZVtpxkzp6Eszxahh+QWNLOq3MROe+ezrGpvUorL3e1mpjcw5FbGXSnLF2FTD",
+	"anXY/aV3NH62+JZXijFQLKM/ZV+mXDHduigmcv2c0IFmwhwRwa5RH+i2Psu8epVweQUPfev3ohtuNOF5",
+	"dPY8Z8JwE9GmS2sUW+H6H2OpTZ/8f//P/xt7gdU8o2rjZzkgVqpJdUWkpUKv35OqslSkYPu9I1EWReSt",
+	"9okLphRaPu0L50WpGPyIjWg2j+6C5cmK4wnXR3ZbJnROBpaVaTZmOVjgsjTk/M0ZCBMr/Ai1GpyRmSyQ",
+	"1e2/WGY0ERJshhpVB1IWjAo7Fbyb4uLVWvgC6GCoGiUYUs4EU3GGpkLPrBi0ko7Hfw3OK52+GL6uOAG9",
+	"0+D9CufdaUtL0suLtouJVbCTxKdkypSWwhL2A2PXjGRjqZlbARPWBvhnT1uJmfX6vRETTFlhUZOY9fW5",
+	"Ma+Z0tEz+66cDKwWgZPPSqXs7ep/V1tIsDb6vWlBhY6tgBpiWYTQzH6ElmNjC5+ToZL/YgJUFGsprdQF",
+	"CuQTNwmqFJ3DFBQb8i/LczgtTeX6YMFNtUwYa05YinSUssuc2E0mKaZ5XrIEsaggltfg8sNTM6S8YDkp",
+	"2NCuY8ztPbE4ciDc0miLVAL1PHktRri1NnFZsDTXvIJdJLMaldw9xxI8o6RZdaXpwHYo+LIxFSN8X0di",
+	"S9QjLpigg4Ll6UOGB8uKNRykMXpcUoFm36pieLNgaV7aUGWiK38n6+wqui/Vnv/IdOzJFCzvE3t+8rKw",
+	"fwZW56AwZ4Zfsz7JuQYa9UnOmk8oNpHX8EOqDKeFFUTIlvHFzUWWJrTlsbCrHDn5mpYF3nf6iJTCjs5E",
+	"n3BxYd/VJ7I0F3Lo/lEKuHXsXO0/MqYM5SActVGge0dnZejoJmLdbqsGLe2aFiUD4T6XpSJyJqLC3d7/",
+	"F2kdwd7zTqzjxTZEd+jSNK6Z4kPedk4oKeSIC3SDc4NHxRKz+0lZVMBzbyT2Q3QhKMV9b9I6paEfbP66",
+	"gPAM6dhh8bKLHM2Gktui7J/SEVtW+IMIXLKDwAl3Cc417/CddL5tvIEREaWCfYnsCDqdvTC1z4DPz6uw",
+	"XnbbPdpfvQ8wxSgtRixm9tjDwIfW2GYXbdr1a0MUE2ymrZ45psXQS6yCD9exH9BR3yZXufH2pFGMTuzt",
+	"JqzhCUQAN3FcuDIBLsn2u/iz5GKd62BNDR9Uac2YaJ0E3ky0KNaZSVzLtXNJKig3u25MqRPxISrcFYAB",
+	"TzJiRoP4qGuX+ETPWrf2Oun1e3+UVFFhOP5LsWlBs4TOicNfKEa1jJqac68y4NutLK+9PiUW44rIB1Yw",
+	"qoM6E4K43SWeE2+OaE1WTJ7FXyQX5/KKic1cS54f2mSR3eo0IzRdgRCd4QZcCzNeFOARBOZY4dPr94wp",
+	"LtD5oxsxiJ8ePly8FP8hZ6SQYgTHgF8zbe9s5znSbjCMUfz47EkjZvHsYTRoUd+S+m4kyX67lwEI3Xt3",
+	"FXhX14IHLM8V0xEq/MOSAPlEkdenxD3o59liWdOCKZMwXLSRUx1cFnDy7Lz6hO2P9gn1qjsZ29Gv2Dzu",
+	"5aKGjaSaJ8a4AuNn6KZY6U19bzOJ0YWea8Mmdmk5NXRAdVwiViHmVmOoEam+JafcDRxq695vHbw+Ej4k",
+	"l/jspaX4nO3aBzShgo7YhAlzQSsPb9vRfBt+UdPYNrhkcbk3MRTe4xvaOKjmAWIit1w75GLE1FRxEWGl",
+	"9/imKwbXpB7LGcut3jbkymoeUhiaGSA5kNg9Y9UBkcEF4M7eczKjdkuHUhE6tUYWLeKuEBk75ucnp8R+",
+	"k/AAKZmXWUo6VIKFaDp3vryUG8a+J+1ocNRwz92WpuQ0JKmIYsbK5F3YmJYz7SuirGJUqaOa9quKd4Dr",
+	"IPjFNXE/WMc/tFopqqfmBGndD5eN452a8hSMxFXGHSbD3eZtDvfmvbzNN9Mhb37jN+KRj9ujeHBdX0wx",
+	"2rtAqsoKhUFoacZScTtPMP0sY4KmePry7cKwz54+ffxsS/d1e3x/nYt2Kby59C6r1lxcsXmE+m+4QDJc",
+	"CTkTF/ZJjLhOy0HBMyvXdT/QpcG+tXGfPPwpRpcJ/fIan370bJmTt3CPelasXaddbJQO9+hqona/WCf0",
+	"S/3ljw9jd23rrfYcPeyyNEd4jSaGcebL06ePn7anYPUhB4Wpi7gW8g5T5xipuWyaB5JMSm3ImF6zPuFD",
+	"qzBhGA4Pb+y4drwIm5Zi/TpcbRuuuODW3dMlr+pgTmZjno2JzuTUigtWFGhJaEKnVJluu91iSjbvMC8z",
+	"E6KYj8Qk7mjbieqPqZ6tEg4eQQ4dU52KYq5pCMSjQudj1sh7W2Yvu0erJMIZPOQc4u1rg+yl9qXFNBTn",
+	"fsbZdFE03K7etrbhmekeqhxuapvpHQmuXXZI1XgXnIzcdBI6ce48bvDmqrt+G6zaXNBsLMMqyEvuYltc",
+	"22cuYaWXHVa3sEkNVo7uVZlzczJm2dVU8phgGlM9ThhN1LhagOhhFtIkZIDlDpbbC4jhW8CEo0UB631O",
+	"LhXETqmdGoFw1Zzs7WVhkpdEMZonZZWSMm30vmXqqmDEWG3srx9enZBnPz07/AF9C/Z7u1xWZVpgqQPo",
+	"lgOq2bMncbll2Txav/Ha2tPXmCkXXkeGSk7II4xaQApKU6RzYZ49iRrFIOdb7wek7YZhurCOPm67o6Ub",
+	"121pBy66XUG4wMERaXjFUgHToDEjI7rYKO6WXW1IFSNQxQKfo5uE12m9zPxs5uTemlOPC+5jfUXoiPqY",
+	"LB0apohmkJPKTSfm6S697aTiOzhmNKIH/IPqcXWn2HW3iYVdcsEHGLb7fbgrsvaRUknqunkmb0VMm14w",
+	"xrO4XSlkKfavmRrEPezexN3Qg3TFRd6Hmjx7TfVRcv3VKbk/9ImQOQN1WzOtuRTkrzykpfqPpCJGXjHx",
+	"g7/lcp43ZXdFHtiCG8z3xEUFhpwVVm5TOMpzQlU8Yw4zY3Yw4IwlRsyZoby4iVcPk+AKzawMAh9AdKCW",
+	"i5trd0Jh66aKXcd91/iuRObxzPmG7a2TS8GIkfG3pEou5VXflVP2XfYPeDHgvQOWBXMy4dZl1+2iyK0Q",
+	"d3jNa/tElsKEe9oHIkZ0qm90Ub9jVs0I2ViVU2Bprje7vN3zvkrWiY6wof1anSrQ0TFLUl6dcXEVCQgW",
+	"hZxdFDKjRVTxceEcaiChSE4HNLuCslUurvbgZ3Xfw3LQZjcmMWQyR98JJbiQcNj9bVY+xvyjs6DrQTQr",
+	"xcUFHV24B+NvmVBRFdxCbkh21ZUH7csbcffFl8siB+6TRW4vbXflukBKpwHqmeHRHAxDr5gmQvo1VJn3",
+	"3EDybpQsE/rlopU0v9nremJP0SJt+kSxa0YLDVUpig1LvaAOp9fjh00SDYalAgim/KHdxsibZO+AE7bl",
+	"aBgpr6DAL/PprhuXPaQF5bkvIaiIMaZ2l8mQzXzihqVXV7kp42RwgqJPPn54A9miPOpCirvp4JDCuxtC",
+	"pV8XmXV2ax6dVqn4hmvT3dIpis30WpC/K4Nr7Rq9fceWw0Bjqc0R+rqHUhE914UcgUqRseGCr+Kxy9Zp",
+	"C/8sXSguUcjNavsXDI1k979869VUa95htVLNpV5368/GcuJ9+q7gWT8gE5qNIUITwi/L4agVhLDcHYkg",
+	"Ob4/cuAYfXDhUzKlZrw4zOpYW/eb64h8eHVCnj45fIJuEsjHCNX6YDmdvHzV926dX87ev7NbwLQD8rBz",
+	"JgNWyFktSfOBhnwaknMFrvN5o/QEOMmeVja0yokxU3sqgSyf7uq+aFTL43+rAja3daGEqT1+9PTxsw4T",
+	"Wys7EEr14uwIO2MPgmbZBZx8u8PoKbPH6PCJNaWfPSGKilxOyGBuLFsAz2BYBoobGS7R+VN2XONaqqJl",
+	"Mc+Dtl8VP1MCwAr769altl1HMTn9sy/0XLT8IXAaTbdlIHmxIiog+twwD32tWE8sfhImHFvkSSGzqxey",
+	"HCQgLlA8YGGXgNqVgrNrLJ/J7G+PEP9m5Cq//HZxg6XaLg/M2sYDNioFmJJllb8LSDXkGJ16s7GVTTVV",
+	"dIHyY0bzdh16SJXLG4SH66O4wATO8zkRbEQNv2ZHruqqqX7JclDUdC8BNXOVvyCyI4LYAxFXoKOFa7/V",
+	"itijdWTxbOrXzrHMTB+JCiVjYKVjUZYVWlDlw4dDKIZU7lqE8uPG5Qg3Anj7sXCcFFLUr094oxwOgasn",
+	"zkoWhJIZY4308c/lZAp54jgdu3OMKXtJ8DxxSeg4wpJVl/u+bmhp2za0xR0t+wGFqclJYVdxp+LHpNTO",
+	"FbYQKLZnYNXprh2y9YO3E2Z5T8d/U9vNzrLmLfPMvDo7zA8epYkUQ64mG2qxUKobdYgBNkGpuJljJACL",
+	"SbIxLQomRuwImf0UYgW/svmJYlCFRYt9I0HbGWGqOtXRBJ9nj398sjr1KVqxi9GyLyTnIyv/jE99pNMp",
+	"5mSucVk+2wRFIbYHVd7UAmfeWrK1swwu2jNw7P2dE17B3YHWbG8VweI5pzmnRdTjiWauGJV0BBeJkoUV",
+	"W5MJbaAJWGHmMmDkDKUKajlQyzIGLQ9VndnYviEtwHM+Yjp25duZDEpe5F6EjuxRA1NIld2LnsM2voCB",
+	"oiGT9X0S9ouLgLAVZWZrMkD5lmKjsqCKsC9T5QMFQ/Lh5aG9xrOxTKXEwhiqLKKinENlOGgfbrO9Dwo3",
+	"I0nvWnpZhHUzatUIiAxtqG4FemPSWbTefEwd6s2CRQqfW47RrMl4dnGqFHq9im3DTcq6nDI5TaTmJNOn",
+	"LUO4Lzs7ZHAK1Usbqb+Nw12dhGqPAqk+tcknx9hLUkqxEbc3a8KxXDmBF47WYkBwRU3+tbxaPQJEiuz7",
+	"hVzj5XpMD58+S2Y4DLigag78XsgZU3sZ1YyM2Zcd7qubUn1Hm3Ru3ar3IWU2EmCIZaifQ4k35Pf5810J",
+	"YSrm6x2I4GdaHOajuz/shWEvK3vNiygVx6yYJmRHezH2BkK2ontLiSykeg7Y0pSD9yt+MGEdrXt1q6kd",
+	"lbJx31Lcwsw2U0ZbM8WPCeQ/7VeZwteP9l9Uj/ggszvpZESv2aJ0GszN1mVHHTrz4d5PdG/46euzJ9/+",
+	"0l061MeMUhWd869oQsH0GvkqvrFKenjWwTZ1gS/yrFYqHhc60kxpacbgYQZVwCnjXg1/Dlq58GldWYcY",
+	"hZtbCzleN1DimiTpini1Tqwn7u6zy69w1G6wYDdAA62rZfVnqBwuL71togNGFaTy2EcW8lHWmbolRxi+",
+	"NdPTPba8WO3RK3C6LSuFau+N1gnpNdbsYMVwveUZP2bb4nBii0vDn7Yu7AXLuF7vaq+huoBqFI/c0EYm",
+	"ffc0aecLTJoO4WECE9TgVfQ5KVyTCde6WWSaYHK/vmrIKH188GONausQdItCBXKRX+QJ28sbRphyy6jK",
+	"xqwNHPCi1FE3kN+i2VhCPouLk4kgEDFBEnxp3GFboTP9ZnkeNM/XQcSAlOkLaozigzKWinzsv6pBnTrk",
+	"d5daXiWPES62pb8hVJMpWih7/uYMCi5LBeAVLj3xzP7w/M1ZnIoADzSgMeb+GWJv6ImAPcVoC3JA3MqG",
+	"tw15YWIus1fwuUMT4xDgF2xxg9stwKq+syJHxb711TTnsrytC9y6slwjnLlb1WSrk37fNNkwsw9MsBlG",
+	"3tfQZBMxdAR493Wac+8VqwXSNwqMp/FpnQIbl3E7B5tto+r2K2+lIuEWAGOAiyXqkt9CGBN8oc8eP3Nx",
+	"13DgyOMff1qs+nt2uHIPknfMC64NF6OS6zHLG3U6yZtnvXBq/5a5rf0afEuv/L3Wh3yRCZ2TXIYA5JxZ",
+	"3WHY5ZqMS/RtX2DPCQZX3g/BKQ5SpEupU/yOez8kdO9fffJw76c+ebD/oE8e7D2ACOyDiwfPSSn4H6WL",
+	"Trtcs3o20OGOjvpz52/RRiqW248LhlnOAjdh7NKldyAHWq/281IJuNcXb3PM4gkxU2QKa76vfc1Hzt9g",
+	"5c2/7gncUDF4Tv7tHZ2wf7PSx37uzwDmMTGd0SnL98lf9fFbl5lgH/8f+KMfkvwarQlepXFktKFq1Big",
+	"Im7rTXkedSwjosdFXtfpk/45rgkV5BhBQMKLj/yp9ZytZDkauzi6+4pqMmNF0SIyElEj93scnFdepDBh",
+	"FzFZ0mtWOlCBbLlIOECt6j6UpeiQPbJEwpXbsNn1Gi/H/A3S+aQ7HvWoXjEnhRxZ2W0lSQGJtSakOq2W",
+	"oTENIenkwiD3Cv8uJthsbE9pAhh0YOkO2IiKnUEextMMjTTTPsRlSzNmwtg7GkGE0NxmA/uF5dFmaF4q",
+	"gHpNwX1BQnqpO9iSkLO8lE+3AcKi8/FDwJcpgG1co9LcZSY7EdXITa744FOSe3aefVy5RJdwnxnUtc4v",
+	"MpmzVcUL9kECD0JdFNx4EJyfsyj6U6KobmHMNF02kwpxVj2OMileqU6WDkNOsMt4rfNsPWvJsr1VHBx7",
+	"R9OUWtjMSOCv5TL3NUSOjlxcXo3cTlHaAjRXtDaNfeHR7IY6prN7xxJyQx3Tddf9HkaKRhMvrcBTfDQ2",
+	"a8beU/ezfR9+t977xlRfpBXlGt5/wMeGRL44NdPY0ouQa17KES40z9kR6digopDZVdvFBrDTS+nOyzMN",
+	"0M8OiC7NAIs4ccZpJOuE8unq68Q+tE6IBYICMWgnJABgGgs56yAb3Umq5hmXitiYI5JMSGNehjNDBwV7",
+	"jm5vn7c1xJe0QO1tknU6YVo7R1zkd2M6nbJ4jf0CHXAl1ftiZPi7xxW5DeidG6ButpgQ5w2FvQLPmI0l",
+	"qvWE18q8MJ8nRXr2xTAlYsWb4bxXQ+GRD46FbYAEre07b0ETXOH0hZ1/W+W1LvV2cmEf3aLgucxUMsay",
+	"STTNuNkSYE/AvGl7BTJwdxAFN+XOU/yo2c1TLewHbuDNfNW+P6lX++rbk9zcW/Xmh324V558mNUO8lFS",
+	"yIWHDx/emvBa8B1uVZY9J5Tky74zzFItl+CgEjh0a3hJ++TBhXOV/sdKV+mzTYqMYuzxC3YHi9YWRWBF",
+	"Gu3Tl0s1fbuINPgagv/X0NcgbkFz3+Ig3Slv4zZ7xrDJ1CSK3YemusohLc5qJfWu7Mv54BkVGSsuQt+h",
+	"tOaq5YQNZD4nVF+xHC01+9uk6ZLQvD6qERPZ/IhgBmmfAOoVWJaIsMzyPvGdTiBPnms0ir8/VHKaF1zE",
+	"UDKsDT0069hp67anG3IBJ711TQ6DZMgFwlrvpiXI/WmUh9ZXovgBDRPu+kuGKJOTHw/A/xXMTMy2l8r3",
+	"Wu5yp4LpE71TpbmoYHqWatM4lgkuneg1wVT6vdAmLdLzSskB65NpQUWt2ZU7iFWnqz7B1kONhld9h2Bn",
+	"SaKnLAMxWPkOusPl5FJgyfcFoO1IRUoB6D/Bk4/rVmwqlUnkddyslyFOO1FDBZIKimPgKYcdj9hAR3Cz",
+	"zfGr0BWOCMby7trpB/vjGIfcEJ49XhSIli6Gq54DOOGgNOSPkpUuoAhdYXJwVgQR4R19+BiglduHen3Y",
+	"PcuKgHPUQ/HX8zcMfhRaj0X8gjHTJ4I+G8DRK2buB9PY98/y1+RKqwma4N+iWm01lPumVP8iBx/sjBdJ",
+	"EO212ibn5SjNZhqa3WCMSa+erR0b3xifMd+wZxDIj4vVmYfQSxYTJrFEpo5xtFiev6ylTflaY0AnLLXm",
+	"IJmOSLnTX0/O/tujh/ZuevHyQ6d8eUWH61FkqeZ5vXmHfNxI6RwmM0+pChnNnyUXmPwbW8yacXKfz2tJ",
+	"t7Dw5qb1FxglzYTaldV0Shkjg1LkRdBJEVnQp/TEFdMqvyf6xviPqsLqVD9t98gaTqu6Mm0nngDEzVnb",
+	"sIkfLjk6cf7ufZUHrEYMyHFIbUsizXznsZQ1FePESThOtw6P3ZGeqVfUGjQKRtYizUeAhfVdal2hKKpS",
+	"6wSXk/Wnr6SKVp5PqdLMiXnXyOCVkpNfzt6/w14Q9nsoLOBSLDyADXuIYDNyxeaNuvXlfJ8YWsoxOvqw",
+	"AFlfad9OqO/ePFByBtgpeAc7RCTP59ildPUGVvWedhJd9vCcqUkqMac1nUIzWujnFWiFxqQPOY0Xz+3K",
+	"Jp6Waio1a3FiQc8m0NGPoES+TzK6N1N0moy5GUeTiJcdMEYcpuujTdBu/XzdKAsZDI7usb1CY2+51KWQ",
+	"bQ2fQhTTUtYX0EJze8hhObLHL+c5mGS+zbhUZMy1kWq+9y5VAJvzWM2/vOqTAc0vsnDo+gQDmH0or3TB",
+	"xz5BvszrDY9rLYVrhtr6Bbi4RR3CgEC5evmtX1aM+su9zZZ2Ip4L8ZtzJlwzvdAsvpZEp/X44orNo8kN",
+	"TcTIjs4aV3RzkbI+fZmtK6QmuQT7bLLY/KZTHlv8fj/W9Uiy3cwk+rxvr9wqbxBQBx0WM6mu+pVHxVnP",
+	"3FTW8bL4Wd3Def1Ad3jnIOG679j5NFAxpDcFknRixq62S3OCL7/QzFiRjfdMEBUIcMyvqWEXLhunyenp",
+	"9IktFg0AYHGYRFRZtUKDiUzNp2ZBcUgM2glWZhOWXgdgLbn50a1GHKDlC3obdudO7MxIoT8tzLg9t9c7",
+	"0izrXTE21aQRL29k3KzfPtq1Z7yIOWDOfINGSG/0WmgNdRH8shNeFLzWU7cL0i/8unXV9pGEtNoE5GC7",
+	"dveysJNmxXquXfcHUJOtVMkREQwJPKaaDKwAdwzhFF/Ak+sAt1BPXVjD0vbzDhtSMWTsvL1zdG8FBq1X",
+	"9dO9fz3c++nTX90f+xd7n/67//CH//MvMUK+kzm7xVbV96qXdIzm71+/OPmZjTZ1wTUgDhYO9+HTZ96E",
+	"cjeqqhDBsoJbdRflDTS2+duzx89+WMRtON77v3E/L/Y+fX3y+NtfurdrRWdlbayCa8MEgDA+Ovzb/sP9",
+	"h/uP1m1qt+jcCMt3s2ghcbmmE+PneTDTPTqKDwOukbqXihf4egBn+cIImZwwAqDEVrvrbl6fS8wA5GLZ",
+	"lkbaP9DeqO6gj4Hx7J3/K4xoS9tXQJUN+Tfq41oiDwRWK8p0r8/ErpXr1mVxrcuYuLda7SXX+rI6R/EZ",
+	"4on66fDh336A3okGzgKAVQq2SRlVgo+OtbcOELvU881i068Vb/fiIVk7F87ZOqWxCwM/eZwQLfsX/2vv",
+	"078vS5Zo5WzDiHU8mqFjM6wixainSl7zPKpRApI4eiPStzxWxAGKt5CYvZHnLqSHf1UoXZqPRBMEoA5H",
+	"4d3Uccd2sO2yeh9bU6scIVyjXY1bXvlYDaC+eQATQEdMeLWtWLjg8XLJD9hPzfhG10C1G+V6bITFkBWU",
+	"T+KnEL5CkmAVGmbDV4Tw1W+uemRCp9NEiDt12K2++fHDm23BOGDrsPYSBndRWmVRyGXHdY2DsDtpDLpB",
+	"85xhRjjPIfkA4NStbcEmlBcbVOqtsw2+i2ZnYAdH/TpHBlo1xu83D+nKYHT9wN9qVLohae5beLo+uQ2D",
+	"vt+7qKy3Wa4Jy0ZPhkpyrg8CsJlkXcuJEkZJYT2lRqqvnvpuhviuCgfqNirfNxfw1QKSIn5N7aftAgCM",
+	"f3sN9AlzHkPMTfVosQChtYFCt2n677rZvumr4lwSqhGVbrDWrbEmeds7xN/ohvHRBJgjNicbMqVYfhHx",
+	"K25wD9UmFxOmp8dvP7jWwE0ZOSh5YS64SMtHTG/jQhtaFJici0nPEFT0sWHsZ0Bc1drNI4vhNuFDV4sK",
+	"M3XCdwt1SrtBMJ0qfs0LNmItwZyxLPJbADZuxyeuTbRfMUEL69yqYuLZ9b7pJG5eO6hEWWbHleUom5dl",
+	"bFqPsQZ/Pw/QwrXE7JhcjuLy1ARxrRH4esdhBf3ix6O2vpb9P3c8eIeb/192I1btgNPsNvThYepEomO2",
+	"D6yiC4zvGlytDQjqHBtOE0gwpxCC0oY8emovWEUzg23XqQGVckwV1OWMSugjKBX5EY74bCzhqqYuNEAQ",
+	"kHf3mHENv7cjeW210X0tqIjnNyWqFlYUKkABUVWqEI94ptoI06Ig2rCpy5vyxQfDUlutTmIaxhyx0Fih",
+	"U/n3LIqHsG71iKXMmWHTlU1mQi9c1+AeJ5AiNrwyhkMtEjKlAujBZ2ox9oS6h70cEq3h0B60yp6+Srm7",
+	"1kyrvLmShImVTkXy8+8HqkRpqbjI+BTrMxeUo23gCSkpTT/0a9NMXfOM7bzoPNnI7dSL59diKGNt9Nu6",
+	"BRR2w0M9YaJ2P1wAy++xs4KG8L3Ot0gb8n9Yy9pgQ9Ul1f0YNwi3ecfTUyUHBZvE0LVi8SmPdzFVcqTo",
+	"BHt+2OkBcGICpCHRl62BWwEZyACjsd87EmVRRFEzWBFhaUjUnUouAFEPW1LJ4ZCJHLrbiWlpttj6DfSE",
+	"qJPrXbDS3VO+V1ohRzpZU1Um6gj/cX5+SvCB/UTj9Kh8AteBzFl7Fx/8YPG3pRJH0FHhaIpscXTy/sXL",
+	"lacDvq0EnVtViE65/U9wH16oG3pktWZR0KFcW+mGbhNfZA3Ptrpz2tRV3yrU/3tZec1KbWTOqYgXDWK+",
+	"AZTYBXVp5QQ2QhtIlN3nan6hSrG6X7BVvqCC846gpFYXjrha2n6o6UVPLxvyLxt4Qdeq9Fy5ZVNq5WIb",
+	"PliHrWp6++0bGejobv1KBlOo/uoa3kN1xFZmbZIzQw3PGv5lJpiiHbMru6V0sqi0PS199XHAOO2Cs6tk",
+	"sYJDahRq3y6PEHCBen7eOB7WAOknNFeMMsD1B+ocHG1PokToEkBvY+fmnazTQdT3woFbdTs6ho66sl68",
+	"qi52o1GR+x5SckjmslTEBUgW+K+2VxX/gSc5DZh2Hspckh6L2MYlkGvxPnAMErtwPkC70c1um1Tb179L",
+	"pgkXTvOgZc4NMYryYp+8w7bjBc0QtcRZKTfuj+ymEl8holyceLTJZbUucmO+pNnYIw7XgLcbhj6kdHr/",
+	"j8/sAZRkOWGEForRfN7aVKWrh3rR5k+CWH5gV2x+qqQcrotgyeZpL8kVm+/cV6PHNAbTcAwTgC/vAIsf",
+	"yLkhJGiMoK+FNq7VMyxJHzl/uiuns5xUuHo3ChVbQ16w26F9LCkcPrfa/4ResUaC5uHTenrmYVQfHyum",
+	"xzJmofgXQ6UJLwpSCs0QB6H7CMkNs8vs5Cx45yK3CTtZXsfKSN+VCObmM6vqS7ECAH8XO9112iziUFgr",
+	"lsXhhzyHWAr5Kr4rNjVHduwJB7/FFZtfDHmiAeeK7cVwIKa8w2YP6otYnjvc2h3CjO65NS7rNRhmgBAg",
+	"CJhUcc8qOGCoMkNahx1urCguVAWbvZM5+xMb4bvERli8PbeBUvCBXUODiLOQdrN+bdhWSq52VBVau178",
+	"C6NkAGCdpdUD+HHCl0QFobmV69ooQMV2gtStTZUChNCIQ2vK5TyFMSvyVCfV9q5wZBIKBkMLkDaM6ITD",
+	"tw4N7NCr0n6llI5cC0k6ORbPkojr9e6tbs3JjdGbCaz7ZrFvzbpdNBqSRlE0lYfm1zyLTOTE99QOAUOa",
+	"ZWxqHNhTJssit/eV1bsME2TAjGGq5g1yhQDdkKxkwY5xIhE14vb66N8OPCAYS07+bACK4N8/mMe9WTMl",
+	"DWsMUiW0DMlUsZwNuWA58Fei2/7mWM1jPhpfKK6vWqOBVg5qMkFPCIXgJvbuXQKCu1nZZHXoYzI7ePAn",
+	"FFppQJGSndpajAtiYJ0G9ui7r1rWVy2A1hvXvj46btji9ois5egqv9jz9HPsWuDQZpGZoIg3BzKx3B6w",
+	"xN2imOGqS5v32gGopwFKzdbI1Nty435Xbq/Bh++rCmGKkMUdzCCIZDikyQ46h4cjqqHS1Zr7VwAVtV2r",
+	"gizVaQq8HPhqZYVATapGHESJMPux74jkBHscpF7mUOWUCquBMQ7Zn4zm0IJswqhAbU8nz+o42sXLV2jh",
+	"hNdUR+arlQ8cth64d6vrt/rfZMFOCinY7kp87RBY5tu11tb+4mXO14WKCNWIgEGpx4Dt6LsdcB281PZv",
+	"NpmaCGjENiNYCzdIWwzrpjfKrV0Pnksa0caaWnird0Z0Mj/dPE+vYyVmXPqeN+Ut3jMAY+TKWlwDFLyx",
+	"Li2r+m4nl5UZZW8SkBYe7UiwKKJD8Mc9OfzpyU/P/nb403p12ZXYRiKlTmMMceDJCsSBTw5hYO/Tf49W",
+	"o996XvW9TKquNK8104m2nLrv9y4hQiCihpJjQk02Tqab4Ipb1DVfow/Azh0gNZzeAcSofdNKy80us670",
+	"3rRnQDBFofrF6hdWH9Wug+bKdPTlmuxPNdiHxCFL7uuHl4cOIe4/7Uz+coTXZHyn22IYhysZoePNtyFj",
+	"+BUmGcKrY1HFUScSNKeVT4RqDImOZZEvNl1ZWbuSUAZR4+0TcMVVabwBZtyn8/puAYpN5DXzkOP2Eh/S",
+	"zOi1tULdTqZNsSFSpHTeuGAzPNCkoGJU0hFzyGj/9tF5Vf8NEb3SZG+LTsdypFYjSjT0Bnfe0glTiZ0M",
+	"3ciCVgNdzkpRr3sLtdDoenV5HADbATve6/fcloOIs3sOf9hN94AJc0AZzxq9cm666Zvu9/repVU5Mt+p",
+	"4r2e/fOnon7bivpqH0Za7z3LJGadrmWCQpaJIFVvKyxEco0SZvZ7bIWLTxZF6KeAnS64JhNm9smxQBuV",
+	"uPqlWt/EBWgk+16oxojkydTGhOu94JD8A6gV3LD2ptP2ibhQp2LuTrlmfTKYE577DNbnvuJa+HTETZNY",
+	"a3Ki4pDuGWOdQh/vhcu0xduIhla6mhE7Vre0sViuwxmLFUW4VMWolHMOIp9I4PF7XfBfudwJSPbQwSbp",
+	"iPMHv155Xn16BvxgpqBOf0VpNJYBQfdR6MhfityF8xAlmBimJjqFjdKeVrHLlIpEkrqdbFwWXjHfZRSm",
+	"hRmGfWKVE22wu39nwegRrWO1ziuzLDZIrAg5FTX284utb/WnBB+fhcT/hVCkkqN4koCbK4o0LcmQqkS6",
+	"ypo8UNeqBLZeQabo9XueJ6IIxZvzxA53JE5w7DH9K5tHSJ7LCeVRtxM1yKPQt0Yq8ldLvg+n5PWLH1II",
+	"dXEfC+Z0OLw0TYZc5I3uCeQUQyqQSwmt4DCVdPkMdIMtQjiwjKaqg1HawNpAIfJgGJScvn7XJ9TOcIQF",
+	"YtSaRV1wOh0ZHRViE1m1NRtWwXfdvib8DSNjqUN3ECA0QF4RgD6R2uDvoNHiUsrN4y1u/hECrViq22u+",
+	"D0YbJZAO1HBePnnyOHXvP3a1Kd2xSFrtst3wUJ3+c6Y7sBSQNM41Kh67auTwL2gl4HkcJkpalJJqmwjh",
+	"TfT2pdhTAB7GZAkha808uSG0mNG5dl9qiI42cZqWIIQXRjY8u0onK8LIhZRXmIUDsOr19AyzYsybVPF0",
+	"Lx91loXf0hY+WLvccl03t+e3iLxNwT0vmO2ehsBJQMg+kcLJBggiO/9GF6d3GDVOE+3DKIsNzDkTbT0j",
+	"HAQf9JlNdy7vAroDwZk10lZSKAo1XwJHBR2zODELrY/05Ro+TRxska8uVCOlKJj20W1vE3abu7UoIkyG",
+	"mZR1ACKwPbZRlg4HXDMmViYkwzm3y+l7hWLCRWnWSCiaMDOWMTekVSYdyhxTAGPHcoeltIYnF5q0ti3D",
+	"DwArwccBhQJODF2nZaW909KndAZweCmmjyVVw/sWurg0dqbivfpCHcNUlK24v+Uwry3gXCvha4SHY8Ih",
+	"kHYUdihANi8pP+Mj8VqELlE3y4NIi1W7Bc9JRqfc0EKTXDosPGOY2iD+fCvdLVbCm4QQTAu2CdJ3w+R8",
+	"8CAl+pJqp42DeWgkdCp1m9j3OTtYqpPJnLn4VqzllpFQkz9CLPla06y1u3LEUQj8bKvatBrWNNSbsSOi",
+	"+ReS8xE3iGFDiXKVcTD7NYqMnm1QYvQn+7awr4lFD3fUOnvjdNU1r+VtoqWsyN6zBLzVNA/YsfuW5mEn",
+	"tQPgvDUjY907cnRN1TvD4qwP3r+8WIO8pts55aXzta74vWtHaI+XmLvQkKv0RTd+tDhzw3JeXEOYWoII",
+	"Uf/oipakVmNsa0mac311Ma0Qb2J5KZrMlBSjKv/Z/si/PKeGkpwriHXN0VkzC4gxgcWhuY0HyEtZUlxw",
+	"e1nyf7F8FTY6rChgr6H/NtGZfkX7IbCXoGFsSxcifEm6YO349DVxX/pjjj/ZqA+sm9AGjWDbfqldtKhd",
+	"1Q2eePeL9q3wpMuowLYjNQjEaOe5eELjBwa9zletYVFgNHrYVmmGdTYKi3Drb/cUGDb9OL2hmn4/1I52",
+	"fQPW+ae6fJ/V5e+Ajc7paMMQxbZD7NbCt5eRfS+GtIWcESm61RcuYnfZyUXXG29+vRs9/b611AZXTqkT",
+	"6zyXLoJUqi2DXHVJRWZmJtWVTrUdc+1dB2Bh5sAf1SSpwOSVdR11NUzKTTxo3fCFuSZgoEDktzbnkNFj",
+	"NAlTgUUiSN+GaugaFhechVs1ufD03Teb65ZaF6ZZ/A3Dhr917nbJRf5H0I+8T3SZje1V+uinw/2H+4f7",
+	"Dw8On2wIVb06kTV9Po49xGqFWbeQ3NWMSmOAoxvQXMuRemO5DiiFnn/dGKj7iVoTz7uVSqmGlK6n5Jot",
+	"KdOFO48fPX387OHW2lSeKyr0cNOeQSLR5U+6aroCyiAhL9EqiBIa0HCNwqOcgl1JTcdi/8jcS71pl2ge",
+	"7E+M5Fs+CQkTVuOFrtzUZWoR12zXZWKiRWzs8F4TXs6zzOjFNGaHn9QbGln92TVC4ojNBG8Fdjh9+Tbe",
+	"qCgC9RqWEC1sRawyLsjlFGFjL2q/uOx0HMdSm4srl2K0eBoFrgR6219AegkQyrUhsr/qh6W1p9+v2WTG",
+	"Sh+mLlps8IUWUgvwJJDbMabXDCwGIVFmOOO/Q2JMjCs/Qk7XZucpAZv2XjhkqgBT5b0ktwpOj7OLSZGP",
+	"Otp8MeQ067h6armSQsKQ69dlqe/7QdmLDsvmpcB4AqSN+u5VnfSM4zCDKL7Gbpzy3n8W90qGr/GOguAp",
+	"RP+5CvialXaIMJy5TOBVIK1SUGgbEnSlwnzfkdrhVEFi5wr2sGx76h5twavGzORQZQXaDdba5BvgxNcQ",
+	"pP00V2roMNHbVNDhQN83/by+XevGRKZUmUk0DeeV3c3SIcKs7CSDHckSxqn9joxkx1cNy6K4SAKEORwS",
+	"e6eGrVv5SiuTLv4lRey8HL87djmY3nh4WVoiHfzMVMFFl6KrayZy2ep+Z3PIt8N4i/A4b5MpFXNspBQo",
+	"HcmOjG74hkGwHQlhcl5rbBmCKBytHXQ5Ok+oq39ysMf/4e45BIH2J6UWarH0wty9pYzcx4dbbWdVCv5H",
+	"yW7U1Woj4VpltbalwVHfe6EP6hh16Mldy3s/xRyC3pN9Bkn02MiPUYUqiy8o8B+FF4yNmfa+fYNQFjbv",
+	"WOaj49PX6AJHFqlSIffJS+dcDsmRHmydm+dwAfsyLg/dgLGM38VQqhlVufZZbfh5DbColiRIsuBm1/u/",
+	"i9/FS6WkwuRuFwgkucxK0MFc7/InT//2gw97auh3QS4zmbNLyyJgeFwO+ZfLfi3yt/87JGm599IR00eQ",
+	"EU1H1J+CywzugEuiWUjwv7Q3wWWIoUGWGx2x/d/FGRM5oYJcvs7ZZCoNE9l871c2v/QTy4IRb6B8yRLM",
+	"crBiU4buNGr1G2NtNE3msiQFv2JHhJvfBfbccLDM5IQWhS/EGcsZhgoUwxcjWtvvwpXhkSk1Y1ePRgkE",
+	"v/qgQnEEf+NO5wA6DKQZY/mSNlLm+7+LXr9X8IwJLPvFE9o7ntJszPYO9x/2XJd/4Cx9dHAwm832KXy9",
+	"L9XowP1WH7x5ffLy3dlL+E1V5dgDHqsFx456D/cf4SNyygSd8t5R7/H+w/3HWOU+Bk4/uH504JwzrqIM",
+	"ZKmDiJPidQ4mnDYeBsojLkFVde/on/FTXj1ygLd/71t/5ZPgt4EHIy0Z/CRD4BAK7RYcSqDA2J/8UTLA",
+	"kXJUhmc9GiztUDjYdRKuwjY17oCabJwaN3KHfvtkhZaeSuGKaA8fPnQl0sZpJ3Q6LVxlwsFnB+9Uvb7V",
+	"2sHJg6IIgmvRWQenDyMuzjsVf2GY4YHvnwNitJxMqL1RgV0CqXq+yvKfvfDRJ3tNSG0SCerKh5aPrNkN",
+	"Z9vun4dEg5PJjb0BArInd2YYeSWLwtV6fZYDF81z1Rm15hnocdAMLmUrBBEQp8n2oT/Lxrxfk1+/snkP",
+	"txc45meZz7e2s0uNZL41bz8XZ1zgrMOtjf8zsHmEp96LQHGQkJ/lADULCiqmZmYb/BaWj7zixnP/lArT",
+	"ekJ3hAg3fus35ODBV/fXt6RE/DvzArG3+xMbo+x5xcvbIOEZ3H2i8tPbuwzgIcLNNi2oSJ/mtY5FkERm",
+	"3Pv2KUn9g6rN+U3en5I156A6CEkWtIx94nOhPLYW/JlJhWWZcllSIEC0g4fezRlv9u7odMAfbnHwBgB2",
+	"gh+r/i83Z0gcEVsb+VaiVpUOLPq82hJnRKGFAA6rNY+5/cuu49sNWa3f3k8NNASredUUE99msrmXdY3B",
+	"lycH1BYu9NTaLjXYF0sKkfEF5JcKDKbq3RlDe0meEBTf0KUc8EQMn7Ca/PYbcen+uhiUen5Z69duxT01",
+	"YPIvn5njzLwXlRC92cXaj5i6DtyIFpDhM7FaA7TckKPKNudV16K+K0ibUXvaARcoD5lMYNnb9TzQ5BLe",
+	"oC+JYUVBZpV9ir8EkfE85D8OQSFxqSo8qSn6WVxUuW0VC2wBp+/TDq//X+TgAxumpIJlArCvcun6b9xc",
+	"OvxP2FrYHXsUKsSrcBBW9bCtSZJ2YTFiKy0jfGTndtFObQO7htuyDDy9AtXxgwWaH3yWXOwZecUEJluu",
+	"dYljQgH8OtwKzXZMzY08AQ87kOEXyQVmoOzmJm8OstaN/miLZ9YvMnFsgXT75HV1qTrK3ZwL3lpRTK0w",
+	"hiiZ2yWQyK4linBtoi0LQNo3x9Yi7QzzFf7frrSP2I5VdhggpbDbL7eqrrvlLBFmbY0cz39DH28Q9WDg",
+	"Wopv/NpKyWjuys9U+F25l8b1nSret8NOJ6WpzpwcDhFMkQsy5Ne+DZ7ufP4OSrEzZvloX/0nu9wtu7xh",
+	"1hgYUCFY7phmQLMrwkUbj4RuxWlFyrto7sbBjMBt3rNrr5yO3mV3O3V3Lu9Uk7PLuC1Nbsmnhh/U/bsL",
+	"Rl+eHztf/L08vTC5O1LJkDCpw7stZ+lxnjtASeZaSIN3L9Ity/nePZRkbJsbZ/vgK/z/GyrpBcNC50VH",
+	"meGKbZEFGnvxJOLCKCFts9Rb4fpz0Fwd9UL/7SoqFAaLn4mkVurosVuhsHPWClqpW05MKqynEaAsa2il",
+	"DVY7qNh2z1vz6+sdtVH6vWkZ2aMzZt6Gkbbls9qRCFua6F3pIit57nlS8mhSCsRgY1vxJp8xU4/+1W1N",
+	"TM3wxRP4VIp/4zyIgM435ru4e8NOBzJDLFEucaiQM/FZDjBjE13fEMUk70LhtevNnke8HWOWXWHXwHur",
+	"Rzd6Gt5yQPP2PZqvoFtf6RETcaNTfSwFY4idTSg0J/Kl+ByapJKCZle6O//6Cs0tSM1F39xIQ7l4zjKe",
+	"MwCvwjIbTB4KOUswEagAIQUdsEKH/g1jWWBeXKj38dEeQIocOqyDBVvCvuNeq5n1ctp7J5a3E77DxgpY",
+	"TDHSPna3nmSFipDdCFZX4XNZr3TBZJGARY59iPUyf0Fh0f3mr3rp039JBjueQlZuBWbbXpTFJ4ApC4it",
+	"UtVLftYQlC4CuyV+bPIURrR2ZRh9zzfjGzmqJ1PH7kPovGtVGlAolddrWra1XnjU5o8Kz92RUyqUPoFP",
+	"6vT4beh+HHNEQY/jNbINu4xZaqb6wdSNlGKlJuNAIm+actmcDQyZGhG+vE+OOMc9t+SNs+rTmGqnB3pe",
+	"wc4gzRg39Ln/ls76gEIwiZ1GqroD6MERAISJzuSUeX0OExtivj5fYHd/HX5uhnfn9Qs1iMk70z2xDVb5",
+	"O79mhFbsAdA9vs6O4gEL8R+KuxzjnmVZCvek+0erE/AFfL5t3ljlCTynV0xAoGJ7nsCKjPa9iUPWXFqq",
+	"LjKWHFanUDpBbFVKud+p0rXATd938MSKGZ/ZYyIyRkQ5GTCFNpjH8pZEG6qSSU7wbENAh114GAM18AlN",
+	"UQCDm12smDyoCR3gtcYb+7Awb1csdPPLzI8aahgguS5JLp8cuM6FvkoXtXt8DM2quj79vjSZBGySbs9D",
+	"R/POT38Uhhc7Tm6y4+z+Ev7AKPoq4KQRoygvmh196gICzlolRu0/D0CHnUq+UjG1T5/UHl5xZoH3ai+3",
+	"/Aed6Tw/Qoc6y5H36uTunCcqEt6SigZ6E+LFL2xHK9/0Q3kogO01a1Inq7iKfbG2b5KhXsLXnWQ/8BGg",
+	"9RUA6pFRQQaMBE89eS3Iydn/7Pver3qqGM31mDFDZtDPQ5VQkUeJZZmyoA7W80GVw53iQMdjURbs2b0v",
+	"aq2c/L8zfR1tb/nnlfBf7kr4sifyZREQJNMAmm9G0QUM+2IOLKes+ctotRNuJ6FwQrYhN/B4wuGfjUFh",
+	"t/LBHqLqICKA8aWCUBZKEfRVXVaIRICdq7Ix9GDSq2SG5uKqwx10Bo/tWkzbUaALRExAVx1tjhymJ7S8",
+	"YrMt2tVMsUUBDTgOKJfHckaG1BVFWMIRrsmAjRHNY5HMSYc0dmVE7lEKusdiuxxtXK3yMb7dV4bnkJOr",
+	"iC7kzNnq5ZQIOZD5HCZWSA250QGmd9k+9+S9t+a5n+BdWeeBQAnj3O7IdiLUYkl5JFpOmGu36spHtPNt",
+	"O0aRotNBPvhq/7ciMWcir9mW+WGVSf7Bo+TsiH4oD4QEZTd+FlcZ5428v6Z5rpFONzbMM0yWdZJ2QbyB",
+	"LoKBKMJ95LcZEOUA8WDm+8oBzS3E+qlYpde97oDIuBsX73G1jmRllH/gJrTux2B9Qp7n1hI708O4wNfO",
+	"4AmqgXxVnnfZYyIrZqxB0BwfOAol8VxoQ4uCYp2fVcdB0UiroD79KTrdw6fPbtfP/oJlWNmYkNC5+34r",
+	"UobOQ8Gf85o6B7gV1Q4RBHMx5i1O01ojh1RK4Il7ZIeE80Mk6DZhkwGEv7do+1Z4N9qbtFyRMaMFCFZP",
+	"L0+fRYIdZIXE3o5xHeoVuLDhoaAlQTTQeSlpUeyTcz5BtCaA1hlJcN0eOUh49+OgwPWx5lWVArSxMS2G",
+	"RE8ZdKY2vLAi2VqwGS3tKOV0n/zmk0JJLsuBtyM14OCLYcGzWKQky9jUnMDiOrmymxMtONvSLYoTqeEK",
+	"PdA4UL/KLgqkcwN32bfPErvUxrfto2Y5GcydAZND1dclVtyGAj7Ym6ppAPkASD8cMXJDbFjTCfPtncdU",
+	"TQqH09kk9y+Si/r52r7aake4o/QLHFpbJkgcbCFz9kBXasPmfOOAs3pH//zUiI0omjNCYR/dDmKuGvYP",
+	"qXIvurLOLVeBvpM523URaGOMP2tAIzWgdXA0qAPtwi2Ww/TBV/u/BXNn0fJAZA8EJ/ujlKqcXFBzobi+",
+	"usQr3BfwuyTaPmbaVnlhVftiwgqWWYlfw2KzVwA32FG7DjDsKgWcTRJDErEm0Ttsd/N9mWD4qubGeYh6",
+	"38YpuofrLtRSp1kV4LdfMcFmqy+auhpixmyiWQEg6/LaKnSlKWlBzt+c1UD1ajvoFQsjyYARGDGWYv3B",
+	"fuH2cTd1hu79//veMy6VoQ6iCF3d1rxhtKBTPZYmbYQTbRSjE6xXgMCNLicgEHUd/4NrZzmRY3DOFRIC",
+	"gtSQgWL0ShM5HCKkI/FjLvPNGb1mZ35Ga+2fzAwzezjVG/uywbcVJnlz4fDC04OG1z4HgNE5uaZFaa1Q",
+	"D+Djm3hFBUUsz9yjGT97Qv7Of0bF0Q8CzWTAZSanTABYkOY5unO1oYYdWU2dTuiI5fY2Aoc54IYNK4Ra",
+	"nEDfXQUtLtUPTBupmvvX5ejfcOtWnfqo3IeZ5ttM9qZFgTS1Mrba56pTecsdsHAmjes7kZblCNwJAJtk",
+	"RucE+rhTywmYGqp84Yy/5Z8+fGz39unDJ7GMbhzuDVzgesynvV0lZjf7aWy6ff+gIrcMCwi9N9/Bf0C4",
+	"ICweksICPLOXrq37JoUArOL2oNFJ9dh3DZcT1nFLeQOKjbglOMtJVidh2I/qwxZsTajIhxA8YP2DROFM",
+	"u/ZVZ/843jt8+gzB7sJwvl/WopzDBwId7mv8KEzwjkysikCJOzbs3HYEMW4LKkX4XlfUgod5UPICcPSk",
+	"YCn2WTrRB1/D363YOnVm2P3JuxWCYkVz9c6WI7eeMKvkR8OMidL8IOcjpo0++Ip/rIjjXcsrFt7/An5x",
+	"O6bkK6kGPM+ZaLZl3EJtJLyY0Ip9d78lSwEWLx5drhaqY4CHXsgZU3sZ1YyM2ZdEsDD3G5EOYU2h+739",
+	"6X/+8+HeT3Rv+Onrsyff/tJLhw59hwDX1iB5776oPfddX7x+IfNbunhrBK7l3QXMyPodjB052rFPwvTv",
+	"630ZJnhH92VFoFQ0zz+wNSyURLeP1i1ePn5WOLvXdMiz2DIf3KKT76XIIYN1jwtixkqWozFZagqPPci0",
+	"5lKENlOlZip1XNpyE85rTVFoffsTYrYibKdkgceHKxqaQMkm4JsnW+a7Nkba0LneJ7+FdLGKsbj24PUD",
+	"5h3KRxC5Ah/ygHkNLeFH/J7khmAzWty2N/J25Ua9ur2OTu0Ug7zCoHdNB1wPx/n6suTAsGgJ/D08JNFL",
+	"75xV2se8t2Pms4PdkTu8MYcYE4KwmFFNhrIU+RYLo6GArxI1AdGrwYhWKmP+bwsLYnf8dk3yFfW+h52R",
+	"EodIJfyCc7fezX+7GSrNV/tDjWlwNdL5263F3fLa+GCfFJlHp8+kGHI1sdKfCkKnU19paZggEy5KA1nF",
+	"kMNQw+AEOyMkOLjBAerHd0Ryodr2QHjhkpNXxsGP8xx3YUcnFl9+Vz4ZbKboFphgMWSASp0B0vk6nek0",
+	"5MPU4+J9L++zseUXMWIhx+6KbeXi+ZmNHCMwoWQxQbxWYKXSjJkwliJSAWNBxoUPndkJxNm3efYPvuIf",
+	"HXTYGoPcRZC5cVA7ntONK3GH9cOwWbJvG8KXC1AJRgb2cew24hrE5VYguJQIxZaOLgS70LlX17grYhAm",
+	"YknBKId2esjdGHfWsgRJeGIpGDvlJ14UbzGdpcmUrpWO71knc4a+WI/oBpZR66msGvgmL+S/4yPftVcH",
+	"1nBLHp2Rp9c6fpu/O2SRe2l7weTu6C5FwiTuUAfWsi0/jYd3SamvuLMHX+H/HS6wLW7qXVyADqkDIDQx",
+	"VXvMp1W7LtoAL4oweyqMsxlZ7p88eYtE2TlzuhgRvA8LLEBgeb+X25tOnq8VlHNish4xavL8gRvs4Gup",
+	"mep6BJBQt3MQXrueto4sW0RiQQgbBGBukRU3oPlq1sY+7G2QmBFsJWxj6znSfdEOq3RH20a3uGunUCIB",
+	"m8YFuDBWiXcurrkBMugDCnUK6eSg1yYg+kLhbFEsaccwdFQ3xiKI12G4XbUBgmFumgh0diM4xURi5RkD",
+	"a+RBFQVxSqwgvE6WtOL6WQ7a1dZf7AN3BKpnJ1fDW3BNNDeqdlsD6AFG5c52gzS5ZNmh6+q33APwj5KV",
+	"kBtZMKrhjxwzOYaUY9Jkzqj9X0ZFxgr8qBQZU4byVO+/HaYID25JqcdWv9A/n81icDvAjw3uPPj6WQ5a",
+	"81l+kYPebqnTAqO5Rc3kM6xjgRLrHj3Yy7rmUdHwAJltfVzU6p3JlLUKUdTeiGN6HcJnoFwZqkbMWDFu",
+	"FV5yGVj9MloHnbECN3XbV+b3xBVIB+QLJO2MclN1yja+VRDCuckpOKbgQVU2qnBSh+qgkKNkMv0ZU9dM",
+	"7UHElF3bGe+Tl/b/0FfzkmRUQbYFtOrk0PsbkE6e+077rhgQI3DOG1rIUZ9oCcWfnAnzu4D5ZnLCNPYm",
+	"wkKfN1SbPRht7/WLSzLhuoaQ4YIktQ/MjFv1wU1vRKeXRNO5BsQPaCo9mBumyYwpFurm938X7nkm8mo5",
+	"oR0qlPEzkbMca0XJJXYI/R9DWmh26RLTFaMTx9YG8Vtw2Yrt/y6WWBuF1Rs5WlXo/5srVjASNh3c07NA",
+	"qTT0kp1gHHoJ3aDuVhlIWTAqYlegZeBLnofWBQXVbv+JYhnj16zyvY4hEbkav7Fr2+2mD9g/MI1o9n2n",
+	"MgnHxVtJdAvN6ws5Qkvmsxz0SQExoFByzJoIPjsQ6YoZNd+ORF9qAKTmfwrh/8sqcoQSq66hXBjRRvu0",
+	"pmyVPM9a1en3r1+cQBv8nH3vufX1pdyS+vh+ysTrF5D5BQR0iWBggALIneYj4UHI213HkYRkDMNU7Syw",
+	"6qnCb4F/A8zPEaFhEjgunWN8bw6gTlh66O+CSVu4lxvvYiDYRT/qSKjTekdmbn2IO3JSN1aZ6l3vvt9i",
+	"i7UFrlqbqWpn/+Crf0trVfM7xP5afLllBqutQMUxOXPGeh9T8mo4HOhMhDy2VGHyEsPcged7ibLb8PM1",
+	"pU79Vlyg/8GAjfgG3U0jA7Q2fcKUMY2oPBA7HFrdAPbz9NeTl6gdCGqgCLY6G+SvH16dkB8Pnx7+cAQ1",
+	"j6BOfPzwBuDbyUDJGSD6Q8UX14YJIgV5dPi3/Yf7D/cfgUrIQfe3OiEqz0aSAyvGEDx7kTMgKcEub4cS",
+	"BMa4Q/HxMxuVIo0BB/mw2/fDuXQP2TzNrQdg2RW3yL9DLrge75SBTxAX1igORbUZ5sE4fESfO+zS4QaW",
+	"sstM9QpmuWOuwkHuNg3JieN0qpvL9XpttLvJtwbGkfL+1pkNsUOXLzNrB7ey3ZRO9pQsVhSmnB6//QAP",
+	"fdcqq1vFLWmrvueAXqepx2vnQbMKqMQgFOiS2t00TlusdNGovugWel8zIdz07uhAe+IkTnLVvGdbCRH+",
+	"jS1Ic+EUHnyd0smF/bNDa46tbvNd5EZU3U0slztI3DFNnJhUAKAiw64lx23wjIsGtDHNuvsd5F5b79yX",
+	"OTffh9w4Z19uPU3xFhngBAInNRZA2HAQ+XBAfAOpRlLiskTBiHA6+A6Q3OtnpMLsTv3bd7TR7vU3jbqf",
+	"+Ma6W9uVijwPNLG63bSiRIuS5Z1IK7Ss6rFdsrIfpQNW+1ZrNioqVAjwLRzsk6v3ILm6zsdNyr2lV6yZ",
+	"RXyX6cqIbZAzDSnf81oy+FYh+QSbLWSfW1MAg22wd1IzR+VZs6/cMneuVv9vSfdPdN6wg1fgRBVuRDwK",
+	"Vkcc2GIE6gYsc3smhz1loE9l1NBCjkq2LvjMS8dQkwkkqGqiGM19+Da84YEmOacFy8w+eS8gvOvRIBEl",
+	"LPP1svBzqivcZcIKzfDFAO14RC5zZigvXMzW4ehfDjkr8kv3Wjcf+PjLJdpERpKZcqDgSwbQfdZi7tD0",
+	"aVNhtmvzZKU2crKowcYAbJzZEzF5Fo5K5sr0wFaAFBNuyBVjU8J99QYyKfCKe06hqRFL0PzADFfsNg0o",
+	"O16+xVzaGpF9Si3qJysPf8qUilOjuY43jc4DIelkQudYNS81E6HEzuV5gRNcIQFaW+NeM6UXOyctty2j",
+	"X7Bt2ZPDn5789Oxvhz89rfUyexTpZbZr+b7rQ+WMQrQGuPDdz7nRxFFMbwtgJ2YpJk4iHD67y24O9u85",
+	"ptlMaM7gTO6TY0EY9PqABJYmNCOZuMioiMhxa5Hed0Fu53jrJXMrGA4xOjXoiG5ntqZ34pn+YsKWI8rT",
+	"RtL+ICukYOtHOJocGrUJTuyb7zvv4CTvnyYAtsWutIGAy+yx7uwFgvCgiAoMF0E7E2lGi7aM4DP7/Q4P",
+	"ILw/GQiixdYkfg2R+wEi7mIhGbSXZGqifRcTJGlAWa2be3Nt2KRJuwPFrtg87Rl6i0KZzYgeU8Uw59TA",
+	"h+H82ynA2bd/DLm9l7CoCrlHwhMAfVBDZ9cuNw5Ta8IA5K9V+f0PEG0EcKeVOAk4u2i99TJes6HKfGBY",
+	"X78boO8rdldwXLA4luPyUjeD/dKnz1omQurtzE1xqtgU0H1xnxktFsENkpx58BX+1xoBwfToakO7lUaN",
+	"+DUTZDsFhQ7WPNC1nD6v0ZXMeFFgYofTdWJLX1s5s4M1816WyXYAp2eDe7X28pR/4DdvZhXUQSE4LR93",
+	"mIMbaihVxgIkh0Ppdp1jLUXqqdw+3env/Bo+cBIBUrrb28Oc2lXu/ESfKimHt63hrbpgXJ8kEHdTO8Ht",
+	"HFhrKRtsQhpkc92Sswe47/bYcvpYFth7aEybmc7xoy2hXip567yz6iotSi/RAV/e3Wl+AnDpEYqdNp/j",
+	"xQeTcN+4HwV4eszX9f6rAc2uRgpwncj7Ive/MXSOIRb7fTmNsNoHmPqvbK7vdT70regl9qrxzIAUXLXx",
+	"Xl1LZ9FBw6GgGOorltv9GDGDpbdXbK6fu1gVdI4BBhHSEDocssywHPFVXF8XWhRyhgmTvmszN/vk2H/v",
+	"B3IsAsy7iKrenJKIdoBgtAiNQ3a1o4aaMhln0PDtdtpy0gLFiV33c+9Z0+RaGq8zKOZWEb/K6jteivY9",
+	"P3ZS3osvJ1BYMYTyICGrXlCBG+wWu/lBZsxzl2EtrDJpH5hRlcc6vHyEyeywxQsOcEf4OV04pH5dAOF3",
+	"1OPF1DbIaefeJ9lJ/8NX79njnqxLO7Gv949e2Ecv5HBY9aUP6G2jUsW4AcxD/LWT5zsUx7VxolCDTG3P",
+	"O4jtr+tAYqHxf6lZngTbKm9eD4HSN5cTe9c6AFU0+MhszAtWa/htp3WEfkKHrmTgvCdQVU/8Ti7s2b30",
+	"6dTneFfSYAXLHWsvNeVsW41WofIRgn95rhhUarrsdQ1N7BN9xRbrJwJXpk7+OcS05dD3dROM5eu1WH7D",
+	"tfFlFfem1/JuFUJYbDtGJ9Jjy+icsYQi7Nk0dHgi66F0Hvt3YrXto6cehdPdbRyz1MEqteIOvVGPDslY",
+	"lqr20ICNqIBSYTV3xcNOx5spKUaQV2UvLxROEaWPj8TrXUGN4Mv/zHNvyXOn3RKu/CcHX91fraHl94I1",
+	"ORVzuwK/urK+EGKOCJwJFRSuOw8Z5DpHWvYSC2JjIcolAs27+LFeQkn6lhDiqd/PG0BxApUus1IpJsxl",
+	"qgd/bYU3bMPvKlMOAnhr2szoeMr7UO2PtXjQqVh4JE/0ec888tNV0FrQbVoDkOWajKTMHb7sUCrAA/ZC",
+	"KlGMdQvC5MTP8I6kyq9sHqaQTJfzD+zALGGG0AjOb1NNXnEnBcYzK9LkzuCJ77pExi7hlpLVtKNWoDj8",
+	"uxXf087u3mr/3NzVIQOyJIsezRYDuZo3erX6LaufkIOv9n8rQA0NV2x7m7nqznyPuVGlZltMvrKrDC2k",
+	"qdbMaJ+EVWoW5etkvBopsdNDvWv+cBlKCQZZd5tRDDXCXOjnShuHHXyDLkSNN7hzTdSb2ca9RTjw9+vk",
+	"TanVdB6aIleOu0ALn1kgwTPe6uM3bLpXTle1gHXpmNeQxMC+TKWCvivBT1SBLjhQTbDvqXMQ1+GI2jWr",
+	"M8OmH3fVFxZffmfOnU6m2dZCgRg7sywgZ0LXDft2PQn5oYuCbsk5xdj51nTtfgXeiFN7Tqi+soMMax02",
+	"wYsQywpGxXz3PPS/i2K+viq+qkGEZzMQQweaqWuerVLM/UM7PZ0wRltRlZ/r1lTocFqce5XkkmkymIdg",
+	"mhTowxh6cc6gfTuI0ZznbVK9Sd6Dr+6vbwc513RQbJBf4ii0KsOkAk8KsT+7RlErGkFXjJvRhZuQu7J8",
+	"agnXBGFYnwPGcK0FuT37ywf/Bb7FTfKex/lxjsmLAL7eilY34wbKetw7LSttxDRMbJdnFn1of27d6q0T",
+	"LTsH8fZ2IXqOj3zX7g1Ywy35NwaMKohvOrJ50rsP0rGO9/U7cGUO7IIPviUFFj38QIIdqTbw7ruNX+Dy",
+	"EsfLdV/bQexiscNQffNje984dgdf4f8dGob7zbuVcjU74JbwPuyrOlDlJr2/TI2vbxRgwA64bZLwo74V",
+	"9M5+PAKOkFxMMVfcCPW1M1YUqZC0e6wRlV5CAt6l1MV+G7cidCusRH/tuc4Aeh08UIfClMugTWLdQg2x",
+	"hvvWPSwnJtkB5KPeVuuPHaSt6TtD+gSyJGS03cHtOayx3YyqqUFVp4hUJgrwULQ3z7I4QtGFVTmAvgCR",
+	"RIfQGenxBKAqcAFBH2DoRQ2uDwGZj8YlNIfE1QmjIph5c6LTkJ/bY7VbblPuNslj3KzXBcuteqeia9ec",
+	"6lznJeB9Wn5Js882IFRj3Y+WC2/vu+Q6VXLIfQ3j7flgb4MffNtyX9Z3JUBBjQSp2yTX5n6aJoNEDW7n",
+	"LNmRzPm+tgvigaxKNRkqOfFCLbQC4Fbyg5dqCUK+dRM39Zt02EN0mvy5hVUpn3ck4t5hPxLnjUR1sOuu",
+	"1bpvbWfnWnoRY0MYF9YABy8U3RVQBVVIbZ6HDyArHzQO5Ev7eTVVqCDWUEvTBlffxdMATdlY/G7eusVf",
+	"6wCXYJNqjVb12pnNLwXbM3zSoKkD50VsJGArSBRAIPdIKmMrWymmmdmrtf/fOmctdaqPKJuamVduCn+K",
+	"frvxENmpNZTWjSsAQugSE6Mnz93OhwRpJjrvfikKmV3t5Cr4CK/+8yoAdKPQ8NKoeS0Gjq376ijvRkoi",
+	"h4a1XeazsaQTnvQm/YZf7xbtUWR8mi4MnfoHtlUPYokF1bY1Zx8ZsEKKkbWXo97QZp7K1x7+tnf0z0+W",
+	"oTT0IkN2LFXRO+odAKO593wNWcYY1PjWD5/4spPaR27Q2ichtlz7zO1j7RMHT1n/HSQ31R8ZgY1WH79C",
+	"L6k/B9liCy9HJ1XtM2gtVH+mBKyhT9/+/wAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
