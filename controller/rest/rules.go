@@ -44,6 +44,8 @@ var rules = map[string]rule{
 	"GetStatus": {access: open}, "UnsealNode": {access: open}, "JoinCluster": {access: open}, "RenewNode": {access: open},
 	"SignIn": {access: open, records: "session.begin"}, "AcceptInvitation": {access: open, records: "invitation.accept"},
 	"BeginOIDC": {access: open}, "FinishOIDC": {access: open, records: "session.begin"},
+	"SignInBrowser": {access: open, records: "session.begin"}, "BeginOIDCBrowser": {access: open},
+	"CallbackOIDC": {access: open, records: "session.begin"}, "FinishOIDCBrowser": {access: open, records: "session.begin"},
 
 	"SealNode":            {access: whole, needs: identity.SealManage, records: "node.seal"},
 	"GetSeal":             {access: whole, needs: identity.ClusterRead},
@@ -67,8 +69,13 @@ var rules = map[string]rule{
 
 	"ListSessions":   {access: own},
 	"StepUp":         {access: own, records: "session.step_up"},
+	"FinishStepUp":   {access: own, records: "session.step_up"},
 	"EndSession":     {access: own, records: "session.end"},
 	"ChangePassword": {access: own, records: "password.change"},
+
+	// What these begin is recorded when it is finished.
+	"BeginStepUp":        {access: own, records: "session.step_up"},
+	"BeginStepUpBrowser": {access: own, records: "session.step_up"},
 
 	"ListFactors":       {access: own},
 	"AddTOTP":           {access: own, records: "factor.add", stepUp: true},

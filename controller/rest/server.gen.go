@@ -109,6 +109,21 @@ type ServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(c *gin.Context, sink string, params RemoveAuditSinkParams)
+	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
+	// (POST /v1/browser/oidc/{provider})
+	BeginOIDCBrowser(c *gin.Context, provider OIDCProviderPath)
+	// CallbackOIDC Where a browser comes back to from an OpenID provider
+	// (GET /v1/browser/oidc/{provider}/callback)
+	CallbackOIDC(c *gin.Context, provider OIDCProviderPath, params CallbackOIDCParams)
+	// FinishOIDCBrowser Show the second factor that a browser came back from an OpenID provider without
+	// (POST /v1/browser/oidc/{provider}/second-factor)
+	FinishOIDCBrowser(c *gin.Context, provider OIDCProviderPath)
+	// SignInBrowser Sign in with a password, in a browser
+	// (POST /v1/browser/session)
+	SignInBrowser(c *gin.Context)
+	// BeginStepUpBrowser Begin to prove again who owns the session, at its OpenID provider, in a browser
+	// (POST /v1/browser/step-up)
+	BeginStepUpBrowser(c *gin.Context)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -319,6 +334,12 @@ type ServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(c *gin.Context)
+	// BeginStepUp Begin to prove again who owns the session, at its OpenID provider
+	// (POST /v1/step-up/oidc)
+	BeginStepUp(c *gin.Context)
+	// FinishStepUp Prove with what an OpenID provider says who owns the session
+	// (POST /v1/step-up/oidc/finish)
+	FinishStepUp(c *gin.Context)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(c *gin.Context)
@@ -1602,6 +1623,142 @@ func (siw *ServerInterfaceWrapper) RemoveAuditSink(c *gin.Context) {
 	}
 
 	siw.Handler.RemoveAuditSink(c, sink, params)
+}
+
+// BeginOIDCBrowser operation middleware
+func (siw *ServerInterfaceWrapper) BeginOIDCBrowser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginOIDCBrowser(c, provider)
+}
+
+// CallbackOIDC operation middleware
+func (siw *ServerInterfaceWrapper) CallbackOIDC(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CallbackOIDCParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", c.Request.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter state: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "code", c.Request.URL.Query(), &params.Code, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter code: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "iss" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "iss", c.Request.URL.Query(), &params.Iss, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter iss: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "error" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "error", c.Request.URL.Query(), &params.Error, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter error: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CallbackOIDC(c, provider, params)
+}
+
+// FinishOIDCBrowser operation middleware
+func (siw *ServerInterfaceWrapper) FinishOIDCBrowser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.FinishOIDCBrowser(c, provider)
+}
+
+// SignInBrowser operation middleware
+func (siw *ServerInterfaceWrapper) SignInBrowser(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.SignInBrowser(c)
+}
+
+// BeginStepUpBrowser operation middleware
+func (siw *ServerInterfaceWrapper) BeginStepUpBrowser(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginStepUpBrowser(c)
 }
 
 // Can operation middleware
@@ -3784,6 +3941,32 @@ func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
 	siw.Handler.StepUp(c)
 }
 
+// BeginStepUp operation middleware
+func (siw *ServerInterfaceWrapper) BeginStepUp(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginStepUp(c)
+}
+
+// FinishStepUp operation middleware
+func (siw *ServerInterfaceWrapper) FinishStepUp(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.FinishStepUp(c)
+}
+
 // ListServices operation middleware
 func (siw *ServerInterfaceWrapper) ListServices(c *gin.Context) {
 
@@ -4494,6 +4677,13 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/begin", wrapper.BeginOIDC)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/finish", wrapper.FinishOIDC)
+	router.POST(options.BaseURL+"/v1/browser/session", wrapper.SignInBrowser)
+	router.POST(options.BaseURL+"/v1/browser/oidc/:provider", wrapper.BeginOIDCBrowser)
+	router.GET(options.BaseURL+"/v1/browser/oidc/:provider/callback", wrapper.CallbackOIDC)
+	router.POST(options.BaseURL+"/v1/browser/oidc/:provider/second-factor", wrapper.FinishOIDCBrowser)
+	router.POST(options.BaseURL+"/v1/browser/step-up", wrapper.BeginStepUpBrowser)
+	router.POST(options.BaseURL+"/v1/step-up/oidc", wrapper.BeginStepUp)
+	router.POST(options.BaseURL+"/v1/step-up/oidc/finish", wrapper.FinishStepUp)
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
@@ -5712,6 +5902,210 @@ type RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCBrowserRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *BeginOIDCBrowserJSONRequestBody
+}
+
+type BeginOIDCBrowserResponseObject interface {
+	VisitBeginOIDCBrowserResponse(w http.ResponseWriter) error
+}
+
+type BeginOIDCBrowser201JSONResponse BrowserBegun
+
+func (response BeginOIDCBrowser201JSONResponse) VisitBeginOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginOIDCBrowserdefaultApplicationProblemPlusJSONResponse) VisitBeginOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CallbackOIDCRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Params   CallbackOIDCParams
+}
+
+type CallbackOIDCResponseObject interface {
+	VisitCallbackOIDCResponse(w http.ResponseWriter) error
+}
+
+type CallbackOIDC200TexthtmlResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response CallbackOIDC200TexthtmlResponse) VisitCallbackOIDCResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/html")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type CallbackOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CallbackOIDCdefaultApplicationProblemPlusJSONResponse) VisitCallbackOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCBrowserRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *FinishOIDCBrowserJSONRequestBody
+}
+
+type FinishOIDCBrowserResponseObject interface {
+	VisitFinishOIDCBrowserResponse(w http.ResponseWriter) error
+}
+
+type FinishOIDCBrowser200JSONResponse Session
+
+func (response FinishOIDCBrowser200JSONResponse) VisitFinishOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishOIDCBrowserdefaultApplicationProblemPlusJSONResponse) VisitFinishOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignInBrowserRequestObject struct {
+	Body *SignInBrowserJSONRequestBody
+}
+
+type SignInBrowserResponseObject interface {
+	VisitSignInBrowserResponse(w http.ResponseWriter) error
+}
+
+type SignInBrowser201JSONResponse Session
+
+func (response SignInBrowser201JSONResponse) VisitSignInBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignInBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SignInBrowserdefaultApplicationProblemPlusJSONResponse) VisitSignInBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpBrowserRequestObject struct {
+	Body *BeginStepUpBrowserJSONRequestBody
+}
+
+type BeginStepUpBrowserResponseObject interface {
+	VisitBeginStepUpBrowserResponse(w http.ResponseWriter) error
+}
+
+type BeginStepUpBrowser201JSONResponse BrowserBegun
+
+func (response BeginStepUpBrowser201JSONResponse) VisitBeginStepUpBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginStepUpBrowserdefaultApplicationProblemPlusJSONResponse) VisitBeginStepUpBrowserResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8407,6 +8801,84 @@ func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpRespo
 	return err
 }
 
+type BeginStepUpRequestObject struct {
+	Body *BeginStepUpJSONRequestBody
+}
+
+type BeginStepUpResponseObject interface {
+	VisitBeginStepUpResponse(w http.ResponseWriter) error
+}
+
+type BeginStepUp201JSONResponse OIDCBegun
+
+func (response BeginStepUp201JSONResponse) VisitBeginStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginStepUpdefaultApplicationProblemPlusJSONResponse) VisitBeginStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishStepUpRequestObject struct {
+	Body *FinishStepUpJSONRequestBody
+}
+
+type FinishStepUpResponseObject interface {
+	VisitFinishStepUpResponse(w http.ResponseWriter) error
+}
+
+type FinishStepUp200JSONResponse Session
+
+func (response FinishStepUp200JSONResponse) VisitFinishStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishStepUpdefaultApplicationProblemPlusJSONResponse) VisitFinishStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListServicesRequestObject struct {
 }
 
@@ -9153,6 +9625,21 @@ type StrictServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(ctx context.Context, request RemoveAuditSinkRequestObject) (RemoveAuditSinkResponseObject, error)
+	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
+	// (POST /v1/browser/oidc/{provider})
+	BeginOIDCBrowser(ctx context.Context, request BeginOIDCBrowserRequestObject) (BeginOIDCBrowserResponseObject, error)
+	// CallbackOIDC Where a browser comes back to from an OpenID provider
+	// (GET /v1/browser/oidc/{provider}/callback)
+	CallbackOIDC(ctx context.Context, request CallbackOIDCRequestObject) (CallbackOIDCResponseObject, error)
+	// FinishOIDCBrowser Show the second factor that a browser came back from an OpenID provider without
+	// (POST /v1/browser/oidc/{provider}/second-factor)
+	FinishOIDCBrowser(ctx context.Context, request FinishOIDCBrowserRequestObject) (FinishOIDCBrowserResponseObject, error)
+	// SignInBrowser Sign in with a password, in a browser
+	// (POST /v1/browser/session)
+	SignInBrowser(ctx context.Context, request SignInBrowserRequestObject) (SignInBrowserResponseObject, error)
+	// BeginStepUpBrowser Begin to prove again who owns the session, at its OpenID provider, in a browser
+	// (POST /v1/browser/step-up)
+	BeginStepUpBrowser(ctx context.Context, request BeginStepUpBrowserRequestObject) (BeginStepUpBrowserResponseObject, error)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
@@ -9363,6 +9850,12 @@ type StrictServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
+	// BeginStepUp Begin to prove again who owns the session, at its OpenID provider
+	// (POST /v1/step-up/oidc)
+	BeginStepUp(ctx context.Context, request BeginStepUpRequestObject) (BeginStepUpResponseObject, error)
+	// FinishStepUp Prove with what an OpenID provider says who owns the session
+	// (POST /v1/step-up/oidc/finish)
+	FinishStepUp(ctx context.Context, request FinishStepUpRequestObject) (FinishStepUpResponseObject, error)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(ctx context.Context, request ListServicesRequestObject) (ListServicesResponseObject, error)
@@ -10418,6 +10911,205 @@ func (sh *strictHandler) RemoveAuditSink(ctx *gin.Context, sink string, params R
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RemoveAuditSinkResponseObject); ok {
 		if err := validResponse.VisitRemoveAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginOIDCBrowser operation middleware
+func (sh *strictHandler) BeginOIDCBrowser(ctx *gin.Context, provider OIDCProviderPath) {
+	var request BeginOIDCBrowserRequestObject
+
+	request.Provider = provider
+
+	var body BeginOIDCBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginOIDCBrowser(ctx, request.(BeginOIDCBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginOIDCBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginOIDCBrowserResponseObject); ok {
+		if err := validResponse.VisitBeginOIDCBrowserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CallbackOIDC operation middleware
+func (sh *strictHandler) CallbackOIDC(ctx *gin.Context, provider OIDCProviderPath, params CallbackOIDCParams) {
+	var request CallbackOIDCRequestObject
+
+	request.Provider = provider
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CallbackOIDC(ctx, request.(CallbackOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CallbackOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CallbackOIDCResponseObject); ok {
+		if err := validResponse.VisitCallbackOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishOIDCBrowser operation middleware
+func (sh *strictHandler) FinishOIDCBrowser(ctx *gin.Context, provider OIDCProviderPath) {
+	var request FinishOIDCBrowserRequestObject
+
+	request.Provider = provider
+
+	var body FinishOIDCBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishOIDCBrowser(ctx, request.(FinishOIDCBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishOIDCBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(FinishOIDCBrowserResponseObject); ok {
+		if err := validResponse.VisitFinishOIDCBrowserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SignInBrowser operation middleware
+func (sh *strictHandler) SignInBrowser(ctx *gin.Context) {
+	var request SignInBrowserRequestObject
+
+	var body SignInBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SignInBrowser(ctx, request.(SignInBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignInBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(SignInBrowserResponseObject); ok {
+		if err := validResponse.VisitSignInBrowserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginStepUpBrowser operation middleware
+func (sh *strictHandler) BeginStepUpBrowser(ctx *gin.Context) {
+	var request BeginStepUpBrowserRequestObject
+
+	var body BeginStepUpBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginStepUpBrowser(ctx, request.(BeginStepUpBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginStepUpBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginStepUpBrowserResponseObject); ok {
+		if err := validResponse.VisitBeginStepUpBrowserResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -12710,6 +13402,90 @@ func (sh *strictHandler) StepUp(ctx *gin.Context) {
 	}
 }
 
+// BeginStepUp operation middleware
+func (sh *strictHandler) BeginStepUp(ctx *gin.Context) {
+	var request BeginStepUpRequestObject
+
+	var body BeginStepUpJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginStepUp(ctx, request.(BeginStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginStepUp")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginStepUpResponseObject); ok {
+		if err := validResponse.VisitBeginStepUpResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishStepUp operation middleware
+func (sh *strictHandler) FinishStepUp(ctx *gin.Context) {
+	var request FinishStepUpRequestObject
+
+	var body FinishStepUpJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishStepUp(ctx, request.(FinishStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishStepUp")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(FinishStepUpResponseObject); ok {
+		if err := validResponse.VisitFinishStepUpResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListServices operation middleware
 func (sh *strictHandler) ListServices(ctx *gin.Context) {
 	var request ListServicesRequestObject
@@ -13214,342 +13990,362 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3si/4KljeOaHxPexufc+4FTf2tGV5Rh5Z0qql64gd63SDVUkS7iJAA6imOArd2KfZB9sn2UAm",
-	"UB8kUCyyyVb7XPsft8hiAUgkEvn5y8+DTM3mSoK0ZnD6eTDnms/AgsZ/nWWZKqV9y+3U/TMHk2kxt0LJ",
-	"wengTDKRD5nSTPIZ/Ac3BuzxYDgQ7su5+8lw4L4ZnA44vWcwHGj4rRQa8sGp1SUMByabwoy7l8/4p1cg",
-	"J26kh0+eDgd2OXc/NVYLORl8+TIcnE0gNZeXeZgHU2PGJePu2dRs3Hd95/Lg4V+jc3Gr7TuXLsq47246",
-	"lzIX9iyzSq9P5o0slmwx5ZbZqTCMu6dYLvJTNzG/fRwnW03wtxL0srl37sU7zOhNaTPlXhGdk4ZM6dyw",
-	"hbBTmpui54fMlNmUccNykALy1Lz846mZPX2cnNi5kNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDrI",
-	"uYUj95JBcjofpBXFhumMYKw01FNKzaTEd+0wk+dKSnA7Hefp14GbWRYeTDB09X1fpo5v1PNSmxg/v58C",
-	"u5TwyV7SFgEruLFszidJmmT0qsTwTx48jI3/N63Kea/zzSbu0QQ18LsbHu+XOczmyoLMlv+AZUwOL5mF",
-	"T9bN5q/MKvbg4V9ZNuWaZ06OP0MqGTfdK1iyXIGpP7FTISdMyaym3hR4DrpeQmP4Izd+1+RnQoZ//3Xo",
-	"SGFBu3f+5z//j6P/9fHf/xRlvR/VKE1oR+Bf1ShB3l/V6GZs9krMhI1z2UwZy4SFGQoDJaGTyQp8UXPs",
-	"HMa8LOzg9MH9+0M3EzErZ/iv+0go/89qVkJamIDGab1WOfRjvkxJq1VRQOo8SpXDDRnwzcvvn7/V6lrk",
-	"sEk8SPZmDvLl92zun0/MKnx9s917e/bTO1XAJpH19uwnplUBqbnw2YX7+mZzeQdXsOzmY+0eEXKSmAd+",
-	"fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO15hIywyZkIe9PD88GkDs3qPEoD2n3il8+80pyYmnv6",
-	"RlP74n5s5koaQF3/rVajAmbuTydUnIp8+nnA5/NCZNxN+WROT/z7r8bN/3NjrD9pGA9OB//tpDYmTuhb",
-	"cxLeiyO2KfCz00sXIC1baCUnQ8Zl7pVVxXJ1jAT07/HmCMztO/itBEOzy3Ph3sWLt1rNQVvh1jLmhYGh",
-	"kzHVR58HQl4Ly2ngtRvUMGHZghs25TKHnKlr0MfsHDJNinulRM25MQul88FwzV5p3H0PVqk9HCy0sOBU",
-	"OtqoL8P6VevTsawAp9U8eNK4x5l1hOEa2JTr3FFoUoIxW0zzwf2Hj7ed55cmi/2zScXGCj5W71GjXyGz",
-	"A6faepPP2ZStjSCLJykchDW1wbTCs0P68YXIU0K2+9cjbrOkfHY6kSbWIlLPeA6OLxxTKjsFbaIvzTRw",
-	"C/kFjyzq5ynIwFruda1N6lDIh4OsNFblgsvYSxW7ApgbXK2pdn/tHa2frb7lBw2AamP0p/BpLjSYzkWB",
-	"zM0zxkcGpD1lEq7ptu+3vjHPyOHQJTp+wIe+DAfRDbeGiTw6e5GDtMJGdOXSmbxOdP7HVBk7ZP/f//P/",
-	"xl7g9MqoUvirGjEns5S+YspRYTAcKF3bIUrC8eBUlkUReat74gK0Jrume+GiKDXgj2DCs2V0FxxP1hzP",
-	"hDl12zLjSzZyrMyzKeRoX6vSsvevztHYd6KNcaefWZWpgljd/Qsya5hUaBE0qDpSqgAu3VTo5okLT2e/",
-	"S6SD5XqSYEi1kKDjDM2lWTghN1ZuSdFfo2vKpMX+5w0nYPC28m1V593rQmvSK4i2i5lTn5PE52wO2ijp",
-	"CPsO4BpYNlUG/ApAOg3/nwPjJGY2GA4mIEE7YdGQmM31+TGvQZvomX1dzkZOR6DJZ6XW7u4Mv2sspLIl",
-	"hoN5waWJrYBb5liE8cx9RHZhawufsbFW/wKJCoizgzbe9AXxiZ8E15ovcQoaxuLT+hzelrZ2bEDlhFon",
-	"jDMWHEV6Stl1TuwnkzQYkZeQIBaXzPEaXn50asZcFJCzAsZuHVPh7onVkSvCrY22SiVUvpPXYoRbGxNX",
-	"BaS55gfcRbZoUMnfc5DgGa3spivNVGxHgi+bcjmh9/UktiI94gIkHxWQpw8ZHSwn1miQ1uhxSYV6e6eK",
-	"EZT+tXkZy7WNrvy1arKr7L9Ud/4j03EnU0I+ZO785GXh/qxYXaA6nFlxDUOWC4M0GrIc2k9omKlr/CHX",
-	"VvDCCSJiy/jiljJLE9rxWLWrgjj5mpcF3XfmlJXSjQ5yyIS8cO8aMlXaCzX2/ygl3jpuru4fGWjLBQpH",
-	"YzVq1tFZWT65iVh322pQS7vmRQko3Jeq1EwtZFS4u/v/Iq0juHvei3W62Mbk7FybxjVoMRZd54SzQk2E",
-	"JCe3sHRUHDH7n5RVBTwPJuCwih1USvEwGKxeaRhWFn1TQASG9OywetlFjmZLye1Q9t/yCawr/JUIXLNy",
-	"0MV2ia6z4M6d9b5tgoEREaUSPkV2hFzKQZi6Z9CjF1TYILvdHh1v3gecYpQWE4iZPe4wiLEzpeGiS7t+",
-	"aZkGCQvj9MwpL8ZBYhVivI39QG74Lrkq3PsN4+5wAp+52006sxKJgE7guHAFiQ7H7rv4VyXkNtfBlho+",
-	"qtIGQHZOgm4mXhTbzCSu5bq5JBWUm103tjSJ6A+X/gqgcCabgDUoPpraJT0xcNatu04Gw8FvJddcWkH/",
-	"0jAveJbQOWn4Cw3cqKipuQwqA73dyfLG61NiMa6IvIMCuKnUmSpE21/iefHmidZmxeRZ/FEJ+V5dgdzN",
-	"cRT4oUsWua1OM0Lb0YexF2HRtbAQRYH+PmSODR674cDa4sJApmRuWhGGb+/fX70U/64WrFBygsdAXINx",
-	"dzbzP/aDUQTir08ftyIST+9HQxLNLWnuRpLst3sZoNC9c1dBcHWteMDyXIOJUOHvjgTEJ5q9fMv8g2Ge",
-	"HZY1L0DbhOFirJqbymWBJ8/Na8jgeHLMeFDd2dSNfgXLuJeLW5govUyMcYXGz9hPsdabhsFmkpMLszQW",
-	"Zm5pObd8xE1cItYB5E5jqBWHviWn3A0catvebz28Pgo/ZJf07KWj+BIO7QOaccknMANpL3jt4e06mj9V",
-	"v2hobDtcsrTcmxgKb+gNXRzU8ACBzB3XjoWcgJ5rISOs9IbedAV4TZqpWkDu9Lax0E7zUNLyzCLJkcT+",
-	"GacOyAwvAH/2nrEFd1s6VprxuTOyeBF3hajYMX///C1z3yQ8QFrlZZaSDrVgYYYvvS8v5YZx70k7Gjw1",
-	"/HO3pSl5DUlppsE6mXwIG9NxpntFlFWsLk1U0/6h5h3kOgxtCcP8D7bxD21WipqJN5W0HlaXjeedhvJU",
-	"GYmbjDtKdbvN2xzvzTt5m++mQ978xm9FGx91R/Hwur6YUyx3hVS1FYqD8NJOlRZunmj6OcZETfHti59W",
-	"hn365Mmjp3u6r7uj99tctGvhzbV3ObXm4gqWEeq/EpLIcCXVQl64Jw1K63k5KkTm5LoZVnRpsW9j3Mf3",
-	"v43RZcY/vaSnHzxd5+Q93KOBFRvXaR8bpcc9upmo/S/WGf/UfPmjh7G7tvNWe0YedlXaU7pGE8N48+XJ",
-	"k0dPuhOshphhAvoiroW8psQ4YA2XTftAsllpLJvyaxgyMXYKE4Xh6PDGjmvPi7BtKTavw8224YYLbts9",
-	"XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH20FUf0rk7JRw+Ahx6JSbVBRz",
-	"S0MgHhV6P4VWVts6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF39ba1jcBMd1Dl8FPbTe9IcO26",
-	"Q6rBu+hkFLaX0Ilz51mLNzfd9ftg1faCFlNVrYK9ED62JYx75hJXetljdSub1GLl6F6VubDPp5BdzZWI",
-	"CaYpN9OE0cStz/SPHmapbEIGOO6A3F1AQG9BE44XBa73GbvUGDvlbmoMw1VLdnSUVZO8ZBp4npRVWqm0",
-	"0fsT6KsCmHXa2J/f/fCcPf326cNvyLfgvnfLhTrTggoZULcccQNPH8fllmPzaHXGS2dPX1MeXPU6NtZq",
-	"xh5Q1AJTUNoiXUj79HHUKEY533k/EG13DNNV6xjStnta+nH9lvbgotsVhCscHJGGV5AKmFYaMzGij43S",
-	"brnVVqliDGtU8HNyk4gmrdeZHxZe7m059bjgPjNXjE94iMnysQXNDGDGqbC9mKe/9HaTiu/gFHhED/g7",
-	"N9P6TnHr7hILh+SCdzhs//vwUGQdEqWS1PXzTN6KlBS9YoxncbtSqlIeX4MexT3swcTd0YN0JWQ+xIo7",
-	"d00NSXL92Su53wyZVDmgum3AGKEk+7Oo0lLDR0ozq65AfhNuuVzkbdldkwe34Abzfe6jAmMBhZPbHI/y",
-	"knEdz5ijzJgDDLiAxIg5WC6Km3j1KAmuMOBkEPoAogN1XNzC+BOKWzfXcB33XdO7EpnHC+8bdrdOriQw",
-	"q+JvSRVUqquhL5Yc+uwf9GLge0eQVeZkwq0L192iyK+QdnjLa/u5KqWt7ukQiJjwubnRRf0anJpRZWPV",
-	"ToG1ud7s8vbPhxpYLzqqDR02qlCRjp5ZkvLqXMirSECwKNTiolAZL6KKjw/ncIsJRWo+4tkVFqUKeXWE",
-	"P2v6HtaDNocxiTGTOfpOLLDFhMP+b3PyMeYfXVS6HkazUlxc8MmFfzD+lhmXdTkt5oZkV3150L28FXdf",
-	"fbkqcuQ+VeTu0vZXrg+k9BqgmRkezcGw/AoMkyqsoc68FxaTd6NkmfFPF52k+dld1zN3ilZpM2QaroEX",
-	"BmtONIxLs6IOp9cThk0SDYflEgmmw6Hdx8i7ZO+gE7bjaFilrrB8LwvprjuXPaQF5ftQQlATY8rdLrMx",
-	"LELihqNXX7mp4mTwgmLIPrx7hdmiIupCirvp8JDiu1tCZdgUmU12ax+dTqn4Shjb39Ipit30WpS/G4Nr",
-	"3Rq9e8eew0BTZewp+brHSjOzNIWaoEqRwXjFV/HIZ+t0hX/WLhSfKORntf8Lhkey+1/8FNRUZ95RtVLD",
-	"pd506y+mahZ8+r6c2dxjM55NMUJThV/Ww1EbCOG4OxJB8nx/6qEvhujC52zO7XR1mM2xtv431yl798Nz",
-	"9uTxw8fkJsF8jKoWHy2n5y9+GAa3zo/nb167LQDjYTrcnNkICrVoJGneM5hPw3Kh0XW+bJWeICe50wpj",
-	"p5xYO3enEsny8WvdF61aePpvU8Dmti6UamqPHjx59LTHxLbKDsRSvTg74s64g2Agu8CT73aYPGXuGD18",
-	"7Ezpp4+Z5jJXMzZaWscWyDMUlsHiRqAlen/KgStYS110LOZZpe3Xpc2cIWzC8bZ1qV3XUUxOfxcKPVct",
-	"fwycRtNtASUvVURVeD03zEPfKtYTi59UE44t8nmhsqvvVTlKAFiQeKDCLom1K4WAayqfydxvTwndZuIr",
-	"v8J2CUuF2D4PzNnGI5iUEk3Jss7fRRwadkZOvcXUyaaGKrpC+SnwvFuHHnPt8wbx4eYoPjBB83zGJEy4",
-	"Fddw6quu2uqXKkdFQ/eSWDNX+wsiOyKZOxBxBTpauPZzo0Q9WkcWz6Z+6R3LYIdEVCwZQyudirKc0MIq",
-	"HzEeYzGk9tcilh+3Lke8EdDbT2XhrFCyeX3iG9V4jFw981ayZJwtAFrp47+WsznmidN03M4BaHdJiDxx",
-	"SZg4fpJTl4ehbmht23a0xT0thxXGUpuTql2lnYofk9J4V9hKoNidgU2nu3HItg/ezsDxnon/prGbvWXN",
-	"TxCYeXN2WBg8ShOVw24qbBath6VY1CeWi4mTLjYkFvL5nDIet7iKnt4UowCnGF91I1NpZVm3lt7sdfGL",
-	"7pwXd2PmTNTwcainOjkuIZ7lmQteRH2MZFjKScknKLq1KpygmM14q37fiQ+fc6IWdI5Jr8DqkSnqVaRc",
-	"LKbuDWmRmYsJmNgl62YyKkWRB6E1ccyNxocu+5cZV9v4PQ4UDVJs7wVwX1xUiFVRBndKOhZMaZiUBdcM",
-	"Ps11cM2P2bsXD93FmU1VKgkVx9BlERWeAmux8b73mx28PrQZSXo3EroirJtxd3FjLGZHBaeiN6V5RSu8",
-	"p9yjyKzYgPi54xgDbcZzi9OlNNvVSFthU/bcHNQ8kQyTTFh2DOG/7O0CoSnUL20l27YOd30S6j2qSNUp",
-	"nzxjr0kpDRPh7rKEK7d2u64crdUQ3IYq+Gt1tXkEjM2490u1xcvNlD988jSZUzASkusl8nuhFqCPMm6A",
-	"TeHTAffVT6m5o206d27VmypJNeLSj+WEv8eiasyoC+e7FsJcLrc7EJVnZ3WYD/7+cBeGu6wm4hpklIpT",
-	"KOYJ2dFd/ryDkK3p3lGUismVI1ibcuVvih9MXEfnXt1qMkWtbNy1pLJqZrtpgJ252WcMM46O69zc6wfH",
-	"39ePhLCuP+lswq9hVTqNlnbvsqMJRXn/6Ft+NP74+enjL3/qLx2aY0apSu7wH3hcwRxXn28CPCKOKbWI",
-	"yw5l57y0U3TN4o3u9eygYT9DhVuGfKish3N/HMKbbtCOtb1sQai119cXMGqbUEncW+aIUMOQ3WDZfoAW",
-	"2FXH6s9J01tfetdER8A1ZsK4R1bSObaZuiNHNXxnoqR/bH2xJoA/0HQ7VorF0jutE7NTnA0BxXi75dkw",
-	"ZtfiaGKrS6Ofdi7se8iE2e6eboCioJ4TD3zwViJ6/yxj70pL2gHVwwwnaNApF1I6hGEzYUy7RjPB5GF9",
-	"9ZBR+oTYwRbFylXMKoq0J2R+kScMqWDlUMYqcJ1NoQtb76I0US9K2KLFVGE6iA8zyUosUn4huqKEh4Yi",
-	"X/TN0iR4nm8DKIEZxxfcWi1GZSyT9yx81cAB9bDoPjO7zr1iQu5LGSOkI1t0UPb9q3OsVyw1Yj/47L5z",
-	"98P3r87jVER0nRGPMfd3GLoitwLuKQUriAPiJjO+bSwKG0v7/gE/92BcAuPjElY3uNucq8sja3LU7Ntc",
-	"TXsu69u6wq0bqx2qM3eraml90u+aWlrN7B1IWFDgehvHZDwETejnocxxGVxcjTj0TnHlNHir10bjMu7g",
-	"WK1dVN1/4arSrLoFULMXco267OcqCoiOzaePnvqwZXXg2KO/frtaNPf04cY9SN4x3wtjhZyUwkwhb5W5",
-	"JG+e7aKRw1vmtu5r8Cd+Fe61IaZbzPiS5aqK3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0qheJ33Jsx",
-	"40f/GrL7R98O2b3je0N27+geBjDvXdx7xkopfit9cNenajWTaR4e6Kg/884TY5WG3H1cACUJS9qEqc82",
-	"PoAc6Lza35da4r2+eptTEkwVciSmcLb41td85PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDQhMxueQ",
-	"H7M/m7OffGDfPf4/6EffJPk1WlK7SePIeEvVaDBATdzOm/J91EtMgBgXeVOnTzrbhGFcsjPC0KhefBpO",
-	"beBsrcrJ1Ieh/VfcsAUURYfISISA/O9pcFG7hKoJ+/DHml6z0RuKZMtlwpvpVPexKmWP5Is1Em7cht2u",
-	"13g148+YDaf88WiG6IolK9TEyW4nSQrMS7VVptBmGRrTEFIeq0zJsdCzDc5ayk/Z2Z4yDCHc0NIdwYTL",
-	"gyEGxrP0rLLzNMBgaXpYg5i0u5ZQtgPEoHe5Y/wVNOIWblFq7VNzvZBpJefWO/kxuf8HT7+tXZtrwMeA",
-	"hZ3Li0zlsCl73z3I8EEsDMI7C2PlS4jCHyWqylbGTNPlZpiB8bQht7PrFdZbHFcTEfpBBdtPPdQKKlS0",
-	"LAo+iWiYvwkn7N+xBhrQhBM9dKuBiebRnD8nLLSYTO2WQejU3ebeR99t974pNxdpJbMBNV9BM2MOWZya",
-	"aVjjVbSvIF+YkEbkcMp69kYoVHbVdSkg4vFapu36TCvUYY+BlmaAVYgy62/zbWLafLMgdw9tE55Ah3oM",
-	"VYgIgHC6Ui16SCV/kup5xuUR9YSI5LHxmIV+bvmogGfkMg4JTGN6SQfK2y4JjzMwxjuxIr+b8vkc4uXd",
-	"q5lbuJL6fTEy/C1AWtwG6ssNAB871O/3LWW3xm1wtrvwTpRa2lFiS4r08MmClrG6weq810PRka+M8n3g",
-	"02ztd+4AstvgMMWd/6lOqVxrK+RDJqZDtfJJkWxKFXtk1gi7J6yYCm6l6xXEwP3r9/2Ue0/xg4Gb5xy4",
-	"D/zAu/l5Q+PLoHA1tye5ubfqCa/24U55wXFWB0jMSIHmPbx//9aE14rfba+y7BnjLF/3O1G6ZrmGRJSA",
-	"QNvCwzhk9y68m/E/NroZn+5S3xJjjx+pMVW0rCWCaNHqy71eJRg6FaRxvwh3vgH8hT5/ngd0/XSTtp07",
-	"vFkLs7lN1FmPbX2VY36Y00qa7b7XE6MzLjMoLqqWN2nN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktjxl",
-	"lEo5ZAi4pEo79OC+kA9ZaLKBCePCkDn6+wPE5nkhZAygQWlCgdkST2CLzmhjIfGkd67Jw1+MhSRE5cN0",
-	"o7g7PdrI+kpUAZBhInxrwypC4+XHPfQ8VWYmpZ0rHZr49rlT0fSJ3qnKXtQIMWtlUYIq1NZO9JY4HsNB",
-	"1aEr0m5JqxEM2bzgstFnyR/EusnSkFHXm1avpaEHT3MkMXPIUAzWvoP+SC25klRtfIFAL0qzUiLwTOUF",
-	"p3VrmCttEzkRN2ujR9OO33IkqbBKBJ/ysOUES3OKN9uSvqoakjEJkPfXTt+5H8c45IbI4PF6NLJ0KdTz",
-	"DHHxRqVlv5VQ+mAcNiTJ0VlRiYhQGUePIVC2e2gwxN1zrIgQOwMSf4Nww9BHVderSOVczPSJAJ9WuNw1",
-	"Mw8r0zi0bgrX5EarCbur36Ja7TSUu6ZU/6hG79yMV0kQbfPZJefVJM1mBvusUHzGbJ4tta53b4zPWOzY",
-	"rgblx8XmrD1sY0rJhlQr0oTXWa0MX9fS5mKrMbAJk95ykMxEpNzbfzw//28P7ru76fsX73oljms+3o4i",
-	"a+W22827ymWN1JBRIvCc6yob+FclJCXOxhazZYw55MI60q0svL1pwxVGSTOh8fUlvdKt2KiUeVHppARq",
-	"F9Jh4oppnRsTfWP8R3VNb6qVs39kC6dVU5l2E09gsebQNWzih2uOTpq/f1/tAWsQA/MDUtuSSNE+eCxl",
-	"S8U4cRLO0l2rY3dkYOoNefr/gOV70LNUQkRnGNsAL8yzutbeULBdzeMVSIeyp+alnisDHQ4QbDWD+t0p",
-	"1hkPWcaPFprPk/Ea62kS8dAiNIKHonywC0hnmK8fZSXu7Oke2ysyFNZLDArV1aemioA5yoYqROzJjbkD",
-	"p85ez0WO6nzojqw0mwpjlV4evU5VEeYiVjitroZsxPOLTAMG1XgxZBT8GmKNmg9cDRnxZd7s09rohNpQ",
-	"8revYqQt6hFCQso1axjDsmLUX2/JtLYT8XSJn70heg1mpcd1I3nJmOnFFSyj0BE7tUD3xQ4XKcsl1Cr6",
-	"alSWK9TtZ6s9O3rlDyWbnDeikG4zk6DZoStsp7whHBAydhdKXw1ra9xbXsLWltW6+Nncenb7IGn1zlHC",
-	"7duzYWNFxSoppSJJL2bsq/e2J/jiE8+sE9mEY1CJCsJlFdfcwoVvbtfm9HTofY/J2oizWk0iqug4oQEy",
-	"08u5XcklSgz69NFf+6VJbsvS2+BCJTc/utUEX7J+Qe/DZjmIjRKpluaFnXbnVAYnjGO9K4C5Ya1Yaytb",
-	"Y/uut76r3EXMeD8PfeUwKY3mAXkDLA59ejNRFKLRCrQPQCn+unPV7pGEtNqlUny/Ntu6sFN2w3quPWg9",
-	"k7BAqZITkBEReMoNGzkB7hmCWvcRDFaPmvVm2HsLKy3Mu9qQmiFj5+21p3snnmGzNJof/ev+0bcf/+z/",
-	"OL44+vjfw4ff/J9/ihHytcrhFjvs3qkWuDGav3n5/fPvYLKr+yabOikkY8k05w+fPA1mpr9RdQ21lBXC",
-	"qbskb7Afx1+ePnr6zWrx+9nR/037eXH08fPjR1/+1L/LJDm6GmMVwliQiB334OFfju8f3z9+sG0vrlXD",
-	"uFq+n0UHicstDeDvlmQzNCAmQghpi7SvlK855GFrtTCgaYRMzYAhlqrT7uL1jTEMxfeKsseEZLx6o/eF",
-	"Eu3vmYCO2kMf00XDcbzBiHa0/QGpsk98sDXyYFCupkz/ujhqtrdtPYwwpoyJe6fVXgpjLutzFJ8hnahv",
-	"H97/yzfY8s3iWUCMPQm7lK8k+OjMVP3WEXIx8M1qr6INbw/iIVmzVJ2zbUoSVwZ+/CghWo4v/tfRx39f",
-	"lywbkdsCj2bkFKtWkWLUt1pdizyqUSIAMnkj0rc8VSIh+LBUFPnPcx8Oor9qqCMjJrJdfN2EAQguzrhT",
-	"tLLtsmb7TdvI92fCkF1NW1775yxCZwXgCISYS3hEnVi4EPEytXfUBsqG/rxItRvlCexUA58VXMzipxC/",
-	"IpJQ9Q9lUteECFVHPud/xufzRHg0ddidvvnh3at9lc9Tx6Pu9Hd/UTplUap1p2eDg6ipYqxk3ogcKJtY",
-	"5Bi4RhRoZ1vAjItihwqpbbYhNP/rXVDvqd/kyIpWrfGH7UO6MZDZPPC3GtFsSZq7FtpsTm7HgOHvXVQ2",
-	"u8M2hGULSr6WnNsXX+8mWbdyolSjpDB2UiM1V89DEzZ6V42/cxsVx7sL+HoBSRG/pfbTdQEgNLm7BoYM",
-	"vMeQ8hoD5CZCF+2g0O2aOrptpmj6qnivGDeECTba6tbYkrzdja1vdMOEaALOkXoqjUFryC8ifsUd7qHG",
-	"5GLC9O3ZT+98R9O2jByVorAXQqblI6VGCWksLwpK7KSEWQwqotqUcUkw7MxXPN08sljdJmLs66lxpl74",
-	"7qHG5TAwkHMtrkUBE+gI5kxVkd8COmw3yGtjosOaCTpY51YVk8Cud00n8fM6QBXDOjtuLGXYPaV/11z+",
-	"Lfj7WYXP2kjqjcnlKB5KQxA3+hdvdxw20C9+PBrr69j/954Hv+Lm/5fdiE074DW7HX14lDqRaPQbAqvk",
-	"AhOHBrXqAuB5T31y0Qd3cGitlpvaU6gxueg2FFzG05ESCeobctKxVqTOSo8HKFPNSnlRMGNh7tOcQp75",
-	"uDROCVOUNbEkyCgoTCrVGqKl79sWCjjKnFuYb2xlUXXc9G20aQIpYuMr13MVUd0y3Tgm9EwjJJ7Qzgi/",
-	"PtGAisw3p5uZq5R3assMupvrNJRD5zWaMP9hRZUoLbWQmZhTKd6KLrMP2BWtlB1WXaEM6GuRwcHri5Pt",
-	"ot4GafpSjlWsWXcXQnrhNrwqHUuUaVfyev09blbYdnrQW+h3oZ1Xa9ka0aW+U/of4xbhdu+r+FarUQGz",
-	"GAhRLJwUoA3mWk00n1GfAzc9xJdL1OMnuj+1IAow2RQRE44Hp7IsiihAAhQRlsZmfdh8HnGQKZV0PAaZ",
-	"Yw8tOS/tHhtM4bUe9Um9roxq/1ToyFSoiUmWz5SJkrG/v3//ltEDx4n2zFH5hJa+yqG7cwl9sPrbUstT",
-	"RJE/nRNbnD5/8/2LjacDv60FnV9VFUzy+5/gPrpQd3SgGgNRfJncOOlGXo5QT4vPdnpfurTL0JAw/Htd",
-	"18xKY1UuuIzXh1F6AFZTVerSxgnsVFieqLDO9fJCl3JzV1KnfGGx3ldCDdpcI+DLJodV+SY5ZmEsPu3g",
-	"tNyqqG/jls25k4tdUFA9tqrtnHdvBIup8eOq+s9PpvnqRml/fcQ2Jlmyc8utyFruYJCgec9kyH4ZmBCV",
-	"tm9LW7eSh0qx2GT1aVVs4JAGhbq3KxSDX5Cen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmtmnSQ",
-	"zb3wOEb9jo7lk76sFy+git1oXOahb44as6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94Fn",
-	"kNiF8w6bGu5226SaS/5NgWFCes2Dl7mwzGouimP2mpobFzwjgApvpdy4C6ufSnyFBGjwPED6rat1kRvz",
-	"Bc+mAZi1gU9MKXuM2pRgBmZw14REHASTVTNgvNDA82Vn74m+DuVIW0GTWOwVLN9qpcZb7mU0FTw4Na5g",
-	"eXDXipnyWEX+GU4Av/wKkOVIzt0OR5SgL6WxvqEsLsmcevc30niIub2FkB68+gqW1BP/Vmgfy+HGz532",
-	"P+NX0MqnfPikmU35MKqPTzWYqYpZKOHFWBgiioKV0gCVvPcfIblhbpm9nAWvfaA1YSer61jF4OuScLtC",
-	"IlRzKU4A0O9ip7tJm1XIAWfFQhxpJnCIo1AouruCuT11Y88E+i2uYHkxFommgxu2l6J3lKGOmz1qLmJ9",
-	"7nhr94gK+ue2uKy3YJgRoT0QNk7NPZswV7EojGhd7XBrRXGhKmHxeuc+tX+UwX/lMvjV23MfBenvsIs/",
-	"5OdVlsz2pVx7qZA6UBFn43oJL4ySATFU1laPOLcJXxKXjOdOrhurua1jwH5tupQohCYC2/GtpxVMochT",
-	"3SO7m2exWVXfV3VK6IIDTjh8myiwHqgo7VdK6ciNCKKXY/GkhrheX7UixzUnN8bsJrDumsW+N+t21WhI",
-	"GkXRzBueX4tYs/nnoY8wdZLW6I6BufW4Ppkqi9zdV07vsiDZCKwF3fAG+bz9fqBFqoAzmkhEjbi93uG3",
-	"gwSHxpKXPztgGIT3j5Zxb9ZCKwutQer8kzGba8hhLCTkyF+JDuO7w/JOxWR6oYW56owGOjlo2Iw8IRyD",
-	"m9SvdA3z62ZVjvWhj8nsyoM/40vHG1hT5Ka2FeOiGNimaTf57us23XWnlO3Gda+PjlttcXdE1nF0nQ4c",
-	"ePoZAdR7YFFiJqy5zZFMkLsDlrhbNFih+7S2bhyAZtaeMrBFYt2em5X76niDPvxQBIhTxKTrygzCSIYH",
-	"FeyhcwTkmQYAWaOheY0n0di1OshSn6aKlyu+2pjQ35CqEQdRIsx+FhrHeMEexyNXebSLfwiroTGOyZrA",
-	"c+zUNAMuSdszybM6jTY7CgVVNOEt1ZHlZuWDhm0G7v3qhp3+N1XA80JJOFxFrhuCqnL7lsa6X7zIxbbI",
-	"DlXxIMINminC+AVge2EqL7X7G2ZzG8F42GcEa+UG6Yph3fRGubXrIXBJK9rYUAtv9c6ITubbm6fV9Syc",
-	"jEvf9215S/cMog75KhTf64JurEvHqqGxxWVtRrmbBKVFACeSEAVgqPxxjx9++/jbp395+O12ZdS12CYi",
-	"pU5jDCDg8QaAgI8eEODo43+PFo/fehr0ncyBrjWvLdOJ9pxpH/YuIUIwokaSY8ZtNk2mm9CKO9S1UFKP",
-	"GL49EDC83oHEaHzTScvdLrO+9N4VHr4yRbFYxekXTh81vtHgxuzx9RLqjw2UhsQhS+7ruxcPPaDbf7qZ",
-	"/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFUeTSNCc1z4RbigkOlVFvtpfY2OpSUIZJI13yNAVV6fx",
-	"VojSIZ03AMNrmKlrCOjS7hIf88yarbVC002mXaEcUqT03rjKZrhnWMHlpOQT8EBm//bBe1X/jQC40mTv",
-	"ik7HcqQ2A0C09AZ/3tIJU4mdrBpPVVoNNrQqZbNMrSpdJterz+NAlA3c8cFw4LccRZzbc/zDbXrAN1gi",
-	"oHTWaoty003fdb+39y5typH5nSre29k/fyjqt62ob/ZhpPXe80xR1ulWJihmmUhWtzGiuiGPib9w32Pr",
-	"hgU9WRQVdD41NRCGzcAeszNJNirz5UaNFnkrSEbuvViNEcmTaYyJ13shMPkHQSaEhe7evO6JuFDnculP",
-	"uYEhGy2ZyEMG67NQIC1DOuKuSawNOVFzSP+MsV6hjzfSZ9rSbcSrfqUGmBurX9pYLNfhHGJFET5VMSrl",
-	"vIMoJBIEuF0f/Nc+dwKTPUxlk/SE5cNfbzyvIT0Df7DQWFa/oZKZyoCw0SQ2Li9l7sN5BOrLLOiZSUGZ",
-	"dKdVHDKlIpGk7iYbl4VXEBpK4rQow3DInHJiLDVB7y0YAwB1rDR5Y5bFDokVVU5Fg/3CYptb/THBx+dV",
-	"4v9KKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSumwQUwyGg8ATUUDh3XnigDsSJ7iOu7pbKb8rQgwdFeNE",
-	"BrzWSu8T/7eNzbzmqq5gRSm2KlWjzZszeIsFXxr/pcFgShuFZQ0gdGVkK7KrdG4TjlwodUVBewRNbkZz",
-	"7YYxb5L037/azCsiYUs7+ODg/bYDv0WEUQrMdUXLDzRETkJCDpmSPjcIY07eHOrjI6tGjdPEBK/ramtb",
-	"AbILEd4DbGEHwnRP2z6QGlt2n0/WSDdMD0H3OSV9UdLKkOgrDH6aONgy31zXwkpZgAnBsO3azzsFJMJk",
-	"lHjVhBdBVWUfVax4wA2A7N9NfxiK6GZClnaL/IMZ2KnKE33k6/b6To+H3COlbOH4wfZ9XcsIA+BK6HFs",
-	"joknhm/TzKw0Xad0gWBXKaaP5WDi+1Z6NLR2pua95kI9w9SUrbm/4zBvLeB8k8lrAn8C6fEFewo7EiC7",
-	"V6Cei4l8KfeJeYr91FqlCw3kUCxHgFNmxCeWi4mwBq1HzrQvnMDqyS1y0J/ukIG+ucTNccwzlvG5sLww",
-	"LFcemMta0DtE124Fan8jeEPlYO5Abjj33ejueJPxu9us2xHwVqOAuGN3LQroJnWLzZw3hK0246v3zeQ4",
-	"p9z9d8H9sFqitqVXImXEhVIo+n5IGPvueMml9xz6QjDy8kRrd3as9qI1VFNLECFqPm9oTuY0hK7mZLkw",
-	"VxfzGhAhFrY0bKGVnNTpce5H4eU5t7xulD3EAMyiAhSoWBxbFQS4o5TmLKSwghfiX5BvQrrFFWFqN6/M",
-	"+0SP2g3NJFA/xtZxHT0l6CXpeoazty+Z/zIcc/rJTh3h/IR2aAnX9UvjnYndqk3lqPG/6N6KQLqMSwKR",
-	"72wXnMx3eQfY9XTTGlYFRqubXZ2F0mSjahF+/d2WoYX5h/n/XmrZ3dCSOtWj93yyY5nDvj39znJwQs+9",
-	"lzzrUi2Ykv3KHFYhRNzkouuNt1s8jD5415o4oonoTPLojN6TlT5Vpd4z1kafjCiwC6WvTEfzZ99qHXPz",
-	"HH/Uk+SSYmjbOgAa0Fi7WOb9UAmFYagIowO6MecqsGgNq6aCiySsoB3VnS00ezwLt6ra0+m7a7r9LTU8",
-	"SrP4K6A2gU3u9jHO8CPsYjpkpsymTnF+8O3D4/vHD4/vnzx8vCPA5eZ8mvT5OAtIbzV0zkqMuQnlHhyn",
-	"/fBuOo7UK8d1SCnyKJrWQP1P1JYooJ1USrWx8p2otmxklc4ffvTgyaOn9/fW3Oq95tKMd+00IBO9gZRP",
-	"6i+wGgPTI06dEEXYemFIeJRztF+47VlzGJl7aXbtLSkqO2cs5AS045OqgbezOrGXJ/cBY+Zb9PmEELK8",
-	"rBs+1Jysp3tk/GIes/eeN9sgqHHVTFsQRAS+FdnBt8peb28QQZyrlhCtryHIFCHZ5ZzQ6y4av7jsdRyn",
-	"ytiLK1hGT6OklWBH3Av3JCnZvnmB+9WwWlp3FuCW0PRO+oC+6LD1VhpPrFRJY97WlF8DWgxSkczwRuZa",
-	"SfyjXlz5AUPLu52nBHrLG+kBMiq0jGCN3ypGLs0uJkU+mGjLpiq1ysTVU8eVXOZ1lw9H/dBFAtt1Y/We",
-	"kuS3xuyV0POil55xVs0gWuZ7GOdv8NPEvV/V13RH+dbLdgpCVzBftXZIaGC5SpTNEq1SiCw7EnSjwnzX",
-	"AWPxVGF+yQb2cGz71j/aAZtJCVJ1M3A3YUr5zXeAq20AWYZpbtTQcaK3qaDjgb5r+nlzu7b1vc+5trNo",
-	"eP8Ht5ulL0zfiD9PfUwSxqn7jk1Uz1eNy6K4SOKU+HJod6dWW7fxlU4mXfxLydh5OXt9hgemNh5elI5I",
-	"J9+BLoTsk/t9DTJXnW5eWGIeD/n1ZYCbmc25XFL7hYrSkZqR6IbvGGw5kBBm7xvtsCpnvSBrh1yOvj7H",
-	"p2F79MX/8PccYVGGk9Jw6Tt6UU7QGhbPo4d7bYJRSvFbCTfqhbGTcK2z5brSa3iAgB6iOsY9iGPfKqOP",
-	"MYeggazUwi7PMZeP2v8A16SyhLzG8FH1gqm188GXLxgyIQzxdT46e/uSMOaIReoUq2P2wjuXq6SrgPkq",
-	"7DO8gEM2eaggJZ/5L3Ks9ILr3IRsGfq8gZvQSD5imQaEwOSFOf5F/iJfaK00Vbb4gBPLVVaiDuY7nj5+",
-	"8pdvQnjNIOw2u8xUDpeORdDwuByLT5fDRoTp+BdM/vDv5RMwp9iYik94OAWXGd4Bl8xAsMrZpbsJLqtY",
-	"DWbP8Akc/yLPQeaMS3b5MofZXFmQ2fLoH7C8DBPLKiPeYha1I5jjYA1zIHcad/qNdTaaYUtVskJcwSkT",
-	"9hdJ0N8eHZI950UR8oGnakGhAg30YgKN+UX6agA253bq0+I5wyDLEFUoQRg0wuscSIeRslPKojZWqfz4",
-	"FzkYDgqRgaTqIzqhg7M5z6Zw9PD4/sD3BkbOMqcnJ4vF4pjj18dKT078b83Jq5fPX7w+f4G/qYstBshj",
-	"jSDM6eD+8QN6RM1B8rkYnA4eHd8/fkTFdlPk9JPrByfeOeMT21GWeqQaJV/maMIZG9AoAvADFncNTv8Z",
-	"P+X1Iyd0+w++DDc+iX4bfDCCDB0mWQWoMN9/xaGECoz7yW8lIJyFpzI+G0DpeI/6hb6T8IU+qXFH3GbT",
-	"1LiRO/TLRye0zFxJX8vz8P59X6llvXbC5/PC2apCyZNfPcpE/fpOa4cmj4oiCq5VZx2ePoq4eO9U/IXV",
-	"DE8CjD+K0XI24+5GRXapSDUIxR7/HFQffcSW48YmEl91CGGeOrMbz7bbv4DMgidTWHcDVABjwpth7AdV",
-	"FD7l/Fc18tE83ySvgeFNHgcDeCk7IUh1+W22r2Did+b9hvz6BywHtL3IMd+pfLm3nV3Ds//Svv18nHGF",
-	"sx7ubfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pT+kgF0hzhxi/Dlhw8+ez/+pKUiH+D",
-	"IBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dhlWp1s80LLtOneatjUUkiOx18+Zik/kndHPUm70/JmveoOkjF",
-	"VrSMYxZybgLEB/6ZKU3VIWpdUhBOpUepPMwZb0OI9zrg9/c4eAuHM8GPNQz9zRmSRqQOC6EBmVOlKxZ9",
-	"Vm+JN6LIQkCH1ZbH3P3l1vHlhqw27G7rghqC07waiknodtXey6bGEKqkquJxIc3c2S6N6nNHCpmJlQL0",
-	"uia9biEWKzpPnhAS39jbFMuarZhBQ36Hjbj0f12MSrO8bHR5deKeWzT518/MWWbfyFqI3uxiHUZMXY+x",
-	"wAvM8Jk5rQGRv9Wkts1F3Txh6AtdFtyddoQnQHuH4jfOsnfruWfYJb7BXDILRcEWtX1Kv0SR8azKsxuj",
-	"QuJTVURSUwyzuKhzqGoW2ANc0McDXv8/qtE7GKekgmMCtK9y5WHAby4d/iduLe6OOwo18EZ1EDa10mtI",
-	"km5hMYGNlhE9cnC76KC2gVvDbVkGgV4V1emDFZqf/KqEPLLqCiTl3G51iVNCAf66uhXaXSHaG/kcPexI",
-	"hh+VkJSBcpibvD3IVjf6gz2e2bDIxLFF0h2zl/Wl6il3cy74yYli7oQxRsn8LqFE9sjs0nerdCyA6cWC",
-	"EM67GeYz/r9baZ/AgVV2HCClsLsv96qu++WsEWZrjZzOf0sfbxH1ZOQ7m+782lrJaO/Kd1yGXbmTxvVX",
-	"Vbxvh52el7Y+c2o8JkwnIdlYXIduPKb3+Tsp5cGY5YN79R/s8nXZ5RU4Y2DEpYTcM82IZ1dMyC4eqZom",
-	"phWp4KL5Og5mwo8Jnl135fT0Lvvbqb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+Tpxcl9JZWMCJM6",
-	"vPtylp7luce1At/JEr17kaYd3vceEK1i29w62yef8f9fSEkvgApqVx1lVmjYIwu09uJxxIVRYtpmafbC",
-	"9e9Rc/XUq9qA1lGharD4mUhqpZ4ehxUKB2etSiv1y4lJhe00ApJlLa20xWonNdseBWt+e72jMcpwMC8j",
-	"e3QO9qdqpH35rA4kwtYm+rV0kY089ywpeQwrJbrvBOzFm3wOthn9a9qalJoRiifqns29xd0J4UremO/i",
-	"7g03HcwMcUS5pKGqnIlf1YgyNsn1jVFM9roq8PUtYvOIt2MK2RU1L7qzenSrtdItBzRv36P5AzYNKkMn",
-	"NtroVDstCUAQnoxjj4RQ8i2wVxsreHZl+vNvqNDcg9Rc9c1NDJYl55CJHBAUh8psKHmoylnCiWAFCCv4",
-	"CApTwUhPVZH7Ntu+3idEe9yK+djX1K/YEu4dd1rNbJbT3jmxvJ/wHeE7UzHFxITY3XaSFStCDiNYfYXP",
-	"ZbPShZJFKkhUaodo1vkLC4vuNn81S5/+SzLY2Ryzcn0psrEbirLEDDtdIvin0s2Sny0EpY/A7okf2zxF",
-	"Ea1DGUa/55vxlZo0k6lj9yE2AHQqDSqUOug1HdvaLDzq8kdVz30lp1RV+oQ+qbdnP1VNGGOOKGy1uEW2",
-	"YZ8xSwN6WJm6kVKs1GQ8+NxNUy7bs8EhUyPil3fJEee555a8cU59mnLj9cDAKwRQ3o5xY7vdL+msDywE",
-	"UwR4XtcdIBR4BUzKTKbmEPQ5SmyI+fpCgd3ddfj5GX49r19Vg5i8M/0T+2CVv4lrYLxmD6sYr+rsOB2w",
-	"Kv7DaZdj3LMuS/Ge9P/odAJ+j5/vmzc2eQLf8yuQGKjYnyewJqN7b+KQtZeWqouMJYc1KZROENuUUh52",
-	"qvSd+NL3HT6xYcbn7pjIDHyTa7LBAkawonb0yTR892xLQFe7cD8GahASmqIABje7WCl50DA+omtNtPZh",
-	"Zd6+WOjml1kYtaphwOS6JLlCcuA2F/omXdTt8Rn2zOj79JvSZgqxSfo9j41Vez/9QVpRHDi5yY1z+Ev4",
-	"HXDyVeBJY1ZzUbQbCzQFBJ61Woy6f56gDjtXYqNi6p5+3nh4w5lF3mu83PEfNsgJ/IiNchxH3qmTe3Ce",
-	"qEl4Syoa6k2EQ72yHZ18M6zKQ52Vu1KTOtvEVfDJ2b5JhnqBX/eS/chHP56/ec0KBPXIuGQjYJWnnr2U",
-	"7Pn5/xyGFnRmroHnZgpg2QL7BOgSK/I4cyxTFtzDR96rc7hTHOh5LMqCA7f3RaOjRPh3Zq6jXbb+uBL+",
-	"y10Jn45kvi4CKsk0wh5gUXQBC5/sieOULX8ZrXai7WQcT8g+5AYdTzz8iykq7E4+uENUH0QCyr3UGMoi",
-	"KUK+qssakQgxWnU2ZWOxkswVkxlGyKsed9A5PnZoMe1GQXT5mICuO2WcekxProGNYbFHuxo0rApoxHEg",
-	"uTxVCzbmvijCEY4Jw0YwJTSPVTInHdLUHIq4R2tsYkdtOIz1tcpn9PZQGZ5jTq5mplALb6uXcybVSOVL",
-	"nFihDOZGV3Cw6/Z5IO+dNc/DBL+WdV4RKGGcux3ZT4RarimPzKgZ+K5vvnzEeN+2ZxQlex3kk8/ufxsS",
-	"c2bqGvbMD5tM8ncBJedA9CN5IBUqu/GzuMk4b+X9tc1zQ3S6sWGeUbKsl7Qr4g11EQpEMREiv+2AqECI",
-	"B7s81h5obiXWz+Umve5lD0TGw7h4z+p1JCujwgM3ofUwButT5XnuLbEzPYwPfB0MnqAeKFTlBZc9JbJS",
-	"xhoGzemB06okXkhjeVFwqvNz6jgqGmkVNKQ/Raf78MnT2/Wzfw8ZVTYmJHTuv9+LlOHLquDPe029A9yJ",
-	"ao8IQrkYyw6naaNhQCol8Ll/5ICEC0Mk6DaD2QjD33u0fWu8GxNMWqHZFHiBgjXQK9BnlWAnWaGoZ1xc",
-	"h/oBXdj4UKUlYTTQeyl5URyz92JGaE0IrTNR6Lo99ZDw/seVAjekmlddStTGprwYMzMHbJBpReFEsrNg",
-	"M166Ucr5Mfs5JIWyXJWjYEe6U5UpOS5EFouUZBnM7XNcXC9XdnuihYA93aI0kQau0D1DAw3r7KKKdH7g",
-	"Pvv2qxIyvW0fDORstPQGTI5VX5dUcVsV8OHeVGhGx+wdIv0IwsitYsOGzyB0mZxyPSs8Tmeb3D8qIZvn",
-	"a/9qqxvhK6Vf0NDGMUHiYEuVwz1Tqw27840Hzhqc/vNjKzaieQ6M4z76HaRcNepTUede9GWdW64Cfa1y",
-	"OHQRaGuMP2pAIzWgTXA0rAPtwy2Ow8zJZ/e/FXNn1fIgZA8CJ/utVLqcXXCL3eYv6QoPBfw+iXZImbZ1",
-	"XljdFpVBAZmT+A0sNncFCOtoZ1oAw75SwNskMSQRZxK9prYqvy8TjF7V3rgAUR/aBUX3cNuFOuq0qwLC",
-	"9muQsNh80TTVEDuFmYECQdbVtVPoSlvygr1/dd4A1WvsYFAsrGIjYDhiLMX6nfvC7+Nh6gz9+//3vWd8",
-	"KkMTRBG7h215wxjJ52aqbNoIZ8Zq4DOqV8DAjSlnKBBNE/9DGG85sTN0zhUKA4LcspEGfmWYGo8J0pGF",
-	"Mdf55pxfw3mY0Vb7pzIL9oimemNfNvq2qkneXDh8H+jBq9c+o87z1IKdiVDFUDWLigqKWJ55QDN++pj9",
-	"TXxHimMYBJvJoMtMzUEiWJAROblzjeUWTp2mzmd8Arm7jdBhjrhh4xqhliYw9FdBh0v1HRirdHv/+hz9",
-	"G27dplMflfs403yfyd68KIimTsbW+1x3QO64A1bOpPV9J9KynIA7EWCTLfiSYX9o7jiBUkN1KJwJt/yT",
-	"+4/c3j65/ziW0U3DvcIL3EzFfHCoxOx2P41dt+/vXOaOYRGh9+Y7+HcMF1SLx6SwCp45SNfOfVNSIlZx",
-	"d9Doef3Y7xoup1rHLeUNaJgIR3DIWdYkYbUf9Ycd2JpYkY8heMT6R4kiwPj2Ved/Pzt6+OQpgd1Vw4V+",
-	"Watyjh6o6HBX40fVBL+SiVUTKHHHVju3H0FM20JKEb3XF7XQYR6VokAcPSUhxT5rJ/rkc/V3J7ZOkxkO",
-	"f/JuhaBU0Vy/s+PIbSfMavnRMmOiND/JxQSMNSef6Y8NcbxrdQXV+7/HX9yOKfmD0iOR5yDbbRn3UBuJ",
-	"L2a8Zt/Db8lagCWIR5+rReoY4qEXagH6KOMG2BQ+JYKFediIdAhrjl3W3U//85/3j77lR+OPn58+/vKn",
-	"QTp0GDoE+LYGyXv3+8Zzv+uLNyxkeUsXb4PAjby7CjOyeQdTR45u7JNq+nf1vqwm+JXuy5pAqWheeGBv",
-	"WCiJbh+dW7x+/Jxw9q/pkWexZz64RSffC5ljBuuRkMxOtSonU7bWfJx6kBkjlKzaTJUGdOq4dOUmvG80",
-	"ReHN7U+I2ZqwvZIFHj3c0NAESzYR3zzZmt23MTKWL80x+7lKF6sZS5gAXj+C4FA+xcgV+pBHEDS0hB/x",
-	"9yQ3JCx4cdveyNuVG83q9iY6tVcM8hqD3jcd8D0cl9vLkhML0RL4O3hIopfee6i1j+XgwMznBvtK7vDW",
-	"HGJMiMJiwQ0bq1LmeyyMxgK+WtRUiF4tRnRSmfJ/O1iQuuN3a5I/8OB7OBgpaYhUwi86d5vd/PebodJ+",
-	"dTjUlAbXIF243TrcLS9tCPYpmQV0+kzJsdAzDCdSiaUFyWZClhYMYveEFkc+9tod2S58tvHGwPZZnr9/",
-	"8/7tgQ4g7djXcrFQb0SaQ4pjaD+rXhaOboeJa38HE0FRYpBaFTNCVEXsk9JOQVq3SDeT+TzOTu2zePKZ",
-	"/uihU3oCfK2gb+vg9Dw3O1fGjuu17pp824W45QNGEtjIPU7dP3zDthxMSIbiGtZOHgafyNnW1IBrYjCQ",
-	"sSRdkgs/NNe1f1/oVwsWv/P0c1MwsTP6PMjFPeaWtDnS97UJDeRU7mEsOk9h3UA3eSH+jR75XXtVcA23",
-	"5FGZBHpt4zf5m0f2uJO2D07uK11+RJjEpefBUvblJwnwKin1kXb25DP+v8eFtcdN/RoXnkfKQAhLSpWe",
-	"inndLou3wIMizJ4Ko+xGlrsnT34iohycOX2MBt9HBQ4osILfye9NL8/TBsp5MdmM2LR5/sQPdvK5NKD7",
-	"HgEi1O0chJe+p6wnyx6RUAhChgCQO2TFDWi+mbWpD3oXJGUE24jayAaO9F90wxp9pW3je9y1t1iiQF3+",
-	"JboQNol3Ia+FRTKYE451AunknJe2QtTFwtWiWNOGceioLkxFCC+r4Q7VhgeHuWkizvmN4AwTiY3ngNbH",
-	"vToK4fVWyUSTLGnF9Vc16lZbf3QPfCVQOze5Bt6Bb2K5U7XZFkALOKrwthqmqSXL/nxXvfUefL+VUGJu",
-	"YgHc4B85ZVKMuaCkxRy4+1/GZQYFfVTKDLTlItV774ApuqNbUuqp1S72r4dFDO4G+bHFnSeff1WjznyS",
-	"H9VocFjqdMBY7lEz+RXXsUKJbY8e7mVT86hpeELMtj0uaf3OZMpYjejpbsQpv67CV6hcWa4nYJ0Ydwov",
-	"u6xY/TJah5xBQZu67yvz98QVRAfiCyLtggtbd6q2oVUPwampOTqi8EFdtqpgUofqpFCTZDL7Oehr0EcY",
-	"sYRrN+Nj9sL9H/taXrKMa8x2wFaZAntvI9LIs9Dp3hfjUQTM+zoLNRkyo7D4UoC0v0icb6ZmYKg3EBXa",
-	"vOLGHuFoRy+/v2QzYRoIFT5I0fjALoRTH/z0Jnx+yQxfGkTcwKbOo6UFwxagoapbP/5F+udB5vVyqnak",
-	"WEYPMoecajXZJXXo/B9jXhi49InhGvjMs7Ul/BRatgZq5B8TVq/UZFOh/c++WMAq3HQsi1tUlEpDH7kJ",
-	"xqGPyO3pb5WRUgVwGbsCHQNfirxqHVBw4/efachAXEPta51iInA9fmvX9tvNHrF3cBrR7PdeZQqei/eS",
-	"aFY1jy/UhCyZX9VoyApxDcO65BfaCDoHEOkarF7uR6KvNeDRyz+E8P/lFDnGmVPXSC5MeKt9WVu2KpFn",
-	"ner0m5ffP8c29Dn83nPbm0u5JfXxzRzky+8x8woJ6BOx0ABFkDkjJjKAgHe7jiMJwRR2qdtJUNVRjZ+C",
-	"/0aYnVPGq0nQuHxJ0bslgipR6V+4C2Zd0Vlhg4uBURf7qCOhSesDmbnNIb6Sk7q1ylTveP/9HlucrXDV",
-	"1kzVOPsnn8NbOquKXxP21urLHTM4bQUrftm5N9aHlBLXwMEgZyLmkaUKg9cY5it4vtcouw8/X1vqNG/F",
-	"FfqfjGAiduguGhmgs+kSpWwZQsXBcOHY6Qa4n2//8fwFaQeSWyxCrc8G+/O7H56zvz588vCbU6w5RHXi",
-	"w7tXCJ/ORlotEFEfK66EsSCZkuzBw78c3z++f/wAVUKBur/TCUl5toqdODFG4NWrnIEpB255B5QgOMZX",
-	"FB/fwaSUaQw2zEfdvx/OJ3Oo9mnuPADrrrhV/h0LKcz0oAz8nHBZrRZY1JoBcpXHJwy5uz4dbeQou85U",
-	"P+AsD8xVNMjXzRvy4jidaoZfE5AD3eR7SxpKeX+bzEbYneuXmbODO9luzmdHWhUbCkPenv30Dh/6Xaus",
-	"fhW3pK0GzH+zTVONl96D5hRQRUEo1CWNv2m8tljrolF90S/0rmZC+Ol9pQMdiJM4yXXznH0lRIQ3diC9",
-	"Vafw5POczy7cnz1aY+x1m79GbkTdXcRxuYeknfLEiUkFAGoyHFpy3AbP+GhAF9Nsu9+V3OvqXfsiF/b3",
-	"ITfew6dbz0y8RQZ4joGTBgsQbDeKfDwgoYFTKylxXaJQRDgdfEdI7O0zUHF2b8PbD7TR/vU3jbo/D41t",
-	"97YrNXnuGeZ0u3lNiQ4lKziRNmhZ9WOHZOUwSg+s9L3WTNRUqBHYOzg4JFMfYTJ1k4/blPuJX0E7cfhr",
-	"ZigTtkAOBlO8l43k771C4klYrGSbO1OAgm24d8qAp/Ki3ddtnTs3q/+3pPsnOl+4wWtwoBq3IR4Fa1b8",
-	"7zECdQOWuT2Tw50y1KcybnmhJiVsC/7ywjPUbIYJqoZp4HkI31ZvuGdYLngBmT1mbySGdwMaI6F0ZaFe",
-	"FX/OTY17zKAwQC9GaMVTdpmD5aLwMVuPY385FlDkl/61fj748adLsomsYgvtQbnXDKC7rMV8RdOnS4XZ",
-	"r82Tlcaq2aoGGwOQ8WZPxORZOSqZL5NDWwFTTIRlVwBzJkLBBjEp8op/TpOpEUvQfAdWaLhNA8qNl+8x",
-	"l7ZB5JBSS/rJxsOfMqXi1Giv41UL+b9KOpnxJVWtKwNyGEqafZ4XOsE1EaCzNe01aLPauWi9bRj/RG3D",
-	"Hj/89vG3T//y8NsnjV5iDyK9xA4t3w99qLxRSNaAkKH7uLCGeYqZfQHcxCzFxEnEw+d22c/B/b2kNJsZ",
-	"zwHP5DE7kwyw1wYmsLShEdnMR0ZlRI47i/SuC3I3x1uvktvAcISRaVBH9DuzN72TzvQnW205oSztJO1P",
-	"skJJ2D7C0ebQqE3w3L35rvMOTfLuaQJoWxxKG6hwkQPWnLtACJ6TUHnxIuhmIgO86MoIPnffH/AA4vuT",
-	"gSBe7E3iNxCx7xHiLRWSYXtH0DMTuogQSSuU06a5tzQWZm3anWi4gmXaM/QTCWVYMDPlGijn1OKH1fl3",
-	"U8Cz7/4YC3cvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3tt4QqW32C0EcGVNsIa0Oyi9dXreMmWa/sO130o",
-	"oO0r+FpwWLg4yGl5qZvBfRnSZx0TEfUO5qZ4q2GO6Lq0z8ALRsTfzJknn/F/nREQSo+uN7RfadREXINk",
-	"+yko9LDiFV3L+bMGXdlCFAUldnhdJ7b0rZUzN1g772WdbCd4ena4VxsvT/kHfg5mVsE99IHX8mmHBbqh",
-	"xkpnUCF8eZRs37nVUaSZyh3Snf4mrvEDLxEwpbu7Pctbt8qDn+i3WqnxbWt4my4Y36cIxd3cTXA/B9ZZ",
-	"ypaagFayuWnJuQM89HvsOH2qCur9M+XtTOf40VZYL5W8dV47dZUXZZDoiO/u77QwAbz0GKdOl8/o4sNJ",
-	"+G/8jyp4eMrXDf6rEc+uJhpxldibIg+/sXxJIRb3fTmPsNo7nPo/YGnudD70regl7qoJzEAU3LTxQV1L",
-	"Z9Fhw59KMTRXkLv9mICl0tsrWJpnPlaFnVuQQaSyjI/HkFnICU/F91XhRaEWlDAZuiYLe8zOwvdhIM8i",
-	"yLyrqObtKcloBwbgRdW441A7arktk3EGg9/upy0mL0icuHU/C541w66VDTqDBr+K+FXW3PFSdu/5mZfy",
-	"QXx5gQLFGMuDpKp7MVXc4LbYzw8zY575DGvplEn3wILrPNZh5QNO5oAtVmiArwSZ04dDmtcFEv5APVZs",
-	"Y4O8dh58kr30Px+YSpWkvceglhqHxkoSIN+ux+krYWzIq74zzU4PeyPgYrtB8ogee4bHi2UUUNOUsQcU",
-	"2A4m7yy8k8rtHjwJaHieuQWlqaJaWhrIyRx98JBNVakbD41gwiXWCuqlrx70Qn6hlZxgYoXjXmoKEpH6",
-	"YiJfHgprgF7+R6JrR6Ir75dxET45+ez/6owtvZHQ5lRK7qj41df1VDGmiMCZcckn0MAM8a3bHHvJFbGx",
-	"4uaWFc37GLIvsCZ1TxDNPOznDbD3kEqXWak1SHuZaoLdWOEN+2AbYTekK5zjE7/rVGW3hFtKGjCeWtX+",
-	"4787cdbOqeH1nfSsu7l9LTecI0uy+MTu0aHuO46vblnzhJx8dv/bAC5lhYb9beYm0fWGYtSlgT0Gwd0q",
-	"q1aa2L7chGB4aSDK18m4AVHioIf60PzhI8UJBtl2m0kMtdyNZG+kdfQeNpoPFaCGZdhiKgpoNfU7jiEn",
-	"eEPn92tsp7SbRq/42oCqaBEiPAo9FJ2+Fgvzo3K+qRWeT4u5xmASfJorjfjzFKAhj5ovfvXgZmhmcW+o",
-	"N2Ehxs7mC5jUkYALzD8cqj8evfxrmdz9NOS9uWTJh+lYQC2kadpX3Sow8seJAX0tsk0aU3jooGTDMbqy",
-	"jsNc96bbLAJon4+iUlf60bLyNilJOv44nDPA/qLI37nIu45bm7zO0MC/vpzkwvBRsUMAxlNoUwimRheo",
-	"nGNujbKRVUmmip/RhZ9Q3m5YLQwjnLJnCMLX6JHpLOz1A/09vcVP8o47wmmOyROKX+/lul0Ii3mv/p2O",
-	"lXZiGpD75ZlVG/OPrdu8dbJj59Ah3S1E39Mjv2u7E9dwS4bnCLhGkCtPtkB6/0HaF/im6arZmCSy4qPq",
-	"yBEhDxiS4FB9fd27v65/j5aXOF6+m8gBfHurqPvNzY/tfevYnXzG//foaBk271byud2AeyqIda/qQZWb",
-	"NMOwDb6+kQOOWrR1ScIP5lbgrYbxCBFhVoAGn/2PBSgLKIpUyMY/1orarEHlHVLqEiD1rQjdGkwoXHse",
-	"OtdsA5jlYQqcdei1SUrsa5R0i4BtDzmzSYjsDwbubFNoN7evJKuRLAkZ7XZwf55EwmPXDTWohlJOQV0h",
-	"D0XB69fFEYkuSlvF8kTMHvIQVpEmCFh1jBcQNqrDZomYeyoxNcD6jJ8qs2MGXFZm3pKZNCbW/ljtlvto",
-	"+k0KReDbtYnwqz6o6Do0p3qfZomAWI5f0uyzD4yxWHuA9cqUuy653mo1FiHJ//acY7fBD6GvZsh7v5Ko",
-	"oEYSC7ok1+5+mjaDRA1u7yw5kMz5fW0XBmqgTrjAtu9eqFVYucJJfvRSrWGsdm7irn6THntITpM/trDO",
-	"dQ+ORNo7Auz23khSB/vuWqM9xX52rqM5HyGm+2ojdPBiVnqBacKFMvZZ9QGmraHGQXzpPq+niiU2BpNN",
-	"u/Bc+3gasGsJxO/mvVv8jRYpCTap13iYbpfe5lcSjqyYtWjq0esIPADZCiO4hHQaSfXpZCsNBuxRoz/t",
-	"3jlrrfNqRNk00Gh/+4foxxTulX65zSsAY5uKEgdnz/zOVwmEIHvvfikLlV0d5Cr4gK/+4yrA8v+qI5TV",
-	"y0ZwknrbNGFQrVJMjS10XeaLqeIzkfQm/UxfHxYOSWZinq6cmIcH9mLKcMLvwnKUhrOPjaBQcuLs5ag3",
-	"tJ1A8HlAvx2c/vOjYyiDzTqIHUtdDE4HJ8ho/j2fqyw8Cmp8GVaf+Lho8yM/aOOTKrbc+MzvY+MTj9/U",
-	"/B1mnTQfmaCN1hy/Lu9tPodpPCsvJydV4zPE3m8+U2Ix/scv/38AAAD//w==",
+	"7L39chs5si/4KljeOdHT91KSv2dajht71G73jHvctteyb0fstI8EViVJtIoAB0CJ5nH4xj7NPtg+yQYy",
+	"gfoggWKRIiX1nOl/2iKLBSCRSOTnL78MMjWbKwnSmsHpl8Gcaz4DCxr/OssyVUr7jtup+zMHk2kxt0LJ",
+	"wengTDKRD5nSTPIZ/Ds3BuzxYDgQ7su5+8lw4L4ZnA44vWcwHGj4Ryk05INTq0sYDkw2hRl3L5/xz69B",
+	"TtxIj54+Gw7scu5+aqwWcjL4+nU4OJtAai6v8jAPpsaMS8bds6nZuO/6zuXhoz9H5+JW23cuXZRx3910",
+	"LmUu7FlmlV6fzFtZLNliyi2zU2EYd0+xXOSnbmJ++zhOtprgP0rQy+beuRfvMKO3pc2Ue0V0ThoypXPD",
+	"FsJOaW6Knh8yU2ZTxg3LQQrIU/Pyj6dm9uxJcmLnQmabpqXGNCkr3DZqVnALOjUVgy9sTmSs9Izbwekg",
+	"5xaO3EsGyel8lFYUG6YzgrHSUE8pNZMS37XDTF4oKcHtdJyn3wRuZll4MMHQ1fd9mTq+US9KbWL8/GEK",
+	"7FLCZ3tJWwSs4MayOZ8kaZLRqxLDP334KDb+X7Qq573ON5u4RxPUwO9ueLxf5TCbKwsyW/4NljE5vGQW",
+	"Pls3mz8zq9jDR39m2ZRrnjk5/hypZNx0r2DJcgWm/sROhZwwJbOaelPgOeh6CY3hj9z4XZOfCRn+/vPQ",
+	"kcKCdu/8j7//H0f/+9P/+EOU9X5SozShHYF/U6MEeX9To5ux2WsxEzbOZTNlLBMWZigMlIROJivwRc2x",
+	"cxjzsrCD04cPHgzdTMSsnOFfD5BQ/s9qVkJamIDGab1ROfRjvkxJq1VRQOo8SpXDDRnw7asfXrzT6lrk",
+	"sEk8SPZ2DvLVD2zun0/MKnx9s917d/bze1XAJpH17uxnplUBqbnw2YX7+mZzeQ9XsOzmY+0eEXKSmAd+",
+	"fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO15hIywyZkIe9PD89GkDs3qPEoD2n3il8+80pyYmnv6",
+	"RlP76n5s5koaQF3/nVajAmbun06oOBX59MuAz+eFyLib8smcnvgfvxk3/y+Nsf6gYTw4Hfy3k9qYOKFv",
+	"zUl4L47YpsAvTi9dgLRsoZWcDBmXuVdWFcvVMRLQv8ebIzC37+EfJRiaXZ4L9y5evNNqDtoKt5YxLwwM",
+	"nYypPvoyEPJaWE4Dr92ghgnLFtywKZc55Exdgz5m55BpUtwrJWrOjVkonQ+Ga/ZK4+57uErt4WChhQWn",
+	"0tFGfR3Wr1qfjmUFOK3m4dPGPc6sIwzXwKZc545CkxKM2WKaDx88erLtPL82WezvTSo2VvCpeo8a/QaZ",
+	"HTjV1pt8zqZsbQRZPEnhIKypDaYVnh3Sjy9EnhKy3b8ecZsl5bPTiTSxFpF6xnNwfOGYUtkpaBN9aaaB",
+	"W8gveGRRv0xBBtZyr2ttUodCPhxkpbEqF1zGXqrYFcDc4GpNtftr72j9bPUtP2oAVBujP4XPc6HBdC4K",
+	"ZG6eMz4yIO0pk3BNt32/9Y15Rg6HLtHxIz70dTiIbrg1TOTR2YscpBU2oiuXzuR1ovPfp8rYIfv//p//",
+	"N/YCp1dGlcLf1Ig5maX0FVOOCoPhQOnaDlESjgensiyKyFvdExegNdk13QsXRakBfwQTni2ju+B4suZ4",
+	"Jsyp25YZX7KRY2WeTSFH+1qVln14fY7GvhNtjDv9zKpMFcTq7i/IrGFSoUXQoOpIqQK4dFOhmycuPJ39",
+	"LpEOlutJgiHVQoKOMzSXZuGE3Fi5JUV/ja4pkxb7XzacgMG7yrdVnXevC61JryDaLmZOfU4Sn7M5aKOk",
+	"I+x7gGtg2VQZ8CsA6TT8vw+Mk5jZYDiYgATthEVDYjbX58e8Bm2iZ/ZNORs5HYEmn5Vau7sz/K6xkMqW",
+	"GA7mBZcmtgJumWMRxjP3EdmFrS18zsZa/SdIVECcHbTxpi+IT/wkuNZ8iVPQMBaf1+fwrrS1YwMqJ9Q6",
+	"YZyx4CjSU8quc2I/maTBiLyEBLG4ZI7X8PKjUzPmooCcFTB265gKd0+sjlwRbm20VSqh8p28FiPc2pi4",
+	"KiDNNT/iLrJFg0r+noMEz2hlN11ppmI7EnzZlMsJva8nsRXpERcg+aiAPH3I6GA5sUaDtEaPSyrU2ztV",
+	"jKD0r83LWK5tdOVvVJNdZf+luvMfmY47mRLyIXPnJy8L98+K1QWqw5kV1zBkuTBIoyHLof2Ehpm6xh9y",
+	"bQUvnCAitowvbimzNKEdj1W7KoiTr3lZ0H1nTlkp3eggh0zIC/euIVOlvVBj/0cp8dZxc3V/ZKAtFygc",
+	"jdWoWUdnZfnkJmLdbatBLe2aFyWgcF+qUjO1kFHh7u7/i7SO4O55L9bpYhuTs3NtGtegxVh0nRPOCjUR",
+	"kpzcwtJRccTsf1JWFfA8mIDDKnZQKcXDYLB6pWFYWfRNAREY0rPD6mUXOZotJbdD2X/HJ7Cu8FcicM3K",
+	"QRfbJbrOgjt31vu2CQZGRJRK+BzZEXIpB2HqnkGPXlBhg+x2e3S8eR9wilFaTCBm9rjDIMbOlIaLLu36",
+	"lWUaJCyM0zOnvBgHiVWI8Tb2A7nhu+SqcO83jLvDCXzmbjfpzEokAjqB48IVJDocu+/i35SQ21wHW2r4",
+	"qEobANk5CbqZeFFsM5O4luvmklRQbnbd2NIkoj9c+iuAwplsAtag+Ghql/TEwFm37joZDAf/KLnm0gr6",
+	"S8O84FlC56ThLzRwo6Km5jKoDPR2J8sbr0+Jxbgi8h4K4KZSZ6oQbX+J58WbJ1qbFZNn8Scl5Ad1BXI3",
+	"x1Hghy5Z5LY6zQhtRx/GXoRF18JCFAX6+5A5NnjshgNriwsDmZK5aUUYvnvwYPVS/KtasELJCR4DcQ3G",
+	"3dnM/9gPRhGIPz970opIPHsQDUk0t6S5G0my3+5lgEL33l0FwdW14gHLcw0mQoW/OhIQn2j26h3zD4Z5",
+	"dljWvABtE4aLsWpuKpcFnjw3ryGD48kx40F1Z1M3+hUs414ubmGi9DIxxhUaP2M/xVpvGgabSU4uzNJY",
+	"mLml5dzyETdxiVgHkDuNoVYc+paccjdwqG17v/Xw+ij8kF3Ss5eO4ks4tA9oxiWfwAykveC1h7fraP5c",
+	"/aKhse1wydJyb2IovKU3dHFQwwMEMndcOxZyAnquhYyw0lt60xXgNWmmagG509vGQjvNQ0nLM4skRxL7",
+	"Z5w6IDO8APzZe84W3G3pWGnG587I4kXcFaJix/zDi3fMfZPwAGmVl1lKOtSChRm+9L68lBvGvSftaPDU",
+	"8M/dlqbkNSSlmQbrZPIhbEzHme4VUVaxujRRTfvHmneQ6zC0JQzzP9jGP7RZKWom3lTSelhdNp53GspT",
+	"ZSRuMu4o1e02b3O8N+/lbb6bDnnzG78VbXzcHcXD6/piTrHcFVLVVigOwks7VVq4eaLp5xgTNcV3L39e",
+	"GfbZ06ePn+3pvu6O3m9z0a6FN9fe5dSaiytYRqj/Wkgiw5VUC3nhnjQoreflqBCZk+tmWNGlxb6NcZ88",
+	"+C5Glxn//IqefvhsnZP3cI8GVmxcp31slB736Gai9r9YZ/xz8+WPH8Xu2s5b7Tl52FVpT+kaTQzjzZen",
+	"Tx8/7U6wGmKGCeiLuBbyhhLjgDVcNu0DyWalsWzKr2HIxNgpTBSGo8MbO649L8K2pdi8DjfbhhsuuG33",
+	"dM2rOlqyxVRkU2YyNXfiAoqCLAnD+Jxr22+3O0zJ9h0WZGZCFIuJnMUdbQdR/SmRs1PC4SPEoVNuUlHM",
+	"LQ2BeFTowxRaWW3r7OX2aJNEOMeHvEO8e22Ym9S9tJiG4t3PNJs+iobf1dvWNgIz3UOVw09tN70jwbXr",
+	"DqkG76KTUdheQifOnWct3tx01++DVdsLWkxVtQr2UvjYljDumUtc6WWP1a1sUouVo3tV5sK+mEJ2NVci",
+	"Jpim3EwTRhO3PtM/epilsgkZ4LgDcncBAb0FTTheFLje5+xSY+yUu6kxDFct2dFRVk3ykmngeVJWaaXS",
+	"Ru/PoK8KYNZpY398/+ML9uy7Z4++Jd+C+94tF+pMCypkQN1yxA08exKXW47No9UZr5w9fU15cNXr2Fir",
+	"GXtIUQtMQWmLdCHtsydRoxjlfOf9QLTdMUxXrWNI2+5p6cf1W9qDi25XEK5wcEQaXkEqYFppzMSIPjZK",
+	"u+VWW6WKMaxRwc/JTSKatF5nflh4ubfl1OOC+8xcMT7hISbLxxY0M4AZp8L2Yp7+0ttNKr6DU+ARPeCv",
+	"3EzrO8Wtu0ssHJIL3uOw/e/DQ5F1SJRKUtfPM3krUlL0ijGexe1KqUp5fA16FPewBxN3Rw/SlZD5ECvu",
+	"3DU1JMn1R6/kfjtkUuWA6rYBY4SS7I+iSksNHynNrLoC+W245XKRt2V3TR7cghvM94WPCowFFE5uczzK",
+	"S8Z1PGOOMmMOMOACEiPmYLkobuLVoyS4woCTQegDiA7UcXEL408obt1cw3Xcd03vSmQeL7xv2N06uZLA",
+	"rIq/JVVQqa6Gvlhy6LN/0IuB7x1BVpmTCbcuXHeLIr9C2uEtr+0XqpS2uqdDIGLC5+ZGF/UbcGpGlY1V",
+	"OwXW5nqzy9s/H2pgveioNnTYqEJFOnpmScqrcyGvIgHBolCLi0JlvIgqPj6cwy0mFKn5iGdXWJQq5NUR",
+	"/qzpe1gP2hzGJMZM5ug7scAWEw77v83Jx5h/dFHpehjNSnFxwScX/sH4W2Zc1uW0mBuSXfXlQffyVtx9",
+	"9eWqyJH7VJG7S9tfuT6Q0muAZmZ4NAfD8iswTKqwhjrzXlhM3o2SZcY/X3SS5hd3Xc/cKVqlzZBpuAZe",
+	"GKw50TAuzYo6nF5PGDZJNByWSySYDod2HyPvkr2DTtiOo2GVusLyvSyku+5c9pAWlB9CCUFNjCl3u8zG",
+	"sAiJG45efeWmipPBC4oh+/j+NWaLiqgLKe6mw0OK724JlWFTZDbZrX10OqXia2Fsf0unKHbTa1H+bgyu",
+	"dWv07h17DgNNlbGn5OseK83M0hRqgipFBuMVX8Vjn63TFf5Zu1B8opCf1f4vGB7J7n/5c1BTnXlH1UoN",
+	"l3rTrb+Yqlnw6ftyZvMNm/FsihGaKvyyHo7aQAjH3ZEIkuf7Uw99MUQXPmdzbqerw2yOtfW/uU7Z+x9f",
+	"sKdPHj0hNwnmY1S1+Gg5vXj54zC4dX46f/vGbQEYD9Ph5sxGUKhFI0nzG4P5NCwXGl3ny1bpCXKSO60w",
+	"dsqJtXN3KpEsn+7qvmjVwtN/mwI2t3WhVFN7/PDp42c9JrZVdiCW6sXZEXfGHQQD2QWefLfD5Clzx+jR",
+	"E2dKP3vCNJe5mrHR0jq2QJ6hsAwWNwIt0ftTDlzBWuqiYzHPK22/Lm3mDGETjretS+26jmJy+vtQ6Llq",
+	"+WPgNJpuCyh5qSKqwuu5YR76VrGeWPykmnB0kVotDOjvYSJ2TG3VYEstL2KqAvr0+ASwzlhhPEOdehE5",
+	"ZJcnl247SRRdnmRKGlXAyWVTpl+erHrZEWpl0zZ3LLOU61valUr//bIqesKA7cgdqOyqv7YWZfBfpqCR",
+	"LAbCKaUZbt5T975WbW1sW18UKrv6QZWjBC4JSX2q15NYklQIuKaqqMz99pRAiya+oC+cQmGpvt6n9zFh",
+	"2MjRFD0EZZ2WjfBC7Ix8tYupu3IaFsbKgZoCz7tNozHXPh0UH26O4uNNNM/nTMKEW3ENp76Yrr1PqhwV",
+	"jU2SWApZu4EiB00yJ+fidlG0HvGXBvJAtDwwniT/yscLwA6JqFgJiM4XqrVzdxEWb4nxGGtctdd2sKq8",
+	"pfPgRY9BHKr2Z4WSTa0I36jGYxRWM+/8kIyzBUCrKuC3cjbH9H+ajts5AO3ufpEn7n4Th8VyVtAwlIOt",
+	"bduOLhZPy2EFndXmpGpXaafix6Q03sO5Ev93Z2CT0G4csu1j8jNwvGfiv2nsZu8r5GcIzLw56S8MHqWJ",
+	"ymG3myCLljlTiPEzy8XESRcb8kX5fE6JrFtoGM9uCj2BU4yvupGAtrKsW8ta9ybWRXcqk1OEciZqVEA0",
+	"P5wclxBP3s0FL6KuY/IXyEnpLmk1xnA7y9RsxluwDE58+FQitaBzTOoiFgVNUV0mnXExdW9Ii8xcTMDE",
+	"dCc3k1EpijwIrYljbrQpddm/erzaxh9woGjsaXvnjvviogIiizK4s72wDk7DpCy4ZvB5rkPEZczev3zk",
+	"Ls5sqlK5xTiGLouo8BRYYo9qnN/s4MyjzUjSu5GnF2HdjLuLG0NsO+qtFb0pey9auD/lHhxoxbTHzx3H",
+	"GGgznlucLqXZrvTdCpsy0+eg5okcp2QeumMI/2VvzxZNoX5pK4e6dbjrk1DvUUWqTvnkGXtNSmmYCHeX",
+	"JTz0tTd95WitRlY3gBtcq6vNI2DIzb1fqi1ebqb80dNnyVSRkZBcL5HfC7UAfZRxA2wKnw+4r35KzR1t",
+	"07lzq95WuceRSE0s1f8D1spjomQ437UQ5nK53YGoHHarw3z094e7MNxlNRHXIKNUnEIxT8iO7qr2HYRs",
+	"TfeOWuNggq1OuXIjxg8mrqNzr241R6ZWNu5brmA1s900wM6U+zOGiWTHdcr19cPjH+pHQrTen3Q24dew",
+	"Kp1GS7t32dFEGH1w9B0/Gn/68uzJ1z/0lw7NMaNUpSjHjzyuYI6rzzfhWBHHlFrEZYeyc17aKXrc8Ub3",
+	"enbQsJ+jwi1DmlvWI2YzDlFrN2jH2l61kPH6u1eaOGDbRMDiTlBHhBpd7gbL9gNs9rPQ6s9J01tfetdE",
+	"R8A1Jji5R1aydLaZuiNHNXxn/qt/bH2xJmB60HQ7Voo18DutE5OOnA0BxXi75dkwZtfiaGKrS6Ofdi7s",
+	"B8iE2e6ebmDdoJ4Tj2fxVn1B/+Rx70pL2gHVwwwnaNApFzJ1hGEzYUy79DbB5GF99ZBR+oSQ0BY16FUo",
+	"MgqgKGR+kScMqWDlUCIycJ1NoQsy8aI0US9K2KLFVGGWj48eykosUtoouqKER/yiEMPNsl94nm+DE4KJ",
+	"5BfcWi1GZSxB+yx81YB39Wj3PuG+TqljQu5LGSMAK1t0UPbD63MsQy01Qnr4pM1z98MPr8/jVETQpBGP",
+	"Mff3GAYgtwLuKcWgiAPiJjO+bSwKG8vm/xE/9xhrAtMeJKxucLc5V1e91uSo2be5mvZc1rd1hVs3FrFU",
+	"Z+5W1dL6pN83tbSa2XuQsKB8hG0ck/HMAgK1D9Wry+DiaqQX7JQukMbk9dpoXMYdHIK3i6r7r0dWmlW3",
+	"AGr2Qq5Rl/1SBXfRsfns8TMfja4OHHv85+9WayGfPdq4B8k75gdhrJCTUpgp5K3qpeTNs12QeXjL3NZ9",
+	"Df7Mr8K9NsQsmhlfslxV8bslON1h3OeajEv0fV9gzxnFJt6O0cONUqRPAVj8jns7ZvzoP4fswdF3Q/bN",
+	"8TdD9s3RNxjA/Obim+eslOIfpY/Z+wy8Zo7UowMd9efeeWKs0pC7jwug3G9JmzD1SeQHkAOdV/uHUku8",
+	"11dvc8ptqkKOxBTOFt/6mo+cv9HGm3/bE7ijYvCc/dsbPoN/c9LHfR7OAGV3gcn4HPJj9kdz9rPP13CP",
+	"/0/60bdJfo1WSm/SODLeUjUaDFATt/Om/BD1EhPOyUXe1OmTzjZhGJfsjKBRqhefhlMbOFurcjL1YWj/",
+	"FTdsAUXRITISISD/expc1C6hasI+/LGm12z0hiLZcpnwZjrVfaxK2SOnZo2EG7dht+s1XqT6CyY5Kn88",
+	"miG6YskKNXGy20mSAtONbZUAtlmGxjSElMcqU3Is9GyDs5bSjna2pwxDZD60dEcw4fJgQJDx5Eur7DyN",
+	"G1maHtYg5mKv5QnugBzpXe4YfwWNcJRbVND7jGsvZFo51/VOfkru/8GzqmvX5hqeNWC97vIiUzlsKspw",
+	"DzJ8EOu98M7CWPkSoqhWiWLBlTHTdLkZFGQ8bcjt7Hrh/BbH1USEflDB9lPmtgL2Fa12g88iGuZvokT7",
+	"d6xhQTRRYg/dQWKieTSV0wkLLSZTu2UQOnW3uffRd9u9b8rNRVrJbHQQqBC3MYcsTs00WvUqiFuQL0xI",
+	"I3I4ZT1bXhQqu+q6FBDIei2Ben2mFZi0h7ZLM8Aq8pz1t/k2MW2+WZC7h7YJT6BDPQYWRQRAlGSpFj2k",
+	"kj9J9Tzj8ohafUTy2HjMQj+3fFTAc3IZhwSmMb2kA7xvl4THGRjjnViR3035fA7xqv3VzC1cSf2+GBn+",
+	"EpBKbgPM5wY4nh3q94eWslvDcTjbXXgnSi3tKLElRXr4bEFLXnSc93ooOvKVUb4P2KGt/c4d+IQbHKa4",
+	"8z/XKZVr3aJ8yMR0qFY+KZJNqRCTzBph9wQBVKHodL2CGLg/LIOfcu8pfjRw85wD94EfeDc/b+hnGhSu",
+	"5vYkN/dWPeHVPtwrLzjO6gCJGSksxEcPHtya8Frxu+1Vlj1nnOXrfidK1yzXAKYSyHZbeBiH7JsL72b8",
+	"941uxme7lC3F2OMn6jcWrVaKAJW02q2vF3+GBhRpODdqJ9DAc0OfP89D04R0772dG/dZC7O5TZTPj219",
+	"lWN+mNNKml3c1xOjMy4zKC6qTkZpzdWoGYxUvmTcXEFOlpr7bdJ0SWheH/UEZLY8ZZRKOWSIo6VKO/SY",
+	"zZAPWeidggnjwpA5+vvDOed5IWQMd0NpAvfZEiZii4Z3YyHxpHeuyaOajIUkoOzDNBm5P633yPpKVAGQ",
+	"YSJ8x8oqQuPlxzfoearMTEo7Vzr0Zu5zp6LpE71Tlb2ogX/WyqIEVaitnegt4VmGg6rxWqSLllYjGLJ5",
+	"wWWjfZY/iHXvrCGjZkatFlpDj4nnSGLmkKEYrH0H/QF4ciWpiPwC8XuUZqVEPKHKC07r1jBX2iZyIm7W",
+	"HZGmHb/lSFJhlQg+5dHoCW3oFG+2JX1V9ZljEiDvr52+dz+OccgNAd8hVX8prA/1PEe4w1Fp2T9KKH0w",
+	"DvvM5OisqEREqIyjxxD/3D00GOLuOVZE5KQBib9BuGHoo6qZWaRyLmb6RPBsK7j1mpmHlWkcOnKFa3Kj",
+	"1YRN829RrXYayn1Tqn9So/duxqskiHZv7ZLzapJmM4Ptcyg+YzbP1o1Nb4zPeNdSbZQfF5uz9rA7LSUb",
+	"Uq1IEzVpteB/XUubi63GwN5aestBMhORcu/+9uL8vz184O6mH16+75U4rvl4O4qsldtuN+8qlzVSQ0aJ",
+	"wHOuq2zg35SQlDgbW8yWMeaQC+tIt7Lw9qYNVxglzYTG15f0Srdio1LmRaWTElZhSIeJK6Z1bkz0jfEf",
+	"1TW9qQ7d/pEtnFZNZdpNPAGxm0PXsIkfrjk6af7+fbUHrEEMzA9IbUsiRfvgsZQtFePESThLNyOP3ZGB",
+	"qTfk6f8Nlh9Az1IJEZ1hbAO8MM/rWntDwXY1j1cgHcqempd6rgx0OECwgxDqd6dYZzxkGT9aaD5Pxmus",
+	"p0nEQ4vQCB5h9OEu2Kthvn6Ulbizp3tsr8hQWC8xKFRX+6EqAuYoG6oQsdU65g6cOns9Fzmq86HptdJs",
+	"KoxVenn0JlVFmItY4bS6GrIRzy8yDRhU48WQUfBriDVqPnA1ZMSXebP9bqPBbUPJ376KkbaoRwgJKdes",
+	"YQzLilF/vdPW2k7E0yV+8YboNZiV1uWN5CVjphdXsIxCR+zU2d4XO1ykLJdQq+irUVmuULefrbZi6ZU/",
+	"lOxd34hCus1MYqGHZr+d8oZwQMjYXSh9NaytcW95CVtbVuviZ3NH4e2DpNU7Rwm3b88+nBUVq6SUiiS9",
+	"mLGv3tue4MvPPLNOZBOOQSUqCG5XXHMLF75nYZvT06H3PSZrI3xuNYmoouOEBshML+d2JZcoMeizx3/u",
+	"lya5LUtvA/eV3PzoVhN8yfoFvQ+b5SA2SqRamhd22p1TGZwwjvWuAOaGtWKtrWyN7ZsZ+2aBFzHj/Ty0",
+	"C8SkNJoH5A0MQPTpzURRiEaH1z64s/jrzlW7RxLSapdK8f3abOvCTtkN67n2vQiYhAVKlZyAjIjAU27Y",
+	"yAlwzxDUkZFgsHrUrDfD3ltYaWHe1YbUDBk7b2883TthKpul0fzoPx8cfffpj/4fxxdHn/57+PDb//MP",
+	"MUK+UTncYuPke9XZOEbzt69+eHEDpL1s6qSQjCXTnD96+iyYmf5G1TXUUlYIp+6SvME2K3969vjZt6vF",
+	"72dH/zft58XRpy9PHn/9Q//moR7Prh6rEMaCROy4h4/+dPzg+MHxw21brK0axtXy/Sw6SLwHlL8QQtoi",
+	"7Svlaw552ATxRyNkakZIgqjdHfdGDvygKHtMSMarN3pfKNH+GxNAb/uCCQbH8QYj2tH2R6TKPvHB1siD",
+	"QbmaMv3r4qiH4rb1MMKYMibunVZ7KYy5rM9RfIZ0or579OBP32InP4tnATH2JOxSvkJi6KKGhVhRznxf",
+	"lMZDF84cgPy0AbTm0X5bedHPKUpDpV+Yy4s3FYbRDgnCljwaZyYYPIQiGY7CaletDQQLEi9ZhlWJjm2q",
+	"LFcGfvI4IS2PL/730af/sS4sN4LRhWOXkZ+vWkXq7L3T6lrkUSUZobrJwZJWXKi4CmGypaJkhjz3ES76",
+	"V43eZMREtuvJm8gGwWsb9/NW5mrWbBRrGyUMTBhyFdCW1y5Hi2hgAQsDUfMSTl4n6S5EvPLuPTUss6GT",
+	"NFLtRqkPO5X1ZwUXs7hgwa+IJFTQRMnhNSFCIZUvY5jx+TwR8U3JL6dCf3z/el+IAEqLePYAXf1eNBKs",
+	"mGcedB5u52WhDmDddQNew3BatlTr3uIGn1KT0RjWgBE5UBq2yDHij6joziiDGRfFdpPeIK8x9m6ufGN2",
+	"L7gZPX1KmEjDikuxBaGSkAY82IarQtfN3pAHnpmaB6zalNb4w7bMWSXCxtBzU57dagy6JUjvWzC6Obkd",
+	"Q7y/95ug2aa5cRe0ejrUF8P25fK7XRxbub2qUVKoSKmRmqvnoRsivatGTLqNGvHd7696AckbbEvlrut+",
+	"wx4B7pYbMvA+XspEDSCpCDa1gwq+a7Lvtrm9u9+rQ2ZKRIPyXR9OTghdDz7z2byA40zNnuNN4muD51pN",
+	"NJ/500fmecs6ZxmXqe70fXi+u1V96ir+gHcjXo2jrW7lLblow+x2v8GPww0uxg3m98fb/SZAa0zJIGRu",
+	"W4eslAUY0zr9jQI270T84+VszC/djl/ymb789rh69rTyVBjHF+rYbzVJ82bwDWdHgQ2684YD9+h6BG44",
+	"+HzkfnR0zdFLb9yvz3GpVO76dvzev6v96bv6zW9U86vBp5vqLGERuP3UHm8MWkN+EYkl7KDZNCYXu47f",
+	"nf383jenbt+yo1IU9kLI9A1L6ZBCGsuLgpK5KUkeEwnQrsi4pNYLzFc53jyboNJHxNhjKOBM/fW9h7q2",
+	"w0C/zrW4FgVMoCOAO1VFfguI0N3Azo2JDmsm6GCdW1VtA7veN63Wz+sAlUvr7LixfGn3Mp5d63e24O/n",
+	"FSZzI5E/duVFMZAad1yjFf12x2ED/eLHo7G+jv3/4HnwDjf/n3YjNu2Atw129NtTulSqv5NPpiC3tzg0",
+	"kF0X6NYHanmOfveDw+m1QlOeQo3JRbeh4DKegpgoStlQh4L1YXUlSjwpIdV3mhcFMxbmPrUx1JaMS+OU",
+	"MEWZUo1YQaK8AqJwF9sWBznKnFuYb2xfUzVPxnWFCaSIja9cz09Gdct0YxfRM400mIR2Rj0rEr0EyQHg",
+	"dDNzlXLfbpk1e3OdhvJmvUYT5j+sqBKlpRYyE3Mqv13RZfYBtaSVssOqwZ8BfS0yODimQLLz37sgTV/J",
+	"sVpfcndXhMJteFUumoBmqOT1+nvcrI6vQY8GvYV+V4eDai1bozjVd0r/Y9wi3O4tct9pNSpgFgMei4WQ",
+	"A5xJ5eOY8SVz00NMyQQGR6LjWwuWBBPMESXleHAqy6KIgqJAEWFp7Ls6V0Ii2KCi9PHxGGSOffPkvLR7",
+	"bCqH13rUq/mmMqr9U6ELW6EmJlkyVybKRP/64cM7Rg8cJzrtR+UTWvoqh+5uRfTB6m9LLU/Ri3E6J7Y4",
+	"ffH2h5cbTwd+Wws6v6oq2ur3P8F9dKHu6II3BqKYUrnB6A5uSKihx2c7HVtd2mXoLRv+Xtc1s9JYlQsu",
+	"414tSgnCCspKXdo4gZ3AJBKoCrleXuhSbm4w/RadmAWXd4QUtrkuyJdKD6uSbXLuwVh83sHtvVUh78Yt",
+	"m3MnF7vg33psVTu8494IFsthxlXFr59M89UNOI/6iG1MrGbnlluRtQIKIEHzngnQ/bKuISpt35WhuLyC",
+	"f+0DQaxVsYFDGhTq3q4AAHFBen7eOh7OABkmNFfyO+P1h+ocHu1AokSQHPGAY+fmjWrSQTb3wmOX9Ts6",
+	"lk/6sl68aDJ2o3GZh15ZasyWqtTMR8RW+K+xVzX/oeM3jYeHhi1oo2TSwRDbuASoL90HnkFiF857bGS6",
+	"a/vleEPZvygwTEivefAyF5ZZzUVxzN5Qn/qCZwRK462UGzfU9lOJr5DS0F4EGM91tS5yY77k2TSAMTcw",
+	"yVvxF8y6Du6akHyHANJqBowXGni+7Ow309ehHGklahKLvYLlO63UeMu9jJZ/BKfGFSwP7loxUx5D4TjD",
+	"CeCXd9CmAMm52+GIEvSVNNY3kcYlmVPv/kYaDzFIVwjpAeuvYMnGooDboX2sbgM/d9r/jF9BK4f60dNm",
+	"BvWjqD4+1WCmKmahhBdjMZgoClZKAwRz0X+E5Ia5ZfZyFrzxofqEnayuY1XCb0rC6guZgs2lOAFAv4ud",
+	"7iZt1mLUU4gpeX9Vi4pDHIVCoe0VzO2pG3sm0G9xBcuLsUg0Gt2wvRS9o6oU3OxRcxHrc8dbu0dU0D+3",
+	"xWW9BcOMCOGF8LBq7tmEs4yFoETraodbK4oLVQmLNzv3pv4X9MUdQ1+s3p77AKF4D9fYO+O8yrPavnxz",
+	"L1WRByrcblwv4YVRMiBu0trqEds64UvikvHcyXVjNbd1DNivTZcShdBEYAvO9bSCKRR5qmNsd8M8Nqtq",
+	"eqvuKF0Q4AmHbxP52YOTpf1KKR25EUH0ciye1BDX6/1b/ZqTG2N2E1j3zWLfm3W7ajQkjaJo5g3Pr0UW",
+	"mciL0DucusdrdMfA3Hosr0yVRe7uK6d3WZBsBNaCbniDfM51P6AyVcAZTSSiRlQ9v+P8FuC2/VGr7Msh",
+	"85hecnJBCa4Y3uOWh/4dd4T+iMaSlz874JaE94+WcW/WQisLrUHq/JMxm2vIYSwk5Mhf5njPUNxTMZle",
+	"aGGuOqOBTg4aNiNPCMfgJvUoXsP5u1llc33oYzK78uDP+NLxBub/ualtxbgoBrZp1E+++7o1f90dabtx",
+	"3euj41Zb3B2RdRxdJ5QHnn5OhWweTJiYCevscyQT5O6AJe4WDVboPu3sGwegmbWnDGyRWLdL6LZDk/CI",
+	"GAZ9+KHwF6eIafuVGYSRDA8k2kPnCGhTDdDBSqA1MWQau1YHWerTVPFyxVcbS0IaUjXiIEqE2c9Csygv",
+	"2OM9CFSOVXupsBoa45isCTzH7mwz4JK0PZM8q9Nog7NQcUgT3lIdWW5WPmjYZuDer27Y6X9TBbwolITD",
+	"VeG7IagSv285vPvFy1xsi+ZSFQwjxKiZInRnaGYhTOWldv+G2dxGcF32GcFauUG6Ylg3vVFu7XoIXNKK",
+	"NjbUwlu9M6KT+e7maXU9K4vj0vdDW97SPYNIY76Oyfe3oRvr0rFqaGZzWZtR7iZBaREAySREQVcqf9yT",
+	"R989+e7Znx59tx10Qi22iUip0xgDBXmyARTkkwcBOfr036OAEbeeBn0vc6BrzWvLdKI9Z9qHvUuIEIyo",
+	"keSYcZtNk+kmtOIOdS3AaCBudw/UG693IDEa33TScrfLrC+9d20JUZmiWKzi9AunjxrfXHRj9vg6xsCn",
+	"BjJL4pAl9/X9y0cexPE/3Ez+cErXZHynu2IYjzYyQs+bb0fGCCtMMkRQx6KKo0kkaM5rnwg3FBKdqiJf",
+	"7amzuW49rgySxjtk6Iqr03grFPmQzhuaQWiYqWsIiPLuEh/zzJqttULTTaZd4VtSpPTeuMpm+MawgstJ",
+	"ySfgwQv/7aP3qv4bge6lyd4VnY7lSG0GfWnpDf68pROmEjtZNZurtBpsYlfKZplaVQxPrlefx4HIOrjj",
+	"g+HAbzmKOLfn+A+36QEAZIkg8lmrFdJNN33X/d7eu7QpR+Z3qnhvZ//8S1G/bUV9sw8jrfeeZ4qyTrcy",
+	"QTHLRLK6dRnVDfk+GAsq8lWaLejJoqjaZVAjE2HYDOwxO5NkozJfbtRoi7mCXlYhN0XyZBpjLqi8G5N/",
+	"EB9FWOjux+2eiAt1Lpf+lBsYstGSiTxksD4PJfYypCPumsTakBM1h/TPGOsV+ngrfaYt3Ua86lFsgLmx",
+	"+qWNxXIdziFWFOFTFaNSzjuIQiJBgNj2wX/tcycw2cNUNklPKE789cbzGtIz8AcLjcAMGyqZqQwIm8vy",
+	"AnJWytyH8wjIm1nQM5NC4elOqzhkSkUiSd1NNi4LryDU4OO0KMNwyJxyYiwbC236N4QMoPOx0uSNWRY7",
+	"JFZUORUN9guLbW71pwQfn1eJ/yuhSK0m8SQBP1cSaUaxMdeJdJUteaCpVUnqrENMMRgOAk9EQcR354kD",
+	"7kic4Dru6m6l/K4IMXRUjBMZ8ForvU/M7zYe+5qruoISptiqVI3Wjs7gLRZ8afyXBoMpbRyfNVDglZGt",
+	"yK7SuU04cqHUFQXtESi9Gc21G8a8SdJ//2ozr4iELe3gg4P32A/8FhFGKQDnFS0/0JAAZBwhh0xJnxuE",
+	"MSdvDvXxkVWjxmligtd1tZ21ANnVBcJjwyGSSrqPdR9IDfTlbhHlTtVIN0wPQfc5JX1R0sqQ6CsMfpo4",
+	"2DLfXNcSAGVomKBC9pu7U0AiTEaJV014kQrQ78ZNEd0BNwByY/4innO3nGEoopsJWdot8g9mYKcq5rVw",
+	"d49HIQON2EqQe6SULRw/2LKzaxlhAFwJPY4NcfHE8G0aGM4b+J/rmsvbOchXP9RoQlXaXmSNAad2yfLE",
+	"DpWmSyIsEJotdcBi+Z74vpUeMC0uqPm8SVTPnPUu1ietQ3BsLUx9E9trgioD6cE+ewpWEla7V7uei4l8",
+	"JfeJqYz9GltlEg1kYix9gE1YwQcGBN5cTuc45jnL+FxYXhiWKw8jZy3oHSJ5t9LKYyNQROXM7kCJOPfd",
+	"Llc2+kBNenfOnNpS5O+zcH9DIokj4K1GHHHH7lvE0U3qFpvFbwiRbe7f0Ddr5JzqBN4HV8dqOdyWHpCU",
+	"wRjKruj7IUH/ueMll95L6YvOyKMUrRPasbKM1lBNLUGEqKm+ofmhUwW6mh/mwlxdzGvwhViI1LCFVnJS",
+	"p+K5H4WX59zyuhH/EIM9iwq8oGJxbIUSoJVSWrqQwgpeiP+EfBMgNK4I08h55UpI9MDe0KwGdXFsTdnR",
+	"s4Zekq6dOHv3ivkvwzGnn+zUcdJPaIeWk12/NN5x2a3aVE4h/4vurQiky7ikJhWd7ciTuTXvAbsqb1rD",
+	"qsBodcusM16abFQtwq+/2wq1MP84/6+llt0PLalTPfrAJzuWVOw7quAsByf03HvJiy/VginZr6RiFa7E",
+	"TS663ng718Pog/etSSyaiM78j87oA3kEpqrUe8b16JN9BXah9JXpaC4/40s2QksmR/6oJ8klxeu2dTY0",
+	"YLh2scz7ISAKw1ARRmd3Y85VENMaVk0FF0m4RDuqO1to9ngWblW1p9N333T7W2qolmbx10BtSJvc7eOp",
+	"4UcIO16jlD/87tHxg+NHxw9OHj3ZEUxzc+5O+nycBVS5GqZnJZ7dbDwQnLT9sHU6jtRrx3VIKfJemtZA",
+	"/U/UloijnVRKtcnzne62bJSXzlV+/PDp42cP9tY874Pm0ox37YshE73HlC8gKLDyA1MxTivIdmFIeJRz",
+	"tF+47VnfGJl7aXbtXSsqO2cs5AS04xMbJIyzOrFXMPfBaeZbgPrkE7K8rBs+1Lesp5Zk/GIes/deNJt2",
+	"qHHVrF8QHAW+FdnBt+Jfb8YRQberlhCt5SF4FiHZ5ZyQ8i4av7jsdRynytiLK1hGT6OklWDH7Qv3JCnZ",
+	"vtWG+9WwWlp3xuHWHQb0NeiLDltvpU3KSkU25ohNuW80IBXJDG9krpXfP+7FlR8xjL3beUogxbyVHoyj",
+	"QuYI1vit4vHS7GJS5KOJ9k+r0rhMXD11XMllXvekcdQPPU+wvwZWCipJfmvMlAkdWnrpGWfVDKIlxYdx",
+	"/gY/Tdz7VX1Nd5Rv7W6nIHQFKVZrh4Q8lqtEiS7RKoX+siNBNyrM9x2cFk8V5rJsYA/Htu/8ox0QnZSM",
+	"VSWWo3ZD6cX5DtC4DdDMMM2NGjpO9DYVdDzQ900/b27Xtr73Odd2Fk0l+NHtZumL4Ddi3VPPlIRx6r5j",
+	"E9XzVeOyKC6SmCi+9NrdqdXWbXylk0kX/6lk7LycvTnDA1MbDy9LR6ST70EXQvbJM78GmatONy8sMWeI",
+	"/PoyQNvM5lwuqdVDRelIfUp0w3cMthxICLMPjeZtlbNekLVDLkdfC+RTvj3S47/7e45wL8NJabj0Hb0o",
+	"/2gN9+fxo7023Cil+EcJN+q7sZNwrTPzulJ5eICbHqI6xj1gZN+Kpk8xh6CBrNTCLs8xb5BaDQHXpLKE",
+	"HMrwUfWCqbXzwdevGDIhvPJ1Pjp794rw7IhF6nSuY/bSO5erBK+ALyvsc7yAQ+Z6qFYln/mvcqz0guvc",
+	"hMwc+ryB0dBIdGKZBoTb5IU5/lX+Kl9qrTRV0fiAE8tVVqIO5jsqP3n6p29DeM0gxDe7zFQOl45F0PC4",
+	"HIvPl8NGhOn4V0z+8O/lEzCn2F+MT3g4BZcZ3gGXzECwytmluwkuq1gNZurwCRz/Ks9B5oxLdvkqh9lc",
+	"WZDZ8uhvsLwME8sqI95ixrYjmONgDXMgdxp3+o11NpphS1WyQlzBKRP2V0kw4x6Jkr3gRRFyj6dqQaEC",
+	"DfRiAqj5VfrKAzbndupT8DnDIMsQVShBeDfC6xxIh5GyU8rYNlap/PhXORgOCpGBpEonOqGDsznPpnD0",
+	"6PjBwPceH4TWcovF4pjj18dKT078b83J61cvXr45f4m/qQs7BqFPWBXhGTw4fkiPqDlIPheD08Hj4wfH",
+	"j6mwb4qcfnL98MQ7Z3wSPcpSj4qj5KscTThjA/JFAJnAQrLB6d/jp7x+5IRu/8HX4cYn0W+DD0ZQqMMk",
+	"qwAV1hasOJRQgXE/+UcJCJ3hqYzPBgA83qNWou8kfFFRatwRt9k0NW7kDv36yQktM1fS1w09evDAV4VZ",
+	"r53w+bxwtqpQ8uQ3j2hRv77T2qHJo6KIgmvVWYenjyIu3jsVf2E1w5PQMgDFaDmbcXejIrtUpBqEwpK/",
+	"D6qPPrlrQhmbSLLVIYR56sxuPNtu/wIKDJ5MYd0NUIGZCW+GsR9VUfj09t/UyEfzfK/DBl44eRwM4KXs",
+	"hCBhALTZvoKk35n3G/Lrb7Ac0PYix3yv8uXednYNO/9r+/bzccYVznq0t/G/RzaP8NRbWVEcJeRvakSa",
+	"BUcV04DdB79Vyyde8eP5P5Wm9JEKEDrCjV+HLTl48sX/62tSIv4FgkAcHP7Exij7oeblfZDwHO8+Wfvp",
+	"3V2GFbHVzTYvuEyf5q2ORSWJ7HTw9VOS+id1K9+bvD8laz6g6iAVW9EyjlnIuQlwIvjPTGmqRFHrkoIw",
+	"MT0i5mHOeBuuvNcBf7DHwVuYnwl+rCHvb86QNCJ1cwjNzpwqXbHo83pLvBFFFgI6rLY85u5fbh1fb8hq",
+	"w+4WMqghOM2roZiEzlrtvWxqDKEiqypUF9LMne3SqHR3pJCZWCl2r+vf63ZlsQL35Akh8Y19VLGE2ooZ",
+	"NOR32IhL/6+LUWmWl42Osk7cc4sm//qZOcvsW1kL0ZtdrMOIqevxHHiBGT4zpzUgyria1La5qBs1DH3m",
+	"/oK7045QCGjvUPzGWfZuPd8YdolvMJfMQlGwRW2f0i9RZDyv8uzGqJD4VBWR1BTDLC7qHKqaBfYATfTp",
+	"gNf/T2r0HsYpqeCYAO2rXHnI8ZtLh/+FW4u7445CDfJRHYRNbfsakqRbWExgo2VEjxzcLjqobeDWcFuW",
+	"QaBXRXX6YIXmJ78pIY+sugJq1L7dJU4JBfjr6lZod6Bob+QL9LAjGX5SQlIGymFu8vYgW93oD/d4ZsMi",
+	"E8cWSXfMXtWXqqfczbngZyeKuRPGGCXzu4QS2aPAS98Z07EAphcLQlPvZpgv+P9upX0CB1bZcYCUwu6+",
+	"3Ku67pezRpitNXI6/y19vEXUk5Hvorrza2slo70r33MZduVeGtd3qnjfDju9KG195tR4TPhRQrKxuA6d",
+	"f0zv83dSyoMxy0f36n+xy92yy2twxsCISwm5Z5oRz66YkF08UjVoTCtSwUVzNw5mwqoJnl135fT0Lvvb",
+	"qb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+XpxcndkUpGhEkd3n05S8/y3GNoge+aid69SIMQ73sP",
+	"6FmxbW6d7ZMv+P+vpKQXQAW1q44yKzTskQVae/Ek4sIoMW2zNHvh+g+ouXrqVS1H66hQNVj8TCS1Uk+P",
+	"wwqFg7NWpZX65cSkwnYaAcmyllbaYrWTmm2PgjW/vd7RGGU4mJeRPToH+3M10r58VgcSYWsTvStdZCPP",
+	"PU9KHsNKie47AXvxJp+DbUb/mrYmpWaE4om6P3RvcXdCGJY35ru4e8NNBzNDHFEuaagqZ+I3NaKMTXJ9",
+	"YxSTvakKfH072jzi7ZhCdkWNku6tHt1q43TLAc3b92j+iA2KygAfQxudat0lAQgulHHsxxBKvgl4hhU8",
+	"uzL9+TdUaO5Baq765iYGy5JzyEQOCMBDZTaUPFTlLOFEsAKEFXwEhakgq6eqyH1Lb1/vE6I9bsV87Gvq",
+	"V2wJ9457rWY2y2nvnVjeT/iOsKSpmGJiQuxuO8mKFSGHEay+wueyWelCySIV/Cq1XjTr/IWFRfebv5ql",
+	"T/+UDHY2x6xcX4ps7IaiLDHDrpoINKp0s+RnC0HpI7B74sc2T1FE61CG0e/5ZnytJs1k6th9iM0GnUqD",
+	"CqUOek3HtjYLj7r8UdVzd+SUqkqf0Cf17uznquFjzBGFbR23yDbsM2ZpQA8rUzdSipWajAefu2nKZXs2",
+	"OGRqRPzyPjniPPfckjfOqU9TbrweGHiFwNDbMW5s7fs1nfWBhWCKwNXrugOEHa9AUJnJ1ByCPkeJDTFf",
+	"Xyiwu78OPz/Du/P6VTWIyTvTP7EPVvmLuAbGa/awivGqzo7TAaviP5x2OcY967IU70n/R6cT8Af8fN+8",
+	"sckT+IFfgcRAxf48gTUZ3XsTh6y9tFRdZCw5rEmhdILYppTysFOl7/qXvu/wiQ0zPnfHRGbgG2qTDRbw",
+	"iBW1vk+m4btnWwK62oUHMVCDkNAUBTC42cVKyYOG8RFda6K1Dyvz9sVCN7/MwqhVDQMm1yXJFZIDt7nQ",
+	"N+mibo/PsD9H36ffljZTiE3S73ls4tr76Y/SiuLAyU1unMNfwu+Bk68CTxqzmoui3cSgKSDwrNVi1P15",
+	"gjrsXImNiql7+kXj4Q1nFnmv8XLHf9iMJ/AjNuVxHHmvTu7BeaIm4S2paKg3ER70ynZ08s2wKg91Vu5K",
+	"TepsE1fBZ2f7JhnqJX7dS/YjH/10/vYNKxDUI+OSjYBVnnr2SrIX5/9rGNrdmbkGnpspgGUL7EmgS6zI",
+	"48yxTFlwDx/5TZ3DneJAz2NRFhy4vS8a3SvC35m5jnb0+teV8E93JXw+kvm6CKgk0wj7jUXRBSx8tieO",
+	"U7b8ZbTaibaTcTwh+5AbdDzx8C+mqLA7+eAOUX0QCSj3UmMoi6QI+aoua0QixGjV2ZSNxUoyV0xmGCGv",
+	"etxB5/jYocW0GwXR5WMCuu7KceoxPbkGNobFHu1q0LAqoBHHgeTyVC3YmPuiCEc4JgwbwZTQPFbJnHRI",
+	"UyMq4h6tsWEetfww1tcqn9HbQ2V4jjm5mplCLbytXs6ZVCOVL3FihTKYG13Bwa7b54G899Y8DxO8K+u8",
+	"IlDCOHc7sp8ItVxTHplRM/Ad5nz5iPG+bc8oSvY6yCdf3P82JObM1DXsmR82meTvA0rOgehH8kAqVHbj",
+	"Z3GTcd7K+2ub54bodGPDfKTVwoA+USLPTr6EViI71KK9ffXDi3f+5xvCXxW5/OABk+Hj+9eY8+9ud0NZ",
+	"nf6bjBcF/h2CY1pMhO9wVfXS8b9zzBrKqULnYazFHftYLs3xG+PfEomxfQ8TId2CvqcJHqgWw78dR7sj",
+	"EVNPoZRpKTORR0L6ylRFfnF3y/jdc1q0wL6Q1DZKXQlglxcXf1XGHqFacOS46/IGJ82DpAxO//6pee6Q",
+	"cuj4aYLecLnaGQeRQ3iYcOMsGurk0nApJs7DSeDAhlqyel6rPJ4MhoEaFYc70mGDKbq2zVQtEFCGTzza",
+	"irvSMQdIOV3KllpeWHV5zN7VjZNHYESOdpcywEbgrl6nb4iJVBpywlB59qcn3zEDVDj55Pjh8aNvj1kT",
+	"eoVPgNI3FlPFuLmiP1APndpZEcnX8Ut3B2KTkXZWdY8aOZbCDUlmLvv60RsYMVUXsKoH0rUqsylQ189W",
+	"Y4bIBDLCj4+OH4V8jE3AiZlqdEqFIiybRw/+9G1qZGFMcuExHPLYwMsaRV4qQopPjEYd/bYab7P5UzFM",
+	"W9hstFO8UwNLWv3x2yQ9/GMHECABWycc0/bNg2rPujSJyo/h4PMRnUNz1DwhFcr+De/SDeKJymSOqMXA",
+	"QS/vM3S58/pKRuk15qKAnOQvzeWC5nJBPTQrgWj4rJaKmDhGwR7M1QHpe71VXqlw96wJpR+FFGZ6+Dv6",
+	"hcrhjnJZqjZjiWuZvnYakwm4UXd2kDD7mtBfG70uiDcaxws33zFN4miFUH+vK9o0ekbGWdUg/7ySQzYq",
+	"bZjeFnRCBpWKbHAoDJxif20cAv2PGnjOhG0heVHeK5pPlAtrpyBZgIUplrR2uoYDlyPuHmqj65xOveIO",
+	"y+XtfnS3rIP25PP982xLaWxAMWytLBoL86Ny3smJoxWbgm7AWnMwThejZsPYlhC1GsQXrLRbLmFB6iPa",
+	"NYYvgwVUt3WMGDLU1ea/vCnzi2+HTJrpPsz+yvygbECPODhVTC2k8eIGWWbIPOL/7nZJRkWtUdPjDGMG",
+	"lDDqVFDK0G4nLguEYrTLY+0B4Vd1fLlJtX/Vo3PCYVKxzup1JBFMwgM38YkMY/C7VT3m3gow08P4BNWD",
+	"wQjWAwX0nJBaRwWnVFmGye30wGkFXSeksbwoOOHxONMVAwLpUFEoU4pO99HTZ7ebD/cDZKLrksn993vx",
+	"BvJlBczjs5t8olqlE4SaiWVHclOjsV+qdO+Ff+SAhAtDJOg2g9kI09T3GKOucWlNCD0LzabAC3SABnoF",
+	"+qwS7CQrFPlp4nfxj5hqhg9V0QzM2vXZRLwojtkHMSNUZYTAnSjUWk996zb/4yrQMiRsKl1KjJpMeTFm",
+	"Zg6Qs1JaUTiRPOWGZbx0o5TzY/ZLKN5kuSpHId7rTlWm5LgQWSyjMctgbl/g4nqlnLUnWgjYk7ebJtLA",
+	"//3G0EDDugqoIp0fuM++/aZEhzL/0UDORksfaMwRneWSlKgKaAf3pkIdPmbvEZFXUC+bKocbte0rWLpf",
+	"TLmeFb6fRpvcPykhm+dr/zqTG+GOTEsa2jgmSBxsqXL4xtRqw9617w+a58A47qPfQaopo36SdY1EX9a5",
+	"ZbSmNyqHQ4M1tcb4F1ZTBKupCWKOeE19uMVxmDn54v63EpZcjRASAieBiP+jVLqcXXB7oYW5uhx65wDZ",
+	"+L7YdUgVsXX9lrP7i5x6zBeQOYnfwEx3V4Cw5MFpNgLyFf0+dhhD/Jypa+TA312olF7V3rjQSi609Y3u",
+	"4bYLddRp+07D9muQsNh80TTVEDuFmYECm6Gpa6fQlbbkBfvw+rwBft/YwaBYWMVGwHDEWCn0e/eF38fD",
+	"4AH59//XvWd8yUGz2QF2+d7yhjGSz81U2bQRzozVwGeEK4AJlqac+UDfotVHgiwndoZJNIXCxF1u2UgD",
+	"vzJMjcc+phPGjPgE+TWchxlttX8qs2CPaKo3zjlD91w1yZsLhx8CPXj12ufYCGTJrnlROis0AO2Gps5R",
+	"QRGrBw9dh549YX8R3/v4kx8Em75iaouag0RQXyNy8sFhlPLUaep8xieQu9sIE9t8TkHVSYYmMPRXQUfq",
+	"03swVun2/vU5+jfcuk2nPir3cab5PouyeVEQTZ2Mrfe5SkHtugNWzqT1/SHTspzc8tgIgy34kqGzlDtO",
+	"oBJOHQAuwi3/9MFjt7dPHzyJVV7TcK/xAjdTMR8cqoC63fdy1+37K5e5Y1jspHPzHfwrpvVVi8firaqN",
+	"UpCunfumpMSeQt3JnS/qx37XsLbVOm4pv1/DRDiCQ86yJgmr/ag/7OiBgch5mCqPwSqUKAKMbzN9/tez",
+	"o0dPnxEofTVc6Gu9KufogYoO9zXPs5rgHZlYNYESd2y1c/sRxLQtpBTRez34BB3mUSkKxLtXElLss3ai",
+	"T75U/+7EwG0yw+FP3q0QlJDH6nd2HLnthFktP1pmTJTmJ7mYgLHm5Av9Y0O+7bW6gur9P+AvbseU/FHp",
+	"kchzkGT1SbVg+/G604sZr9n38FuyFmAJ4tHH9UkdwyhfoRagjzJugE3hcyKpNw8bkQ5hzbm1oN1P/+Pv",
+	"D46+40fjT1+ePfn6h0E6xTd08vPtB5P37g+N537XF29YyPKWLt4GgRv1cVVCQfMOps6Z3Ril1fTv631Z",
+	"TfCO7suaQKloXnhgb5ilia6cnVu8fvyccPav6VEPsWc+uEUn30uZh8w9ZqdalZNpk4R1RWnIcwigLqUB",
+	"nTouXbkJHxrNS3lz+xNitiZsr2SBx482NB7FdEnsQ3YaTVEWJrQbNpYvzTH7pSrrqhkLyxgkBc2CQ/kU",
+	"I1foQx5B0NASfsTfk9yQsODFbXsjb1duNFHoml2kvGKQ173ifHPA0k4VejC3liUnFqJQdffwkEQvvQ9Q",
+	"ax/LwYGZzw12R+7w1hw6c9TGqpT5HgHMEGinFjUV8naLEbEwBet0O1iQMnu7NckfefA9HIyUNESqMPfD",
+	"aibyfjNU2q8Oh5rS4OJZfCl3C1a7EXy3zEIXuUzJsdAzDCf67Pg6Mx4xdkPOqo+9dke2C18VvDGwfZbn",
+	"H95+eHegA0g7dlcuFozZ5zSHFMf4pPXQc9LR7TBxbZ84OgUGUqtiRp1PEKO0tFOQ1i3SzWQ+70wK9Qx4",
+	"8oX+0UOn9AS4q6Bvuzqg37nZGcFqXK911yLZLmRsHzCSwEbucerS6Rur52BCMhTXsHbyMPhEzramBlwT",
+	"g4GMJemSXPixua5/onqX955+bgomdkZfBLm4x9ySNkf6/rOh0bvKPdxk5ykkJMrOC/Ev9Mjv2quCa7gl",
+	"j8ok0Gsbv8lfPALnvbR9cHJ3dPkRYRKXngc13ZefJMCgptRH2tmTL/j/HhfWHjf1Li48j2iJrSYoVXoq",
+	"5nVba94C+Y0weyqMshtZ7p88+ZmIcnDm9DEafB8VOFDpvfc7+b3p5XnaQDkvJpsRmzbPn/jBTr6UBnTf",
+	"I0CEup2DQCqvVJ4se0QsJahXalTUIStuQPPNrP3RNGucy34YxKHOznMQfdENP3xH28b3uGvvsEQBN01I",
+	"dCFsEu9CXguLZDAnHOsE0sk5LcSMY3ZWFGvaMA4d1YWpCOFVNdyh2uXiMDdNxDm/UduBVPkqoPXxTR2F",
+	"qOBPRJMsacX1NzXqVlt/cg/cEfi8m1wDlxA18x2rzbYARMRRhbfVME2tP3pJwH/8Rwkl5iYWwA3+I6dM",
+	"CgJJwJb43P0v4zKDgj4qZQbacpHqkX/AFN3RLSn1jrZDPNYSFjFYWuTHFneefPlNjTrzSX5So8FhqdPR",
+	"bmKPmslvuI4VSmx79HAvm5pHTcMTYrbtoUHqdyZTxurOG+5GxOp1H75C5cpyPQHrxLhTeNllxeqX0Trk",
+	"DAra1H1fmb8nriA6EF8QaRdcWEN5WuaKAkbY/BZhz9UcHVH4oC5bVTCpQ3VSqEkymf0c9DXoI4xYwrWb",
+	"8TF76f7PLgs1uWQZ15jt4AYthISACErJ7yIPxXgUAfO+zkJNhswoLL4UIO2vkvAyaswdKrR5zY09wtGO",
+	"Xv1wyWbCNJAkfZCi8YFdCKc++OlN+PySGb40iIw543LJRksLhi1AQ1W3fvyr9M+DzOvlhLZ2HMvoQeaQ",
+	"U60muxyrolCL/znmhYFLnxiugc88W1vCOaVlazj+Va6xNgmr12qyqdD+F18sYBVuusfqCpRKQxS7CcYh",
+	"isnt6W+VkVIFcBm7Ah0DX4q8avFXcOP3n2nIQFxD7WudYiJwPX5r1wbbOVn7QE3hNKLZ773KFDwX7yXR",
+	"zBE6cDRZMr+p0ZAV4hqGdckvtJFuDyDSNVi93I9EX2uUq5f/EsL/l1PkGGdOXSO5MOGtNuNt2apEnnWq",
+	"002Urd+5M7gNGHYr6uMKdkpItUMDFMGYmiCQ3a7jSEIwhV3qto9UdVTjp+DfCAR1yngN24Pj8iVF75YI",
+	"fkylf+EumHVFZ4UNLgYPTBV1JDRpfSAztznEHTmpW6tMnOtA9j22Il8FINuWqRpnfwU+N1VV/IYwsldf",
+	"7pjBaStY8cs8JpYZUkpcAweDnImYR5YqDF5jmDvwfHehJu7s50vjIq7iISLa1kFxED/UKVuGUHEwXDh2",
+	"ugHu57u/vXhJ2oHkFotQ67NBEKF/fvT00benWHMY8I9bgFCUJ1kIY0EyJdnDR386fnD84PghqoQCdX+n",
+	"E1aAlRVKbQek8QElyF2if/nxN6MY3xkIcacrbpV/xwhveVAGfkH9U6wWWNSaAXKV7yMQcnfbkGlpEM4D",
+	"chUNcrd5Q7tBce4laagPeCH12Fi/zJwd3Ml2cz470qrYUBjy7uzn9/jQ71pl9au4JW019OYz2zS/fOU9",
+	"aE4BVRSE8sCBdNN4bbHWRaP6ol/ofc2E8NO7owMdiJM4yXWT230lRIQ3diC9Vafw5Muczy7cP3u0sNzr",
+	"Nt9FbkTdBdRxuW8dM+WJE5MKANRkOLTkuA2e8dGALqbZdr8rudcOea/0YcuF/X3IjQ/w+dYzE2+RAV4Q",
+	"enTNAtReC0U+HpDQaLmVlLguUSgi3IFIXBS7ZKDi7N6Ftx9oo/3rbxp1p8nme9yVmjzfGOZ0u3lNiQ4l",
+	"KziRNmhZ9WOHZOUwSo+eZnutmaipUHdK6+DgkEx9hMnUTT5uU+5nfgXtxOG7zFAmbIEcDKZ4LxvJ33uF",
+	"xJOwWMk2d6YABdtw75QBT+VFu//6OnduVv9vSfdPdKh0g9fgQDVuQ6qlS13xv8cI1A1Y5vZMDnfKUJ/K",
+	"uOWFmpSwLfjLS89QsxkmqBrf3yB0SvBv+MawXPACMnvM3koM7wY0RkLpykK9Kv6cm0YvBCgM0IsRWvGU",
+	"XeZguSh8zNb3m7scCyjyS/9aPx/8+PMl2URWsYX2oNxrBtB91mLu0PTpUmH2a/NkpbFqtqrBxgBkvNkT",
+	"MXlWjkrmy+TQVsAUE2HZFcCciVCwQUyKvOKf02RqxBI034MVGm7TgHLj5XvMpW0QOaTUkn6y8fCnTKk4",
+	"NdrreN1C/q+STmZ8SVXryoAchpJmn+eFTnBNBPCcFpfe16DNaofh9fbe/DO1937y6Lsn3z3706PvnjZ6",
+	"fj+M9Pw+tHw/9KHyRiFZA9gHZBkS1z3FzL4AbmKWYuIk4uFzu+znQG1IMM1mxnPwHdjOJAPsiVm3xqlT",
+	"d2Y+MiojctxZpPddkLs53nqV3AaGI4xMgzqi35m96Z10pj/bassJZWknaX+SFUrC9hGONodGbYIX7s33",
+	"nXdokvdPE0Db4lDaQIWLHLDm3AVC8JyEyosXQTcTGeBFV0bwufv+oG3ZAnJJLBDEi71J/AYi9jeEeEuF",
+	"ZFewZBb0zIQuIkTSCuW0ae4tjYVZm3YnGq5gmfYM/UxCGRbMTLkGyjm1+GF1/t0U8Oy7f4yFu5eoqIq4",
+	"R+ETiFTQQEc3PjeOUmuqAdgfvbZwBctvMdqI4EobYQ1odtH66nW8ZMu1fY/rPhTQ9hXcFRwWLg5yWl7q",
+	"ZnBfhvRZx0REvYO5Kd5pmCO6Lu0z8IIR8Tdz5skX/F9nBITSo+sN7VcaNRHXINl+Cgo9rHhF13L+vEFX",
+	"thBFQYkdXteJLX1r5cwN1s57WSfbCZ6eHe7VxstT/oFfgpmFicGk/EO9w9RVcax0BhXCl0fJHsFYaUCK",
+	"NFO5Q7rTX8Q1fuAlAqZ0d7dneedWefAT/U4rNb79vp/dF4zvU4Tibu4muJ8Dq64h9OusZHPTknMHeOj3",
+	"2HH6VBXU+2fK25nO8aOtsF4qeeu8ceoqL8og0RHf3d9pYQJ46THsQZ7Bc7r4cBL+G/+jCh7ed+QLrbh5",
+	"djXRiKvE3hZ5+I3lSwqxuO/LeYTV3uPU/wZLc6/zoW9FL3FXTWAGouCmjQ/qWjqLDhv+VIohNsEcKz0B",
+	"S6W3V7A0z32sCju3IINIZRkfjyGzkBOeiu+rwosCW6vLHF3kOjfYYuUsfB8G8iyCzLuKat6ekox2YABe",
+	"VI07DrWjltsyGWcw+O1edtUJFRQnbt3Pg2fNsGtlg86gwa8ifpU1d7yU3Xt+5qV8EF9eoEAxxvIgqepe",
+	"TBU3uC3288PMmOc+w1o6ZdI9sOA6j3VY+YiTOWCLFRrgrlpE9+CQ5nWBhD9QjxXb2CCvnVf9jfvofz4w",
+	"lSpJ+4BBLTUOjZUkQL5dj9PXwtiQV31vmp1+OnwD8W6QPKLHnuHxYhkF1DRl7AEFtoPJOwvvpHK7h0+r",
+	"PvHE3ILSVFEtLQ3kZI4+fMSmqtSNh0Yw4RJrBfUyNOcmIb/QSk4wscJxLzUFSfXi/mdswv37SHTl/TIu",
+	"wicnX/y/OmNLbyW0OZWSOyp+9XU9VYwpInBmXPIJNDBDfOs2x15yRWysuLllRfM+huxLrEndE0QzD/t5",
+	"A+w9pNJlVmoN0l4mkPhMY4W7QvGFrRV2Q7rCOT7xu05Vdku4paQB46lV7T/+3Ymzdk4Nr++lZ93N7a7c",
+	"cI4syeITu0eHuu84vrplzRNy8sX9bwO4lBUa9reZm0TXW4pRlwb2GAR3q6xaaWL7chOC4aWBKF8n4wZE",
+	"iYMe6kPzh48UJxhk220mMdRyN5K9kdbRe9hoPlSAGpZhi6kooNXU7ziGnOANnd+vsZ3Sbhq94msDqqJF",
+	"iPAo9FB0+loszI/K+aZWeD4t5hqDSfB5rjTiz1OAhjxqvvjVg5uhmcW9od6EhRg7my9gUkcCLjD/eKj+",
+	"ePTyuzK5+2nIe3PJkg/TsYBaSNO0r7pVYOKHCpQgYVdhaR8VhpIXraodq7wvVlG+Faq+oI2q65a5hAWx",
+	"KBbOG76sgPKWLBd5ogz1oMxxrwtRf1kpqNwblLjyPYfS3DJkvpRsm7LUJhc1a1K3LSjtV0h6cL7YoZT0",
+	"9ys4NlaG7iBU8NI5MaCvRbbJDAsPHZSkOEZXKUOY694MpkVAAvWpGSxXYNhoWbmwlSTHwThc3oBNi/HS",
+	"zEXedYe3yXvyxf/r60kuDB8VO0R1PYU2xXVryJLK4+7WKBup2sRPfkYXfkJ5uwu+MIzAD58jsmej8S7I",
+	"PKIl/EBv8ZO859E1mmPy9OLXe9HhF8JiMr1/p2OlnZgG5H55ZtVx9a+t27x1smPnMMrVLUQ/0CO/a2cW",
+	"ruGWvFkj4BqR8zzZAun9B+kAw9um/3dj5tmK47sj8Yzc6kiCQzULd+++26ABLS9xvHyLogMEDFZbeTQ3",
+	"P7b3rWN38gX/36NNbti8WykScQPuqcrevaoHVW7SYcc2+PpGXn3q+9glCT+aW8HMG8bDzmS/gAZfUoRV",
+	"bQsoilQc2D/WCgWv4W8eUuoSyv2tCN0aoSxcex6P22yDwuexT3JVaZOULdzAiRChYQZ5JRK4+x8N3NtO",
+	"825udySrkSwJGe12cH/hCWryoBtqUI3PnsLPQx6KdsRYF0ckuigXHmueMSXR4+JFOqsglAFeQNj9Ejuw",
+	"YkK7xHwj69MIq3SxGXBZmXlLZyqngPb2x2q33JzXb1JAltiu94xf9UFF16E51QdKSkTZc/ySZp99ABfG",
+	"eo6sl7vdd8n1TquxCJVDt+c4uw1+CM16QzHNlUQFNZKt1CW5dvfTtBkkanB7Z8mBZM7va7sw+gt1FtdY",
+	"q1kQahUAt3CSH71Ua8DNnZu4q9+kxx6S0+RfW1gX0ARHIu0ddQHw3khSB/vuWqPnzX52rqPjJ7Vh8CWM",
+	"6ODFUpcCaw8KZezz6gPMhUWNg/jSfV5PFev2DGawd4FE9/E0YCskiN/Ne7f4G32XEmxSr/EwLXS9za8k",
+	"HFkxa9HUBz4IkQTZCtNCCD45kj/YyVYaDNijRtPrvXPWWjvniLJpoNFT+1+iH+tCVppwN68ATJhQlI08",
+	"e+53vspKBtl790tZqOzqIFfBR3z1v64CxBSp2sxZvWzEsKlhVhNb2SrF1NhC12W+mCo+E0lv0i/09WEx",
+	"1mQm5ulyrHl4YC+mDCdQQKxxazj72AgKJSfOXo56Q9tZSV8G9NvB6d8/OYYy2AGI2LHUxeB0cIKM5t/z",
+	"pUrtpaDG12H1iY+LNj/ygzY+qWLLjc/8PjY+8aBwzd9hKlvzkQnaaM3xa8yA5nOYG7jycnJSNT7Dhh7N",
+	"Z0pE+Pj09f8PAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

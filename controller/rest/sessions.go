@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -19,7 +20,7 @@ func (s *Server) attempt(ctx context.Context, name string, password, code *strin
 func showSession(ctx context.Context, tx *store.Tx, in *identity.Session) client.Session {
 	mine := caller(ctx).Session
 	return client.Session{Id: string(in.ID), User: identity.SubjectName(tx, string(in.Principal)), CreatedAt: in.Created, LastSeenAt: in.LastSeen, EndsAt: in.Ends(),
-		ProvedAt: in.ProvedAt, From: in.From, Client: optional(in.Client), Methods: in.Methods, Current: mine != nil && mine.ID == in.ID}
+		ProvedAt: in.ProvedAt, From: in.From, Client: optional(in.Client), Methods: in.Methods, Provider: optional(in.Provider), Current: mine != nil && mine.ID == in.ID}
 }
 
 // shownSession shows a session in a transaction of its own.
@@ -46,11 +47,15 @@ func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInRespo
 	return SignIn201JSONResponse{Session: shown, Secret: secret.Reveal()}, nil
 }
 
+func notASession() error {
+	return reeve.Errorf(reeve.Conflict, "not_a_session", "only a session can be stepped up").WithFix("sign in: reeve login")
+}
+
 // StepUp implements the contract.
 func (s *Server) StepUp(ctx context.Context, r StepUpRequestObject) (StepUpResponseObject, error) {
 	who := caller(ctx)
 	if who.Session == nil {
-		return nil, reeve.Errorf(reeve.Conflict, "not_a_session", "only a session can be stepped up").WithFix("sign in: reeve login")
+		return nil, notASession()
 	}
 	in := s.attempt(ctx, who.Name, r.Body.Password, r.Body.Code)
 	defer in.Password.Wipe()
@@ -120,6 +125,9 @@ func (s *Server) EndSession(ctx context.Context, r EndSessionRequestObject) (End
 		}
 		return none{}, identity.EndSession(tx, by, id)
 	})
+	if c := ginContext(ctx); err == nil && byCookie(c.Request) && (r.Session == "current" || r.Session == string(caller(ctx).Session.ID)) {
+		setCookie(c, sessionCookie, "", http.SameSiteStrictMode, -1)
+	}
 	return EndSession204Response{}, err
 }
 
