@@ -237,7 +237,7 @@ func (p backPage) render() ([]byte, error) {
 // a page as well.
 func (s *Server) showsPage(c *gin.Context) bool {
 	r := s.contract.routes[route(c)]
-	return r != nil && r.Operation.OperationID == "callbackOIDC" && strings.Contains(c.GetHeader("Accept"), "text/html")
+	return r != nil && r.Operation.OperationID == "CallbackOIDC" && strings.Contains(c.GetHeader("Accept"), "text/html")
 }
 
 // failurePage is a problem as a page. Where only a second factor is missing, the page that it
