@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -341,4 +342,28 @@ func TestAProgramProvesItsOwnSessionAlone(t *testing.T) {
 	if err := try(mine.ID, mine.ID); err != nil {
 		t.Error(err)
 	}
+}
+
+// Whatever a browser is to go on to is "/" or below /console/ to whoever reads it, also to a
+// browser, which takes a backslash for a slash and leaves out tabs and newlines.
+func FuzzReturnTo(f *testing.F) {
+	for _, seed := range []string{"/", "/console/", "/console/a?b=c#d", "//evil", "/console/../x", "/console/%2e%2e/x", `/console/\evil`, "/\tconsole/", "https:evil", "/console/%5c%5cevil"} {
+		f.Add(seed)
+	}
+	base, _ := url.Parse(origin + "/v1/browser/oidc/corp/callback")
+	f.Fuzz(func(t *testing.T, to string) {
+		if err := checkReturn(to); err != nil {
+			if reeve.CodeOf(err) != "return_to_invalid" {
+				t.Error(err)
+			}
+			return
+		}
+		asBrowser := strings.NewReplacer("\\", "/", "\t", "", "\n", "", "\r", "").Replace(to)
+		for _, text := range []string{to, asBrowser} {
+			u, err := base.Parse(text)
+			if err != nil || u.Scheme+"://"+u.Host != origin || u.Path != "/" && !strings.HasPrefix(u.Path, console) || strings.Contains(u.Path, "..") && !strings.Contains(u.Path, "...") && u.Path != path.Clean(u.Path) {
+				t.Errorf("%q goes to %s: %v", to, u, err)
+			}
+		}
+	})
 }
