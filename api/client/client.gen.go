@@ -176,6 +176,27 @@ func (e ManagementAccountKind) Valid() bool {
 	}
 }
 
+// Defines values for OIDCProviderRequestSecondFactor.
+const (
+	NoSecondFactor         OIDCProviderRequestSecondFactor = "none"
+	SecondFactorOfProvider OIDCProviderRequestSecondFactor = "provider"
+	SecondFactorOfReeve    OIDCProviderRequestSecondFactor = "reeve"
+)
+
+// Valid indicates whether the value is a known member of the OIDCProviderRequestSecondFactor enum.
+func (e OIDCProviderRequestSecondFactor) Valid() bool {
+	switch e {
+	case NoSecondFactor:
+		return true
+	case SecondFactorOfProvider:
+		return true
+	case SecondFactorOfReeve:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OIDCProviderRequestUserClaim.
 const (
 	Email             OIDCProviderRequestUserClaim = "email"
@@ -800,6 +821,21 @@ type Batch struct {
 	Id string `json:"id"`
 }
 
+// BrowserBeginRequest defines model for BrowserBeginRequest.
+type BrowserBeginRequest struct {
+	// ReturnTo The page to go on to: a path, `/` or below `/console/`; left out: `/`.
+	ReturnTo *string `json:"return_to,omitempty"`
+}
+
+// BrowserBegun defines model for BrowserBegun.
+type BrowserBegun struct {
+	// ExpiresAt By when it must be back.
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Url Where to send the browser.
+	Url string `json:"url"`
+}
+
 // ClockDoubt The leader does not believe its clock: time goes on without it, and nothing is begun because of the time. Absent while it does.
 type ClockDoubt struct {
 	// AheadSeconds How far it is ahead of the time that goes on; negative: behind.
@@ -831,6 +867,12 @@ type Cluster struct {
 
 	// Members Its controllers.
 	Members []Member `json:"members"`
+}
+
+// CodeRequest defines model for CodeRequest.
+type CodeRequest struct {
+	// Code Of a second factor: six digits, or a recovery code. Secret.
+	Code *string `json:"code,omitempty"`
 }
 
 // ConfirmRequest defines model for ConfirmRequest.
@@ -1497,6 +1539,9 @@ type OIDCFinishRequest struct {
 	// Issuer The `iss` that the browser came back with (RFC 9207), if there was one.
 	Issuer *string `json:"issuer,omitempty"`
 
+	// SecondFactor After second_factor_needed: six digits, or a recovery code; everything else as before. Secret.
+	SecondFactor *string `json:"second_factor,omitempty"`
+
 	// State As it was begun with.
 	State string `json:"state"`
 
@@ -1527,11 +1572,17 @@ type OIDCProvider struct {
 	// Name Its name.
 	Name string `json:"name"`
 
+	// Origins Where browsers may sign in from.
+	Origins *[]string `json:"origins,omitempty"`
+
 	// Public Whether the client has no secret.
 	Public bool `json:"public"`
 
 	// Scopes Besides openid, profile and email.
 	Scopes *[]string `json:"scopes,omitempty"`
+
+	// SecondFactor Who asks for a second factor: reeve, provider or none.
+	SecondFactor string `json:"second_factor"`
 
 	// UserClaim The claim that names the user.
 	UserClaim string `json:"user_claim"`
@@ -1569,12 +1620,21 @@ type OIDCProviderRequest struct {
 	// Name Of a-z, 0-9, '.', '-', '_' and '@'.
 	Name string `json:"name"`
 
+	// Origins Where browsers may sign in from, such as https://reeve.example.com; none: only programs that listen on 127.0.0.1 can.
+	Origins *[]string `json:"origins,omitempty"`
+
 	// Scopes To ask for besides openid, profile and email.
 	Scopes *[]string `json:"scopes,omitempty"`
+
+	// SecondFactor Who asks for a second factor. reeve, if left out: Reeve asks whoever has one here, unless the provider says that it has (`mfa` in `amr`). provider: it must say so. none: nobody.
+	SecondFactor *OIDCProviderRequestSecondFactor `json:"second_factor,omitempty"`
 
 	// UserClaim The claim that names the user.
 	UserClaim OIDCProviderRequestUserClaim `json:"user_claim"`
 }
+
+// OIDCProviderRequestSecondFactor Who asks for a second factor. reeve, if left out: Reeve asks whoever has one here, unless the provider says that it has (`mfa` in `amr`). provider: it must say so. none: nobody.
+type OIDCProviderRequestSecondFactor string
 
 // OIDCProviderRequestUserClaim The claim that names the user.
 type OIDCProviderRequestUserClaim string
@@ -2182,6 +2242,9 @@ type Session struct {
 	// ProvedAt When its owner last proved who they are.
 	ProvedAt time.Time `json:"proved_at"`
 
+	// Provider The OpenID provider at which its owner signed in, if they did.
+	Provider *string `json:"provider,omitempty"`
+
 	// User Name of whose it is.
 	User string `json:"user"`
 }
@@ -2731,6 +2794,21 @@ type RemoveAuditSinkParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CallbackOIDCParams defines parameters for CallbackOIDC.
+type CallbackOIDCParams struct {
+	// State As it was begun with.
+	State *string `form:"state,omitempty" json:"state,omitempty"`
+
+	// Code What the provider vouches with. Secret.
+	Code *string `form:"code,omitempty" json:"code,omitempty"`
+
+	// Iss Which provider it is (RFC 9207).
+	Iss *string `form:"iss,omitempty" json:"iss,omitempty"`
+
+	// Error Why there is no code.
+	Error *string `form:"error,omitempty" json:"error,omitempty"`
+}
+
 // CanParams defines parameters for Can.
 type CanParams struct {
 	// User Id or name; left out: the caller.
@@ -3118,6 +3196,18 @@ type AddAssignmentJSONRequestBody = AssignmentRequest
 // AddAuditSinkJSONRequestBody defines body for AddAuditSink for application/json ContentType.
 type AddAuditSinkJSONRequestBody = AuditSinkRequest
 
+// BeginOIDCBrowserJSONRequestBody defines body for BeginOIDCBrowser for application/json ContentType.
+type BeginOIDCBrowserJSONRequestBody = BrowserBeginRequest
+
+// FinishOIDCBrowserJSONRequestBody defines body for FinishOIDCBrowser for application/json ContentType.
+type FinishOIDCBrowserJSONRequestBody = CodeRequest
+
+// SignInBrowserJSONRequestBody defines body for SignInBrowser for application/json ContentType.
+type SignInBrowserJSONRequestBody = SignInRequest
+
+// BeginStepUpBrowserJSONRequestBody defines body for BeginStepUpBrowser for application/json ContentType.
+type BeginStepUpBrowserJSONRequestBody = BrowserBeginRequest
+
 // JoinClusterJSONRequestBody defines body for JoinCluster for application/json ContentType.
 type JoinClusterJSONRequestBody = JoinRequest
 
@@ -3207,6 +3297,12 @@ type StepUpJSONRequestBody = StepUpRequest
 
 // BeginStepUpJSONRequestBody defines body for BeginStepUp for application/json ContentType.
 type BeginStepUpJSONRequestBody = StepUpChallengeRequest
+
+// BeginStepUpOIDCJSONRequestBody defines body for BeginStepUpOIDC for application/json ContentType.
+type BeginStepUpOIDCJSONRequestBody = OIDCBeginRequest
+
+// FinishStepUpOIDCJSONRequestBody defines body for FinishStepUpOIDC for application/json ContentType.
+type FinishStepUpOIDCJSONRequestBody = OIDCFinishRequest
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenRequest
@@ -3776,6 +3872,85 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
 	RemoveAuditSink(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOIDCBrowserWithBody Begin to sign in with an OpenID provider, in a browser
+	//
+	// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+	BeginOIDCBrowserWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
+	//
+	// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+	BeginOIDCBrowser(ctx context.Context, provider OIDCProviderPath, body BeginOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CallbackOIDC Where a browser comes back to from an OpenID provider
+	//
+	// It works once, in the browser that began, and shows a page that goes on to `return_to`. Parameters besides those below are ignored (RFC 6749 section 4.1.2). Errors are pages for who asks for text/html.
+	//
+	// Corresponds with GET /v1/browser/oidc/{provider}/callback (the `CallbackOIDC` operationId).
+	CallbackOIDC(ctx context.Context, provider OIDCProviderPath, params *CallbackOIDCParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOIDCBrowserWithBody Show the second factor that a browser came back from an OpenID provider without
+	//
+	// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+	FinishOIDCBrowserWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOIDCBrowser Show the second factor that a browser came back from an OpenID provider without
+	//
+	// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+	FinishOIDCBrowser(ctx context.Context, provider OIDCProviderPath, body FinishOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignInBrowserWithBody Sign in with a password, in a browser
+	//
+	// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+	SignInBrowserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignInBrowser Sign in with a password, in a browser
+	//
+	// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+	SignInBrowser(ctx context.Context, body SignInBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginStepUpBrowserWithBody Begin to prove again who owns the session, at its OpenID provider, in a browser
+	//
+	// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+	BeginStepUpBrowserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginStepUpBrowser Begin to prove again who owns the session, at its OpenID provider, in a browser
+	//
+	// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+	BeginStepUpBrowser(ctx context.Context, body BeginStepUpBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Can Say whether a user may do something, and why
 	//
@@ -4548,6 +4723,42 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
 	BeginStepUp(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginStepUpOIDCWithBody Begin to prove again who owns the session, at its OpenID provider
+	//
+	// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+	BeginStepUpOIDCWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginStepUpOIDC Begin to prove again who owns the session, at its OpenID provider
+	//
+	// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+	BeginStepUpOIDC(ctx context.Context, body BeginStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishStepUpOIDCWithBody Prove with what an OpenID provider says who owns the session
+	//
+	// Can be tried once for each that was begun.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+	FinishStepUpOIDCWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishStepUpOIDC Prove with what an OpenID provider says who owns the session
+	//
+	// Can be tried once for each that was begun.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+	FinishStepUpOIDC(ctx context.Context, body FinishStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	//
@@ -5350,6 +5561,175 @@ func (c *Client) AddAuditSink(ctx context.Context, params *AddAuditSinkParams, b
 // Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
 func (c *Client) RemoveAuditSink(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveAuditSinkRequest(c.Server, sink, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOIDCBrowserWithBody Begin to sign in with an OpenID provider, in a browser
+//
+// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+func (c *Client) BeginOIDCBrowserWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOIDCBrowserRequestWithBody(c.Server, provider, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
+//
+// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+func (c *Client) BeginOIDCBrowser(ctx context.Context, provider OIDCProviderPath, body BeginOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOIDCBrowserRequest(c.Server, provider, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CallbackOIDC Where a browser comes back to from an OpenID provider
+//
+// It works once, in the browser that began, and shows a page that goes on to `return_to`. Parameters besides those below are ignored (RFC 6749 section 4.1.2). Errors are pages for who asks for text/html.
+//
+// Corresponds with GET /v1/browser/oidc/{provider}/callback (the `CallbackOIDC` operationId).
+func (c *Client) CallbackOIDC(ctx context.Context, provider OIDCProviderPath, params *CallbackOIDCParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCallbackOIDCRequest(c.Server, provider, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOIDCBrowserWithBody Show the second factor that a browser came back from an OpenID provider without
+//
+// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+func (c *Client) FinishOIDCBrowserWithBody(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOIDCBrowserRequestWithBody(c.Server, provider, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOIDCBrowser Show the second factor that a browser came back from an OpenID provider without
+//
+// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+func (c *Client) FinishOIDCBrowser(ctx context.Context, provider OIDCProviderPath, body FinishOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOIDCBrowserRequest(c.Server, provider, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignInBrowserWithBody Sign in with a password, in a browser
+//
+// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+func (c *Client) SignInBrowserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignInBrowserRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignInBrowser Sign in with a password, in a browser
+//
+// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+func (c *Client) SignInBrowser(ctx context.Context, body SignInBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignInBrowserRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginStepUpBrowserWithBody Begin to prove again who owns the session, at its OpenID provider, in a browser
+//
+// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+func (c *Client) BeginStepUpBrowserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginStepUpBrowserRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginStepUpBrowser Begin to prove again who owns the session, at its OpenID provider, in a browser
+//
+// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+func (c *Client) BeginStepUpBrowser(ctx context.Context, body BeginStepUpBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginStepUpBrowserRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7162,6 +7542,82 @@ func (c *Client) BeginStepUpWithBody(ctx context.Context, contentType string, bo
 // Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
 func (c *Client) BeginStepUp(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewBeginStepUpRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginStepUpOIDCWithBody Begin to prove again who owns the session, at its OpenID provider
+//
+// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+func (c *Client) BeginStepUpOIDCWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginStepUpOIDCRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginStepUpOIDC Begin to prove again who owns the session, at its OpenID provider
+//
+// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+func (c *Client) BeginStepUpOIDC(ctx context.Context, body BeginStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginStepUpOIDCRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishStepUpOIDCWithBody Prove with what an OpenID provider says who owns the session
+//
+// Can be tried once for each that was begun.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+func (c *Client) FinishStepUpOIDCWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishStepUpOIDCRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishStepUpOIDC Prove with what an OpenID provider says who owns the session
+//
+// Can be tried once for each that was begun.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+func (c *Client) FinishStepUpOIDC(ctx context.Context, body FinishStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishStepUpOIDCRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9249,6 +9705,277 @@ func NewRemoveAuditSinkRequest(server string, sink string, params *RemoveAuditSi
 		}
 
 	}
+
+	return req, nil
+}
+
+// NewBeginOIDCBrowserRequest calls the generic BeginOIDCBrowser builder with application/json body
+func NewBeginOIDCBrowserRequest(server string, provider OIDCProviderPath, body BeginOIDCBrowserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginOIDCBrowserRequestWithBody(server, provider, "application/json", bodyReader)
+}
+
+// NewBeginOIDCBrowserRequestWithBody constructs an http.Request for the BeginOIDCBrowser method, with any body, and a specified content type
+func NewBeginOIDCBrowserRequestWithBody(server string, provider OIDCProviderPath, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/browser/oidc/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCallbackOIDCRequest constructs an http.Request for the CallbackOIDC method
+func NewCallbackOIDCRequest(server string, provider OIDCProviderPath, params *CallbackOIDCParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/browser/oidc/%s/callback", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Code != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", *params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Iss != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "iss", *params.Iss, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Error != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "error", *params.Error, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFinishOIDCBrowserRequest calls the generic FinishOIDCBrowser builder with application/json body
+func NewFinishOIDCBrowserRequest(server string, provider OIDCProviderPath, body FinishOIDCBrowserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFinishOIDCBrowserRequestWithBody(server, provider, "application/json", bodyReader)
+}
+
+// NewFinishOIDCBrowserRequestWithBody constructs an http.Request for the FinishOIDCBrowser method, with any body, and a specified content type
+func NewFinishOIDCBrowserRequestWithBody(server string, provider OIDCProviderPath, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/browser/oidc/%s/second-factor", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSignInBrowserRequest calls the generic SignInBrowser builder with application/json body
+func NewSignInBrowserRequest(server string, body SignInBrowserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSignInBrowserRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSignInBrowserRequestWithBody constructs an http.Request for the SignInBrowser method, with any body, and a specified content type
+func NewSignInBrowserRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/browser/session")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewBeginStepUpBrowserRequest calls the generic BeginStepUpBrowser builder with application/json body
+func NewBeginStepUpBrowserRequest(server string, body BeginStepUpBrowserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginStepUpBrowserRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBeginStepUpBrowserRequestWithBody constructs an http.Request for the BeginStepUpBrowser method, with any body, and a specified content type
+func NewBeginStepUpBrowserRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/browser/step-up")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -12780,6 +13507,86 @@ func NewBeginStepUpRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
+// NewBeginStepUpOIDCRequest calls the generic BeginStepUpOIDC builder with application/json body
+func NewBeginStepUpOIDCRequest(server string, body BeginStepUpOIDCJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginStepUpOIDCRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBeginStepUpOIDCRequestWithBody constructs an http.Request for the BeginStepUpOIDC method, with any body, and a specified content type
+func NewBeginStepUpOIDCRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/step-up/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewFinishStepUpOIDCRequest calls the generic FinishStepUpOIDC builder with application/json body
+func NewFinishStepUpOIDCRequest(server string, body FinishStepUpOIDCJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFinishStepUpOIDCRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewFinishStepUpOIDCRequestWithBody constructs an http.Request for the FinishStepUpOIDC method, with any body, and a specified content type
+func NewFinishStepUpOIDCRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/step-up/oidc/finish")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListServicesRequest constructs an http.Request for the ListServices method
 func NewListServicesRequest(server string) (*http.Request, error) {
 	var err error
@@ -13953,6 +14760,87 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
 	RemoveAuditSinkWithResponse(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*RemoveAuditSinkResponse, error)
 
+	// BeginOIDCBrowserWithBodyWithResponse Begin to sign in with an OpenID provider, in a browser
+	//
+	// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+	BeginOIDCBrowserWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginOIDCBrowserResponse, error)
+
+	// BeginOIDCBrowserWithResponse Begin to sign in with an OpenID provider, in a browser
+	//
+	// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+	BeginOIDCBrowserWithResponse(ctx context.Context, provider OIDCProviderPath, body BeginOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginOIDCBrowserResponse, error)
+
+	// CallbackOIDCWithResponse Where a browser comes back to from an OpenID provider
+	//
+	// It works once, in the browser that began, and shows a page that goes on to `return_to`. Parameters besides those below are ignored (RFC 6749 section 4.1.2). Errors are pages for who asks for text/html.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/browser/oidc/{provider}/callback (the `CallbackOIDC` operationId).
+	CallbackOIDCWithResponse(ctx context.Context, provider OIDCProviderPath, params *CallbackOIDCParams, reqEditors ...RequestEditorFn) (*CallbackOIDCResponse, error)
+
+	// FinishOIDCBrowserWithBodyWithResponse Show the second factor that a browser came back from an OpenID provider without
+	//
+	// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+	FinishOIDCBrowserWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishOIDCBrowserResponse, error)
+
+	// FinishOIDCBrowserWithResponse Show the second factor that a browser came back from an OpenID provider without
+	//
+	// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+	FinishOIDCBrowserWithResponse(ctx context.Context, provider OIDCProviderPath, body FinishOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishOIDCBrowserResponse, error)
+
+	// SignInBrowserWithBodyWithResponse Sign in with a password, in a browser
+	//
+	// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+	SignInBrowserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignInBrowserResponse, error)
+
+	// SignInBrowserWithResponse Sign in with a password, in a browser
+	//
+	// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+	SignInBrowserWithResponse(ctx context.Context, body SignInBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*SignInBrowserResponse, error)
+
+	// BeginStepUpBrowserWithBodyWithResponse Begin to prove again who owns the session, at its OpenID provider, in a browser
+	//
+	// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+	BeginStepUpBrowserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginStepUpBrowserResponse, error)
+
+	// BeginStepUpBrowserWithResponse Begin to prove again who owns the session, at its OpenID provider, in a browser
+	//
+	// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+	BeginStepUpBrowserWithResponse(ctx context.Context, body BeginStepUpBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpBrowserResponse, error)
+
 	// CanWithResponse Say whether a user may do something, and why
 	//
 	// About others it needs the privilege identity.read.
@@ -14810,6 +15698,42 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
 	BeginStepUpWithResponse(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpResponse, error)
+
+	// BeginStepUpOIDCWithBodyWithResponse Begin to prove again who owns the session, at its OpenID provider
+	//
+	// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+	BeginStepUpOIDCWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginStepUpOIDCResponse, error)
+
+	// BeginStepUpOIDCWithResponse Begin to prove again who owns the session, at its OpenID provider
+	//
+	// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+	BeginStepUpOIDCWithResponse(ctx context.Context, body BeginStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpOIDCResponse, error)
+
+	// FinishStepUpOIDCWithBodyWithResponse Prove with what an OpenID provider says who owns the session
+	//
+	// Can be tried once for each that was begun.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+	FinishStepUpOIDCWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishStepUpOIDCResponse, error)
+
+	// FinishStepUpOIDCWithResponse Prove with what an OpenID provider says who owns the session
+	//
+	// Can be tried once for each that was begun.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+	FinishStepUpOIDCWithResponse(ctx context.Context, body FinishStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishStepUpOIDCResponse, error)
 
 	// ListServicesWithResponse List what the cluster does by itself, on or off, and when it last did
 	//
@@ -16278,6 +17202,239 @@ func (r RemoveAuditSinkResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RemoveAuditSinkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginOIDCBrowserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *BrowserBegun
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginOIDCBrowserResponse) GetJSON201() *BrowserBegun {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginOIDCBrowserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginOIDCBrowserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginOIDCBrowserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginOIDCBrowserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginOIDCBrowserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CallbackOIDCResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CallbackOIDCResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CallbackOIDCResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CallbackOIDCResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CallbackOIDCResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CallbackOIDCResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishOIDCBrowserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Session
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FinishOIDCBrowserResponse) GetJSON200() *Session {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FinishOIDCBrowserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishOIDCBrowserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishOIDCBrowserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishOIDCBrowserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishOIDCBrowserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SignInBrowserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Session
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r SignInBrowserResponse) GetJSON201() *Session {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SignInBrowserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SignInBrowserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignInBrowserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignInBrowserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignInBrowserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginStepUpBrowserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *BrowserBegun
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginStepUpBrowserResponse) GetJSON201() *BrowserBegun {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginStepUpBrowserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginStepUpBrowserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginStepUpBrowserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginStepUpBrowserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginStepUpBrowserResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19696,6 +20853,102 @@ func (r BeginStepUpResponse) ContentType() string {
 	return ""
 }
 
+type BeginStepUpOIDCResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *OIDCBegun
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginStepUpOIDCResponse) GetJSON201() *OIDCBegun {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginStepUpOIDCResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginStepUpOIDCResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginStepUpOIDCResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginStepUpOIDCResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginStepUpOIDCResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishStepUpOIDCResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Session
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FinishStepUpOIDCResponse) GetJSON200() *Session {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FinishStepUpOIDCResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishStepUpOIDCResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishStepUpOIDCResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishStepUpOIDCResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishStepUpOIDCResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListServicesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -21050,6 +22303,141 @@ func (c *ClientWithResponses) RemoveAuditSinkWithResponse(ctx context.Context, s
 		return nil, err
 	}
 	return ParseRemoveAuditSinkResponse(rsp)
+}
+
+// BeginOIDCBrowserWithBodyWithResponse Begin to sign in with an OpenID provider, in a browser
+//
+// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+func (c *ClientWithResponses) BeginOIDCBrowserWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginOIDCBrowserResponse, error) {
+	rsp, err := c.BeginOIDCBrowserWithBody(ctx, provider, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOIDCBrowserResponse(rsp)
+}
+
+// BeginOIDCBrowserWithResponse Begin to sign in with an OpenID provider, in a browser
+//
+// Send the browser to the URL. It comes back to the callback of the origin that this call comes from, which must be one of the provider's origins.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/oidc/{provider} (the `BeginOIDCBrowser` operationId).
+func (c *ClientWithResponses) BeginOIDCBrowserWithResponse(ctx context.Context, provider OIDCProviderPath, body BeginOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginOIDCBrowserResponse, error) {
+	rsp, err := c.BeginOIDCBrowser(ctx, provider, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOIDCBrowserResponse(rsp)
+}
+
+// CallbackOIDCWithResponse Where a browser comes back to from an OpenID provider
+//
+// It works once, in the browser that began, and shows a page that goes on to `return_to`. Parameters besides those below are ignored (RFC 6749 section 4.1.2). Errors are pages for who asks for text/html.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/browser/oidc/{provider}/callback (the `CallbackOIDC` operationId).
+func (c *ClientWithResponses) CallbackOIDCWithResponse(ctx context.Context, provider OIDCProviderPath, params *CallbackOIDCParams, reqEditors ...RequestEditorFn) (*CallbackOIDCResponse, error) {
+	rsp, err := c.CallbackOIDC(ctx, provider, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCallbackOIDCResponse(rsp)
+}
+
+// FinishOIDCBrowserWithBodyWithResponse Show the second factor that a browser came back from an OpenID provider without
+//
+// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+func (c *ClientWithResponses) FinishOIDCBrowserWithBodyWithResponse(ctx context.Context, provider OIDCProviderPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishOIDCBrowserResponse, error) {
+	rsp, err := c.FinishOIDCBrowserWithBody(ctx, provider, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOIDCBrowserResponse(rsp)
+}
+
+// FinishOIDCBrowserWithResponse Show the second factor that a browser came back from an OpenID provider without
+//
+// After a callback that failed with second_factor_needed, in the same browser and within the ten minutes of the sign-in.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/oidc/{provider}/second-factor (the `FinishOIDCBrowser` operationId).
+func (c *ClientWithResponses) FinishOIDCBrowserWithResponse(ctx context.Context, provider OIDCProviderPath, body FinishOIDCBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishOIDCBrowserResponse, error) {
+	rsp, err := c.FinishOIDCBrowser(ctx, provider, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOIDCBrowserResponse(rsp)
+}
+
+// SignInBrowserWithBodyWithResponse Sign in with a password, in a browser
+//
+// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+func (c *ClientWithResponses) SignInBrowserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignInBrowserResponse, error) {
+	rsp, err := c.SignInBrowserWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignInBrowserResponse(rsp)
+}
+
+// SignInBrowserWithResponse Sign in with a password, in a browser
+//
+// As signIn, but the secret is in the cookie `__Host-reeve-session` and nowhere else: no script can read it. Calls that change something then count only from pages of the same origin.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/session (the `SignInBrowser` operationId).
+func (c *ClientWithResponses) SignInBrowserWithResponse(ctx context.Context, body SignInBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*SignInBrowserResponse, error) {
+	rsp, err := c.SignInBrowser(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignInBrowserResponse(rsp)
+}
+
+// BeginStepUpBrowserWithBodyWithResponse Begin to prove again who owns the session, at its OpenID provider, in a browser
+//
+// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+func (c *ClientWithResponses) BeginStepUpBrowserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginStepUpBrowserResponse, error) {
+	rsp, err := c.BeginStepUpBrowserWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginStepUpBrowserResponse(rsp)
+}
+
+// BeginStepUpBrowserWithResponse Begin to prove again who owns the session, at its OpenID provider, in a browser
+//
+// As beginOIDCBrowser. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/browser/step-up (the `BeginStepUpBrowser` operationId).
+func (c *ClientWithResponses) BeginStepUpBrowserWithResponse(ctx context.Context, body BeginStepUpBrowserJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpBrowserResponse, error) {
+	rsp, err := c.BeginStepUpBrowser(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginStepUpBrowserResponse(rsp)
 }
 
 // CanWithResponse Say whether a user may do something, and why
@@ -22534,6 +23922,66 @@ func (c *ClientWithResponses) BeginStepUpWithResponse(ctx context.Context, body 
 	return ParseBeginStepUpResponse(rsp)
 }
 
+// BeginStepUpOIDCWithBodyWithResponse Begin to prove again who owns the session, at its OpenID provider
+//
+// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+func (c *ClientWithResponses) BeginStepUpOIDCWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginStepUpOIDCResponse, error) {
+	rsp, err := c.BeginStepUpOIDCWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginStepUpOIDCResponse(rsp)
+}
+
+// BeginStepUpOIDCWithResponse Begin to prove again who owns the session, at its OpenID provider
+//
+// As beginOIDC. The provider is asked to have the person sign in anew, and must say that they did.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/step-up/oidc (the `BeginStepUpOIDC` operationId).
+func (c *ClientWithResponses) BeginStepUpOIDCWithResponse(ctx context.Context, body BeginStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpOIDCResponse, error) {
+	rsp, err := c.BeginStepUpOIDC(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginStepUpOIDCResponse(rsp)
+}
+
+// FinishStepUpOIDCWithBodyWithResponse Prove with what an OpenID provider says who owns the session
+//
+// Can be tried once for each that was begun.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+func (c *ClientWithResponses) FinishStepUpOIDCWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishStepUpOIDCResponse, error) {
+	rsp, err := c.FinishStepUpOIDCWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishStepUpOIDCResponse(rsp)
+}
+
+// FinishStepUpOIDCWithResponse Prove with what an OpenID provider says who owns the session
+//
+// Can be tried once for each that was begun.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/step-up/oidc/finish (the `FinishStepUpOIDC` operationId).
+func (c *ClientWithResponses) FinishStepUpOIDCWithResponse(ctx context.Context, body FinishStepUpOIDCJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishStepUpOIDCResponse, error) {
+	rsp, err := c.FinishStepUpOIDC(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishStepUpOIDCResponse(rsp)
+}
+
 // ListServicesWithResponse List what the cluster does by itself, on or off, and when it last did
 //
 // Returns a wrapper object for the known response body format(s).
@@ -23702,6 +25150,164 @@ func ParseRemoveAuditSinkResponse(rsp *http.Response) (*RemoveAuditSinkResponse,
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginOIDCBrowserResponse parses an HTTP response from a BeginOIDCBrowserWithResponse call
+func ParseBeginOIDCBrowserResponse(rsp *http.Response) (*BeginOIDCBrowserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginOIDCBrowserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest BrowserBegun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCallbackOIDCResponse parses an HTTP response from a CallbackOIDCWithResponse call
+func ParseCallbackOIDCResponse(rsp *http.Response) (*CallbackOIDCResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CallbackOIDCResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishOIDCBrowserResponse parses an HTTP response from a FinishOIDCBrowserWithResponse call
+func ParseFinishOIDCBrowserResponse(rsp *http.Response) (*FinishOIDCBrowserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishOIDCBrowserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Session
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSignInBrowserResponse parses an HTTP response from a SignInBrowserWithResponse call
+func ParseSignInBrowserResponse(rsp *http.Response) (*SignInBrowserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignInBrowserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Session
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginStepUpBrowserResponse parses an HTTP response from a BeginStepUpBrowserWithResponse call
+func ParseBeginStepUpBrowserResponse(rsp *http.Response) (*BeginStepUpBrowserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginStepUpBrowserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest BrowserBegun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -26058,6 +27664,72 @@ func ParseBeginStepUpResponse(rsp *http.Response) (*BeginStepUpResponse, error) 
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginStepUpOIDCResponse parses an HTTP response from a BeginStepUpOIDCWithResponse call
+func ParseBeginStepUpOIDCResponse(rsp *http.Response) (*BeginStepUpOIDCResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginStepUpOIDCResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest OIDCBegun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishStepUpOIDCResponse parses an HTTP response from a FinishStepUpOIDCWithResponse call
+func ParseFinishStepUpOIDCResponse(rsp *http.Response) (*FinishStepUpOIDCResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishStepUpOIDCResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Session
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

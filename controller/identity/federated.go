@@ -1,7 +1,9 @@
 package identity
 
 import (
+	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/store"
@@ -37,25 +39,81 @@ func Canonical(name string) (string, bool) {
 // Check fails unless the profile can be a principal's: codes text_invalid, email_invalid.
 func (f Profile) Check() error { return f.check() }
 
-// BeginFederatedSession begins a session for a person whom a provider has identified.
-// Service accounts, root, and who is disabled, removed or locked are refused as with a
-// password: code sign_in_failed.
-func BeginFederatedSession(tx *store.Tx, in NewSession, node string) (*Session, reeve.Secret, error) {
-	p, err := GetPrincipal(tx, in.Principal)
+// Federated is what a provider has shown about somebody.
+type Federated struct {
+	Principal reeve.PrincipalID
+	Provider  string
+	MFA       bool      // it says that it has asked for more than one factor
+	ProvedAt  time.Time // when they proved to it who they are
+	// Second is the second factor they show here; nil: none is asked for.
+	Second *Attempt
+	From   netip.Addr
+	Client string
+	Node   string
+}
+
+// BeginFederatedSession begins a session for a person whom a provider has identified. Their
+// tokens are good for another [TokensUnvouched]. Service accounts, root, and who is
+// disabled, removed or locked are refused as with a password: code sign_in_failed. Codes of
+// a second factor are those of [SignIn].
+func BeginFederatedSession(tx *store.Tx, in Federated) (*Session, reeve.Secret, error) {
+	p, methods, err := admitFederated(tx, in)
 	if err != nil {
 		return nil, reeve.Secret{}, err
+	}
+	return BeginSession(tx, p.Actor(in.From.String(), in.Node), NewSession{Principal: p.ID, From: in.From, Client: in.Client, Methods: methods,
+		Provider: in.Provider, ProvedAt: in.ProvedAt})
+}
+
+// ProveFederated notes that a provider has just identified the owner of a session anew.
+// Codes as [BeginFederatedSession], and session_ended, step_up_other_user.
+func ProveFederated(tx *store.Tx, id reeve.SessionID, in Federated) (*Session, error) {
+	s, err := sessions.Get(tx, string(id))
+	if reeve.KindOf(err) == reeve.NotFound || err == nil && !tx.Now().Before(s.Ends()) {
+		return nil, ended(nil, "session_ended", "this session has ended", "sign in again: reeve login")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.Principal != in.Principal {
+		return nil, reeve.Errorf(reeve.Unauthenticated, "step_up_other_user", "who signed in at the OpenID provider is not whose session it is").
+			WithFix("sign in there as the same user")
+	}
+	p, methods, err := admitFederated(tx, in)
+	if err != nil {
+		return nil, err
+	}
+	by := p.Actor(in.From.String(), in.Node)
+	by.Session = string(id)
+	return prove(tx, by, id, methods)
+}
+
+// admitFederated lets somebody in whom a provider has identified, and says what they have
+// shown.
+func admitFederated(tx *store.Tx, in Federated) (p *Principal, methods []string, err error) {
+	if p, err = GetPrincipal(tx, in.Principal); err != nil {
+		return nil, nil, err
 	}
 	locked, err := throttled(tx, p.ID)
 	if err != nil {
-		return nil, reeve.Secret{}, err
+		return nil, nil, err
 	}
 	if locked || !p.Active() || p.Kind != User {
-		return nil, reeve.Secret{}, signInFailed()
+		return nil, nil, signInFailed()
 	}
-	if err := forgetFailures(tx, p.ID); err != nil {
-		return nil, reeve.Secret{}, err
+	methods = []string{"oidc"}
+	if in.MFA {
+		methods = append(methods, "mfa")
 	}
-	return BeginSession(tx, p.Actor(in.From.String(), node), in)
+	if in.Second != nil {
+		second, err := useSecondFactor(tx, p, *in.Second)
+		if err != nil {
+			return nil, nil, err
+		}
+		methods = append(methods, second...)
+	}
+	p.Vouched = tx.Now()
+	return p, methods, errors.Join(forgetFailures(tx, p.ID), principals.Put(tx, p))
 }
 
 // MayActForAll fails with Denied "grant_exceeds" unless the grantor holds everything: who

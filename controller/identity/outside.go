@@ -166,7 +166,7 @@ func letIn(tx *store.Tx, c checked, in Attempt) (*Principal, error) {
 			return nil, err
 		}
 	}
-	return p, followGroups(tx, by, p, c.answer.Groups)
+	return p, errors.Join(vouch(tx, by, p), followGroups(tx, by, p, c.answer.Groups))
 }
 
 // owner is the user of an answer.
@@ -254,7 +254,7 @@ func CreateMappedGroup(tx *store.Tx, by audit.Actor, name, description, in, exte
 	return g, audit.Record(tx, audit.Event{By: by, Action: "group.map", Object: string(g.ID), After: map[string]string{"directory": d.Name, "external": external}})
 }
 
-// RemoveDirectory ends sign-in through a directory, and the sessions of its users. While
+// RemoveDirectory ends sign-in through a directory, and the sessions and tokens of its users. While
 // groups stand for groups of it, it stays: code directory_in_use.
 func RemoveDirectory(tx *store.Tx, by audit.Actor, name string) error {
 	for g, err := range ListGroups(tx, "") {
@@ -270,7 +270,7 @@ func RemoveDirectory(tx *store.Tx, by audit.Actor, name string) error {
 	}
 	for p, err := range principals.List(tx, "") {
 		if err == nil && p.Directory == name {
-			err = EndSessions(tx, by, p.ID)
+			err = shutOut(tx, by, p, "directory_removed")
 		}
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
@@ -304,6 +305,7 @@ func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
 		}
 		sessions = append(sessions, secret)
 	}
+	tokens := []reeve.Secret{issue(t, st, ada), issue(t, st, bob)}
 	in := func(p *Principal) (n int) {
 		update(t, st, func(tx *store.Tx) error {
 			groups, err := GroupsOf(tx, p.ID)
@@ -329,6 +331,9 @@ func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
 	if _, err := authenticate(st, sessions[0]); reeve.CodeOf(err) != "session_ended" || in(ada) != 0 {
 		t.Errorf("who is gone: %v, in %d groups", err, in(ada))
 	}
+	if _, err := authenticate(st, tokens[0]); reeve.CodeOf(err) != "principal_shut_out" {
+		t.Errorf("the token of who is gone: %v", err)
+	}
 	if _, err := authenticate(st, sessions[1]); err != nil || in(bob) != 1 {
 		t.Errorf("who is there: %v, in %d groups", err, in(bob))
 	}
@@ -339,6 +344,80 @@ func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
 	if _, err := authenticate(st, sessions[1]); err != nil || in(bob) != 1 {
 		t.Errorf("while the directory hangs: %v, in %d groups", err, in(bob))
 	}
+	if _, err := authenticate(st, tokens[1]); err != nil {
+		t.Errorf("a token while the directory hangs: %v", err)
+	}
+	update(t, st, func(tx *store.Tx) error {
+		g, err := FindGroup(tx, "dba")
+		if err != nil {
+			return err
+		}
+		return errors.Join(RemoveGroup(tx, by, root, g.ID), RemoveDirectory(tx, by, "corp"))
+	})
+	if _, err := authenticate(st, tokens[1]); reeve.CodeOf(err) != "principal_shut_out" {
+		t.Errorf("a token of a directory that was removed: %v", err)
+	}
+}
+
+// issue makes a token of somebody.
+func issue(t *testing.T, st *store.Store, p *Principal) (secret reeve.Secret) {
+	t.Helper()
+	update(t, st, func(tx *store.Tx) (err error) {
+		_, secret, err = CreateToken(tx, by, NewToken{Principal: p.ID})
+		return err
+	})
+	return secret
+}
+
+// Nobody can say for how long a directory that is silent would still vouch for somebody, or
+// a provider, which is never asked: their tokens stop in the end, unless Reeve itself knows
+// them by a password.
+func TestTokensStopWhenNobodyVouchesForTheirOwner(t *testing.T) {
+	t.Parallel()
+	clock := storetest.NewClock(time.Now())
+	st := storetest.New(t, storetest.WithClock(clock.Now))
+	s, _ := corp(t, st, false)
+	ada := directoryUser(t, st, "ada")
+	local := withPassword(t, st, "local")
+	for _, p := range []*Principal{ada, local} { // both have come by others; local can also come without them
+		update(t, st, func(tx *store.Tx) error {
+			_, _, err := BeginFederatedSession(tx, Federated{Principal: p.ID, Provider: "corp", From: here})
+			return err
+		})
+	}
+	token, own := issue(t, st, ada), issue(t, st, local)
+	works := func(what, want string) {
+		t.Helper()
+		if _, err := authenticate(st, token); reeve.CodeOf(err) != want {
+			t.Errorf("%s: %v, want %q", what, err, want)
+		}
+		if _, err := authenticate(st, own); err != nil {
+			t.Errorf("%s: who has a password: %v", what, err)
+		}
+	}
+	clock.Advance(TokensUnvouched - time.Second)
+	works("just before", "")
+	clock.Advance(time.Second)
+	works("just after", "token_owner_absent")
+	if _, err := RecheckDirectories(t.Context(), st); err != nil {
+		t.Fatal(err)
+	}
+	works("the directory has vouched", "")
+	if err := s.Hang(); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(TokensUnvouched)
+	if _, err := RecheckDirectories(t.Context(), st); err != nil {
+		t.Fatal(err)
+	}
+	works("the directory is silent", "token_owner_absent")
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := try(st, "ada", good); err != nil {
+		t.Fatal(err)
+	}
+	works("ada has signed in", "")
 }
 
 // Why Active Directory refuses somebody stands in the audit trail alone.
@@ -359,6 +438,7 @@ func TestWhoAsksLearnsNotWhyADirectoryRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	token := issue(t, st, off)
 	if err := dc.Replace(t.Context(), "CN=off,"+testlab.AccountsOU, map[string][]string{"userAccountControl": {"514"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -367,6 +447,9 @@ func TestWhoAsksLearnsNotWhyADirectoryRefuses(t *testing.T) {
 	}
 	if _, err := authenticate(st, secret); reeve.CodeOf(err) != "session_ended" {
 		t.Errorf("the session of who is disabled: %v", err)
+	}
+	if _, err := authenticate(st, token); reeve.CodeOf(err) != "principal_shut_out" {
+		t.Errorf("the token of who is disabled: %v", err)
 	}
 	began := time.Now()
 	_, _, err = try(st, "off@corp", good)
@@ -384,6 +467,15 @@ func TestWhoAsksLearnsNotWhyADirectoryRefuses(t *testing.T) {
 	all := refusals(t, st)
 	if d := all[0]; d["reason"] != "disabled" || d["directory"] != "corp" || d["principal"] != string(off.ID) {
 		t.Errorf("%v", d)
+	}
+	if err := dc.Replace(t.Context(), "CN=off,"+testlab.AccountsOU, map[string][]string{"userAccountControl": {"512"}}); err != nil {
+		t.Fatal(err)
+	}
+	if shut, err := RecheckDirectories(t.Context(), st); err != nil || shut != 0 {
+		t.Errorf("%d are shut out, %v", shut, err)
+	}
+	if _, err := authenticate(st, token); err != nil {
+		t.Errorf("the token of who is let in again: %v", err)
 	}
 }
 

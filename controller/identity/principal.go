@@ -39,6 +39,8 @@ type Principal struct {
 	RemovedAt  time.Time         `cbor:"7,keyasint,omitzero"`
 	Directory  string            `cbor:"10,keyasint,omitempty"` // that proves their password; "": Reeve does
 	Entry      string            `cbor:"11,keyasint,omitempty"` // their entry there, once they have signed in
+	Vouched    time.Time         `cbor:"20,keyasint,omitzero"`  // when a directory or a provider last said that they are who they were
+	ShutOut    time.Time         `cbor:"21,keyasint,omitzero"`  // since when their directory lets them in no more; zero: it does
 }
 
 // Caller is a principal that calls, and how it proved who it is.

@@ -12,9 +12,10 @@ import (
 )
 
 // RecheckDirectories asks the directories about those of their users who have a session or a token.
-// Of who is gone, replaced, disabled or expired there it ends the sessions and the
-// memberships in mapped groups; those of everybody else it makes what the directory says.
-// A directory that does not answer changes nothing. It returns how many were shut out.
+// Of who is gone, replaced, disabled or expired there it ends the sessions, the memberships
+// in mapped groups, and the tokens until the directory lets them in again; the memberships
+// of everybody else it makes what the directory says. A directory that does not answer
+// changes nothing. It returns how many are shut out.
 func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err error) {
 	var ask []*Principal
 	known := map[string]*directory.Directory{}
@@ -92,10 +93,7 @@ func follow(tx *store.Tx, id reeve.PrincipalID, name string, a *directory.Answer
 	}
 	by := audit.Actor{Kind: "directory", ID: name, Name: name}
 	if refused == nil {
-		return followGroups(tx, by, p, a.Groups)
+		return errors.Join(vouch(tx, by, p), followGroups(tx, by, p, a.Groups))
 	}
-	if err := EndSessions(tx, by, id); err != nil {
-		return err
-	}
-	return followGroups(tx, by, p, nil)
+	return errors.Join(shutOut(tx, by, p, refused.Reason), followGroups(tx, by, p, nil))
 }

@@ -28,11 +28,12 @@ type Session struct {
 	Principal reeve.PrincipalID `cbor:"2,keyasint"`
 	Hash      string            `cbor:"3,keyasint"`
 	Created   time.Time         `cbor:"4,keyasint"`
-	LastSeen  time.Time         `cbor:"5,keyasint"`          // to the minute
-	ProvedAt  time.Time         `cbor:"6,keyasint"`          // when its owner last proved who they are
-	From      string            `cbor:"7,keyasint"`          // address it was made from
-	Client    string            `cbor:"8,keyasint,omitzero"` // what the client says it is
-	Methods   []string          `cbor:"9,keyasint"`          // what they have shown: password, totp, recovery_code, webauthn, oidc, ldap
+	LastSeen  time.Time         `cbor:"5,keyasint"`            // to the minute
+	ProvedAt  time.Time         `cbor:"6,keyasint"`            // when its owner last proved who they are
+	From      string            `cbor:"7,keyasint"`            // address it was made from
+	Client    string            `cbor:"8,keyasint,omitzero"`   // what the client says it is
+	Methods   []string          `cbor:"9,keyasint"`            // what they have shown: password, totp, recovery_code, webauthn, oidc, mfa (to the provider), ldap
+	Provider  string            `cbor:"20,keyasint,omitempty"` // the OpenID provider that said who they are
 }
 
 // Ends is when the session ends if nothing is done with it.
@@ -60,6 +61,8 @@ type NewSession struct {
 	From      netip.Addr
 	Client    string
 	Methods   []string
+	Provider  string    // "": none
+	ProvedAt  time.Time // when they proved who they are; zero: now
 }
 
 // BeginSession makes a session of somebody who has proved who they are; that they have is
@@ -70,7 +73,10 @@ func BeginSession(tx *store.Tx, by audit.Actor, in NewSession) (*Session, reeve.
 	}
 	secret, hash := sessionBearer.make()
 	s := &Session{ID: reeve.NewSessionID(), Principal: in.Principal, Hash: hash, Created: tx.Now(), LastSeen: tx.Now(), ProvedAt: tx.Now(),
-		From: in.From.String(), Client: printable(in.Client), Methods: in.Methods}
+		From: in.From.String(), Client: printable(in.Client), Methods: in.Methods, Provider: in.Provider}
+	if !in.ProvedAt.IsZero() {
+		s.ProvedAt = in.ProvedAt
+	}
 	if err := sessions.Insert(tx, s); err != nil {
 		return nil, reeve.Secret{}, err
 	}

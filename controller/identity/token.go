@@ -103,7 +103,7 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 // somebody who signed in. All failures have kind Unauthenticated: token_malformed and
 // session_malformed for what cannot be one (a typing error), token_unknown for one that was
 // revoked or never made, token_expired, token_elsewhere for one that is not good from the
-// address, session_ended, principal_disabled.
+// address, token_owner_absent, session_ended, principal_disabled, principal_shut_out.
 func Authenticate(tx *store.Tx, secret reeve.Secret, from netip.Addr) (Caller, error) {
 	var c Caller
 	var owner reeve.PrincipalID
@@ -131,6 +131,9 @@ func Authenticate(tx *store.Tx, secret reeve.Secret, from netip.Addr) (Caller, e
 	if !p.Active() {
 		return Caller{}, principalDisabled(p)
 	}
+	if err := stillVouched(tx, p, c.Token); err != nil {
+		return Caller{}, err
+	}
 	c.Principal = *p
 	return c, nil
 }
@@ -155,7 +158,10 @@ func Recheck(tx *store.Tx, c Caller) error {
 	if err == nil && !p.Active() {
 		err = principalDisabled(p)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return stillVouched(tx, p, c.Token)
 }
 
 func ended(err error, code, message, fix string) error {

@@ -164,7 +164,7 @@ func (p *permission) proveFresh(tx *store.Tx) error {
 		return reeve.Errorf(reeve.Denied, "step_up_needed", "this needs somebody who is signed in, or a token made for %s", p.rule.needs).WithFix("sign in: reeve login")
 	}
 	return reeve.Errorf(reeve.Denied, "step_up_needed", "this needs a proof of the last %s that it is you", identity.StepUpFor).
-		WithFix("enter your password again: reeve session step-up")
+		WithFix("prove it again: reeve session step-up")
 }
 
 func (p *permission) allowed(tx *store.Tx, c *gin.Context) error {

@@ -112,7 +112,8 @@ func operations(t *testing.T) (out []operation) {
 // openTo is who may call what without a token. A call that is new and open must be added
 // here by somebody who has thought about it.
 var openTo = map[string]string{"getStatus": "everybody", "beginSignIn": "everybody", "unsealNode": "everybody", "joinCluster": "everybody", "renewNode": "certificate",
-	"signIn": "everybody", "acceptInvitation": "everybody", "beginOIDC": "everybody", "finishOIDC": "everybody"}
+	"signIn": "everybody", "acceptInvitation": "everybody", "beginOIDC": "everybody", "finishOIDC": "everybody",
+	"signInBrowser": "everybody", "beginOIDCBrowser": "everybody", "callbackOIDC": "who has the browser's cookie", "finishOIDCBrowser": "who has the browser's cookie"}
 
 func TestEveryRouteIsClosedToStrangers_Z1(t *testing.T) {
 	t.Parallel()
@@ -299,7 +300,7 @@ func TestAnswersHaveTheHeadersThatProtectBrowsers(t *testing.T) {
 	for _, path := range []string{"/v1/status", "/v1/sites", "/nothing", "/metrics"} {
 		g := send(t, c, 0, call{method: "GET", path: path, header: http.Header{"X-Request-Id": {canary}}})
 		for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Strict-Transport-Security": "max-age=31536000",
-			"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"} {
+			"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'", "Referrer-Policy": "no-referrer"} {
 			if have := g.Header.Values(name); len(have) != 1 || have[0] != want {
 				t.Errorf("%s: %s is %q", path, name, have)
 			}

@@ -320,6 +320,7 @@ func (s *story) signIn() {
 	first, second := canary+" ferret umbrella", canary+" lantern walrus"
 	must[struct{}](s)(api.AcceptInvitation(ctx, client.AcceptRequest{Invitation: &invitation, Password: &first}))
 	made := must[client.CreatedSession](s)(api.SignIn(ctx, client.SignInRequest{Name: "Ada", Password: &first}))
+	must[client.Session](s)(api.SignInBrowser(ctx, client.SignInRequest{Name: "ada", Password: &first}))
 	as := func(_ context.Context, r *http.Request) error {
 		r.Header.Set("Authorization", "Bearer "+made.Secret)
 		return nil
@@ -360,9 +361,10 @@ func (s *story) signInAtProvider() {
 	t, api := s.t, s.api
 	t.Helper()
 	ctx := t.Context()
-	p := oidctest.Start(t, oidctest.Options{People: map[string]oidctest.Person{"sub-1": {"email": "ada", "email_verified": true}}})
+	p := oidctest.Start(t, oidctest.Options{People: map[string]oidctest.Person{"sub-1": {"email": "ada", "email_verified": true}},
+		Redirects: []string{origin + "/v1/browser/oidc/corp/callback"}})
 	made := must[client.OIDCProvider](s)(api.AddOIDCProvider(ctx, client.OIDCProviderRequest{Name: "corp", Issuer: p.Issuer, ClientId: p.ClientID,
-		ClientSecret: &p.ClientSecret, Authority: &p.Authority, UserClaim: client.Email}))
+		ClientSecret: &p.ClientSecret, Authority: &p.Authority, UserClaim: client.Email, Origins: &[]string{origin}}))
 	if all := must[client.OIDCProviderPage](s)(api.ListOIDCProviders(ctx, nil)); len(all.Items) != 1 || all.Items[0].Issuer != p.Issuer || made.Public {
 		t.Errorf("providers: %+v", all.Items)
 	}
@@ -375,8 +377,81 @@ func (s *story) signInAtProvider() {
 	if in.Session.User != "ada" || !slices.Equal(in.Session.Methods, []string{"oidc"}) {
 		t.Errorf("the session: %+v", in.Session)
 	}
+	as := func(_ context.Context, r *http.Request) error {
+		r.Header.Set("Authorization", "Bearer "+in.Secret)
+		return nil
+	}
+	begun = must[client.OIDCBegun](s)(api.BeginStepUpOIDC(ctx, client.OIDCBeginRequest{Challenge: base64.RawURLEncoding.EncodeToString(sum[:]), Port: 40123}, as))
+	q = p.Browse(t, begun.Url, "sub-1").Query()
+	again, issuer := q.Get("code"), q.Get("iss")
+	if proved := must[client.Session](s)(api.FinishStepUpOIDC(ctx, client.OIDCFinishRequest{State: q.Get("state"), Code: &again, Issuer: &issuer, Verifier: &verifier}, as)); proved.Id != in.Session.Id || *proved.Provider != "corp" {
+		t.Errorf("the session: %+v", proved)
+	}
+	nothingShown(t, s.c, p.ClientSecret, code, again, begun.State, verifier, in.Secret)
+	s.signInByBrowser(p, in.Secret)
 	must[struct{}](s)(api.RemoveOIDCProvider(ctx, "corp"))
-	nothingShown(t, s.c, p.ClientSecret, code, begun.State, verifier, in.Secret)
+}
+
+// signInByBrowser is a browser's way to the same provider, which knows ada by more than her
+// session: she has an authenticator app.
+func (s *story) signInByBrowser(p *oidctest.Provider, session string) {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	as := func(_ context.Context, r *http.Request) error {
+		r.Header.Set("Authorization", "Bearer "+session)
+		return nil
+	}
+	cookies := map[string]string{}
+	page := func(_ context.Context, r *http.Request) error { // a page that somebody has open who is not signed in
+		r.Header.Del("Authorization")
+		r.Header.Set("Origin", origin)
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+		for name, value := range cookies {
+			r.AddCookie(&http.Cookie{Name: name, Value: value})
+		}
+		return nil
+	}
+	keep := func(resp *http.Response, err error) (*http.Response, error) {
+		if err == nil {
+			for _, c := range resp.Cookies() {
+				cookies[c.Name] = c.Value
+			}
+		}
+		return resp, err
+	}
+	made := must[client.CreatedFactor](s)(api.AddFactor(ctx, client.FactorRequest{}, as))
+	key, err := otp.NewKeyFromURL(*made.Uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := totp.GenerateCode(key.Secret(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	recovery := must[client.RecoveryCodes](s)(api.ConfirmFactor(ctx, made.Factor.Id, client.ConfirmRequest{Code: &now}, as)).Codes
+	back := func(url string) (code string, err error) {
+		q := p.Browse(t, url, "sub-1").Query()
+		code, state, issuer := q.Get("code"), q.Get("state"), q.Get("iss")
+		_, err = fleet.Answer[[]byte](keep(api.CallbackOIDC(ctx, "corp", &client.CallbackOIDCParams{State: &state, Code: &code, Iss: &issuer}, page)))
+		return code, err
+	}
+	code, err := back(must[client.BrowserBegun](s)(keep(api.BeginOIDCBrowser(ctx, "corp", client.BrowserBeginRequest{}, page))).Url)
+	if err == nil || !strings.Contains(err.Error(), "second_factor_needed") || cookies["__Host-reeve-session"] != "" {
+		t.Fatalf("without a second factor: %v", err)
+	}
+	in := must[client.Session](s)(keep(api.FinishOIDCBrowser(ctx, "corp", client.CodeRequest{Code: &recovery[0]}, page)))
+	if got := strings.Join(in.Methods, " "); in.User != "ada" || got != "oidc recovery_code" || cookies["__Host-reeve-session"] == "" {
+		t.Errorf("the session: %+v", in)
+	}
+	begun := must[client.BrowserBegun](s)(keep(api.BeginStepUpBrowser(ctx, client.BrowserBeginRequest{}, page)))
+	must[struct{}](s)(api.RemoveFactor(ctx, made.Factor.Id, as))
+	other, err := back(begun.Url)
+	if err != nil {
+		t.Errorf("the proof: %v", err)
+	}
+	must[struct{}](s)(api.EndSession(ctx, "current", page))
+	nothingShown(t, s.c, append(recovery, code, other, cookies["__Host-reeve-session"])...)
 }
 
 // secondFactor: ada enrols an app and uses it, and an administrator without her rights, or

@@ -45,7 +45,8 @@ func (s *Server) observe(c *gin.Context) {
 	h.Set(requestIDHeader, id)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	defer func() { s.metrics.observe(methodOf(c.Request), c.FullPath(), c.Writer.Status(), time.Since(start)) }()
 	c.Next()
@@ -93,7 +94,7 @@ func (s *Server) recover(c *gin.Context) {
 	c.Next()
 }
 
-// authenticate finds the principal behind the bearer token, and whether it may do what
+// authenticate finds the principal behind the token or session, and whether it may do what
 // it asks for.
 func (s *Server) authenticate(c *gin.Context) {
 	declared, known := rules[s.contract.routes[route(c)].Operation.OperationID]
@@ -104,7 +105,7 @@ func (s *Server) authenticate(c *gin.Context) {
 	if declared.access == open {
 		return
 	}
-	secret, err := bearer(c.GetHeader("Authorization"))
+	secret, err := credential(c.Request)
 	if err != nil {
 		s.fail(c, err)
 		return

@@ -5,15 +5,20 @@ import (
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/identity/oidc"
 	"github.com/reeve-pam/reeve/controller/store"
+	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
 func showOIDCProvider(p *oidc.Provider) (client.OIDCProvider, error) {
 	out := client.OIDCProvider{Name: p.Name, Issuer: p.Issuer, ClientId: p.ClientID, Public: len(p.Secret) == 0, Authority: optional(p.Authority),
-		UserClaim: p.UserClaim, GroupClaim: optional(p.GroupClaim), AllowCreate: p.AllowCreate, CreatedAt: p.CreatedAt}
+		UserClaim: p.UserClaim, GroupClaim: optional(p.GroupClaim), AllowCreate: p.AllowCreate, CreatedAt: p.CreatedAt, SecondFactor: p.SecondFactor()}
 	if len(p.Scopes) > 0 {
 		out.Scopes = &p.Scopes
+	}
+	if len(p.Origins) > 0 {
+		out.Origins = &p.Origins
 	}
 	return out, nil
 }
@@ -36,7 +41,8 @@ func (s *Server) ListOIDCProviders(ctx context.Context, r ListOIDCProvidersReque
 func (s *Server) AddOIDCProvider(ctx context.Context, r AddOIDCProviderRequestObject) (AddOIDCProviderResponseObject, error) {
 	in := r.Body
 	add := oidc.NewProvider{Name: in.Name, Issuer: in.Issuer, ClientID: in.ClientId, Secret: secret(in.ClientSecret), Authority: value(in.Authority),
-		UserClaim: string(in.UserClaim), GroupClaim: value(in.GroupClaim), Scopes: value(in.Scopes), AllowCreate: value(in.AllowCreate)}
+		UserClaim: string(in.UserClaim), GroupClaim: value(in.GroupClaim), Scopes: value(in.Scopes), AllowCreate: value(in.AllowCreate),
+		Origins: value(in.Origins), SecondFactor: string(value(in.SecondFactor))}
 	defer add.Secret.Wipe()
 	out, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (client.OIDCProvider, error) {
 		p, err := oidc.Add(tx, by, caller(ctx), add)
@@ -63,17 +69,21 @@ func (s *Server) signsIn(ctx context.Context) oidc.From {
 
 // BeginOIDC implements the contract.
 func (s *Server) BeginOIDC(ctx context.Context, r BeginOIDCRequestObject) (BeginOIDCResponseObject, error) {
-	begun, err := oidc.Begin(ginContext(ctx).Request.Context(), s.Store, s.signsIn(ctx), r.Provider, r.Body.Challenge, r.Body.Port)
+	begun, err := oidc.Begin(ginContext(ctx).Request.Context(), s.Store, s.signsIn(ctx), oidc.Start{Provider: r.Provider, Challenge: r.Body.Challenge, Port: r.Body.Port})
 	if err != nil {
 		return nil, err
 	}
 	return BeginOIDC201JSONResponse{Url: begun.URL, State: begun.State, ExpiresAt: begun.Expires}, nil
 }
 
+// answer is what a program's browser came back with.
+func (s *Server) answer(provider string, in *client.OIDCFinishRequest) oidc.Answer {
+	return oidc.Answer{Provider: provider, State: in.State, Code: value(in.Code), Issuer: value(in.Issuer), Verifier: value(in.Verifier), SecondFactor: secret(in.SecondFactor), Keys: s.Seal}
+}
+
 // FinishOIDC implements the contract.
 func (s *Server) FinishOIDC(ctx context.Context, r FinishOIDCRequestObject) (FinishOIDCResponseObject, error) {
-	in := oidc.Answer{Provider: r.Provider, State: r.Body.State, Code: value(r.Body.Code), Issuer: value(r.Body.Issuer), Verifier: value(r.Body.Verifier)}
-	session, secret, err := oidc.Finish(ginContext(ctx).Request.Context(), s.Store, s.signsIn(ctx), in)
+	session, secret, err := oidc.Finish(ginContext(ctx).Request.Context(), s.Store, s.signsIn(ctx), s.answer(r.Provider, r.Body))
 	if err != nil {
 		return nil, err
 	}
@@ -82,4 +92,44 @@ func (s *Server) FinishOIDC(ctx context.Context, r FinishOIDCRequestObject) (Fin
 		return nil, err
 	}
 	return FinishOIDC201JSONResponse{Session: shown, Secret: secret.Reveal()}, nil
+}
+
+// ofProvider is the caller's session, if it was begun at an OpenID provider.
+func ofProvider(ctx context.Context) (*identity.Session, error) {
+	session := caller(ctx).Session
+	switch {
+	case session == nil:
+		return nil, onlySessions()
+	case session.Provider == "":
+		return nil, reeve.Errorf(reeve.Conflict, "session_not_oidc", "this session was not begun at an OpenID provider").WithFix("send your password again: reeve session step-up")
+	}
+	return session, nil
+}
+
+// BeginStepUpOIDC implements the contract.
+func (s *Server) BeginStepUpOIDC(ctx context.Context, r BeginStepUpOIDCRequestObject) (BeginStepUpOIDCResponseObject, error) {
+	session, err := ofProvider(ctx)
+	if err != nil {
+		return nil, err
+	}
+	begun, err := oidc.Begin(ginContext(ctx).Request.Context(), s.Store, s.signsIn(ctx),
+		oidc.Start{Provider: session.Provider, Challenge: r.Body.Challenge, Port: r.Body.Port, Session: session.ID})
+	if err != nil {
+		return nil, err
+	}
+	return BeginStepUpOIDC201JSONResponse{Url: begun.URL, State: begun.State, ExpiresAt: begun.Expires}, nil
+}
+
+// FinishStepUpOIDC implements the contract.
+func (s *Server) FinishStepUpOIDC(ctx context.Context, r FinishStepUpOIDCRequestObject) (FinishStepUpOIDCResponseObject, error) {
+	session, err := ofProvider(ctx)
+	if err != nil {
+		return nil, err
+	}
+	session, err = oidc.FinishStepUp(ginContext(ctx).Request.Context(), s.Store, s.signsIn(ctx), session.ID, s.answer(session.Provider, r.Body))
+	if err != nil {
+		return nil, err
+	}
+	shown, err := s.shownSession(ctx, session)
+	return FinishStepUpOIDC200JSONResponse(shown), err
 }

@@ -87,6 +87,12 @@ func (s *Server) fail(c *gin.Context, err error) {
 	if reeve.KindOf(err) == reeve.Unavailable { // a sealed controller waits for people
 		c.Header("Retry-After", "1")
 	}
+	if s.showsPage(c) {
+		if page, err := failurePage(c, p); err == nil {
+			c.Data(p.Status, "text/html; charset=utf-8", page)
+			return
+		}
+	}
 	body, _ := json.Marshal(p) // a struct of strings and a number always encodes
 	c.Header("Content-Type", "application/problem+json")
 	c.Data(p.Status, "application/problem+json", body)

@@ -44,6 +44,8 @@ var rules = map[string]rule{
 	"GetStatus": {access: open}, "UnsealNode": {access: open}, "JoinCluster": {access: open}, "RenewNode": {access: open},
 	"SignIn": {access: open, records: "session.begin"}, "BeginSignIn": {access: open}, "AcceptInvitation": {access: open, records: "invitation.accept"},
 	"BeginOIDC": {access: open}, "FinishOIDC": {access: open, records: "session.begin"},
+	"SignInBrowser": {access: open, records: "session.begin"}, "BeginOIDCBrowser": {access: open},
+	"CallbackOIDC": {access: open, records: "session.begin"}, "FinishOIDCBrowser": {access: open, records: "session.begin"},
 
 	"SealNode":            {access: whole, needs: identity.SealManage, records: "node.seal"},
 	"GetSeal":             {access: whole, needs: identity.ClusterRead},
@@ -67,9 +69,14 @@ var rules = map[string]rule{
 
 	"ListSessions":   {access: own},
 	"StepUp":         {access: own, records: "session.step_up"},
-	"BeginStepUp":    {access: own, records: "session.step_up"},
 	"EndSession":     {access: own, records: "session.end"},
 	"ChangePassword": {access: own, records: "password.change"},
+
+	// What these begin is recorded when it is finished.
+	"BeginStepUp":        {access: own, records: "session.step_up"},
+	"BeginStepUpOIDC":    {access: own, records: "session.step_up"},
+	"BeginStepUpBrowser": {access: own, records: "session.step_up"},
+	"FinishStepUpOIDC":   {access: own, records: "session.step_up"},
 
 	"ListFactors":           {access: own},
 	"AddFactor":             {access: own, records: "factor.add", stepUp: true},

@@ -109,6 +109,21 @@ type ServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(c *gin.Context, sink string, params RemoveAuditSinkParams)
+	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
+	// (POST /v1/browser/oidc/{provider})
+	BeginOIDCBrowser(c *gin.Context, provider OIDCProviderPath)
+	// CallbackOIDC Where a browser comes back to from an OpenID provider
+	// (GET /v1/browser/oidc/{provider}/callback)
+	CallbackOIDC(c *gin.Context, provider OIDCProviderPath, params CallbackOIDCParams)
+	// FinishOIDCBrowser Show the second factor that a browser came back from an OpenID provider without
+	// (POST /v1/browser/oidc/{provider}/second-factor)
+	FinishOIDCBrowser(c *gin.Context, provider OIDCProviderPath)
+	// SignInBrowser Sign in with a password, in a browser
+	// (POST /v1/browser/session)
+	SignInBrowser(c *gin.Context)
+	// BeginStepUpBrowser Begin to prove again who owns the session, at its OpenID provider, in a browser
+	// (POST /v1/browser/step-up)
+	BeginStepUpBrowser(c *gin.Context)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -331,6 +346,12 @@ type ServerInterface interface {
 	// BeginStepUp Get a challenge for the security keys of the caller
 	// (POST /v1/step-up/challenge)
 	BeginStepUp(c *gin.Context)
+	// BeginStepUpOIDC Begin to prove again who owns the session, at its OpenID provider
+	// (POST /v1/step-up/oidc)
+	BeginStepUpOIDC(c *gin.Context)
+	// FinishStepUpOIDC Prove with what an OpenID provider says who owns the session
+	// (POST /v1/step-up/oidc/finish)
+	FinishStepUpOIDC(c *gin.Context)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(c *gin.Context)
@@ -1614,6 +1635,142 @@ func (siw *ServerInterfaceWrapper) RemoveAuditSink(c *gin.Context) {
 	}
 
 	siw.Handler.RemoveAuditSink(c, sink, params)
+}
+
+// BeginOIDCBrowser operation middleware
+func (siw *ServerInterfaceWrapper) BeginOIDCBrowser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginOIDCBrowser(c, provider)
+}
+
+// CallbackOIDC operation middleware
+func (siw *ServerInterfaceWrapper) CallbackOIDC(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CallbackOIDCParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", c.Request.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter state: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "code", c.Request.URL.Query(), &params.Code, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter code: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "iss" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "iss", c.Request.URL.Query(), &params.Iss, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter iss: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "error" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "error", c.Request.URL.Query(), &params.Error, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter error: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CallbackOIDC(c, provider, params)
+}
+
+// FinishOIDCBrowser operation middleware
+func (siw *ServerInterfaceWrapper) FinishOIDCBrowser(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "provider" -------------
+	var provider OIDCProviderPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "provider", c.Param("provider"), &provider, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter provider: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.FinishOIDCBrowser(c, provider)
+}
+
+// SignInBrowser operation middleware
+func (siw *ServerInterfaceWrapper) SignInBrowser(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.SignInBrowser(c)
+}
+
+// BeginStepUpBrowser operation middleware
+func (siw *ServerInterfaceWrapper) BeginStepUpBrowser(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginStepUpBrowser(c)
 }
 
 // Can operation middleware
@@ -3875,6 +4032,32 @@ func (siw *ServerInterfaceWrapper) BeginStepUp(c *gin.Context) {
 	siw.Handler.BeginStepUp(c)
 }
 
+// BeginStepUpOIDC operation middleware
+func (siw *ServerInterfaceWrapper) BeginStepUpOIDC(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginStepUpOIDC(c)
+}
+
+// FinishStepUpOIDC operation middleware
+func (siw *ServerInterfaceWrapper) FinishStepUpOIDC(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.FinishStepUpOIDC(c)
+}
+
 // ListServices operation middleware
 func (siw *ServerInterfaceWrapper) ListServices(c *gin.Context) {
 
@@ -4586,6 +4769,13 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/begin", wrapper.BeginOIDC)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/finish", wrapper.FinishOIDC)
+	router.POST(options.BaseURL+"/v1/browser/session", wrapper.SignInBrowser)
+	router.POST(options.BaseURL+"/v1/browser/oidc/:provider", wrapper.BeginOIDCBrowser)
+	router.GET(options.BaseURL+"/v1/browser/oidc/:provider/callback", wrapper.CallbackOIDC)
+	router.POST(options.BaseURL+"/v1/browser/oidc/:provider/second-factor", wrapper.FinishOIDCBrowser)
+	router.POST(options.BaseURL+"/v1/browser/step-up", wrapper.BeginStepUpBrowser)
+	router.POST(options.BaseURL+"/v1/step-up/oidc", wrapper.BeginStepUpOIDC)
+	router.POST(options.BaseURL+"/v1/step-up/oidc/finish", wrapper.FinishStepUpOIDC)
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
 	router.POST(options.BaseURL+"/v1/step-up/challenge", wrapper.BeginStepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
@@ -5807,6 +5997,210 @@ type RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCBrowserRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *BeginOIDCBrowserJSONRequestBody
+}
+
+type BeginOIDCBrowserResponseObject interface {
+	VisitBeginOIDCBrowserResponse(w http.ResponseWriter) error
+}
+
+type BeginOIDCBrowser201JSONResponse BrowserBegun
+
+func (response BeginOIDCBrowser201JSONResponse) VisitBeginOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOIDCBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginOIDCBrowserdefaultApplicationProblemPlusJSONResponse) VisitBeginOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CallbackOIDCRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Params   CallbackOIDCParams
+}
+
+type CallbackOIDCResponseObject interface {
+	VisitCallbackOIDCResponse(w http.ResponseWriter) error
+}
+
+type CallbackOIDC200TexthtmlResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response CallbackOIDC200TexthtmlResponse) VisitCallbackOIDCResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/html")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type CallbackOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CallbackOIDCdefaultApplicationProblemPlusJSONResponse) VisitCallbackOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCBrowserRequestObject struct {
+	Provider OIDCProviderPath `json:"provider"`
+	Body     *FinishOIDCBrowserJSONRequestBody
+}
+
+type FinishOIDCBrowserResponseObject interface {
+	VisitFinishOIDCBrowserResponse(w http.ResponseWriter) error
+}
+
+type FinishOIDCBrowser200JSONResponse Session
+
+func (response FinishOIDCBrowser200JSONResponse) VisitFinishOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOIDCBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishOIDCBrowserdefaultApplicationProblemPlusJSONResponse) VisitFinishOIDCBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignInBrowserRequestObject struct {
+	Body *SignInBrowserJSONRequestBody
+}
+
+type SignInBrowserResponseObject interface {
+	VisitSignInBrowserResponse(w http.ResponseWriter) error
+}
+
+type SignInBrowser201JSONResponse Session
+
+func (response SignInBrowser201JSONResponse) VisitSignInBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignInBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SignInBrowserdefaultApplicationProblemPlusJSONResponse) VisitSignInBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpBrowserRequestObject struct {
+	Body *BeginStepUpBrowserJSONRequestBody
+}
+
+type BeginStepUpBrowserResponseObject interface {
+	VisitBeginStepUpBrowserResponse(w http.ResponseWriter) error
+}
+
+type BeginStepUpBrowser201JSONResponse BrowserBegun
+
+func (response BeginStepUpBrowser201JSONResponse) VisitBeginStepUpBrowserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpBrowserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginStepUpBrowserdefaultApplicationProblemPlusJSONResponse) VisitBeginStepUpBrowserResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8658,6 +9052,84 @@ func (response BeginStepUpdefaultApplicationProblemPlusJSONResponse) VisitBeginS
 	return err
 }
 
+type BeginStepUpOIDCRequestObject struct {
+	Body *BeginStepUpOIDCJSONRequestBody
+}
+
+type BeginStepUpOIDCResponseObject interface {
+	VisitBeginStepUpOIDCResponse(w http.ResponseWriter) error
+}
+
+type BeginStepUpOIDC201JSONResponse OIDCBegun
+
+func (response BeginStepUpOIDC201JSONResponse) VisitBeginStepUpOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginStepUpOIDCdefaultApplicationProblemPlusJSONResponse) VisitBeginStepUpOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishStepUpOIDCRequestObject struct {
+	Body *FinishStepUpOIDCJSONRequestBody
+}
+
+type FinishStepUpOIDCResponseObject interface {
+	VisitFinishStepUpOIDCResponse(w http.ResponseWriter) error
+}
+
+type FinishStepUpOIDC200JSONResponse Session
+
+func (response FinishStepUpOIDC200JSONResponse) VisitFinishStepUpOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishStepUpOIDCdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishStepUpOIDCdefaultApplicationProblemPlusJSONResponse) VisitFinishStepUpOIDCResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListServicesRequestObject struct {
 }
 
@@ -9404,6 +9876,21 @@ type StrictServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(ctx context.Context, request RemoveAuditSinkRequestObject) (RemoveAuditSinkResponseObject, error)
+	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
+	// (POST /v1/browser/oidc/{provider})
+	BeginOIDCBrowser(ctx context.Context, request BeginOIDCBrowserRequestObject) (BeginOIDCBrowserResponseObject, error)
+	// CallbackOIDC Where a browser comes back to from an OpenID provider
+	// (GET /v1/browser/oidc/{provider}/callback)
+	CallbackOIDC(ctx context.Context, request CallbackOIDCRequestObject) (CallbackOIDCResponseObject, error)
+	// FinishOIDCBrowser Show the second factor that a browser came back from an OpenID provider without
+	// (POST /v1/browser/oidc/{provider}/second-factor)
+	FinishOIDCBrowser(ctx context.Context, request FinishOIDCBrowserRequestObject) (FinishOIDCBrowserResponseObject, error)
+	// SignInBrowser Sign in with a password, in a browser
+	// (POST /v1/browser/session)
+	SignInBrowser(ctx context.Context, request SignInBrowserRequestObject) (SignInBrowserResponseObject, error)
+	// BeginStepUpBrowser Begin to prove again who owns the session, at its OpenID provider, in a browser
+	// (POST /v1/browser/step-up)
+	BeginStepUpBrowser(ctx context.Context, request BeginStepUpBrowserRequestObject) (BeginStepUpBrowserResponseObject, error)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
@@ -9626,6 +10113,12 @@ type StrictServerInterface interface {
 	// BeginStepUp Get a challenge for the security keys of the caller
 	// (POST /v1/step-up/challenge)
 	BeginStepUp(ctx context.Context, request BeginStepUpRequestObject) (BeginStepUpResponseObject, error)
+	// BeginStepUpOIDC Begin to prove again who owns the session, at its OpenID provider
+	// (POST /v1/step-up/oidc)
+	BeginStepUpOIDC(ctx context.Context, request BeginStepUpOIDCRequestObject) (BeginStepUpOIDCResponseObject, error)
+	// FinishStepUpOIDC Prove with what an OpenID provider says who owns the session
+	// (POST /v1/step-up/oidc/finish)
+	FinishStepUpOIDC(ctx context.Context, request FinishStepUpOIDCRequestObject) (FinishStepUpOIDCResponseObject, error)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(ctx context.Context, request ListServicesRequestObject) (ListServicesResponseObject, error)
@@ -10681,6 +11174,205 @@ func (sh *strictHandler) RemoveAuditSink(ctx *gin.Context, sink string, params R
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RemoveAuditSinkResponseObject); ok {
 		if err := validResponse.VisitRemoveAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginOIDCBrowser operation middleware
+func (sh *strictHandler) BeginOIDCBrowser(ctx *gin.Context, provider OIDCProviderPath) {
+	var request BeginOIDCBrowserRequestObject
+
+	request.Provider = provider
+
+	var body BeginOIDCBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginOIDCBrowser(ctx, request.(BeginOIDCBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginOIDCBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginOIDCBrowserResponseObject); ok {
+		if err := validResponse.VisitBeginOIDCBrowserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CallbackOIDC operation middleware
+func (sh *strictHandler) CallbackOIDC(ctx *gin.Context, provider OIDCProviderPath, params CallbackOIDCParams) {
+	var request CallbackOIDCRequestObject
+
+	request.Provider = provider
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CallbackOIDC(ctx, request.(CallbackOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CallbackOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CallbackOIDCResponseObject); ok {
+		if err := validResponse.VisitCallbackOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishOIDCBrowser operation middleware
+func (sh *strictHandler) FinishOIDCBrowser(ctx *gin.Context, provider OIDCProviderPath) {
+	var request FinishOIDCBrowserRequestObject
+
+	request.Provider = provider
+
+	var body FinishOIDCBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishOIDCBrowser(ctx, request.(FinishOIDCBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishOIDCBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(FinishOIDCBrowserResponseObject); ok {
+		if err := validResponse.VisitFinishOIDCBrowserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SignInBrowser operation middleware
+func (sh *strictHandler) SignInBrowser(ctx *gin.Context) {
+	var request SignInBrowserRequestObject
+
+	var body SignInBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SignInBrowser(ctx, request.(SignInBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignInBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(SignInBrowserResponseObject); ok {
+		if err := validResponse.VisitSignInBrowserResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginStepUpBrowser operation middleware
+func (sh *strictHandler) BeginStepUpBrowser(ctx *gin.Context) {
+	var request BeginStepUpBrowserRequestObject
+
+	var body BeginStepUpBrowserJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginStepUpBrowser(ctx, request.(BeginStepUpBrowserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginStepUpBrowser")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginStepUpBrowserResponseObject); ok {
+		if err := validResponse.VisitBeginStepUpBrowserResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13125,6 +13817,90 @@ func (sh *strictHandler) BeginStepUp(ctx *gin.Context) {
 	}
 }
 
+// BeginStepUpOIDC operation middleware
+func (sh *strictHandler) BeginStepUpOIDC(ctx *gin.Context) {
+	var request BeginStepUpOIDCRequestObject
+
+	var body BeginStepUpOIDCJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginStepUpOIDC(ctx, request.(BeginStepUpOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginStepUpOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginStepUpOIDCResponseObject); ok {
+		if err := validResponse.VisitBeginStepUpOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishStepUpOIDC operation middleware
+func (sh *strictHandler) FinishStepUpOIDC(ctx *gin.Context) {
+	var request FinishStepUpOIDCRequestObject
+
+	var body FinishStepUpOIDCJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishStepUpOIDC(ctx, request.(FinishStepUpOIDCRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishStepUpOIDC")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(FinishStepUpOIDCResponseObject); ok {
+		if err := validResponse.VisitFinishStepUpOIDCResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListServices operation middleware
 func (sh *strictHandler) ListServices(ctx *gin.Context) {
 	var request ListServicesRequestObject
@@ -13629,357 +14405,377 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs5si/4KljeOeHpeyjJlj+mW44be9SyPeNuf2gt+XbETvtIYBVIwioCbAAlmuPwjX2afbB9kg1k",
-	"AqgqEigWKVKSz+3+p2WyWAASiUR+/vJrL5OTqRRMGN07+tqbUkUnzDAF/zrOMlkKc0rN2P4zZzpTfGq4",
-	"FL2j3rEgPO8TqYigE/YfVGtm9nv9HrdfTu1P+j37Te+oR/E9vX5PsT9KrljeOzKqZP2ezsZsQu3LJ/TL",
-	"GyZGdqTDp8/6PTOf2p9qo7gY9b596/eORyw1l9e5nweRQ0IFofbZ1Gzsd13n8ujwx+hc7Gq7zqWNMva7",
-	"m86lzLk5zoxUy5N5L4o5mY2pIWbMNaH2KZLz/MhOzG0fhcmGCf5RMjWv75198QYzel+aTNpXROekWCZV",
-	"rsmMmzHOTeLzfaLLbEyoJjkTnOWpebnHUzN79iQ5sTMuslXTkkOclOF2GxUpqGEqNRUNL6xPZCjVhJre",
-	"US+nhu3Zl/SS0/koDC9WTGfAhlKxakqpmZTwrg1mciKFYHan4zz9znMzyfyDCYYO33dl6vhGnZRKx/j5",
-	"fMzIpWBfzCVuESMF1YZM6ShJkwxflRj+6aPD2Ph/V7KcdjrfZGQfTVADvrvh8X6ds8lUGiay+a9sHpPD",
-	"c2LYF2Nn8yMxkjw6/JFkY6poZuX4c6CSttO9YnOSS6arT8yYixGRIquoN2Y0Z6paQm34PTt+2+QnXPh/",
-	"/9i3pDBM2Xf+5z//j73/9enf/xJlvV/kIE1oS+DPcpAg72c5uBmbveETbuJcNpHaEG7YBISBFKyVyQp4",
-	"UX3snA1pWZje0aOHD/t2JnxSTuBfD4FQ7p9hVlwYNmIKpvVO5qwb82VSGCWLgqXOo5A5uyEDvn/94uRU",
-	"yWues1XiQZD3UyZevyBT93xiVv7rm+3e6fHbD7Jgq0TW6fFbomTBUnOhkwv79c3m8oFdsXk7Hyv7CBej",
-	"xDzg6xtOogM1WihxcyqcMXXNs5Vz0PhYYhru2xvOhJuOR0hzk5wJNzc9PB916tAszqPUTNlP3PKJU5oT",
-	"U7NP32hq3+yP9VQKzUDXP1VyULCJ/dMKFasiH33t0em04Bm1Uz6Y4hP//lnb+X+tjfUXxYa9o95/O6iM",
-	"iQP8Vh/498KITQr8ZvXSGROGzJQUoz6hInfKqiS53AcCuvc4c4RNzQf2R8k0zi7PuX0XLU6VnDJluF3L",
-	"kBaa9a2MCR997XFxzQ3FgZduUE24ITOqyZiKnOVEXjO1T85YplBxD0rUlGo9kyrv9Zfsldrd92iR2v3e",
-	"THHDrEqHG/WtX71qeTqGFMxqNY+e1u5xYixhqGJkTFVuKTQqmdagwf9IhlKR2ViSMdVwvjIpcjIE3X2N",
-	"hTx6ePhk3ZV8qzPhP+t0rq3xU3iPHHxmmelZ5dcZhdbqbGwV2kRJ8cGNrkyqBa7u448veJ4Sw+2/HlCT",
-	"JSW41ZoUMh9uxoTmzHKOZVtpxkzp6Eszxahh+QWNLOq3MROe+ezrGpvUorL3e1mpjcw5FbGXSnLF2FTD",
-	"anXY/aV3NH62+JZXijFQLKM/ZV+mXDHduigmcv2c0IFmwhwRwa5RH+i2Psu8epVweQUPfev3ohtuNOF5",
-	"dPY8Z8JwE9GmS2sUW+H6H2OpTZ/8f//P/xt7gdU8o2rjZzkgVqpJdUWkpUKv35OqslSkYPu9I1EWReSt",
-	"9okLphRaPu0L50WpGPyIjWg2j+6C5cmK4wnXR3ZbJnROBpaVaTZmOVjgsjTk/M0ZCBMr/Ai1GpyRmSyQ",
-	"1e2/WGY0ERJshhpVB1IWjAo7Fbyb4uLVWvgC6GCoGiUYUs4EU3GGpkLPrBi0ko7Hfw3OK52+GL6uOAG9",
-	"0+D9CufdaUtL0suLtouJVbCTxKdkypSWwhL2A2PXjGRjqZlbARPWBvhnT1uJmfX6vRETTFlhUZOY9fW5",
-	"Ma+Z0tEz+66cDKwWgZPPSqXs7ep/V1tIsDb6vWlBhY6tgBpiWYTQzH6ElmNjC5+ToZL/YgJUFGsprdQF",
-	"CuQTNwmqFJ3DFBQb8i/LczgtTeX6YMFNtUwYa05YinSUssuc2E0mKaZ5XrIEsaggltfg8sNTM6S8YDkp",
-	"2NCuY8ztPbE4ciDc0miLVAL1PHktRri1NnFZsDTXvIJdJLMaldw9xxI8o6RZdaXpwHYo+LIxFSN8X0di",
-	"S9QjLpigg4Ll6UOGB8uKNRykMXpcUoFm36pieLNgaV7aUGWiK38n6+wqui/Vnv/IdOzJFCzvE3t+8rKw",
-	"fwZW56AwZ4Zfsz7JuQYa9UnOmk8oNpHX8EOqDKeFFUTIlvHFzUWWJrTlsbCrHDn5mpYF3nf6iJTCjs5E",
-	"n3BxYd/VJ7I0F3Lo/lEKuHXsXO0/MqYM5SActVGge0dnZejoJmLdbqsGLe2aFiUD4T6XpSJyJqLC3d7/",
-	"F2kdwd7zTqzjxTZEd+jSNK6Z4kPedk4oKeSIC3SDc4NHxRKz+0lZVMBzbyT2Q3QhKMV9b9I6paEfbP66",
-	"gPAM6dhh8bKLHM2Gktui7J/SEVtW+IMIXLKDwAl3Cc417/CddL5tvIEREaWCfYnsCDqdvTC1z4DPz6uw",
-	"XnbbPdpfvQ8wxSgtRixm9tjDwIfW2GYXbdr1a0MUE2ymrZ45psXQS6yCD9exH9BR3yZXufH2pFGMTuzt",
-	"JqzhCUQAN3FcuDIBLsn2u/iz5GKd62BNDR9Uac2YaJ0E3ky0KNaZSVzLtXNJKig3u25MqRPxISrcFYAB",
-	"TzJiRoP4qGuX+ETPWrf2Oun1e3+UVFFhOP5LsWlBs4TOicNfKEa1jJqac68y4NutLK+9PiUW44rIB1Yw",
-	"qoM6E4K43SWeE2+OaE1WTJ7FXyQX5/KKic1cS54f2mSR3eo0IzRdgRCd4QZcCzNeFOARBOZY4dPr94wp",
-	"LtD5oxsxiJ8ePly8FP8hZ6SQYgTHgF8zbe9s5znSbjCMUfz47EkjZvHsYTRoUd+S+m4kyX67lwEI3Xt3",
-	"FXhX14IHLM8V0xEq/MOSAPlEkdenxD3o59liWdOCKZMwXLSRUx1cFnDy7Lz6hO2P9gn1qjsZ29Gv2Dzu",
-	"5aKGjaSaJ8a4AuNn6KZY6U19bzOJ0YWea8Mmdmk5NXRAdVwiViHmVmOoEam+JafcDRxq695vHbw+Ej4k",
-	"l/jspaX4nO3aBzShgo7YhAlzQSsPb9vRfBt+UdPYNrhkcbk3MRTe4xvaOKjmAWIit1w75GLE1FRxEWGl",
-	"9/imKwbXpB7LGcut3jbkymoeUhiaGSA5kNg9Y9UBkcEF4M7eczKjdkuHUhE6tUYWLeKuEBk75ucnp8R+",
-	"k/AAKZmXWUo6VIKFaDp3vryUG8a+J+1ocNRwz92WpuQ0JKmIYsbK5F3YmJYz7SuirGJUqaOa9quKd4Dr",
-	"IPjFNXE/WMc/tFopqqfmBGndD5eN452a8hSMxFXGHSbD3eZtDvfmvbzNN9Mhb37jN+KRj9ujeHBdX0wx",
-	"2rtAqsoKhUFoacZScTtPMP0sY4KmePry7cKwz54+ffxsS/d1e3x/nYt2Kby59C6r1lxcsXmE+m+4QDJc",
-	"CTkTF/ZJjLhOy0HBMyvXdT/QpcG+tXGfPPwpRpcJ/fIan370bJmTt3CPelasXaddbJQO9+hqona/WCf0",
-	"S/3ljw9jd23rrfYcPeyyNEd4jSaGcebL06ePn7anYPUhB4Wpi7gW8g5T5xipuWyaB5JMSm3ImF6zPuFD",
-	"qzBhGA4Pb+y4drwIm5Zi/TpcbRuuuODW3dMlr+pgTmZjno2JzuTUigtWFGhJaEKnVJluu91iSjbvMC8z",
-	"E6KYj8Qk7mjbieqPqZ6tEg4eQQ4dU52KYq5pCMSjQudj1sh7W2Yvu0erJMIZPOQc4u1rg+yl9qXFNBTn",
-	"fsbZdFE03K7etrbhmekeqhxuapvpHQmuXXZI1XgXnIzcdBI6ce48bvDmqrt+G6zaXNBsLMMqyEvuYltc",
-	"22cuYaWXHVa3sEkNVo7uVZlzczJm2dVU8phgGlM9ThhN1LhagOhhFtIkZIDlDpbbC4jhW8CEo0UB631O",
-	"LhXETqmdGoFw1Zzs7WVhkpdEMZonZZWSMm30vmXqqmDEWG3srx9enZBnPz07/AF9C/Z7u1xWZVpgqQPo",
-	"lgOq2bMncbll2Txav/Ha2tPXmCkXXkeGSk7II4xaQApKU6RzYZ49iRrFIOdb7wek7YZhurCOPm67o6Ub",
-	"121pBy66XUG4wMERaXjFUgHToDEjI7rYKO6WXW1IFSNQxQKfo5uE12m9zPxs5uTemlOPC+5jfUXoiPqY",
-	"LB0apohmkJPKTSfm6S697aTiOzhmNKIH/IPqcXWn2HW3iYVdcsEHGLb7fbgrsvaRUknqunkmb0VMm14w",
-	"xrO4XSlkKfavmRrEPezexN3Qg3TFRd6Hmjx7TfVRcv3VKbk/9ImQOQN1WzOtuRTkrzykpfqPpCJGXjHx",
-	"g7/lcp43ZXdFHtiCG8z3xEUFhpwVVm5TOMpzQlU8Yw4zY3Yw4IwlRsyZoby4iVcPk+AKzawMAh9AdKCW",
-	"i5trd0Jh66aKXcd91/iuRObxzPmG7a2TS8GIkfG3pEou5VXflVP2XfYPeDHgvQOWBXMy4dZl1+2iyK0Q",
-	"d3jNa/tElsKEe9oHIkZ0qm90Ub9jVs0I2ViVU2Bprje7vN3zvkrWiY6wof1anSrQ0TFLUl6dcXEVCQgW",
-	"hZxdFDKjRVTxceEcaiChSE4HNLuCslUurvbgZ3Xfw3LQZjcmMWQyR98JJbiQcNj9bVY+xvyjs6DrQTQr",
-	"xcUFHV24B+NvmVBRFdxCbkh21ZUH7csbcffFl8siB+6TRW4vbXflukBKpwHqmeHRHAxDr5gmQvo1VJn3",
-	"3EDybpQsE/rlopU0v9nremJP0SJt+kSxa0YLDVUpig1LvaAOp9fjh00SDYalAgim/KHdxsibZO+AE7bl",
-	"aBgpr6DAL/PprhuXPaQF5bkvIaiIMaZ2l8mQzXzihqVXV7kp42RwgqJPPn54A9miPOpCirvp4JDCuxtC",
-	"pV8XmXV2ax6dVqn4hmvT3dIpis30WpC/K4Nr7Rq9fceWw0Bjqc0R+rqHUhE914UcgUqRseGCr+Kxy9Zp",
-	"C/8sXSguUcjNavsXDI1k979869VUa95htVLNpV5368/GcuJ9+q7gWT8gE5qNIUITwi/L4agVhLDcHYkg",
-	"Ob4/cuAYfXDhUzKlZrw4zOpYW/eb64h8eHVCnj45fIJuEsjHCNX6YDmdvHzV926dX87ev7NbwLQD8rBz",
-	"JgNWyFktSfOBhnwaknMFrvN5o/QEOMmeVja0yokxU3sqgSyf7uq+aFTL43+rAja3daGEqT1+9PTxsw4T",
-	"Wys7EEr14uwIO2MPgmbZBZx8u8PoKbPH6PCJNaWfPSGKilxOyGBuLFsAz2BYBoobGS7R+VN2XONaqqJl",
-	"Mc+Dtl8VP1MCwAr769altl1HMTn9sy/0XLT8IXAaTbdlIHmxIiog+twwD32tWE8sfhImHFvkSSGzqxey",
-	"HCQgLlA8YGGXgNqVgrNrLJ/J7G+PEP9m5Cq//HZxg6XaLg/M2sYDNioFmJJllb8LSDXkGJ16s7GVTTVV",
-	"dIHyY0bzdh16SJXLG4SH66O4wATO8zkRbEQNv2ZHruqqqX7JclDUdC8BNXOVvyCyI4LYAxFXoKOFa7/V",
-	"itijdWTxbOrXzrHMTB+JCiVjYKVjUZYVWlDlw4dDKIZU7lqE8uPG5Qg3Anj7sXCcFFLUr094oxwOgasn",
-	"zkoWhJIZY4308c/lZAp54jgdu3OMKXtJ8DxxSeg4wpJVl/u+bmhp2za0xR0t+wGFqclJYVdxp+LHpNTO",
-	"FbYQKLZnYNXprh2y9YO3E2Z5T8d/U9vNzrLmLfPMvDo7zA8epYkUQ64mG2qxUKobdYgBNkGpuJljJACL",
-	"SbIxLQomRuwImf0UYgW/svmJYlCFRYt9I0HbGWGqOtXRBJ9nj398sjr1KVqxi9GyLyTnIyv/jE99pNMp",
-	"5mSucVk+2wRFIbYHVd7UAmfeWrK1swwu2jNw7P2dE17B3YHWbG8VweI5pzmnRdTjiWauGJV0BBeJkoUV",
-	"W5MJbaAJWGHmMmDkDKUKajlQyzIGLQ9VndnYviEtwHM+Yjp25duZDEpe5F6EjuxRA1NIld2LnsM2voCB",
-	"oiGT9X0S9ouLgLAVZWZrMkD5lmKjsqCKsC9T5QMFQ/Lh5aG9xrOxTKXEwhiqLKKinENlOGgfbrO9Dwo3",
-	"I0nvWnpZhHUzatUIiAxtqG4FemPSWbTefEwd6s2CRQqfW47RrMl4dnGqFHq9im3DTcq6nDI5TaTmJNOn",
-	"LUO4Lzs7ZHAK1Usbqb+Nw12dhGqPAqk+tcknx9hLUkqxEbc3a8KxXDmBF47WYkBwRU3+tbxaPQJEiuz7",
-	"hVzj5XpMD58+S2Y4DLigag78XsgZU3sZ1YyM2Zcd7qubUn1Hm3Ru3ar3IWU2EmCIZaifQ4k35Pf5810J",
-	"YSrm6x2I4GdaHOajuz/shWEvK3vNiygVx6yYJmRHezH2BkK2ontLiSykeg7Y0pSD9yt+MGEdrXt1q6kd",
-	"lbJx31Lcwsw2U0ZbM8WPCeQ/7VeZwteP9l9Uj/ggszvpZESv2aJ0GszN1mVHHTrz4d5PdG/46euzJ9/+",
-	"0l061MeMUhWd869oQsH0GvkqvrFKenjWwTZ1gS/yrFYqHhc60kxpacbgYQZVwCnjXg1/Dlq58GldWYcY",
-	"hZtbCzleN1DimiTpini1Tqwn7u6zy69w1G6wYDdAA62rZfVnqBwuL71togNGFaTy2EcW8lHWmbolRxi+",
-	"NdPTPba8WO3RK3C6LSuFau+N1gnpNdbsYMVwveUZP2bb4nBii0vDn7Yu7AXLuF7vaq+huoBqFI/c0EYm",
-	"ffc0aecLTJoO4WECE9TgVfQ5KVyTCde6WWSaYHK/vmrIKH188GONausQdItCBXKRX+QJ28sbRphyy6jK",
-	"xqwNHPCi1FE3kN+i2VhCPouLk4kgEDFBEnxp3GFboTP9ZnkeNM/XQcSAlOkLaozigzKWinzsv6pBnTrk",
-	"d5daXiWPES62pb8hVJMpWih7/uYMCi5LBeAVLj3xzP7w/M1ZnIoADzSgMeb+GWJv6ImAPcVoC3JA3MqG",
-	"tw15YWIus1fwuUMT4xDgF2xxg9stwKq+syJHxb711TTnsrytC9y6slwjnLlb1WSrk37fNNkwsw9MsBlG",
-	"3tfQZBMxdAR493Wac+8VqwXSNwqMp/FpnQIbl3E7B5tto+r2K2+lIuEWAGOAiyXqkt9CGBN8oc8eP3Nx",
-	"13DgyOMff1qs+nt2uHIPknfMC64NF6OS6zHLG3U6yZtnvXBq/5a5rf0afEuv/L3Wh3yRCZ2TXIYA5JxZ",
-	"3WHY5ZqMS/RtX2DPCQZX3g/BKQ5SpEupU/yOez8kdO9fffJw76c+ebD/oE8e7D2ACOyDiwfPSSn4H6WL",
-	"Trtcs3o20OGOjvpz52/RRiqW248LhlnOAjdh7NKldyAHWq/281IJuNcXb3PM4gkxU2QKa76vfc1Hzt9g",
-	"5c2/7gncUDF4Tv7tHZ2wf7PSx37uzwDmMTGd0SnL98lf9fFbl5lgH/8f+KMfkvwarQlepXFktKFq1Big",
-	"Im7rTXkedSwjosdFXtfpk/45rgkV5BhBQMKLj/yp9ZytZDkauzi6+4pqMmNF0SIyElEj93scnFdepDBh",
-	"FzFZ0mtWOlCBbLlIOECt6j6UpeiQPbJEwpXbsNn1Gi/H/A3S+aQ7HvWoXjEnhRxZ2W0lSQGJtSakOq2W",
-	"oTENIenkwiD3Cv8uJthsbE9pAhh0YOkO2IiKnUEextMMjTTTPsRlSzNmwtg7GkGE0NxmA/uF5dFmaF4q",
-	"gHpNwX1BQnqpO9iSkLO8lE+3AcKi8/FDwJcpgG1co9LcZSY7EdXITa744FOSe3aefVy5RJdwnxnUtc4v",
-	"MpmzVcUL9kECD0JdFNx4EJyfsyj6U6KobmHMNF02kwpxVj2OMileqU6WDkNOsMt4rfNsPWvJsr1VHBx7",
-	"R9OUWtjMSOCv5TL3NUSOjlxcXo3cTlHaAjRXtDaNfeHR7IY6prN7xxJyQx3Tddf9HkaKRhMvrcBTfDQ2",
-	"a8beU/ezfR9+t977xlRfpBXlGt5/wMeGRL44NdPY0ouQa17KES40z9kR6digopDZVdvFBrDTS+nOyzMN",
-	"0M8OiC7NAIs4ccZpJOuE8unq68Q+tE6IBYICMWgnJABgGgs56yAb3Umq5hmXitiYI5JMSGNehjNDBwV7",
-	"jm5vn7c1xJe0QO1tknU6YVo7R1zkd2M6nbJ4jf0CHXAl1ftiZPi7xxW5DeidG6ButpgQ5w2FvQLPmI0l",
-	"qvWE18q8MJ8nRXr2xTAlYsWb4bxXQ+GRD46FbYAEre07b0ETXOH0hZ1/W+W1LvV2cmEf3aLgucxUMsay",
-	"STTNuNkSYE/AvGl7BTJwdxAFN+XOU/yo2c1TLewHbuDNfNW+P6lX++rbk9zcW/Xmh324V558mNUO8lFS",
-	"yIWHDx/emvBa8B1uVZY9J5Tky74zzFItl+CgEjh0a3hJ++TBhXOV/sdKV+mzTYqMYuzxC3YHi9YWRWBF",
-	"Gu3Tl0s1fbuINPgagv/X0NcgbkFz3+Ig3Slv4zZ7xrDJ1CSK3YemusohLc5qJfWu7Mv54BkVGSsuQt+h",
-	"tOaq5YQNZD4nVF+xHC01+9uk6ZLQvD6qERPZ/IhgBmmfAOoVWJaIsMzyPvGdTiBPnms0ir8/VHKaF1zE",
-	"UDKsDT0069hp67anG3IBJ711TQ6DZMgFwlrvpiXI/WmUh9ZXovgBDRPu+kuGKJOTHw/A/xXMTMy2l8r3",
-	"Wu5yp4LpE71TpbmoYHqWatM4lgkuneg1wVT6vdAmLdLzSskB65NpQUWt2ZU7iFWnqz7B1kONhld9h2Bn",
-	"SaKnLAMxWPkOusPl5FJgyfcFoO1IRUoB6D/Bk4/rVmwqlUnkddyslyFOO1FDBZIKimPgKYcdj9hAR3Cz",
-	"zfGr0BWOCMby7trpB/vjGIfcEJ49XhSIli6Gq54DOOGgNOSPkpUuoAhdYXJwVgQR4R19+BiglduHen3Y",
-	"PcuKgHPUQ/HX8zcMfhRaj0X8gjHTJ4I+G8DRK2buB9PY98/y1+RKqwma4N+iWm01lPumVP8iBx/sjBdJ",
-	"EO212ibn5SjNZhqa3WCMSa+erR0b3xifMd+wZxDIj4vVmYfQSxYTJrFEpo5xtFiev6ylTflaY0AnLLXm",
-	"IJmOSLnTX0/O/tujh/ZuevHyQ6d8eUWH61FkqeZ5vXmHfNxI6RwmM0+pChnNnyUXmPwbW8yacXKfz2tJ",
-	"t7Dw5qb1FxglzYTaldV0Shkjg1LkRdBJEVnQp/TEFdMqvyf6xviPqsLqVD9t98gaTqu6Mm0nngDEzVnb",
-	"sIkfLjk6cf7ufZUHrEYMyHFIbUsizXznsZQ1FePESThOtw6P3ZGeqVfUGjQKRtYizUeAhfVdal2hKKpS",
-	"6wSXk/Wnr6SKVp5PqdLMiXnXyOCVkpNfzt6/w14Q9nsoLOBSLDyADXuIYDNyxeaNuvXlfJ8YWsoxOvqw",
-	"AFlfad9OqO/ePFByBtgpeAc7RCTP59ildPUGVvWedhJd9vCcqUkqMac1nUIzWujnFWiFxqQPOY0Xz+3K",
-	"Jp6Waio1a3FiQc8m0NGPoES+TzK6N1N0moy5GUeTiJcdMEYcpuujTdBu/XzdKAsZDI7usb1CY2+51KWQ",
-	"bQ2fQhTTUtYX0EJze8hhObLHL+c5mGS+zbhUZMy1kWq+9y5VAJvzWM2/vOqTAc0vsnDo+gQDmH0or3TB",
-	"xz5BvszrDY9rLYVrhtr6Bbi4RR3CgEC5evmtX1aM+su9zZZ2Ip4L8ZtzJlwzvdAsvpZEp/X44orNo8kN",
-	"TcTIjs4aV3RzkbI+fZmtK6QmuQT7bLLY/KZTHlv8fj/W9Uiy3cwk+rxvr9wqbxBQBx0WM6mu+pVHxVnP",
-	"3FTW8bL4Wd3Def1Ad3jnIOG679j5NFAxpDcFknRixq62S3OCL7/QzFiRjfdMEBUIcMyvqWEXLhunyenp",
-	"9IktFg0AYHGYRFRZtUKDiUzNp2ZBcUgM2glWZhOWXgdgLbn50a1GHKDlC3obdudO7MxIoT8tzLg9t9c7",
-	"0izrXTE21aQRL29k3KzfPtq1Z7yIOWDOfINGSG/0WmgNdRH8shNeFLzWU7cL0i/8unXV9pGEtNoE5GC7",
-	"dveysJNmxXquXfcHUJOtVMkREQwJPKaaDKwAdwzhFF/Ak+sAt1BPXVjD0vbzDhtSMWTsvL1zdG8FBq1X",
-	"9dO9fz3c++nTX90f+xd7n/67//CH//MvMUK+kzm7xVbV96qXdIzm71+/OPmZjTZ1wTUgDhYO9+HTZ96E",
-	"cjeqqhDBsoJbdRflDTS2+duzx89+WMRtON77v3E/L/Y+fX3y+NtfurdrRWdlbayCa8MEgDA+Ovzb/sP9",
-	"h/uP1m1qt+jcCMt3s2ghcbmmE+PneTDTPTqKDwOukbqXihf4egBn+cIImZwwAqDEVrvrbl6fS8wA5GLZ",
-	"lkbaP9DeqO6gj4Hx7J3/K4xoS9tXQJUN+Tfq41oiDwRWK8p0r8/ErpXr1mVxrcuYuLda7SXX+rI6R/EZ",
-	"4on66fDh336A3okGzgKAVQq2SRlVgo+OtbcOELvU881i068Vb/fiIVk7F87ZOqWxCwM/eZwQLfsX/2vv",
-	"078vS5Zo5WzDiHU8mqFjM6wixainSl7zPKpRApI4eiPStzxWxAGKt5CYvZHnLqSHf1UoXZqPRBMEoA5H",
-	"4d3Uccd2sO2yeh9bU6scIVyjXY1bXvlYDaC+eQATQEdMeLWtWLjg8XLJD9hPzfhG10C1G+V6bITFkBWU",
-	"T+KnEL5CkmAVGmbDV4Tw1W+uemRCp9NEiDt12K2++fHDm23BOGDrsPYSBndRWmVRyGXHdY2DsDtpDLpB",
-	"85xhRjjPIfkA4NStbcEmlBcbVOqtsw2+i2ZnYAdH/TpHBlo1xu83D+nKYHT9wN9qVLohae5beLo+uQ2D",
-	"vt+7qKy3Wa4Jy0ZPhkpyrg8CsJlkXcuJEkZJYT2lRqqvnvpuhviuCgfqNirfNxfw1QKSIn5N7aftAgCM",
-	"f3sN9AlzHkPMTfVosQChtYFCt2n677rZvumr4lwSqhGVbrDWrbEmeds7xN/ohvHRBJgjNicbMqVYfhHx",
-	"K25wD9UmFxOmp8dvP7jWwE0ZOSh5YS64SMtHTG/jQhtaFJici0nPEFT0sWHsZ0Bc1drNI4vhNuFDV4sK",
-	"M3XCdwt1SrtBMJ0qfs0LNmItwZyxLPJbADZuxyeuTbRfMUEL69yqYuLZ9b7pJG5eO6hEWWbHleUom5dl",
-	"bFqPsQZ/Pw/QwrXE7JhcjuLy1ARxrRH4esdhBf3ix6O2vpb9P3c8eIeb/192I1btgNPsNvThYepEomO2",
-	"D6yiC4zvGlytDQjqHBtOE0gwpxCC0oY8emovWEUzg23XqQGVckwV1OWMSugjKBX5EY74bCzhqqYuNEAQ",
-	"kHf3mHENv7cjeW210X0tqIjnNyWqFlYUKkABUVWqEI94ptoI06Ig2rCpy5vyxQfDUlutTmIaxhyx0Fih",
-	"U/n3LIqHsG71iKXMmWHTlU1mQi9c1+AeJ5AiNrwyhkMtEjKlAujBZ2ox9oS6h70cEq3h0B60yp6+Srm7",
-	"1kyrvLmShImVTkXy8+8HqkRpqbjI+BTrMxeUo23gCSkpTT/0a9NMXfOM7bzoPNnI7dSL59diKGNt9Nu6",
-	"BRR2w0M9YaJ2P1wAy++xs4KG8L3Ot0gb8n9Yy9pgQ9Ul1f0YNwi3ecfTUyUHBZvE0LVi8SmPdzFVcqTo",
-	"BHt+2OkBcGICpCHRl62BWwEZyACjsd87EmVRRFEzWBFhaUjUnUouAFEPW1LJ4ZCJHLrbiWlpttj6DfSE",
-	"qJPrXbDS3VO+V1ohRzpZU1Um6gj/cX5+SvCB/UTj9Kh8AteBzFl7Fx/8YPG3pRJH0FHhaIpscXTy/sXL",
-	"lacDvq0EnVtViE65/U9wH16oG3pktWZR0KFcW+mGbhNfZA3Ptrpz2tRV3yrU/3tZec1KbWTOqYgXDWK+",
-	"AZTYBXVp5QQ2QhtIlN3nan6hSrG6X7BVvqCC846gpFYXjrha2n6o6UVPLxvyLxt4Qdeq9Fy5ZVNq5WIb",
-	"PliHrWp6++0bGejobv1KBlOo/uoa3kN1xFZmbZIzQw3PGv5lJpiiHbMru6V0sqi0PS199XHAOO2Cs6tk",
-	"sYJDahRq3y6PEHCBen7eOB7WAOknNFeMMsD1B+ocHG1PokToEkBvY+fmnazTQdT3woFbdTs6ho66sl68",
-	"qi52o1GR+x5SckjmslTEBUgW+K+2VxX/gSc5DZh2Hspckh6L2MYlkGvxPnAMErtwPkC70c1um1Tb179L",
-	"pgkXTvOgZc4NMYryYp+8w7bjBc0QtcRZKTfuj+ymEl8holyceLTJZbUucmO+pNnYIw7XgLcbhj6kdHr/",
-	"j8/sAZRkOWGEForRfN7aVKWrh3rR5k+CWH5gV2x+qqQcrotgyeZpL8kVm+/cV6PHNAbTcAwTgC/vAIsf",
-	"yLkhJGiMoK+FNq7VMyxJHzl/uiuns5xUuHo3ChVbQ16w26F9LCkcPrfa/4ResUaC5uHTenrmYVQfHyum",
-	"xzJmofgXQ6UJLwpSCs0QB6H7CMkNs8vs5Cx45yK3CTtZXsfKSN+VCObmM6vqS7ECAH8XO9112iziUFgr",
-	"lsXhhzyHWAr5Kr4rNjVHduwJB7/FFZtfDHmiAeeK7cVwIKa8w2YP6otYnjvc2h3CjO65NS7rNRhmgBAg",
-	"CJhUcc8qOGCoMkNahx1urCguVAWbvZM5+xMb4bvERli8PbeBUvCBXUODiLOQdrN+bdhWSq52VBVau178",
-	"C6NkAGCdpdUD+HHCl0QFobmV69ooQMV2gtStTZUChNCIQ2vK5TyFMSvyVCfV9q5wZBIKBkMLkDaM6ITD",
-	"tw4N7NCr0n6llI5cC0k6ORbPkojr9e6tbs3JjdGbCaz7ZrFvzbpdNBqSRlE0lYfm1zyLTOTE99QOAUOa",
-	"ZWxqHNhTJssit/eV1bsME2TAjGGq5g1yhQDdkKxkwY5xIhE14vb66N8OPCAYS07+bACK4N8/mMe9WTMl",
-	"DWsMUiW0DMlUsZwNuWA58Fei2/7mWM1jPhpfKK6vWqOBVg5qMkFPCIXgJvbuXQKCu1nZZHXoYzI7ePAn",
-	"FFppQJGSndpajAtiYJ0G9ui7r1rWVy2A1hvXvj46btji9ois5egqv9jz9HPsWuDQZpGZoIg3BzKx3B6w",
-	"xN2imOGqS5v32gGopwFKzdbI1Nty435Xbq/Bh++rCmGKkMUdzCCIZDikyQ46h4cjqqHS1Zr7VwAVtV2r",
-	"gizVaQq8HPhqZYVATapGHESJMPux74jkBHscpF7mUOWUCquBMQ7Zn4zm0IJswqhAbU8nz+o42sXLV2jh",
-	"hNdUR+arlQ8cth64d6vrt/rfZMFOCinY7kp87RBY5tu11tb+4mXO14WKCNWIgEGpx4Dt6LsdcB281PZv",
-	"NpmaCGjENiNYCzdIWwzrpjfKrV0Pnksa0caaWnird0Z0Mj/dPE+vYyVmXPqeN+Ut3jMAY+TKWlwDFLyx",
-	"Li2r+m4nl5UZZW8SkBYe7UiwKKJD8Mc9OfzpyU/P/nb403p12ZXYRiKlTmMMceDJCsSBTw5hYO/Tf49W",
-	"o996XvW9TKquNK8104m2nLrv9y4hQiCihpJjQk02Tqab4Ipb1DVfow/Azh0gNZzeAcSofdNKy80us670",
-	"3rRnQDBFofrF6hdWH9Wug+bKdPTlmuxPNdiHxCFL7uuHl4cOIe4/7Uz+coTXZHyn22IYhysZoePNtyFj",
-	"+BUmGcKrY1HFUScSNKeVT4RqDImOZZEvNl1ZWbuSUAZR4+0TcMVVabwBZtyn8/puAYpN5DXzkOP2Eh/S",
-	"zOi1tULdTqZNsSFSpHTeuGAzPNCkoGJU0hFzyGj/9tF5Vf8NEb3SZG+LTsdypFYjSjT0Bnfe0glTiZ0M",
-	"3ciCVgNdzkpRr3sLtdDoenV5HADbATve6/fcloOIs3sOf9hN94AJc0AZzxq9cm666Zvu9/repVU5Mt+p",
-	"4r2e/fOnon7bivpqH0Za7z3LJGadrmWCQpaJIFVvKyxEco0SZvZ7bIWLTxZF6KeAnS64JhNm9smxQBuV",
-	"uPqlWt/EBWgk+16oxojkydTGhOu94JD8A6gV3LD2ptP2ibhQp2LuTrlmfTKYE577DNbnvuJa+HTETZNY",
-	"a3Ki4pDuGWOdQh/vhcu0xduIhla6mhE7Vre0sViuwxmLFUW4VMWolHMOIp9I4PF7XfBfudwJSPbQwSbp",
-	"iPMHv155Xn16BvxgpqBOf0VpNJYBQfdR6MhfityF8xAlmBimJjqFjdKeVrHLlIpEkrqdbFwWXjHfZRSm",
-	"hRmGfWKVE22wu39nwegRrWO1ziuzLDZIrAg5FTX284utb/WnBB+fhcT/hVCkkqN4koCbK4o0LcmQqkS6",
-	"ypo8UNeqBLZeQabo9XueJ6IIxZvzxA53JE5w7DH9K5tHSJ7LCeVRtxM1yKPQt0Yq8ldLvg+n5PWLH1II",
-	"dXEfC+Z0OLw0TYZc5I3uCeQUQyqQSwmt4DCVdPkMdIMtQjiwjKaqg1HawNpAIfJgGJScvn7XJ9TOcIQF",
-	"YtSaRV1wOh0ZHRViE1m1NRtWwXfdvib8DSNjqUN3ECA0QF4RgD6R2uDvoNHiUsrN4y1u/hECrViq22u+",
-	"D0YbJZAO1HBePnnyOHXvP3a1Kd2xSFrtst3wUJ3+c6Y7sBSQNM41Kh67auTwL2gl4HkcJkpalJJqmwjh",
-	"TfT2pdhTAB7GZAkha808uSG0mNG5dl9qiI42cZqWIIQXRjY8u0onK8LIhZRXmIUDsOr19AyzYsybVPF0",
-	"Lx91loXf0hY+WLvccl03t+e3iLxNwT0vmO2ehsBJQMg+kcLJBggiO/9GF6d3GDVOE+3DKIsNzDkTbT0j",
-	"HAQf9JlNdy7vAroDwZk10lZSKAo1XwJHBR2zODELrY/05Ro+TRxska8uVCOlKJj20W1vE3abu7UoIkyG",
-	"mZR1ACKwPbZRlg4HXDMmViYkwzm3y+l7hWLCRWnWSCiaMDOWMTekVSYdyhxTAGPHcoeltIYnF5q0ti3D",
-	"DwArwccBhQJODF2nZaW909KndAZweCmmjyVVw/sWurg0dqbivfpCHcNUlK24v+Uwry3gXCvha4SHY8Ih",
-	"kHYUdihANi8pP+Mj8VqELlE3y4NIi1W7Bc9JRqfc0EKTXDosPGOY2iD+fCvdLVbCm4QQTAu2CdJ3w+R8",
-	"8CAl+pJqp42DeWgkdCp1m9j3OTtYqpPJnLn4VqzllpFQkz9CLPla06y1u3LEUQj8bKvatBrWNNSbsSOi",
-	"+ReS8xE3iGFDiXKVcTD7NYqMnm1QYvQn+7awr4lFD3fUOnvjdNU1r+VtoqWsyN6zBLzVNA/YsfuW5mEn",
-	"tQPgvDUjY907cnRN1TvD4qwP3r+8WIO8pts55aXzta74vWtHaI+XmLvQkKv0RTd+tDhzw3JeXEOYWoII",
-	"Uf/oipakVmNsa0mac311Ma0Qb2J5KZrMlBSjKv/Z/si/PKeGkpwriHXN0VkzC4gxgcWhuY0HyEtZUlxw",
-	"e1nyf7F8FTY6rChgr6H/NtGZfkX7IbCXoGFsSxcifEm6YO349DVxX/pjjj/ZqA+sm9AGjWDbfqldtKhd",
-	"1Q2eePeL9q3wpMuowLYjNQjEaOe5eELjBwa9zletYVFgNHrYVmmGdTYKi3Drb/cUGDb9OL2hmn4/1I52",
-	"fQPW+ae6fJ/V5e+Ajc7paMMQxbZD7NbCt5eRfS+GtIWcESm61RcuYnfZyUXXG29+vRs9/b611AZXTqkT",
-	"6zyXLoJUqi2DXHVJRWZmJtWVTrUdc+1dB2Bh5sAf1SSpwOSVdR11NUzKTTxo3fCFuSZgoEDktzbnkNFj",
-	"NAlTgUUiSN+GaugaFhechVs1ufD03Teb65ZaF6ZZ/A3Dhr917nbJRf5H0I+8T3SZje1V+uinw/2H+4f7",
-	"Dw8On2wIVb06kTV9Po49xGqFWbeQ3NWMSmOAoxvQXMuRemO5DiiFnn/dGKj7iVoTz7uVSqmGlK6n5Jot",
-	"KdOFO48fPX387OHW2lSeKyr0cNOeQSLR5U+6aroCyiAhL9EqiBIa0HCNwqOcgl1JTcdi/8jcS71pl2ge",
-	"7E+M5Fs+CQkTVuOFrtzUZWoR12zXZWKiRWzs8F4TXs6zzOjFNGaHn9QbGln92TVC4ojNBG8Fdjh9+Tbe",
-	"qCgC9RqWEC1sRawyLsjlFGFjL2q/uOx0HMdSm4srl2K0eBoFrgR6219AegkQyrUhsr/qh6W1p9+v2WTG",
-	"Sh+mLlps8IUWUgvwJJDbMabXDCwGIVFmOOO/Q2JMjCs/Qk7XZucpAZv2XjhkqgBT5b0ktwpOj7OLSZGP",
-	"Otp8MeQ067h6armSQsKQ69dlqe/7QdmLDsvmpcB4AqSN+u5VnfSM4zCDKL7Gbpzy3n8W90qGr/GOguAp",
-	"RP+5CvialXaIMJy5TOBVIK1SUGgbEnSlwnzfkdrhVEFi5wr2sGx76h5twavGzORQZQXaDdba5BvgxNcQ",
-	"pP00V2roMNHbVNDhQN83/by+XevGRKZUmUk0DeeV3c3SIcKs7CSDHckSxqn9joxkx1cNy6K4SAKEORwS",
-	"e6eGrVv5SiuTLv4lRey8HL87djmY3nh4WVoiHfzMVMFFl6KrayZy2ep+Z3PIt8N4i/A4b5MpFXNspBQo",
-	"HcmOjG74hkGwHQlhcl5rbBmCKBytHXQ5Ok+oq39ysMf/4e45BIH2J6UWarH0wty9pYzcx4dbbWdVCv5H",
-	"yW7U1Woj4VpltbalwVHfe6EP6hh16Mldy3s/xRyC3pN9Bkn02MiPUYUqiy8o8B+FF4yNmfa+fYNQFjbv",
-	"WOaj49PX6AJHFqlSIffJS+dcDsmRHmydm+dwAfsyLg/dgLGM38VQqhlVufZZbfh5DbColiRIsuBm1/u/",
-	"i9/FS6WkwuRuFwgkucxK0MFc7/InT//2gw97auh3QS4zmbNLyyJgeFwO+ZfLfi3yt/87JGm599IR00eQ",
-	"EU1H1J+CywzugEuiWUjwv7Q3wWWIoUGWGx2x/d/FGRM5oYJcvs7ZZCoNE9l871c2v/QTy4IRb6B8yRLM",
-	"crBiU4buNGr1G2NtNE3msiQFv2JHhJvfBfbccLDM5IQWhS/EGcsZhgoUwxcjWtvvwpXhkSk1Y1ePRgkE",
-	"v/qgQnEEf+NO5wA6DKQZY/mSNlLm+7+LXr9X8IwJLPvFE9o7ntJszPYO9x/2XJd/4Cx9dHAwm832KXy9",
-	"L9XowP1WH7x5ffLy3dlL+E1V5dgDHqsFx456D/cf4SNyygSd8t5R7/H+w/3HWOU+Bk4/uH504JwzrqIM",
-	"ZKmDiJPidQ4mnDYeBsojLkFVde/on/FTXj1ygLd/71t/5ZPgt4EHIy0Z/CRD4BAK7RYcSqDA2J/8UTLA",
-	"kXJUhmc9GiztUDjYdRKuwjY17oCabJwaN3KHfvtkhZaeSuGKaA8fPnQl0sZpJ3Q6LVxlwsFnB+9Uvb7V",
-	"2sHJg6IIgmvRWQenDyMuzjsVf2GY4YHvnwNitJxMqL1RgV0CqXq+yvKfvfDRJ3tNSG0SCerKh5aPrNkN",
-	"Z9vun4dEg5PJjb0BArInd2YYeSWLwtV6fZYDF81z1Rm15hnocdAMLmUrBBEQp8n2oT/Lxrxfk1+/snkP",
-	"txc45meZz7e2s0uNZL41bz8XZ1zgrMOtjf8zsHmEp96LQHGQkJ/lADULCiqmZmYb/BaWj7zixnP/lArT",
-	"ekJ3hAg3fus35ODBV/fXt6RE/DvzArG3+xMbo+x5xcvbIOEZ3H2i8tPbuwzgIcLNNi2oSJ/mtY5FkERm",
-	"3Pv2KUn9g6rN+U3en5I156A6CEkWtIx94nOhPLYW/JlJhWWZcllSIEC0g4fezRlv9u7odMAfbnHwBgB2",
-	"gh+r/i83Z0gcEVsb+VaiVpUOLPq82hJnRKGFAA6rNY+5/cuu49sNWa3f3k8NNASredUUE99msrmXdY3B",
-	"lycH1BYu9NTaLjXYF0sKkfEF5JcKDKbq3RlDe0meEBTf0KUc8EQMn7Ca/PYbcen+uhiUen5Z69duxT01",
-	"YPIvn5njzLwXlRC92cXaj5i6DtyIFpDhM7FaA7TckKPKNudV16K+K0ibUXvaARcoD5lMYNnb9TzQ5BLe",
-	"oC+JYUVBZpV9ir8EkfE85D8OQSFxqSo8qSn6WVxUuW0VC2wBp+/TDq//X+TgAxumpIJlArCvcun6b9xc",
-	"OvxP2FrYHXsUKsSrcBBW9bCtSZJ2YTFiKy0jfGTndtFObQO7htuyDDy9AtXxgwWaH3yWXOwZecUEJluu",
-	"dYljQgH8OtwKzXZMzY08AQ87kOEXyQVmoOzmJm8OstaN/miLZ9YvMnFsgXT75HV1qTrK3ZwL3lpRTK0w",
-	"hiiZ2yWQyK4linBtoi0LQNo3x9Yi7QzzFf7frrSP2I5VdhggpbDbL7eqrrvlLBFmbY0cz39DH28Q9WDg",
-	"Wopv/NpKyWjuys9U+F25l8b1nSret8NOJ6WpzpwcDhFMkQsy5Ne+DZ7ufP4OSrEzZvloX/0nu9wtu7xh",
-	"1hgYUCFY7phmQLMrwkUbj4RuxWlFyrto7sbBjMBt3rNrr5yO3mV3O3V3Lu9Uk7PLuC1Nbsmnhh/U/bsL",
-	"Rl+eHztf/L08vTC5O1LJkDCpw7stZ+lxnjtASeZaSIN3L9Ity/nePZRkbJsbZ/vgK/z/GyrpBcNC50VH",
-	"meGKbZEFGnvxJOLCKCFts9Rb4fpz0Fwd9UL/7SoqFAaLn4mkVurosVuhsHPWClqpW05MKqynEaAsa2il",
-	"DVY7qNh2z1vz6+sdtVH6vWkZ2aMzZt6Gkbbls9qRCFua6F3pIit57nlS8mhSCsRgY1vxJp8xU4/+1W1N",
-	"TM3wxRP4VIp/4zyIgM435ru4e8NOBzJDLFEucaiQM/FZDjBjE13fEMUk70LhtevNnke8HWOWXWHXwHur",
-	"Rzd6Gt5yQPP2PZqvoFtf6RETcaNTfSwFY4idTSg0J/Kl+ByapJKCZle6O//6Cs0tSM1F39xIQ7l4zjKe",
-	"MwCvwjIbTB4KOUswEagAIQUdsEKH/g1jWWBeXKj38dEeQIocOqyDBVvCvuNeq5n1ctp7J5a3E77DxgpY",
-	"TDHSPna3nmSFipDdCFZX4XNZr3TBZJGARY59iPUyf0Fh0f3mr3rp039JBjueQlZuBWbbXpTFJ4ApC4it",
-	"UtVLftYQlC4CuyV+bPIURrR2ZRh9zzfjGzmqJ1PH7kPovGtVGlAolddrWra1XnjU5o8Kz92RUyqUPoFP",
-	"6vT4beh+HHNEQY/jNbINu4xZaqb6wdSNlGKlJuNAIm+actmcDQyZGhG+vE+OOMc9t+SNs+rTmGqnB3pe",
-	"wc4gzRg39Ln/ls76gEIwiZ1GqroD6MERAISJzuSUeX0OExtivj5fYHd/HX5uhnfn9Qs1iMk70z2xDVb5",
-	"O79mhFbsAdA9vs6O4gEL8R+KuxzjnmVZCvek+0erE/AFfL5t3ljlCTynV0xAoGJ7nsCKjPa9iUPWXFqq",
-	"LjKWHFanUDpBbFVKud+p0rXATd938MSKGZ/ZYyIyRkQ5GTCFNpjH8pZEG6qSSU7wbENAh114GAM18AlN",
-	"UQCDm12smDyoCR3gtcYb+7Awb1csdPPLzI8aahgguS5JLp8cuM6FvkoXtXt8DM2quj79vjSZBGySbs9D",
-	"R/POT38Uhhc7Tm6y4+z+Ev7AKPoq4KQRoygvmh196gICzlolRu0/D0CHnUq+UjG1T5/UHl5xZoH3ai+3",
-	"/Aed6Tw/Qoc6y5H36uTunCcqEt6SigZ6E+LFL2xHK9/0Q3kogO01a1Inq7iKfbG2b5KhXsLXnWQ/8BGg",
-	"9RUA6pFRQQaMBE89eS3Iydn/7Pver3qqGM31mDFDZtDPQ5VQkUeJZZmyoA7W80GVw53iQMdjURbs2b0v",
-	"aq2c/L8zfR1tb/nnlfBf7kr4sifyZREQJNMAmm9G0QUM+2IOLKes+ctotRNuJ6FwQrYhN/B4wuGfjUFh",
-	"t/LBHqLqICKA8aWCUBZKEfRVXVaIRICdq7Ix9GDSq2SG5uKqwx10Bo/tWkzbUaALRExAVx1tjhymJ7S8",
-	"YrMt2tVMsUUBDTgOKJfHckaG1BVFWMIRrsmAjRHNY5HMSYc0dmVE7lEKusdiuxxtXK3yMb7dV4bnkJOr",
-	"iC7kzNnq5ZQIOZD5HCZWSA250QGmd9k+9+S9t+a5n+BdWeeBQAnj3O7IdiLUYkl5JFpOmGu36spHtPNt",
-	"O0aRotNBPvhq/7ciMWcir9mW+WGVSf7Bo+TsiH4oD4QEZTd+FlcZ5428v6Z5rpFONzbMM0yWdZJ2QbyB",
-	"LoKBKMJ95LcZEOUA8WDm+8oBzS3E+qlYpde97oDIuBsX73G1jmRllH/gJrTux2B9Qp7n1hI708O4wNfO",
-	"4AmqgXxVnnfZYyIrZqxB0BwfOAol8VxoQ4uCYp2fVcdB0UiroD79KTrdw6fPbtfP/oJlWNmYkNC5+34r",
-	"UobOQ8Gf85o6B7gV1Q4RBHMx5i1O01ojh1RK4Il7ZIeE80Mk6DZhkwGEv7do+1Z4N9qbtFyRMaMFCFZP",
-	"L0+fRYIdZIXE3o5xHeoVuLDhoaAlQTTQeSlpUeyTcz5BtCaA1hlJcN0eOUh49+OgwPWx5lWVArSxMS2G",
-	"RE8ZdKY2vLAi2VqwGS3tKOV0n/zmk0JJLsuBtyM14OCLYcGzWKQky9jUnMDiOrmymxMtONvSLYoTqeEK",
-	"PdA4UL/KLgqkcwN32bfPErvUxrfto2Y5GcydAZND1dclVtyGAj7Ym6ppAPkASD8cMXJDbFjTCfPtncdU",
-	"TQqH09kk9y+Si/r52r7aake4o/QLHFpbJkgcbCFz9kBXasPmfOOAs3pH//zUiI0omjNCYR/dDmKuGvYP",
-	"qXIvurLOLVeBvpM523URaGOMP2tAIzWgdXA0qAPtwi2Ww/TBV/u/BXNn0fJAZA8EJ/ujlKqcXFBzobi+",
-	"usQr3BfwuyTaPmbaVnlhVftiwgqWWYlfw2KzVwA32FG7DjDsKgWcTRJDErEm0Ttsd/N9mWD4qubGeYh6",
-	"38YpuofrLtRSp1kV4LdfMcFmqy+auhpixmyiWQEg6/LaKnSlKWlBzt+c1UD1ajvoFQsjyYARGDGWYv3B",
-	"fuH2cTd1hu79//veMy6VoQ6iCF3d1rxhtKBTPZYmbYQTbRSjE6xXgMCNLicgEHUd/4NrZzmRY3DOFRIC",
-	"gtSQgWL0ShM5HCKkI/FjLvPNGb1mZ35Ga+2fzAwzezjVG/uywbcVJnlz4fDC04OG1z4HgNE5uaZFaa1Q",
-	"D+Djm3hFBUUsz9yjGT97Qv7Of0bF0Q8CzWTAZSanTABYkOY5unO1oYYdWU2dTuiI5fY2Aoc54IYNK4Ra",
-	"nEDfXQUtLtUPTBupmvvX5ejfcOtWnfqo3IeZ5ttM9qZFgTS1Mrba56pTecsdsHAmjes7kZblCNwJAJtk",
-	"RucE+rhTywmYGqp84Yy/5Z8+fGz39unDJ7GMbhzuDVzgesynvV0lZjf7aWy6ff+gIrcMCwi9N9/Bf0C4",
-	"ICweksICPLOXrq37JoUArOL2oNFJ9dh3DZcT1nFLeQOKjbglOMtJVidh2I/qwxZsTajIhxA8YP2DROFM",
-	"u/ZVZ/843jt8+gzB7sJwvl/WopzDBwId7mv8KEzwjkysikCJOzbs3HYEMW4LKkX4XlfUgod5UPICcPSk",
-	"YCn2WTrRB1/D363YOnVm2P3JuxWCYkVz9c6WI7eeMKvkR8OMidL8IOcjpo0++Ip/rIjjXcsrFt7/An5x",
-	"O6bkK6kGPM+ZaLZl3EJtJLyY0Ip9d78lSwEWLx5drhaqY4CHXsgZU3sZ1YyM2ZdEsDD3G5EOYU2h+739",
-	"6X/+8+HeT3Rv+Onrsyff/tJLhw59hwDX1iB5776oPfddX7x+IfNbunhrBK7l3QXMyPodjB052rFPwvTv",
-	"630ZJnhH92VFoFQ0zz+wNSyURLeP1i1ePn5WOLvXdMiz2DIf3KKT76XIIYN1jwtixkqWozFZagqPPci0",
-	"5lKENlOlZip1XNpyE85rTVFoffsTYrYibKdkgceHKxqaQMkm4JsnW+a7Nkba0LneJ7+FdLGKsbj24PUD",
-	"5h3KRxC5Ah/ygHkNLeFH/J7khmAzWty2N/J25Ua9ur2OTu0Ug7zCoHdNB1wPx/n6suTAsGgJ/D08JNFL",
-	"75xV2se8t2Pms4PdkTu8MYcYE4KwmFFNhrIU+RYLo6GArxI1AdGrwYhWKmP+bwsLYnf8dk3yFfW+h52R",
-	"EodIJfyCc7fezX+7GSrNV/tDjWlwNdL5263F3fLa+GCfFJlHp8+kGHI1sdKfCkKnU19paZggEy5KA1nF",
-	"kMNQw+AEOyMkOLjBAerHd0Ryodr2QHjhkpNXxsGP8xx3YUcnFl9+Vz4ZbKboFphgMWSASp0B0vk6nek0",
-	"5MPU4+J9L++zseUXMWIhx+6KbeXi+ZmNHCMwoWQxQbxWYKXSjJkwliJSAWNBxoUPndkJxNm3efYPvuIf",
-	"HXTYGoPcRZC5cVA7ntONK3GH9cOwWbJvG8KXC1AJRgb2cew24hrE5VYguJQIxZaOLgS70LlX17grYhAm",
-	"YknBKId2esjdGHfWsgRJeGIpGDvlJ14UbzGdpcmUrpWO71knc4a+WI/oBpZR66msGvgmL+S/4yPftVcH",
-	"1nBLHp2Rp9c6fpu/O2SRe2l7weTu6C5FwiTuUAfWsi0/jYd3SamvuLMHX+H/HS6wLW7qXVyADqkDIDQx",
-	"VXvMp1W7LtoAL4oweyqMsxlZ7p88eYtE2TlzuhgRvA8LLEBgeb+X25tOnq8VlHNish4xavL8gRvs4Gup",
-	"mep6BJBQt3MQXrueto4sW0RiQQgbBGBukRU3oPlq1sY+7G2QmBFsJWxj6znSfdEOq3RH20a3uGunUCIB",
-	"m8YFuDBWiXcurrkBMugDCnUK6eSg1yYg+kLhbFEsaccwdFQ3xiKI12G4XbUBgmFumgh0diM4xURi5RkD",
-	"a+RBFQVxSqwgvE6WtOL6WQ7a1dZf7AN3BKpnJ1fDW3BNNDeqdlsD6AFG5c52gzS5ZNmh6+q33APwj5KV",
-	"kBtZMKrhjxwzOYaUY9Jkzqj9X0ZFxgr8qBQZU4byVO+/HaYID25JqcdWv9A/n81icDvAjw3uPPj6WQ5a",
-	"81l+kYPebqnTAqO5Rc3kM6xjgRLrHj3Yy7rmUdHwAJltfVzU6p3JlLUKUdTeiGN6HcJnoFwZqkbMWDFu",
-	"FV5yGVj9MloHnbECN3XbV+b3xBVIB+QLJO2MclN1yja+VRDCuckpOKbgQVU2qnBSh+qgkKNkMv0ZU9dM",
-	"7UHElF3bGe+Tl/b/0FfzkmRUQbYFtOrk0PsbkE6e+077rhgQI3DOG1rIUZ9oCcWfnAnzu4D5ZnLCNPYm",
-	"wkKfN1SbPRht7/WLSzLhuoaQ4YIktQ/MjFv1wU1vRKeXRNO5BsQPaCo9mBumyYwpFurm938X7nkm8mo5",
-	"oR0qlPEzkbMca0XJJXYI/R9DWmh26RLTFaMTx9YG8Vtw2Yrt/y6WWBuF1Rs5WlXo/5srVjASNh3c07NA",
-	"qTT0kp1gHHoJ3aDuVhlIWTAqYlegZeBLnofWBQXVbv+JYhnj16zyvY4hEbkav7Fr2+2mD9g/MI1o9n2n",
-	"MgnHxVtJdAvN6ws5Qkvmsxz0SQExoFByzJoIPjsQ6YoZNd+ORF9qAKTmfwrh/8sqcoQSq66hXBjRRvu0",
-	"pmyVPM9a1en3r1+cQBv8nH3vufX1pdyS+vh+ysTrF5D5BQR0iWBggALIneYj4UHI213HkYRkDMNU7Syw",
-	"6qnCb4F/A8zPEaFhEjgunWN8bw6gTlh66O+CSVu4lxvvYiDYRT/qSKjTekdmbn2IO3JSN1aZ6l3vvt9i",
-	"i7UFrlqbqWpn/+Crf0trVfM7xP5afLllBqutQMUxOXPGeh9T8mo4HOhMhDy2VGHyEsPcged7ibLb8PM1",
-	"pU79Vlyg/8GAjfgG3U0jA7Q2fcKUMY2oPBA7HFrdAPbz9NeTl6gdCGqgCLY6G+SvH16dkB8Pnx7+cAQ1",
-	"j6BOfPzwBuDbyUDJGSD6Q8UX14YJIgV5dPi3/Yf7D/cfgUrIQfe3OiEqz0aSAyvGEDx7kTMgKcEub4cS",
-	"BMa4Q/HxMxuVIo0BB/mw2/fDuXQP2TzNrQdg2RW3yL9DLrge75SBTxAX1igORbUZ5sE4fESfO+zS4QaW",
-	"sstM9QpmuWOuwkHuNg3JieN0qpvL9XpttLvJtwbGkfL+1pkNsUOXLzNrB7ey3ZRO9pQsVhSmnB6//QAP",
-	"fdcqq1vFLWmrvueAXqepx2vnQbMKqMQgFOiS2t00TlusdNGovugWel8zIdz07uhAe+IkTnLVvGdbCRH+",
-	"jS1Ic+EUHnyd0smF/bNDa46tbvNd5EZU3U0slztI3DFNnJhUAKAiw64lx23wjIsGtDHNuvsd5F5b79yX",
-	"OTffh9w4Z19uPU3xFhngBAInNRZA2HAQ+XBAfAOpRlLiskTBiHA6+A6Q3OtnpMLsTv3bd7TR7vU3jbqf",
-	"+Ma6W9uVijwPNLG63bSiRIuS5Z1IK7Ss6rFdsrIfpQNW+1ZrNioqVAjwLRzsk6v3ILm6zsdNyr2lV6yZ",
-	"RXyX6cqIbZAzDSnf81oy+FYh+QSbLWSfW1MAg22wd1IzR+VZs6/cMneuVv9vSfdPdN6wg1fgRBVuRDwK",
-	"Vkcc2GIE6gYsc3smhz1loE9l1NBCjkq2LvjMS8dQkwkkqGqiGM19+Da84YEmOacFy8w+eS8gvOvRIBEl",
-	"LPP1svBzqivcZcIKzfDFAO14RC5zZigvXMzW4ehfDjkr8kv3Wjcf+PjLJdpERpKZcqDgSwbQfdZi7tD0",
-	"aVNhtmvzZKU2crKowcYAbJzZEzF5Fo5K5sr0wFaAFBNuyBVjU8J99QYyKfCKe06hqRFL0PzADFfsNg0o",
-	"O16+xVzaGpF9Si3qJysPf8qUilOjuY43jc4DIelkQudYNS81E6HEzuV5gRNcIQFaW+NeM6UXOyctty2j",
-	"X7Bt2ZPDn5789Oxvhz89rfUyexTpZbZr+b7rQ+WMQrQGuPDdz7nRxFFMbwtgJ2YpJk4iHD67y24O9u85",
-	"ptlMaM7gTO6TY0EY9PqABJYmNCOZuMioiMhxa5Hed0Fu53jrJXMrGA4xOjXoiG5ntqZ34pn+YsKWI8rT",
-	"RtL+ICukYOtHOJocGrUJTuyb7zvv4CTvnyYAtsWutIGAy+yx7uwFgvCgiAoMF0E7E2lGi7aM4DP7/Q4P",
-	"ILw/GQiixdYkfg2R+wEi7mIhGbSXZGqifRcTJGlAWa2be3Nt2KRJuwPFrtg87Rl6i0KZzYgeU8Uw59TA",
-	"h+H82ynA2bd/DLm9l7CoCrlHwhMAfVBDZ9cuNw5Ta8IA5K9V+f0PEG0EcKeVOAk4u2i99TJes6HKfGBY",
-	"X78boO8rdldwXLA4luPyUjeD/dKnz1omQurtzE1xqtgU0H1xnxktFsENkpx58BX+1xoBwfToakO7lUaN",
-	"+DUTZDsFhQ7WPNC1nD6v0ZXMeFFgYofTdWJLX1s5s4M1816WyXYAp2eDe7X28pR/4DdvZhXUQSE4LR93",
-	"mIMbaihVxgIkh0Ppdp1jLUXqqdw+3env/Bo+cBIBUrrb28Oc2lXu/ESfKimHt63hrbpgXJ8kEHdTO8Ht",
-	"HFhrKRtsQhpkc92Sswe47/bYcvpYFth7aEybmc7xoy2hXip567yz6iotSi/RAV/e3Wl+AnDpEYqdNp/j",
-	"xQeTcN+4HwV4eszX9f6rAc2uRgpwncj7Ive/MXSOIRb7fTmNsNoHmPqvbK7vdT70regl9qrxzIAUXLXx",
-	"Xl1LZ9FBw6GgGOorltv9GDGDpbdXbK6fu1gVdI4BBhHSEDocssywHPFVXF8XWhRyhgmTvmszN/vk2H/v",
-	"B3IsAsy7iKrenJKIdoBgtAiNQ3a1o4aaMhln0PDtdtpy0gLFiV33c+9Z0+RaGq8zKOZWEb/K6jteivY9",
-	"P3ZS3osvJ1BYMYTyICGrXlCBG+wWu/lBZsxzl2EtrDJpH5hRlcc6vHyEyeywxQsOcEf4OV04pH5dAOF3",
-	"1OPF1DbIaefeJ9lJ/8NX79njnqxLO7Gv949e2Ecv5HBY9aUP6G2jUsW4AcxD/LWT5zsUx7VxolCDTG3P",
-	"O4jtr+tAYqHxf6lZngTbKm9eD4HSN5cTe9c6AFU0+MhszAtWa/htp3WEfkKHrmTgvCdQVU/8Ti7s2b30",
-	"6dTneFfSYAXLHWsvNeVsW41WofIRgn95rhhUarrsdQ1N7BN9xRbrJwJXpk7+OcS05dD3dROM5eu1WH7D",
-	"tfFlFfem1/JuFUJYbDtGJ9Jjy+icsYQi7Nk0dHgi66F0Hvt3YrXto6cehdPdbRyz1MEqteIOvVGPDslY",
-	"lqr20ICNqIBSYTV3xcNOx5spKUaQV2UvLxROEaWPj8TrXUGN4Mv/zHNvyXOn3RKu/CcHX91fraHl94I1",
-	"ORVzuwK/urK+EGKOCJwJFRSuOw8Z5DpHWvYSC2JjIcolAs27+LFeQkn6lhDiqd/PG0BxApUus1IpJsxl",
-	"qgd/bYU3bMPvKlMOAnhr2szoeMr7UO2PtXjQqVh4JE/0ec888tNV0FrQbVoDkOWajKTMHb7sUCrAA/ZC",
-	"KlGMdQvC5MTP8I6kyq9sHqaQTJfzD+zALGGG0AjOb1NNXnEnBcYzK9LkzuCJ77pExi7hlpLVtKNWoDj8",
-	"uxXf087u3mr/3NzVIQOyJIsezRYDuZo3erX6LaufkIOv9n8rQA0NV2x7m7nqznyPuVGlZltMvrKrDC2k",
-	"qdbMaJ+EVWoW5etkvBopsdNDvWv+cBlKCQZZd5tRDDXCXOjnShuHHXyDLkSNN7hzTdSb2ca9RTjw9+vk",
-	"TanVdB6aIleOu0ALn1kgwTPe6uM3bLpXTle1gHXpmNeQxMC+TKWCvivBT1SBLjhQTbDvqXMQ1+GI2jWr",
-	"M8OmH3fVFxZffmfOnU6m2dZCgRg7sywgZ0LXDft2PQn5oYuCbsk5xdj51nTtfgXeiFN7Tqi+soMMax02",
-	"wYsQywpGxXz3PPS/i2K+viq+qkGEZzMQQweaqWuerVLM/UM7PZ0wRltRlZ/r1lTocFqce5XkkmkymIdg",
-	"mhTowxh6cc6gfTuI0ZznbVK9Sd6Dr+6vbwc513RQbJBf4ii0KsOkAk8KsT+7RlErGkFXjJvRhZuQu7J8",
-	"agnXBGFYnwPGcK0FuT37ywf/Bb7FTfKex/lxjsmLAL7eilY34wbKetw7LSttxDRMbJdnFn1of27d6q0T",
-	"LTsH8fZ2IXqOj3zX7g1Ywy35NwaMKohvOrJ50rsP0rGO9/U7cGUO7IIPviUFFj38QIIdqTbw7ruNX+Dy",
-	"EsfLdV/bQexiscNQffNje984dgdf4f8dGob7zbuVcjU74JbwPuyrOlDlJr2/TI2vbxRgwA64bZLwo74V",
-	"9M5+PAKOkFxMMVfcCPW1M1YUqZC0e6wRlV5CAt6l1MV+G7cidCusRH/tuc4Aeh08UIfClMugTWLdQg2x",
-	"hvvWPSwnJtkB5KPeVuuPHaSt6TtD+gSyJGS03cHtOayx3YyqqUFVp4hUJgrwULQ3z7I4QtGFVTmAvgCR",
-	"RIfQGenxBKAqcAFBH2DoRQ2uDwGZj8YlNIfE1QmjIph5c6LTkJ/bY7VbblPuNslj3KzXBcuteqeia9ec",
-	"6lznJeB9Wn5Js882IFRj3Y+WC2/vu+Q6VXLIfQ3j7flgb4MffNtyX9Z3JUBBjQSp2yTX5n6aJoNEDW7n",
-	"LNmRzPm+tgvigaxKNRkqOfFCLbQC4Fbyg5dqCUK+dRM39Zt02EN0mvy5hVUpn3ck4t5hPxLnjUR1sOuu",
-	"1bpvbWfnWnoRY0MYF9YABy8U3RVQBVVIbZ6HDyArHzQO5Ev7eTVVqCDWUEvTBlffxdMATdlY/G7eusVf",
-	"6wCXYJNqjVb12pnNLwXbM3zSoKkD50VsJGArSBRAIPdIKmMrWymmmdmrtf/fOmctdaqPKJuamVduCn+K",
-	"frvxENmpNZTWjSsAQugSE6Mnz93OhwRpJjrvfikKmV3t5Cr4CK/+8yoAdKPQ8NKoeS0Gjq376ijvRkoi",
-	"h4a1XeazsaQTnvQm/YZf7xbtUWR8mi4MnfoHtlUPYokF1bY1Zx8ZsEKKkbWXo97QZp7K1x7+tnf0z0+W",
-	"oTT0IkN2LFXRO+odAKO593wNWcYY1PjWD5/4spPaR27Q2ichtlz7zO1j7RMHT1n/HSQ31R8ZgY1WH79C",
-	"L6k/B9liCy9HJ1XtM2gtVH+mBKyhT9/+/wAAAP//",
+	"7L39chs5si/4KljeOeHpeynJlj9mWo4be9SyPeMet6215NsRO+0jgVUgiWYRYAMo0RyHb+zT7IPtk2wg",
+	"E0BVkUCxSJGS+pzuf9oii1WoRCK/85dfe5mczqRgwujeydfejCo6ZYYp+Os0y2QpzDk1Y/tnznSm+Mxw",
+	"KXonvVNBeN4nUhFBp+zfqdbMHPb6PW6/nNmf9Hv2m95Jj+J9ev2eYr+VXLG8d2JUyfo9nY3ZlNqbT+mX",
+	"d0yM7JOOn7/o98xiZn+qjeJi1Pv2rd87HbHUWt7mfh1EDgkVhNprU6ux33Vdy5Pjv0bXYt+261raKGO/",
+	"u+1aypyb08xItbqYD6JYkPmYGmLGXBNqryI5z0/swtz2UVhsWOBvJVOL+t7ZG2+xog+lyaS9RXRNimVS",
+	"5ZrMuRnj2iRe3ye6zMaEapIzwVmeWpe7PLWyF8+SC7vgIlu3LDnERRlut1GRghqmUkvRcMP6QoZSTanp",
+	"nfRyatiBvUkvuZxPwvBizXIGbCgVq5aUWkkJ99piJWdSCGZ3Os7T7z03k8xfmGDo8H1Xpo5v1FmpdIyf",
+	"L8eMXAv2xVzjFjFSUG3IjI6SNMnwVonHP39yHHv+35QsZ53ONxnZSxPUgO9uebzf5mw6k4aJbPEPtojJ",
+	"4QUx7Iuxq/krMZI8Of4rycZU0czK8ZdAJW2XO2ELkkumq0/MmIsRkSKrqDdmNGeqeoXa4w/s89sWP+XC",
+	"//3XviWFYcre8z/++X8c/O/P/+NPUdb7UQ7ShLYE/lUOEuT9VQ5ux2bv+JSbOJdNpTaEGzYFYSAFa2Wy",
+	"Am5Uf3bOhrQsTO/kyePHfbsSPi2n8NdjIJT7M6yKC8NGTMGy3sucdWO+TAqjZFGw1HkUMme3ZMAPb1+d",
+	"nSt5w3O2TjwI8mHGxNtXZOauT6zKf3273Ts//emjLNg6kXV++hNRsmCptdDplf36dmv5yCZs0c7Hyl7C",
+	"xSixDvj6lovoQI0WStyeChdM3fBs7Ro0XpZYhvv2livhpuMR0twkV8LNbQ/PJ506NMvrKDVT9hP3+sQZ",
+	"zYml2atvtbRv9sd6JoVmYOufKzko2NT+0woVayKffO3R2azgGbVLPprhFf/jV23X/7X2rD8pNuyd9P7b",
+	"UeVMHOG3+sjfF57YpMDP1i6dM2HIXEkx6hMqcmesSpLLQyCgu49zR9jMfGS/lUzj6vKc23vR4lzJGVOG",
+	"23cZ0kKzvpUx4aOvPS5uuKH44BUNqgk3ZE41GVORs5zIG6YOyQXLFBruwYiaUa3nUuW9/oq/UtN9T5ap",
+	"3e/NFTfMmnS4Ud/61a1Wl2NIwaxV8+R5TY8TYwlDFSNjqnJLoVHJtAYL/q9kKBWZjyUZUw3nK5MiJ0Ow",
+	"3Td4kSePj59t+ibf6kz4zzqda+/4OdxHDn5lmelZ49c5hdbrbGwV+kRJ8cGNrlyqJa7u44+veJ4Sw+2/",
+	"HlCTJSW4tZoUMh9uxpTmzHKOZVtpxkzp6E0zxahh+RWNvNTPYyY889nbNTapxWTv97JSG5lzKmI3lWTC",
+	"2EzD2+qw+yv3aPxs+S5vFGNgWEZ/yr7MuGK69aWYyPVLQgeaCXNCBLtBe6Db+1nm1euEyxu46Fu/F91w",
+	"ownPo6vnOROGm4g1XVqn2ArXfx9Lbfrk//t//t/YDazlGTUbf5UDYqWaVBMiLRV6/Z5UlaciBTvsnYiy",
+	"KCJ3tVdcMaXQ82l/cV6UisGP2Ihmi+guWJ6sOJ5wfWK3ZUoXZGBZmWZjloMHLktDLt9dgDCxwo9Qa8EZ",
+	"mckCWd3+xTKjiZDgM9SoOpCyYFTYpaBuiotX6+ELoIOhapRgSDkXTMUZmgo9t2LQSjoe/zUEr3RaMXxd",
+	"cwJ65yH6Fc67s5ZWpJcXbVdTa2AniU/JjCkthSXsR8ZuGMnGUjP3BkxYH+CfPW0lZtbr90ZMMGWFRU1i",
+	"1t/PPfOGKR09s+/L6cBaEbj4rFTKalf/u9qLBG+j35sVVOjYG1BDLIsQmtmP0HNsbOFLMlTyX0yAiWI9",
+	"pbW2QIF84hZBlaILWIJiQ/5ldQ3npalCHyyEqVYJY90JS5GOUnaVE7vJJMU0z0uWIBYVxPIaKD88NUPK",
+	"C5aTgg3te4y51RPLTw6EW3naMpXAPE+qxQi31hYuC5bmmjewi2Reo5LTcyzBM0qadSpNB7ZDwZeNqRjh",
+	"/ToSW6IdccUEHRQsTx8yPFhWrOFDGk+PSyqw7FtNDO8WrKxLG6pM9M3fyzq7iu6vas9/ZDn2ZAqW94k9",
+	"P3lZ2H8GVudgMGeG37A+ybkGGvVJzppXKDaVN/BDqgynhRVEyJbxl1uILE1oy2NhVzly8g0tC9R3+oSU",
+	"wj6diT7h4sreq09kaa7k0P1RCtA6dq32j4wpQzkIR20U2N7RVRk6uo1Yt9uqwUq7oUXJQLgvZKmInIuo",
+	"cLf6/yptI1g978Q6KrYhhkNXlnHDFB/ytnNCSSFHXGAYnBs8KpaY3U/KsgGeeyexH7ILwSjue5fWGQ39",
+	"4PPXBYRnSMcOy8oucjQbRm6LsX9OR2zV4A8icMUPgiDcNQTXfMB32lnbeAcjIkoF+xLZEQw6e2Fqr4GY",
+	"nzdhvey2e3S4fh9giVFajFjM7bGHgQ+ts82u2qzrt4YoJthcWztzTIuhl1gFH27iP2Cgvk2ucuP9SaMY",
+	"nVrtJqzjCUSAMHFcuDIBIcl2Xfyr5GITdbChhQ+mtGZMtC4CNRMtik1WErdy7VqSBsrt1I0pdSI/RIVT",
+	"AZjwJCNmNIiPunWJV/Ssd2vVSa/f+62kigrD8S/FZgXNEjYnPv5KMapl1NVceJMB725lee32KbEYN0Q+",
+	"soJRHcyZkMTtLvGceHNEa7Ji8iz+KLm4lBMmtgsteX5ok0V2q9OM0AwFQnaGGwgtzHlRQEQQmGNNTK/f",
+	"M6a4wuCPbuQgvn/8eFkp/l3OSSHFCI4Bv2Ha6mwXOdLuYZij+OuLZ42cxYvH0aRFfUvqu5Ek+90qAxC6",
+	"D04V+FDXUgQszxXTESr83ZIA+USRt+fEXejX2eJZ04Ipk3BctJEzHUIWcPLsuvqEHY4OCfWmOxnbp0/Y",
+	"Ih7looaNpFoknjEB52folljZTX3vM4nRlV5ow6b21XJq6IDquESsUsytzlAjU31HQblbBNQ21W8doj4S",
+	"PiTXeO21pfiC7TsGNKWCjtiUCXNFqwhv29H8KfyiZrFtoWTxdW/jKHzAO7RxUC0CxERuuXbIxYipmeIi",
+	"wkof8E4TBmpSj+Wc5dZuG3JlLQ8pDM0MkBxI7K6x5oDIQAG4s/eSzKnd0qFUhM6sk0WLeChExo755dk5",
+	"sd8kIkBK5mWWkg6VYCGaLlwsLxWGsfdJBxocNdx1d2UpOQtJKqKYsTJ5Hz6m5Ux7iyirGFXqqKX9puId",
+	"4DpIfnFN3A82iQ+tN4rqpTlBWveDsnG8UzOegpO4zrnDYri71OagNx+kNt/Ohry9xm/kI5+2Z/FAXV/N",
+	"MNu7RKrKC4WH0NKMpeJ2neD6WcYES/H89U9Lj33x/PnTFzvS1+35/U0U7Up6c+Ve1qy5mrBFhPrvuEAy",
+	"TISciyt7JWZcZ+Wg4JmV67of6NJg39pznz3+PkaXKf3yFq9+8mKVk3egRz0r1tRpFx+lgx5dT9TuinVK",
+	"v9Rv/vQ4pmtbtdpLjLDL0pygGk08xrkvz58/fd5egtWHGhSmruJWyHssnWOkFrJpHkgyLbUhY3rD+oQP",
+	"rcGEaTg8vLHj2lERNj3Fujpc7xuuUXCb7ulKVHWwIPMxz8ZEZ3JmxQUrCvQkNKEzqky33W5xJZs6zMvM",
+	"hCjmIzGNB9r2YvpjqWerhINLkEPHVKeymBs6AvGs0OWYNereVtnL7tE6iXABF7mAePu7QfVS+6vFLBQX",
+	"fsbVdDE03K7etbXhmekBmhxuadvZHQmuXQ1I1XgXgozcdBI6ce48bfDmOl2/C1ZtvtB8LMNbkNfc5ba4",
+	"ttdcw5ted3i7pU1qsHJ0r8qcm7MxyyYzyWOCaUz1OOE0UeN6AaKHWUiTkAGWO1huFRDDu4ALR4sC3vcl",
+	"uVaQO6V2aQTSVQtycJCFRV4TxWielFVKyrTT+xNTk4IRY62xP398c0ZefP/i+DuMLdjv7euyqtICWx3A",
+	"thxQzV48i8sty+bR/o231p++wUq5cDsyVHJKnmDWAkpQmiKdC/PiWdQpBjnfqh+Qtlum6cJ79HHbHS3d",
+	"c92WduCiuxWESxwckYYTlkqYBosZGdHlRnG37NuGUjECXSzwOYZJeJ3Wq8zP5k7ubbj0uOA+1RNCR9Tn",
+	"ZOnQMEU0g5pUbjoxT3fpbRcV38ExoxE74O9UjyudYt+7TSzskws+wmO768N9kbWPlEpS160zqRWxbHrJ",
+	"Gc/ifqWQpTi8YWoQj7B7F3fLCNKEi7wPPXlWTfVRcv3ZGbnf9YmQOQNzWzOtuRTkzzyUpfqPpCJGTpj4",
+	"zmu5nOdN2V2RB7bgFus9c1mBIWeFldsUjvKCUBWvmMPKmD08cM4ST8yZoby4TVQPi+AKzawMghhA9EEt",
+	"iptrd0Jh62aK3cRj13ivROXx3MWGrdbJpWDEyPhdUi2XctJ37ZR9V/0DUQy474BlwZ1MhHXZTbsocm+I",
+	"O7yh2j6TpTBBT/tExIjO9K0U9XtmzYxQjVUFBVbWejvl7a73XbJOdIQN7df6VIGOjlmS8uqCi0kkIVgU",
+	"cn5VyIwWUcPHpXOogYIiORvQbAJtq1xMDuBn9djDatJmPy4xVDJH7wktuFBw2P1uVj7G4qPzYOtBNivF",
+	"xQUdXbkL43eZUlE13EJtSDbpyoP25o28+/LNZZED98kit0rbqVyXSOn0gHpleLQGw9AJ00RI/w5V5T03",
+	"ULwbJcuUfrlqJc3PVl1P7Slapk2fKHbDaKGhK0WxYamXzOH0+/jHJokGj6UCCKb8od3Fk7ep3oEgbMvR",
+	"MFJOoMEv8+WuW7c9pAXlpW8hqIgxpnaXyZDNfeGGpVdXuSnjZHCCok8+fXwH1aI8GkKKh+ngkMK9G0Kl",
+	"XxeZdXZrHp1WqfiOa9Pd0ymK7exakL9rk2vtFr29x47TQGOpzQnGuodSEb3QhRyBSZGx4VKs4qmr1mlL",
+	"/6woFFco5Fa1ewVDI9X9r3/yZqp177BbqRZSr4f152M59TF91/CsH5EpzcaQoQnpl9V01BpCWO6OZJAc",
+	"3584cIw+hPApmVEzXn7M+lxbd811Qj6+OSPPnx0/wzAJ1GOEbn3wnM5ev+n7sM6PFx/e2y1g2gF52DWT",
+	"ASvkvFak+UhDPQ3JuYLQ+aLRegKcZE8rG1rjxJiZPZVAls/3pS8a3fL437qEzV0plLC0p0+eP33RYWEb",
+	"VQdCq16cHWFn7EHQLLuCk293GCNl9hgdP7Ou9ItnRFGRyykZLIxlC+AZTMtAcyPDV3TxlD33uJaqaHmZ",
+	"l8Har5qfKQFghcNN+1Lb1FFMTv/gGz2XPX9InEbLbRlIXuyICog+t6xD3yjXE8ufhAVHX1LJuWbqBzbi",
+	"W5a2KmZKJa5ipgLE9OiIQSeyhHyGPHEisk+uj67tdqIouj7KpNCyYEfXdZl+fbQcZQcwlnXb3PKapVjd",
+	"0rZS+h8WoekJErYDe6CySXdrLcrgP4+ZArJo5k8prnD9ntr7NXprY9t6Vshs8kqWgwRyCUp97NcT0JJU",
+	"cHaDXVGZ/e0JwhqNXEOfP4XcYAe+K+8jXJOBpSlECMqqLBsAiMgpxmrnY6tyah7G0oEaM5q3u0ZDqlw5",
+	"KFxcf4rLN+E6XxLBRtTwG3bimuma+yTLQVHbJAGtkFUYKHLQBLFyLu4XRfsRf65hE0TbA+NF8m9dvoCZ",
+	"PhIVOgEh+IK9dlYXQfMWHw6hx1U5awe6yhs2Dyh6SOIgHgAppKhbRXBHORyCsJq64IcglMwZa3QF/FpO",
+	"Z1D+j8uxO8eYsrqf5wndr+PAWdYL6vt2sJVt2zLE4mjZD+BaTU4Ku4o7FT8mpXYRzqX8vz0D64R27ZBt",
+	"npOfMst7Ov6b2m52ViE/Mc/M64v+/MOjNJE5204TZNE25w/DZbSJE6L5F5LzETfeKLX8fcPUgth7bGBy",
+	"vLgtFgWsOU4GMeRquqWPBo3oaVqUipsF5rmwVSob06JgYsRO8MyfQybsH2xxphj0GNLi0Eiw5UfYiEF1",
+	"tHztxdO/Pltf2BfdKMwF+43BAwqF/rMZVhzve19ie1BVBS7x2p21Eji/96q9vsxapznhFZgj+IRWuQoW",
+	"r6jOOS2i8XwM4ohRaS0nOYQaCJLJ6ZQ2sDKsTHf1XXKOwhVteOjUGoMPg4b8fGzvkNZjOR8xHTNo7UoG",
+	"JS9yr0lGVuKAo6/K7i39YRtfwYOiCcHNI272i6uAHxdlZusQQ3OiYqOyoIqwLzPl02BD8vH1sbVmsrFM",
+	"FXzDM1RZRDUaB9wDsK3dZvsIK25Gkt614skI62bUWlOQ99zSmQj0xpLKKJrCmDpMp6V4C3xuOUazJuPZ",
+	"l1Ol0JvhERhuUrGTGZOzROFZsjnAMoT7snO4EZdQ3bRR2N443NVJqPYokOpzm3xyjL0ipRQbcWtgJNIm",
+	"VYpj6Wgtp7vXIE7cyMn6J0Ae1N5fyA1ursf0+PmLZP3OgAuqFsDvhZwzdZBRzciYfdnjvrol1Xe0SefW",
+	"rfoQCsIj6bNY/8UlABhA9ao/35UQpmKx2YEIUdTlx3xy+sMqDKusrJoXUSqOWTFLyI52qIEthGxF95YG",
+	"cO8XLy85xHbjBxPeo3Wv7rRwqTI2HloBZ1jZdsZoax/EKYHqvsOqDv7myeGr6hJfQuFOOhnRG7YsnQYL",
+	"s3PZUQeGfXzwPT0Yfv764tm3P3WXDvVnRqmKqac3NGFgeot8Hd9YIz1c60DJuoBzeVYrFY8LHWlmtDRj",
+	"yJ+AKeCMcW+GvwSrXPiixaxDBs6trYUcbxsYiN3DZHU8t00ymfFgtn39CiXwFi/sHrA+XoZvf4HG4eqr",
+	"ty10wKiCQjV7yVK11SZLt+QIj2+tY3aXrb6s9tgsuNyWNwUsg63eE4rHrNvBiuFmr2f8M9teDhe2/Gr4",
+	"09YXe8UyrjdT7TXMIjCN4nlJ2ugT6d4E4EKiSdchXExggRqCq77iimsy5Vo3W6gTTO7fr3pklD4+tbcB",
+	"lkBIKUeBMLnIr/KE7+UdIywoZ1RlY9YGfXlV6mg0zG/RfCyhWstlgUUQiFj+CyFF7pDbMFV0uyommueb",
+	"4L1AQ8AVNUbxQRkrtD/1X9WAfN1cA9c4UZVGEi52Zb8hEJkpWih7+e4C2olLBdAsrvj2wv7w8t1FnIoA",
+	"fjWgMeb+AdI5GImAPcVcInJA3MuGuw15YWIhszfwucPK41C+ItjyBrd7gFX3ckWOin3rb9Ncy+q2LnHr",
+	"2makcObu1JKtTvpDs2TDyj4yweZYV7JJgDleIYLjC3wX8sJHxWplIluVfaTRl50BG5dxe4dSbqPq7vvK",
+	"pSJBC4AzwMUKdcnPIUkPsdAXT1+4qoJw4MjTv36/3NP64njtHiR1zCuuDRejkusxyxtdaEnNs1mxQP+O",
+	"ua1dDf5EJ16v9aEaakoXJJchD7tg1nYYdlGTcYm+awX2kmCO6cMQguIgRbo08sV13IchoQf/6pPHB9/3",
+	"yaPDR33y6OARJKIfXT16SUrBfytd7YWrpKzXuh3v6ai/dPEWbaRiuf24YFjDL3ATxq4ZYA9yoFW1X5ZK",
+	"gF5f1uZYoxZSx8gU1n3fWM1Hzt9grebf9ARuaRi8JP/2nk7Zv1npYz/3ZwCr9JjO6Izlh+TP+vQnV3dj",
+	"L/+f+KPvkvwa7XhfZ3FktGFq1BigIm6rpryMBpYRr+Yqr9v0yfgc14QKcooQN+HGJ/7Ues5WshyNXTmB",
+	"+4pqMmdF0SIyElkj93t8OK+iSGHBLmOyYtesDaAC2XKRCIBa030oS9GhNmqFhGu3YTv1Gm82/hmKVaU7",
+	"HvWsXrEghRxZ2W0lSQFl4yYU8q2XoTELIRnkwiT3mvgulo9t7U9pAgiL4OkO2IiKvQF6xotojTSzPuRl",
+	"SzNmwlgdjRBZ6G6zgf3C8mgzNS8VABmnwOyg3aLUHXxJqMhfqRbdAj/Uxfgh4csUgJJugKPg6u6diGpU",
+	"3ld88DnJPXuvra9Coiuo5q465CqTOVvXmhPKSDR0/YHGg+T8gkWxzRIto0vPTNNlO6kQZ9XTKJOiSnWy",
+	"dBiqI13pTJ1n68Vblu2t4eDYO1qt1cJmRgJ/rYI4bCBydERxeTNyNy2XS8Bz0c5L9oVHqxvqiOXuHiu4",
+	"JHXE4n1PMxkpGi0rtgJP8dHYbJh7T+lnez/8brP7jam+ShvKtWkWAf0d6hnj1Ewjpy8DCnopR7jQPGcn",
+	"pOP4lUJmkzbFBqDqK8X8qysNwOYOZjHNAMsoiMZZJJuk8ul6dWIv2iTFAkmBGHAZEgAQu4Wcd5CN7iRV",
+	"64xLRRw7E6mppLEow4Whg4K9xLC3r9sa4k1agCS3Kb6dMq1dIC7yuzGdzVgcQWK5aBDepLpfjAx/86g5",
+	"dwEsdQtM2RYX4rJhsFfQMPOxRLOe8FoTI9bzpEjPvhimBC1aznv1KDzyIbCwCwisjWPnLViZa4K+sPM/",
+	"VeW9K5PLXNpHtxh4rkCXjLEpGF0zbnYERxUQndpugQzcHSLELbnzEj9pdvtSC/uBe/B2sWo/fdebffXt",
+	"SW7unUbzwz48qEg+rGoP9SgpXM7jx4/vTHgtxQ53KsteEkry1dgZVqmWK2BnCZTFDaKkffLoyoVK/31t",
+	"qPTFNi10Mfb4EWffRTvnIqA5dMr+vWVeox+GkoYWxNEWNWxByFvQ3A/wSM+B3HqIpDFsOjMJKIehqVQ5",
+	"lMVZq4SKlXEVtXrwjIqMFVdhqlbactVyygYyXxCqJyxHT83+Num6JCyvT2rERLY4IVhB2ieA6QaeJeKH",
+	"s7xP/BwfqJPnGp3i3x/mPs0LLmIYMNaHHppN/LRNhy8OuYCT3vpODmFnyAWCtu9n4M3DGQOJ3lei+QEd",
+	"E+6mp4Ysk5MfjyD+FdxMrLaXyk8S76JTwfWJ6lRprioQqpUWPY7dkisnekOooH4vDAGMTHRTcsD6ZFZQ",
+	"URvl5g5iNcetT3CwVmOcW9/hM1qS6BnLQAxWsYPuYFC5FAhocAVYUlKRUgC2VYjk43srNpPKJOo6bjep",
+	"E5ed6KECSQXNMXCVm4yAyFcnoNkW+FWYeUgEY3l36/Sj/XGMQ245fICleoG5cemqlwC9OSgN+a1kpUso",
+	"wsyjHIIVQUT4QB9eBlj89qJeH3bPsiKgePVQ/PW8hsGPwmC9SFww5vpEsJUD9H/FzP3gGvvpcF5NrvWa",
+	"fpSDOzWrrYXy0IzqH+Xgo13xMgmik4Tb5LwcpdlMwygnzDHp9au1z8Y7xle8LWwAyI+r9ZWHMCkZCyax",
+	"RaaO4LUMPrFqpc34Rs+AOW9qw4dkOiLlzv9xdvHfnjy2uunV64+d6uUVHW5GkZXW783WHepxI61zWMw8",
+	"oypUNP8qucDi39jLbJgn9/W8lnRLL97ctP4So6SZULu2mk4lY2RQirwINiniZvqSnrhhWtX3RO8Y/1HV",
+	"X56aFu8u2SBoVTem7cITcM85a3ts4ocrgU5cv7tfFQGrEQNqHFLbkigz33suZUPDOHESTtOD8WM60jP1",
+	"ml6DRsPIRqT5BKDHHo7ENYqiKbVJcjnZf/pGqmjn+Ywq7TEB3JiON0pOf7z48B4nndjvobGAS7F0AY6j",
+	"IoLNyYQtGn3r3aBSTh2EDDQg64n2w7L67s4OOMXrYIf35fkcZ/Cu38Cq37MTvso/2OKSqWmqMKe1nEIz",
+	"WuiXFXaHxqIPOYs3z+3LJ56VaiY1awliwUQysNFPoEW+TzJ6MFd0lsy5GUeTSJQdoFYcYvGTbbCc/Xrd",
+	"U5YqGBzdY3uFzt5qq0sh28aZhSympaxvoCW/ygHWsJzY45fzHFwyP0RfKjLm2ki1OHifaoDNeaznX076",
+	"ZEDzqywcuj7BBGYf2itd8rFPkC/z+jjv2sDsmqO2eQMublGHNCBQrt5+618rRv3VyX0rOxGvhfjZBRNu",
+	"mM/Je4enVkSn9fhqwhbR4oYmHmrHYI1rurlKeZ++zdY1UpNcgn82XR7t1KmOLa7fT3U9k2w3MzlbwQ8P",
+	"b5U3iCuEAYu5VJN+FVFx3jM3lXe8Kn7WTyjfPNEd7jlIhO47zvUNVAzlTYEknZixq+/SXODrLzQzVmSj",
+	"ngmiAuG7+Q017MpV4zQ5PV0+scOmAYDjDouIGqtWaDCRqcXMLBkOiYd2gpXZhqU3gQ9Mbn50qxEOaVVB",
+	"78Lv3IufGWn0p4UZt9f2+kCaZb0JYzNNGvnyRsXN5sPR3fDRq1gA5sKPH4XyRm+F1jBFIS475UXBaxOj",
+	"u+BYw69b39pekpBW24Ac7NbvXhV20qx5nxs32wTMZCtVcgRGQwKPqSYDK8AdQzjDF2D1OsAt1EsXNvC0",
+	"/brDhlQMGTtv7x3dW2Fv61399OBfjw++//xn94/Dq4PP/91/+N3/+acYId/LnN3hIPYHNSk9RvMPb1+d",
+	"3QK5swFxsHS4j5+/8C6U06iqQgTLCm7NXZQ3MLbpLy+evvhuGbfh9OD/xv28Ovj89dnTb3/qPozY4WNW",
+	"zyq4NkwAFuWT478cPj58fPhk05GNy8GN8PpuFS0k3gFqqE8DblC6l8oX+H4A5/nCEzI5RWRSsO66u9eX",
+	"EisAuVj1pZH2j7R3qruCk/rg/xon2tL2DVBll3iDK+SBxGpFme79mTiTddO+LK51GRP31qq95lpfV+co",
+	"vkI8Ud8fP/7LdzAZ1MBZAMxOwbZpo0IxdFUBkywZZ27OUu2iK+sOsHwdUONLzLRhCyLUY4OmglToPrEC",
+	"k0fjVHuHB1Fp/VFYntK3hmBe4iXbAYPo2KTbd+nBz54mpOXh1f8++Pw/VoXlWixLf+wyjNWGt0idvXMl",
+	"b3geNZIB+h8DLGnDBZv8AHZfSCxIyXOXpcR/VcBjmo9EE9egjrDhI+/xWH1wV7P64GlTa4YhXGOoALe8",
+	"ChsbALLzmCwA+JgI1FtJd8XjHaAfcQCi8ZPpgWq3Kl/ZCl4iKyifxgULfIUkwcY6LPCvCOEb+lxDzJTO",
+	"ZomsfUp+WRP608d3u0KmkIrHK0BQ9TvRiIh4jnkgeLhZlAUnCrb3fjgLw1rZQq5G/Gt8ikOLY5gXmucM",
+	"S+l5DlUbMGXBOmVsSnmx2aLXyGuon9AT7dyAJWhdgPPqBy6FkaZSsDTwxiZc5af4dobecMxUP2BhUxrP",
+	"7zdlzjIR1pYP1OXZndYRNATpQysoqC9uyzT9710T1Me+13RBY0ZMpRg2h23YTnFsFPYKT0mhc6WeVH97",
+	"6qer4r0q5K67wCrYXn9VL5DUYBsad236DWaOWC3XJ8zFeLGa2OP7AujZFib4tgXbm9Znb69X+0SXgErm",
+	"psgcHSEwJPtCp7OCHWZy+hI0ietRnyk5UnTqTh+65w3vnGS0CRG9Ic9P6Ze3+NMnLyI6MqGKL0E3gmoc",
+	"bKSVN+SiNavbXoMfeg1e6/Q98cfb/sZDvIzRISR2W/ukFAXTunH6a02ILoj45+vpkF7bHb+mU3X93WG4",
+	"9iREKrTlC3nothqleT35BqvDxAbqvH7PXrqagev3vhzYHx3cUIjSa/vrC3hVbJz+MPzo7tX89Ly683tZ",
+	"/6r3+bY2i38J2H4ctzlkSrH8KpJL2MKyqS0upo7PT3/66IbdN7XsoOSFueIirWGxpJULbWhRYEE+NjpA",
+	"IYGvB8FRLsR1qt6+miDYI3zo+s9hpU5976A3cT+oxTPFb3jBRqwlgTuWRX4HYObtmOS1hfYrJmhhnTs1",
+	"bT27PjSr1q1rD91nq+y4tgVt+1asbXuwNuDvlwFOvNaMEVN5USyumo6zGnGr47CGfvHjUXu/lv2/dDx4",
+	"j5v/n3Yj1u2A8w22jNtjuVRqXpwrpsCwN983oGIb+NslSDHIyJ5Y36pgVBvy5LlVsIpmxtrRWJeoGBlT",
+	"Bb14oxIm40pF/gpHfD6WoKpX7Lx940Q2cl2O5LW3je5rQUW8pjHRqbSmOQmaBqv2pHiVQ2owPi0Kog2b",
+	"uVpJ33A0LLW16iSWXtWSD4meGxbFQNm0Y8xS5sKw2dr5WmG6O7yXX0CK2HDLGPa8SMiUCpQLr6nV1STM",
+	"PZzfkhh2ihEFa+zpSSoevGEp9e2NJCymdiaSX38/UCVKS8VFxmfYk71kHO0CQ0xJafphAqlm6oZnbO9A",
+	"E8nRpOdePL8VQ7n6yu0TQgq74aGHOIHXERTA6n3sqg5vmBr0OmuRtmkf4V02BhirlFT3Y9wg3PYzvM+V",
+	"HBRsGkPUi+WkPcZNCJpM6YLY5QFYagKYJTGSsoFVA10HAJ1z2DsRZVFEkXJYEWFpKM6fSS4ARRPH0Mnh",
+	"kIkcBnuKWWl2OPUS7IRomPR98NLdVX5MZCFHOtlHWSZ6h/9+eXlO8IJ4m31CPkHoQOasfXIXfrD821KJ",
+	"EwiLnMyQLU7OPrx6vfZ0wLeVoHNvFdK3bv8T3IcKdcuYvtYsCjSWa0gXwYZ4YAW4tjVS1mau+uHX/u9V",
+	"4zUrtZE5pyIeJsMaI2irDebS2gVshTCSgNrI1eJKlWL9BPwPEBUtqLgn+Lj1zWKuf74f+vgxWsiG/MsW",
+	"cfSNurvXbtmMWrnYhgnYYaua+SJ7RwY2unt/JYMrVL91DeOlOmJrK7XJhaGGZ40MBRNM0Y4V1d3KuFlU",
+	"2p6XHnEg4Bp3wdZWsljDITUKtW+XRwW5Qjs/bxwP64D0E5YrBrJB/YE5B0fbkyiRdQeg69i5eS/rdBD1",
+	"vXCAdt2OjqGjrqwX76SNaTQqcj83Tg7JQpaKuBTbEv/V9qriP4gkp0ESL0NrWzJiEdu4BFo16gPHIDGF",
+	"8xEmLW87Hz4+8fpvkmnChbM8aJlzQ4yivDgkdl8pzjEFGeK8lFtP/HdLib8h1rWdeYTZVbMuojFf02zs",
+	"UcZrYPsNRx/KuH38x1fzATK6nDJCC8VovmgdpNQ1Qh0ZbawTLzthi3Ml5XBT1Fq2SEdJJmyx91iNHtMY",
+	"NMspLAC+vIf5G0DOLWGAYwR9K7RxU+7hlfSJi6e7FlrLSYXrcaXQpTnkBbsb2scaQeBza/1P6YQ1irKP",
+	"n9dLso+j9vhYMT2WMQ/F3xi6y3hRkFJohtgn3Z+Q3DD7mp2CBe9d7j/hJ8ubWOv4+xIBHH3pYf1VrADA",
+	"38VOd502K0nvMYsZeX+X88AhlkK+c3fCZubEPnvKIW4xYYurIU8M3V2zvZgOxDYX2OxB/SVW1w5au0Oa",
+	"0V23gbLegGEGCPuDIGkV96yDAIfOUqR12OHGG8WFqmDz91sPz/8DD+We8VCWtecukEk+shsYCnMRCrc2",
+	"7wfdSZvlnjrBa+rF3zBKBgDTWnl7ADxPxJKoIDS3cl0bBUj4TpC6d1OlACE04jCOdrVOYcyKPDU9uX0S",
+	"JJmGJuEw9qcNFz4R8K3DgTvEunRcKWUj11KSTo7FqyTidr27q3vn5Mbo7QTWQ/PYd+bdLjsNSacoWspD",
+	"8xueRRZy5ufoh4QhzTI2Mw7gLZNlkVt9Ze0uwwQZMGOYqkWDXBF3N/Q6WbBTXEjEjAjz7+P85jHY3VEL",
+	"/mWfOKA3MbrCillI71FD/WCae4IEBWfJyZ8tgFD8/QeLeDRrrqRhjYdUBS1DMlMsZ0MuWA78pQ93jM8+",
+	"5qPxleJ60poNtHJQkylGQigkN3Fe9wr44+1apatDH5PZIYI/pTA+BwoK7dI2YlwQA9FmjjHVTKdi9+54",
+	"BRxFLyq7P9fePvrcsMXtGVnL0VWFuufpl9gZ5xCmkZmgcT8HMrHcHrCEblHMWDEUZX3sv5+vHIB6GaDU",
+	"bINKvW1Sty2WhIPY0BDD953EsEToAwhuEGQyHLpsB5vDQ5DVkCiDQKuD0tR2rUqyVKcp8HLgq7U9JjWp",
+	"GgkQJdLsp34KmhPs8cEUMoc2wFRaDZxxqP5kNIexg1NGBVp7OnlWx9HJfb6FERe8oTmyWG984GPriXv3",
+	"dv3W+Jss2FkhBdtfW799BLb2d+2vt794nfNN4WFCBzLgzuox4Ln6CSdchyi1/TebzkwEKGaXGawlDdKW",
+	"w7qtRrkz9eC5pJFtrJmFd6ozoov5/vZ1eh1blePS97Ipb1HPAHSZa4xyQ49QY11bVvUTjq4rN8pqEpAW",
+	"HuFMsCiKS4jHPTv+/tn3L/5y/P1mWAyV2EYipU5jDGXk2RqUkc8OVeTg83+PIlDceV31gyyqriyvDcuJ",
+	"dly67/cuIUIgo4aSY0pNNk6Wm+Abt5hrHpcDwNw7wOg4uwOIUfumlZbbKbOu9N52TkhwRaH7xdoX1h7V",
+	"bmru2nL0VdCCzzWol8QhS+7rx9fHDhXyP+xK/nSCajK+0205jOO1jNBR823JGP4NkwzhzbGo4agTBZqz",
+	"KiZCNaZEx7LIlwctrW+EjxuDaPH2CYTiqjLeMFrAl/P6CSGKTeUN82MGrBIf0szoja1C3U6mbfFgUqR0",
+	"0bjgMzzSpKBiVNIRc2iI//bJRVX/DVH80mRvy07HaqTWo8g07AZ33tIFU4mdDBMIg1UDkw1LUe97C931",
+	"GHp1dRwA1QM73uv33JaDiLN7Dv+wm+4RRRYwWSBrzMe67aZvu9+bR5fW1cj8Tg3vzfyfPwz1uzbU18cw",
+	"0nbvRSax6nQjFxSqTASp5tlhI5IbjjLHrmFoT4EriyLMUMHpNlyTKTOH5FSgj0pc/1JtVuoSHFqAgorU",
+	"ydSeOcd+cSj+AcAVblj7oHl7RVyoU7Fwp1yzPhksCM99BetL37MvfDnitkWsNTlRcUj3irFOqY8PwlXa",
+	"ojaiYXy2ZsQ+q1vZWKzW4YLFmiJcqWJUyrkAkS8k8JjdLvmvXO0EFHvo4JN0xPaEX689r748A34wV4D0",
+	"sKY1GtuAYOIwLVhOSpG7dB4igxPD1FSnYH3ayyr2WVKRKFK3i43LwgnzTf2wLKww7BNrnGhDhlzp7lNC",
+	"PYp9rNd5bZXFFoUVoaaixn7+Zetb/TnBxxeh8H8pFankKF4k4NaKIk1LMqQqUa6yIQ/UrSqB45aQKXr9",
+	"nueJKCr59jyxxx2JExznyv+DLSIkz+WU8mjYiRrkUZhVJRX5syXfx3Py9tV3KVTKeIwFazoCYMmQi7wx",
+	"MYWcY0oFailh/COWkq6egU5g7FeIl5fRVHcwSht4NzCIPM4IJedv3/cJtSscYYMYtW5RF2xeR0ZHhdhC",
+	"1m3Nll3wXbevCaDEyFjqMBEICA2YcATAc6Q2+DsYrrpScvN0h5t/gig1lupWzffBaaMEyoEawctnz56m",
+	"9P5T15vSHeal1S/bDw/V6b9gugNLAUnjXKPiuatGDf+SVQKRx2GipUUpqXY5FaA5sWEl9xTAxrFYQsja",
+	"AF9uCC3mdKHdlxqyo02krxXY8KUnG55N0sWK8ORCyglW4cAohXp5hlnzzNt08XRvH3Wehd/SFj7YuN1y",
+	"0zC357eIvE1BvC+57Z6GCDFlCdknUjjZAElkF9/oEvQOT43TRPs0ylKMAdB9WlCGHXokYC2B2NkaFxSS",
+	"MxuUraRQFGqxBI4GOlZxYhVaH+nLNXyaONgiX9+o5iGn8DHeJ+y2dutRRJgMKynrAEQB8vPWo2/tAdeM",
+	"ibUFyXDO7ev0vUEx5aI0GxQUTZkZy1gY0hqTDqeQKUBfY7nDUtogkguDmdtewz8A3gQvBxQKODF0kzG1",
+	"sxpC8Kor8mHGxNtXFd5YqMONvKNHsl6QPLFDVn+mJcIcwBtTByxWwA33W5oS1eCCis/rRHXMWe1iddJa",
+	"BMfGwtSNKr9BMEMmHBxwR8GKwmr79vULPhJvRZhCd7uai7QIt1vwkmR0xg0tNMmlQ240hqktct13Mj1n",
+	"LZRKSPe04KggfbdsBIBoVWLusXaWP7iiRsIkZLeJfV8fhG1BmcyZy6XFRvoZCf3/I5xVURvKt/HUnzji",
+	"gV9t1QdXw7KH3ja2Dl1+zxDyf7BvC/uaWKZyT6P5ty6N3dAE2CUyy5pKQUvAOy0pgR17aCUldlF7AOnb",
+	"MAvXfeJP17LAC2wE++hj2cv9zhuGuFMRQd9Xi9+7caf2eImFS0O5rmJMGUQbQbdsHcZ3CEtLECEai10z",
+	"8tiahm0jj3OuJ1ezCl0nVgOjyVxJMapqre2P/M1zaijJuYK82gIDQ/OAThNYHIZneTC+lNfGBbfKkv+L",
+	"5etGCMAbBZw3jBXHnat1483AN4OB1C1TzvAm6ea40/O3xH3pjzn+ZKs5025BWwyabvuldpmpdlM3RP3d",
+	"L9q3wpMuowLHGtXgFqOTLePFkx9Zwahe+/bLAqMxI7sqaayzUXgJ9/7tUQnDZp9mtzTTH4bZ0W5vwHv+",
+	"YS4/ZHP5d8BGl3S0ZTpk1+l86+FbZWTvi+lzIedEim69jMs4YXZx0feND9ffj53+0Eb2Qyin1In3vJQu",
+	"W1WqHQNqdSl7ZmYu1SQ5g8GNjx6Ah5kDf1SLpAILZTYNCtbwL7eJoHXDMuaagIMCWebamkP1kNEkLAVe",
+	"EgEBtzRDN/C44CzcqcuFp++h+Vx3NBo1zeLvGA4Ur3O3K2TyP4IBItW8kSffHx8+Pjw+fHx0/GxLWOz1",
+	"RbPp83Hq4VwrfLylQrJmBhyTKd1A7VqO1DvLdUApzDLoxoO6n6gNscNbqZQaeOtm1m448jbdJPT0yfOn",
+	"Lx7vbAzupaJCD7edcCUSU0Sl69wroOUSaiBPwvAVrlF4lDPwK6npCCwQWXupt51Cz4P/iVUDlk9CcYa1",
+	"eGHqP3VVYcQN83ZVn+gRG/t4bwmv1nRm9GoW88PP6uO3rP3sxnZxxIGCuwI7nL/+KT5WKwIrG14h2kSL",
+	"uGhckOsZQtRe1X5x3ek4jqU2VxNXzrR8GgW+yUTIubiCUhYglBuaZX/VD6/WXuq/8awgdcPUVYsPvjTw",
+	"bAkKBepIxtSNDBISZYZz/jsU4cS48hPUj213nhIQbR+EQ8EKkFg+SnKnQPi4upgU+aSjk1BD/bSOm6eW",
+	"KykUJ7npcpb6fnoZTMqCFn0pMJ8AJap+1lonO+M0rCCK5bGfoLyPn8WjkuFr1FGQPIVKA64ClmdlHSLk",
+	"Zy4T2BhIqxTs2pYEXWswP3RUeDhVUES6hj0s2567S1uwsbEKOnR0gXWDfT35Fpj0NbRqv8y1Fjos9C4N",
+	"dDjQD80+r2/XpjmRGVVmGi35eWN3s3ToM2un1uD0s4Rzar8jI9nxVsOyKK6SYGQO88Tq1LB1a29pZdLV",
+	"v6SInZfT96eu3tM7D69LS6SjH5gquOjS4HXDRC5bw+9sAbV9mG8RHlNuOqNigUObAqUjlZjRDd8yCbYn",
+	"IUwua2NYQxKFo7eDIUcXCXW9Vg5i+d+dnkPAaX9SaqkWSy+sE1yp/n16vNPRWaXgv5XsVhO0thKuVQVt",
+	"W8kd9XMe+mCOUYfU3LWV+HMsIOgj2RdQsI9DAxlVaLL45gX/UbjB2JhZ79s3SGXhoJBVPjo9f4shcGSR",
+	"quzykLx2weVQiOmB3bl5CQrYt4x5mAjMZfwihlLNqcq1r6DDz2vgSLWCRJKFMLs+/EX8Il4rJRUWkrtE",
+	"IMllVoINRv788c0Z+f7Z879859OeGmZrkOtM5uzasgg4HtdD/uW6X8v8Hf4CRVruvnTE9AlUX9MR9afg",
+	"OgMdcE00C80E11YTXIccGlTU0RE7/EVcMJETKsj125xNZ9IwkS0O/sEW135hWXDiDbRKWYJZDlZsxjCc",
+	"Rq19Y6yPpslClqTgE3ZCuPlF4HwPBwFNzmhR+KafsZxjqkAxvDEiw/0iXMsfmVEzdr1vlEDyqw8mFEeg",
+	"Oe5sDqDDQJoxtkppI2V++Ivo9XsFz5jAFmM8ob3TGc3G7OD48DF2KjjO0idHR/P5/JDC14dSjY7cb/XR",
+	"u7dnr99fvIbfVB2VPT/xM2Teeo8Pn+AlcsYEnfHeSe/p4ePDp9hRPwZOP7p5cuSCM657DWSpg6OT4m0O",
+	"Lpw2HnLKoztBB3fv5J/xU15dcoTav/etv/ZKiNvAhZHxD36RIXEITX1LASUwYOxPfisZYFY5KsO1HnmW",
+	"dmhS7LoI182beu6Ammycem5Eh377bIWWnknhGnaPHz927djGWSd0NitcF8TRrw5Kqrp9q7eDiwdDEQTX",
+	"crAOTh9mXFx0Kn7DsMIjP6sHxGg5nVKrUYFdAql6vqPzn73w0WerJqQ2iWJ45VPLJ9bthrNt98/Dr8HJ",
+	"5MZqgIAiyp0bRt7IonB9Zb/KgcvmuU6Q2qAOjDhoBkrZCkEE32myfZgFszXv1+TXP9iih9sLHPODzBc7",
+	"29mVoTXfmtrP5RmXOOt4Z8//Adg8wlMfRKA4SMhf5QAtCwompmZmF/wWXh95xT3P/SkVlvWESQwRbvzW",
+	"b8jBo6/uX9+SEvFvzAvE3v5PbIyylxUv74KEF6D7RBWnt7oMoCiCZpsVVKRP80bHIkgiM+59+5yk/lE1",
+	"lP8290/JmkswHYQkS1bGIfG1UB7HC/6ZSYUtoHJVUiAYtYOi3s8Zb84J6XTAH+/w4Q2w7QQ/VrNmbs+Q",
+	"+EQco+THllpTOrDoy2pLnBOFHgIErDY85vZf9j2+3ZLV+u2z28BCsJZXzTDxIy2be1m3GHwrdECI4ULP",
+	"rO9Sg5ixpBAZX0KZqYBnqjmhMWSZ5AlB8Q0T0QG7xPApq8lvvxHX7l9Xg1Ivrmuz4a24pwZc/tUzc5qZ",
+	"D6ISordTrP2Iq+uAlGgBFT5TazXAeA85qnxzXk1I6rsOmzm1px0wiPJQyQSevX2fR5pcwx30NTGsKMi8",
+	"8k/xlyAyXob6xyEYJK5UhSctRb+Kq6q2rWKBHWACft6j+v9RDj6yYUoqWCYA/yqXbtbH7aXD/4Kthd2x",
+	"R6FC1woHYd283JokaRcWI7bWM8JL9u4X7dU3sO9wV56Bp1egOn6wRPOjXyUXB0ZOmMBiy42UOBYUwK+D",
+	"VmiOfmpu5BlE2IEMP0ousAJlP5q8+ZCNNPqTHZ5Z/5KJYwukOyRvK6XqKHd7LvjJimJqhTFkydwugUR2",
+	"41eEG0ltWQDKvjmOMWlnmK/w/3ajfcT2bLLDA1IGu/1yp+a6e50VwmxskeP5b9jjDaIeDdz48q1vWxkZ",
+	"zV35gQq/Kw/Sub5Xw/tu2OmsNNWZk8MhAjdyQYb8xo/c053P31Ep9sYsn+yt/2CX+2WXd8w6AwMqBMsd",
+	"0wxoNiFctPFImIycNqR8iOZ+AswIEucju1bldIwuO+3UPbi8V0vOvsZdWXIrMTX8oB7fXXL68vzUxeIf",
+	"5OmFxd2TSYaESR3eXQVLT/PcgVcyN64aonuRyVwu9u5hK2Pb3DjbR1/h/9/QSC8YNjovB8oMV2yHLNDY",
+	"i2eREEYJZZul3gnXX4Ll6qgXZn1XWaHwsPiZSFqljh77FQp7Z61glbrXiUmFzSwClGUNq7TBakcV2x54",
+	"b35zu6P2lH5vVkb26IKZn8KTdhWz2pMIW1nofdkia3nuZVLyaFIKxHtjO4kmXzBTz/7VfU0szfDNE3hV",
+	"in/jPIjg0bfmu3h4wy4HKkMsUa7xUaFm4lc5wIpNDH1DFpO8D43Xbg58Hol2jFk2wQmFD9aObsxPvOOE",
+	"5t1HNN/AZMDSwzzhRqdmZgrGEKebUBiE5FvxESCKFDSb6O786zs0dyA1l2NzIw3t4jnLeM4AKAvbbLB4",
+	"KNQswUKgA4QUdMAKHWZFjGWBdXGh38dnewCVcuiwDpZ8CXuPB21m1ttpH5xY3k36Doc4YDPFSPvc3WaS",
+	"FTpC9iNYXYfPdb3TBYtFAu45zjzWq/wFjUUPm7/qrU//KRnsdAZVuRVwbntTFp8Cfi2gw0pVb/nZQFC6",
+	"DOyO+LHJU5jR2pdj9HvWjO/kqF5MHdOHMOXXmjRgUCpv17Rsa73xqC0eFa67p6BUaH2CmNT56U9h0nIs",
+	"EAXzlDeoNuzyzFIz1Q+ubqQVK7UYBxJ525LL5mrgkaknwpcPKRDnuOeOonHWfBpT7exAzys4haSZ44aZ",
+	"+t/SVR/QCCZxqknVdwDzPgJYMdGZnDFvz2FhQyzW5xvsHm7Az63w/qJ+oQcxqTPdFbtglb/xG0ZoxR4A",
+	"3eP77CgesJD/objLMe5ZlaWgJ90frUHAV/D5rnljXSTwkk6YgETF7iKBFRntfROHrPlqqb7IWHFYnULp",
+	"ArF1JeV+p0o3bjet7+CKNSu+sMdEZIyIcjpgCn0wjxsuiTZUJYuc4NqGgA678DgGauALmqIABrdTrFg8",
+	"qAkdoFrjjX1YWrdrFrq9MvNPDT0MUFyXJJcvDtxEoa+zRe0en8JgrK5XfyhNJgGbpNv1MD2989WfhOHF",
+	"noub7HP2r4Q/MoqxCjhpxCjKi+b0oLqAgLNWiVH75xHYsDPJ1xqm9uqz2sVrzizwXu3mlv9gCp7nR5iG",
+	"ZznyQZ3cvfNERcI7MtHAbkLc9qXtaOWbfmgPBbC9Zk/qdB1XsS/W900y1Gv4upPsBz4CtL4CQD0yKsiA",
+	"kRCpJ28FObv4X30/Z1bPFKO5HjNmyBxmh6gSOvIosSxTFtTBej6qarhTHOh4LMqCPbv3RW1slP870zfR",
+	"UZp/qIT/dCrhy4HIV0VAkEwDGPQZRRcw7Is5spyy4S+j3U64nYTCCdmF3MDjCYd/PgaD3coHe4iqg4gA",
+	"xtcKUlkoRTBWdV0hEgF2rsrGMO9Jr5MZmotJBx10AZftW0zbp8AUiJiArqbnnDhMTxivxeY79KuZYssC",
+	"GnAcUC6P5ZwMqWuKsIQjXJMBGyOaxzKZkwFpnACJ3KMUTKrF0TzauF7lU7y77wzPoSZXEV3IufPVyxkR",
+	"ciDzBSyskBpqowNM76p/7sn7YN1zv8D78s4DgRLOud2R3WSoxYrxSLScMjfa1bWPaBfbdowiRaeDfPTV",
+	"/m9NYc5U3rAd88M6l/yjR8nZE/1QHggJxm78LK5zzht1f033XCOdbu2Yu0l8R5Ln2dFXP/Jni160D29f",
+	"nZ27n69JfwVyuYd7TAY3cZBY7a6xqtN9k9GigL99ckzxEXeT6MLMK/c7y6y+ncqP/Ide3KHL5eIaH2l3",
+	"l0iO7Qc24sK+0A+4wD31Yri7w9PuScRUSyhFWsqMxAEXrjNVYlzcahm3e9aK5jCQGce7yQln5Prq6u9S",
+	"mwMwCw4sd13f4qQ5kJTeyT8/188dUA4CP3XQGyqWJ1gBcgj1C66dRY0Tl2ohxcR5OPIcWDNLls9rqOPJ",
+	"AIS8yeGWdDAIDtW2Hss5AMrQkUNbsSodaoCktaVMqcSVkdeH5DwcMTJgmufgd0nNyIBZ1QtjOUdCKpYj",
+	"hsqLvzz7nmiGjZPPDp8cHn93SOrQK3TEsHxjPpaE6gn+AXbo2EyLSL2Oe3V7INY5aadhytvAshRsSLJy",
+	"2fWP3sKJCdP6wqyyG1lmY4bjthsDMyILyBDXP/r8KORjbAFWzISnYykUYtkcP/7Ld6knc62TLx7DIY89",
+	"eFGhyAuJSPGJp+HkzY2et979CQzTFDZr/RQX1ICWVnf81kkPd9keBIjH1vHHtKl5wOxZlSZR+dHvfTnA",
+	"c6gP6ickoOzfUpeuEU/YJnOAIwb2qrxPIeROK5UM0mtIecFylL+4litcyxUOrw4CUdNpJRWhcAyTPVCr",
+	"w4SbyRiiUl73rAilN1xwPd6/jj6TObunWpYwDjChlvFrnNHscKPu7SBB9TWiv9ZmXSBv1I4XbL5lmsTR",
+	"8qn+Tipa12a7xllVA/+8FX0yKI1f3gZ0AgYVEn1wVmh2YkUtPgLij4rRnHDTQPLCuldwn7AW1oyZIB4W",
+	"pljgu6Ma9lwOuHtgja5yOs4c3C+XN+ca3rEN2pHPd8+zDaOxBsWwsbGoDZsdlLNWThws+RSoASvLQVtb",
+	"DKf8w/hQsGoAXzBYt1SwOZqP4NdouvAeUDV+NeLI4BSe//KuzM9ubDlaprtw+4P7gdWADnFwLImcC+3E",
+	"DbBMnzjE/+39kgybWqOuxynkDLBg1JqgWKHdLFzmAMVoFofKAcIv2/hinWn/tsPkhP2UYp1W75FEMPEX",
+	"3CYm0o/B74Z+zJ01YKYf4wpU9wYjWD3Io+f40jpsOMXOMihuxwtOAnQdF9rQoqCIx2NdV0gIpFNFvk0p",
+	"utzj5y/uth7uFct4m5LJ3fc7iQbSRQDmcdVNrlAt2AS+Z2LRUtxUG7iYat07c5fskXD+EQm6Tdl0AGXq",
+	"O8xRV7i02qeeuSJjRgsIgHp6efosE+woKyTGaeK6+A2UmsFFIZsBVbuumogWxSG55FNEVQYI3JEEq/XE",
+	"jW5zPw6Jlj5iU6lSQNZkTIsh0TPGclIKwwsrksdUk4yW9inl7JD87Js3SS7Lgc/3aphXJ4YFz2IVjVnG",
+	"ZuYMXq5TyVlzoQVnO4p240Jq+L+PND6oX3UBBdK5B3fZt18lbzHmP2mWk8HCJRpzQGe5RiMqAO3A3lTD",
+	"/chHQOTlOMsm1HCDtT1hC/uLMVXTws3TaJL7R8lF/Xzt3mayT7gn1xIfrS0TJA62kDl7pCuzYefW96Wi",
+	"OSMU9tHtIPaU4ZzPqkeiK+vcMVrTe5mzfYM1NZ7xB1ZTBKupDmIOeE1duMVymD76av+3lJZczhAiAieC",
+	"iP9WSlVOr6i5UlxPrvsuOIA+vmt27WNHbNW/Zf3+Ai4jrGCZlfg1zHSrArjBCE59EJDr6He5wxji51Te",
+	"AAf+7lKleKvmxvlRcn7ccnQPN31RS51m7NRvv2KCzdcrmroZYsZsqlkBw9DkjTXoSlPSgly+u6iB39d2",
+	"0BsWRpIBI/DEWCv0R/uF28f94AG5+//X1TOu5aA+7ACmr2+oYbSgMz2WJu2EE20Uo1PEFYACS11OXaJv",
+	"3pgjgZ4TOYUimkJC4S41ZKAYnWgih0OX0/HPjMQE6Q278CvaaP9kZpg5wKXeuuYMwnNhkbcXDq88PWi4",
+	"7UsYBLIgN7QorRfqgXb9sO2ooIj1g/upQy+ekb/xH1z+yT0Ehr5CaYucMQGgvprnGIODLOWJtdTplI5Y",
+	"brURFLa5moIwSQYX0HeqoKX06SPTRqrm/nU5+rfcunWnPir3YaX5LpuyaVEgTa2MrfY5lKC26YClM2nc",
+	"fMi0LMewPAzCIHO6IBAspZYTsIVTeYALr+WfP35q9/b542exzmt83DtQ4HrMZ719NVA3515uu31/pyK3",
+	"DAuTdG6/g3+Hsr7w8tC8FcYoeenaum9SCJgp1F7ceVZd9ruGtQ3vcUf1/YqNuCU4y0lWJ2HYj+rDlhkY",
+	"gJwHpfKQrAKJwpl2Y6Yv/n56cPz8BYLSh8f5udbLcg4vCHR4qHWeYYH35GJVBEro2LBzuxHEuC1oFOF9",
+	"HfgEHuZByQvAu5eCpdhn5UQffQ3/bsXArTPD/k/enRAUkceqe7Ycuc2EWSU/Gm5MlOZHOR8xbfTRV/zH",
+	"mnrbGzlh4f6v4Bd340q+kWrA85wJ9PqEnJPdRN3xxoRW7Lv/LVlJsHjx6PL6aI5Blq+Qc6YOMqoZGbMv",
+	"iaLe3G9EOoU1o8YwZX/6H/98fPA9PRh+/vri2bc/9dIlvn6Snxs/mNS7r2rX/a4Vr3+RxR0p3hqBa/1x",
+	"oaCgroNxcmY7RmlY/kPVl2GB96QvKwKlsnn+gp1hliamcrZu8erxs8LZ3aZDP8SO+eAOg3yvRe4r94gZ",
+	"K1mOxnUSVh2lvs7Bg7qUmqnUcWmrTbisDS+l9e1PiNmKsJ2KBZ4erxk8CuWSMIfsJFqizLUfN6wNXehD",
+	"8nNo66oYC9oYBCbNfED5BDJXEEMeMG+hJeKIvye5IdicFncdjbxbuVFHoatPkXKGQV7NinPDAUszlhDB",
+	"3FiWHBkWhap7gIckqvQuWWV9LHp7Zj77sHsKhzfW0FqjNpSlyHcIYAZAO5WoCcjbDUaExhTo021hQazs",
+	"bbck31Afe9gbKfERqcbcy+VK5N1WqDRv7Q81lsHFq/hS4RbodkP4bpH5KXKZFEOuplb6U0HobBaK5KsC",
+	"+T6hUMNQm5XRrLEP5eHvpfElri5V254IL1wT8do8+Gme4y7s6cTize8rJgNJfv+CCRZDBqjMGSCdx9OY",
+	"zUI9TD0v3vfyPhtbfhEjFmrsJmyxw7LUMSNMKFlMca4KsFJpxkwYSxGpgLGg4sKnzuwCWotQHcMffcV/",
+	"dLBhawxyH0nmZjdCt3O6NWLWsH4YtmvKbUPidgkqwcjAXo5TQd0g99wKBFcSodjK0YVkFwb36hZ3RQzC",
+	"RKwoGOXQXg+5e8a9jRZFEp5ZCsZO+ZkXxTssZ2kypRt562fLy5xhLNYjr4Nn1HoqEQmzVSH/DS/5XUd1",
+	"4B3uKKIz8vTaJG7zN4cA+iB9L1jcPelSJExChzpQ1V3FaTwMa8p8xZ09+gr/76DAdrip96EAHaImjLrA",
+	"Uu0xn1VjtWkDZDjC7Kk0znZkeXjy5Cckyt6Z0+WI4H7YYIGt/y7u5famU+RrDeWcmKxnjJo8f+QedvS1",
+	"1Ex1PQJIqLs5CFhKKqQjyw4RUxFqFgcltciKW9B8PWt/0vUe67IbBrLv83MchF+0wx/f07bRHe7aObRI",
+	"wKZxASGMdeKdixtugAz6iEKfQro4qIHYcUhOi2LFOoZHR21jbIJ4Gx63r3G98JjbFgJd3GrsQap9loE3",
+	"8qjKggT4FV4nS9pw/VUO2s3WH+0F9wR+bxdXw0UEM33LbrcNABnhqdz5blAm1x09xeNP/layEmojC0Y1",
+	"/CPHSg4EaYCR/NT+L6MiYwV+VIqMKUN5akb/HkuEB3dk1Fva9uFYCzaPweICPza48+jrr3LQWs/yoxz0",
+	"9kudlnEXO7RMfoX3WKLEpkcP9rJueVQ0PEJm2xyapLpnsmStmvxhNSJ0z7v0GRhXhqoRM1aMW4OXXAdW",
+	"v472QWeswE3dtcr8PXEF0gH5Akk7p9xorBPTE4xwwvBdgF2XMwhMwYWqbHThpA7VUSFHyWL6C6ZumDqA",
+	"jCm7sSs+JK/t/8l1IUfXJKMKqi3sQwsumEckxeJ7nvtmQMzAuWhoIUd9oiU0f3ImzC8C8ToqzB9s9HlH",
+	"tTmApx28fXVNplzXkCxdkqT2gZlzaz645Y3o7JpoutCAzDmlYkEGC8M0mTPFQt/84S/CXc9EXr2OH6tH",
+	"oY2fiZzl2CtKroeyKOT8fw5podm1K0xXjE4dWxvEWcXXVuzwF7HC2iis3snRukb/n12zgpGw6Q4rzFMq",
+	"DZFsFxiHSMYwqNMqAykLRkVMBVoGvuZ5GDFYUO32nyiWMX7DqtjrGAqRq+c3dq23WdC1C9QVLCNafd+p",
+	"TcJx8U4K3SyhPUejJ/OrHPRJATmg0HLMmki7exDpihm12I1EXxnUqxZ/COH/yxpyhBJrrqFcGNHGmPOm",
+	"bJU8z1rN6TrK1+88GNwELLsT83EJu8WX+oEDCmBQdRDK9tBxpCAZ0zDV2EnseqrwW+BvAKI6IbSCDYLn",
+	"0gXm9xYAvoyth14XTNvSvdz4EIMDxooGEuq03pObW3/EPQWpG2+ZONee7Dschb4MgLYpU9XO/hJ8b6qr",
+	"+T1idC/f3DKDtVag45g4TC7dx5K8Gg4HBhOhji3VmLzCMPcQ+W5Dbdw6zpfGZVzGYwS0r73iMF5WJWMa",
+	"UXkgdzi0tgHs5/k/zl6jdSCogSbY6mwgROlfj58ff3cCPY8ef7kBSIWFDQXXhgkiBXly/JfDx4ePD5+A",
+	"ScjB9rc2YQDMDCi5LZDKe5Qg94k+5p6/HkX53kCQW0Nxy/w7BHjNvTLwGc5vMYpDU22GdTBujoGvHW5C",
+	"tqVBQPfIVfiQ+y1D2g4KdCdgHF3AE3HGx6oys35wK9vN6PRAyWJNY8r56U8f4aLftcnq3uKOrFU/G1Bv",
+	"MnzzrYugWQNUYhLKAReipnHWYmWLRu1F96IPtRLCLe+eDrQnTuIkV0N2d1UQ4e/YgjQXTuHR1xmdXtl/",
+	"dhihudNtvo/aiGoKqeVyN7pmTBMnJpUAqMiwb8lxFzzjsgFtTLPpfge510x5L82By7n5fciNS/blzssU",
+	"75ABzhC9umIBHO8FIh8OiB/03ChKXJUomBFuQUQuim0qUmF15/7ue9pod/vbZt1xsfkOd6UizyNNrG03",
+	"qyjRYmT5INIaK6u6bJ+s7J/SYabaTns2KipUk9paONgXVx9AcXWdj5uU+4lOWLOK+D7LlRHbIGcaSr4X",
+	"tWLwnULyCTZfqj63rgAm22DvpGaOyvPm/PdV7lxv/t+R7Z+YkGkfXoETVbgRqZEyFeLADjNQt2CZu3M5",
+	"7CkDeyqjhhZyVLJNwWdeO4aaTqFAVbv5Cn5Sg7vDI01yTguWmUPyQUB616NBIkpY5vtl4edU12YxsEIz",
+	"vDFAO56Q65wZyguXs3Xz7q6HnBX5tbutWw98/OUafSIjyVw5UPAVB+ghWzH36Pq0mTC79XmyUhs5XbZg",
+	"YwA2zu2JuDxLRyVzbXrgK0CJCTdkwtiMcN+9gUwKvOKuU+hqxAo0PzLDFbtLB8o+L99hLW2NyL6kFu2T",
+	"tYc/5UrFqdF8j3eNyQOh6GRKF9g1LzUTocXO1XlBEFwhARynxaX3DVN6ecLx6nhx+gXHiz87/v7Z9y/+",
+	"cvz989rM8SeRmeP7lu/7PlTOKURvAOaQLHzhuqOY3hXATsxTTJxEOHx2l90acAwKlNlMac7cBLhTQRjM",
+	"5KxG81SlO1OXGRUROW490ocuyO0a77xlbg3DIUanBhvR7czO7E48019M2HJEedpK2h9lhRRs8wxHk0Oj",
+	"PsGZvfND5x1c5MOzBMC32Jc1EHCZPdadVSAID4qowKAI2plIM1q0VQRf2O/3OhbOI6fEEkG02JnEryFy",
+	"P0LEXWwkm7AFMUxNtZ9igiQNKKt1d2+hDZs2aXek2IQt0pGhn1AosznRY6oY1pwa+DCcf7sEOPv2H0Nu",
+	"9RI2VSH3SLgCoA9q6Oza1cZhaU14APlz1X7/HWQbAdxpLU4Cri7ab72K12yoMh8Z9tfvB+h7wu4Ljgte",
+	"juX4einNYL/05bOWiZB6ewtTnCs2A3Rf3GdGi2VwgyRnHn2F/7VmQLA8utrQbq1RI37DBNlNQ6GDNQ90",
+	"LWcva3Qlc14UWNjhbJ3Yq29snNmHNeteVsl2BKdnC71au3kqPvCzd7OgMBiNf1btME51HEqVsQDJ4VC6",
+	"B2woFQOK1Eu5fbnT3/gNfOAkApR0t4+HObdvufcTfa6kHN793NF2BePmJIG4m9kF7ubAyhvm54UG2Vz3",
+	"5OwB7rs9tpw+lgXOHhrTZqVz/GhL6JdKap331lylReklOuDLO53mFwBKj8AM9Iy9RMUHi3DfuB8FeHo3",
+	"EdCPAqfZZKQA14l8KHL/G0MXmGKx35ezCKt9hKX/gy30g66HvhO7xKoazwxIwXUb7821dBUdDBwKhiEM",
+	"4RxKNWIGW28nbKFfulwVTI4BBhHSEDocssywHPFV3FwXWhQw2l3kECJXuYYRL6f+e/8gxyLAvMuo6s0l",
+	"iegECEaLMDhkXztqqCmTeQYN3+5kV61QAXFi3/ulj6xpciONtxkUc28RV2X1HS9F+56fOinvxZcTKKwY",
+	"QnuQkNUsqMANdovd+qAy5qWrsBbWmLQXzKnKYxNePsFi9jjiBR9wXyOqO3BIXV0A4fc048XUNshZ52G+",
+	"chf7D299YI97si/tzN7eX3plL72Sw2Bd1NDbRqWKcQO4h/hrJ8/3KI5rz4lCDTK1u+ggjsiuA4kBmCkZ",
+	"QA99ngTbKm/fD4HSN5dTq2sdgKqbwT0f84JV6V5Y1gnGCR26koHznkBVPfM7ubRnDzKmU1/jvQ2sb2e5",
+	"U+2lppzvatAqdD5C8i/PFYNOTVe9rsmQOydgdabMcv9E4MrUyb+EnLYc+rlugrF8sxHL77g2vq3iwcxa",
+	"3q9BCC/bjtGJ9NgxOmesoAhnNg0dnshmKJ2n/p7YbfvkuUfhdLqNY5U6eKVW3GE06skxGctS1S4asBEV",
+	"0CqsFq552Nl4cyXFCOqqrPJC4RQx+mBM/54MCbz5H3XuLXXutFvBlf/k6Kv7V2tq+YNgTU7F2q7Ar66t",
+	"L6SYIwJnSgUFdechg9zkSMteYklsLGW5RKB5lzjWa2hJ3xFCPPX7eQsoTqDSdVYqxYS5TgBz6tobbovM",
+	"6bcWO1OOAnhr2s3oeMr70O2PvXgwqVh4JE+Mec898tMkWC0YNq0ByHJNRlLmDl92KBXgAXshlWjGugNh",
+	"cuZXeE9S5R9sEZaQLJfzF+zBLWGG0AjOb9NMXqOTAuOZNWVyF3DF77pFxr7CHRWraUetQHH4uxXf067u",
+	"wVr/3NzXIQOyJJsezQ4TuZo3ZrX6LaufkKOv9n9rQA0NV2x3m7lOZ37A2qhSsx0WX9m3DCOkqdbMaF+E",
+	"VWoW5etkvhopsddDvW/+cBVKCQbZdJtRDDXSXBjnSjuHHWKDLkWNGtyFJurDbOPRInzw7zfImzKr6SIM",
+	"Ra4Cd4EWvrJAQmS8NcZv2OygnK0bAevKMW+giIF9mUkFc1dCnKgCXXCgmuDfUxcgrsMRtVtWF4bNPu1r",
+	"Lize/N6CO51cs52lAjF3ZllAzoWuO/btdhLyQxcD3ZJzhrnzndna/Qq8EZf2klA9sQ8Z1iZsQhQhVhWM",
+	"hvn+eei/imG+uSm+bkDEEpt5zKVE3AiQCxD3AvkotMaH5JKRWE4Orj1TWlawLFSwOUpCiINrugg4wAuS",
+	"87yVf/6rYm38vIQZsbN5KtKNdUwLpj5x3fKbIG/UOakOu7EpZkY3rIw74Y0tEDN+v3pqLQDGFjoMbJwj",
+	"zdQNz9Z5/f6ivZIUntHWsenXujP/PKhil7shuWSaDBYhUy8FBkiH3lZkwprTYKPlPG8zGZvkPfrq/vXt",
+	"KOeaDootitcchdaVr1XIbKGwwL6jqHWkIT+5FV25BTl72NetcU0Q4/klAJhXlbdgWKwe/Vd4F7fIB15E",
+	"hGtMnl74eicu45wb6Bl097SstBXTMLFbnlkO0P+xdeu3TrTsHBTztAvRS7zkdx07hXe4o+DpgFEFxROO",
+	"bJ707oN0IvVD3cBeW2C/lOBrqa/H9CGQYE92Ddz7fpOj+HqJ4+VGO+4hMbo8vqy++bG9bxy7o6/w/zUB",
+	"2Rs5CZt3J72w9oE7AhOyt+pAldsMFjQ1vr5V9hLHa7dJwk/6TqCB+/HyGvRhmGKucxqa9+esKFL1Lu6y",
+	"RsnLCsz4PqUuDvO5E6FbAbF6tefGjuhNwIYdxFsugzWJTVE1OCzu54JhdCIxXuiT3tVcoT3UxOp7gxEG",
+	"siRktN3B3WXDcJaVqplB1RiaVJkb8FB08NeqOELRhS1/AO0CZQoO/jcyQA4Qm0ABwZBxGHQPcVUBZdXG",
+	"dUuEqvgpoyK4eQvrKqfwhHfHancIM4cVLrBJHkBrsxF77q33Krr2zakuL1cCmLDllzT77AKfOTZabbWr",
+	"/6FLrnMlh9w3SN9d4Owu+OEjQ5Ao3zM8EWCgRipg2iTX9nGaJoNEHW4XLNmTzPl9bRcUG7Cqjm2o5NQL",
+	"tTBnhFvJD1GqlfkUrZu4bdykwx5i0OSPLaz6hH0gEfcOhx25aCSag113rTbabzc71zLoHKdNuZwpBHih",
+	"o7eAFstCavMyfAAtP2BxIF/az6ulAjyBhka9tlkYXSINMPGRxXXzzj3+2njJBJtU72hNr735/FKwA8On",
+	"DZq6xAcCrwFbQRUSTomI1Em3spVimpkDHImu98JZ76XxRdwYK4kYm5qZN24Jf4h+u/GQ2alNq9cNFQD1",
+	"ORK7LqYv3c6H7gsmOu9+KQqZTfaiCj7Brf9QBQCdFqbpGrWo5bFxLmh9hISRksihYW3KfD6WdMqT0aSf",
+	"8ev9QsmKjM/SXeczf8Gums0ssaCVvxbsIwNWSDGy/nI0Gtosgvvaw9/2Tv752TKUhkGHyI6lKnonvSNg",
+	"NHefr6GFAZMa3/rhE9/TVvvIPbT2Scgt1z5z+1j7xGHf1n8HlZP1S0bgo9WfX0Ej1a+DUtSlm2OQqvYZ",
+	"zC2rX1MCkNnnb/9/AAAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

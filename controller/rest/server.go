@@ -99,7 +99,7 @@ func (s *Server) Handler() http.Handler {
 	unreadable := func(c *gin.Context, _ error) {
 		s.fail(c, reeve.Errorf(reeve.Invalid, "malformed_request", "the request could not be read").WithFix("send it as the API description says"))
 	}
-	api := r.Group("/", s.refuseRemoved, s.forwardToLeader, s.authenticate, s.validate)
+	api := r.Group("/", s.refuseRemoved, s.refuseCrossSite, s.forwardToLeader, s.authenticate, s.validate)
 	RegisterHandlersWithOptions(api, NewStrictHandlerWithOptions(s, nil, StrictGinServerOptions{
 		RequestErrorHandlerFunc: unreadable, HandlerErrorFunc: func(c *gin.Context, err error) { s.fail(c, s.recordDenial(c, err)) }, ResponseErrorHandlerFunc: s.fail,
 	}), GinServerOptions{ErrorHandler: func(c *gin.Context, err error, _ int) { unreadable(c, err) }})

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -19,7 +20,7 @@ func (s *Server) attempt(ctx context.Context, name string, password, code *strin
 func showSession(ctx context.Context, tx *store.Tx, in *identity.Session) client.Session {
 	mine := caller(ctx).Session
 	return client.Session{Id: string(in.ID), User: identity.SubjectName(tx, string(in.Principal)), CreatedAt: in.Created, LastSeenAt: in.LastSeen, EndsAt: in.Ends(),
-		ProvedAt: in.ProvedAt, From: in.From, Client: optional(in.Client), Methods: in.Methods, Current: mine != nil && mine.ID == in.ID}
+		ProvedAt: in.ProvedAt, From: in.From, Client: optional(in.Client), Methods: in.Methods, Provider: optional(in.Provider), Current: mine != nil && mine.ID == in.ID}
 }
 
 // shownSession shows a session in a transaction of its own.
@@ -152,6 +153,9 @@ func (s *Server) EndSession(ctx context.Context, r EndSessionRequestObject) (End
 		}
 		return none{}, identity.EndSession(tx, by, id)
 	})
+	if c := ginContext(ctx); err == nil && byCookie(c.Request) && (r.Session == "current" || r.Session == string(caller(ctx).Session.ID)) {
+		setCookie(c, sessionCookie, "", http.SameSiteStrictMode, -1)
+	}
 	return EndSession204Response{}, err
 }
 

@@ -83,6 +83,7 @@ func checkParameters(req *http.Request, r *routers.Route) error {
 	}
 	for name, values := range query {
 		switch {
+		case !slices.Contains(known["query"], name) && r.Operation.Extensions["x-ignores-parameters"] == true:
 		case !slices.Contains(known["query"], name):
 			return reeve.Errorf(reeve.Invalid, "unknown_parameter", "a query parameter is not known").
 				WithFix("this call takes: %s", orNone(known["query"]))

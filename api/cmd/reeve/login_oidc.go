@@ -20,32 +20,28 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
-// loginOIDC signs in through a browser (RFC 8252). The person confirms in this terminal
-// which sign-in they approve: the page in the browser and the terminal show the same code,
-// and nothing is kept before that (CVE-2026-33757).
-func (a *app) loginOIDC(ctx context.Context, provider string) error {
-	file, err := a.loadContext()
-	if err != nil {
-		return err
-	}
-	c, err := a.connect()
-	if err != nil {
-		return err
-	}
+// browsed is a sign-in that a browser has come back from.
+type browsed struct {
+	begun  client.OIDCBegun
+	finish client.OIDCFinishRequest
+	code   string // what the page shows
+}
+
+// browse has a person sign in through a browser (RFC 8252).
+func (a *app) browse(ctx context.Context, provider string, begin func(client.OIDCBeginRequest) (client.OIDCBegun, error)) (browsed, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
-		return fmt.Errorf("no port of 127.0.0.1 can be listened on: %w", err)
+		return browsed{}, fmt.Errorf("no port of 127.0.0.1 can be listened on: %w", err)
 	}
 	defer l.Close()
 	verifier := reeve.SecretString(rand.Text() + rand.Text())
 	sum := sha256.Sum256(verifier.Bytes())
-	begun, err := call[client.OIDCBegun](c.BeginOIDC(ctx, provider, client.OIDCBeginRequest{
-		Challenge: base64.RawURLEncoding.EncodeToString(sum[:]), Port: l.Addr().(*net.TCPAddr).Port}, anonymous))
+	begun, err := begin(client.OIDCBeginRequest{Challenge: base64.RawURLEncoding.EncodeToString(sum[:]), Port: l.Addr().(*net.TCPAddr).Port})
 	if err != nil {
-		return err
+		return browsed{}, err
 	}
 	if u, err := url.Parse(begun.Url); err != nil || u.Scheme != "https" {
-		return errors.New("the controller gave no https address to open in a browser")
+		return browsed{}, errors.New("the controller gave no https address to open in a browser")
 	}
 	code := rand.Text()
 	code = code[:4] + "-" + code[4:8]
@@ -54,20 +50,44 @@ func (a *app) loginOIDC(ctx context.Context, provider string) error {
 	defer cancel()
 	back, err := awaitCallback(waiting, l, begun.State, code)
 	if err != nil {
-		return err
+		return browsed{}, err
 	}
 	text := verifier.Reveal()
 	given := back.code.Reveal()
-	in := client.OIDCFinishRequest{State: begun.State, Code: &given, Verifier: &text}
+	out := browsed{begun: begun, code: code, finish: client.OIDCFinishRequest{State: begun.State, Code: &given, Verifier: &text}}
 	if back.issuer != "" {
-		in.Issuer = &back.issuer
+		out.finish.Issuer = &back.issuer
 	}
-	made, err := call[client.CreatedSession](c.FinishOIDC(ctx, provider, in, anonymous))
+	return out, nil
+}
+
+// loginOIDC signs in through a browser. The person confirms in this terminal which sign-in
+// they approve: the page in the browser and the terminal show the same code, and nothing is
+// kept before that (CVE-2026-33757).
+func (a *app) loginOIDC(ctx context.Context, provider string, with factorFlags) error {
+	file, err := a.loadContext()
+	if err != nil {
+		return err
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	b, err := a.browse(ctx, provider, func(in client.OIDCBeginRequest) (client.OIDCBegun, error) {
+		return call[client.OIDCBegun](c.BeginOIDC(ctx, provider, in, anonymous))
+	})
+	if err != nil {
+		return err
+	}
+	made, err := withFactor(ctx, a, with, nil, func(code, _ *string) (client.CreatedSession, error) {
+		b.finish.SecondFactor = code
+		return call[client.CreatedSession](c.FinishOIDC(ctx, provider, b.finish, anonymous))
+	})
 	if err != nil {
 		return err
 	}
 	err = errors.New("not signed in: you did not say yes")
-	if a.agrees(ctx, fmt.Sprintf("sign in here as %s, by %s? Does the browser show %s? Type yes or no: ", made.Session.User, provider, code)) {
+	if a.agrees(ctx, fmt.Sprintf("sign in here as %s, by %s? Does the browser show %s? Type yes or no: ", made.Session.User, provider, b.code)) {
 		file.Session = made.Secret
 		err = a.saveContext(file)
 	}
@@ -80,6 +100,39 @@ func (a *app) loginOIDC(ctx context.Context, provider string) error {
 	}
 	return a.show(made.Session, func() {
 		a.say("signed in as %s until %s, or 15 minutes after the last use", made.Session.User, when(&made.Session.EndsAt))
+	})
+}
+
+// providerOf is the OpenID provider at which the session of the context file was begun; ""
+// if it was not, or there is none.
+func providerOf(ctx context.Context, c *api) (provider, user string, err error) {
+	all, err := call[client.SessionList](c.ListSessions(ctx, nil))
+	if err != nil {
+		return "", "", err
+	}
+	for _, s := range all.Items {
+		if s.Current {
+			return str(s.Provider), s.User, nil
+		}
+	}
+	return "", "", nil
+}
+
+// stepUpOIDC proves through a browser who owns the session. The provider has them sign in
+// anew.
+func (a *app) stepUpOIDC(ctx context.Context, c *api, provider, user string, with factorFlags) (client.Session, error) {
+	b, err := a.browse(ctx, provider, func(in client.OIDCBeginRequest) (client.OIDCBegun, error) {
+		return call[client.OIDCBegun](c.BeginStepUpOIDC(ctx, in))
+	})
+	if err != nil {
+		return client.Session{}, err
+	}
+	if !a.agrees(ctx, fmt.Sprintf("prove here that you are %s, by %s? Does the browser show %s? Type yes or no: ", user, provider, b.code)) {
+		return client.Session{}, errors.New("not proved: you did not say yes")
+	}
+	return withFactor(ctx, a, with, nil, func(code, _ *string) (client.Session, error) {
+		b.finish.SecondFactor = code
+		return call[client.Session](c.FinishStepUpOIDC(ctx, b.finish))
 	})
 }
 

@@ -54,7 +54,7 @@ func (s *screen) await(t *testing.T, what *regexp.Regexp) string {
 var (
 	atProvider = regexp.MustCompile(`(?m)^  (https://\S+)$`)
 	codeShown  = regexp.MustCompile(`\b([A-Z2-7]{4}-[A-Z2-7]{4})\b`)
-	asked      = regexp.MustCompile(`sign in here as (\S+), by corp\?`)
+	asked      = regexp.MustCompile(`(?:sign in here as|prove here that you are) (\S+), by corp\?`)
 )
 
 // From the command line through a real provider and back: the person says yes to what both
@@ -90,14 +90,18 @@ func TestLoginAtAProviderAsksBeforeItKeepsTheSession_CVE_2026_33757(t *testing.T
 	if err := os.WriteFile(mine, regexp.MustCompile(`(?m)^token:.*$`).ReplaceAll(raw, nil), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	login := func(says string) (status int, shown string) {
+	browser := p.Browser()
+	through := func(says string, args ...string) (status int, shown string) {
 		typed, keyboard := io.Pipe()
 		var out screen
 		ended := make(chan int, 1)
 		go func() {
-			ended <- cmdline.Run(t.Context(), newRoot(stdio{in: typed, out: &out, err: &out}), []string{"--context", mine, "login", "--oidc", "corp"})
+			ended <- cmdline.Run(t.Context(), newRoot(stdio{in: typed, out: &out, err: &out}), append([]string{"--context", mine}, args...))
 		}()
-		back := p.Browse(t, out.await(t, atProvider), "sub-1")
+		back, atThat := browser.Open(t, out.await(t, atProvider), "sub-1")
+		if args[0] == "session" && !atThat {
+			t.Error("the provider did not ask who it is")
+		}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, back.String(), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -114,7 +118,7 @@ func TestLoginAtAProviderAsksBeforeItKeepsTheSession_CVE_2026_33757(t *testing.T
 		if who := out.await(t, asked); who != "grace" {
 			t.Errorf("it asks about %q", who)
 		}
-		if strings.Contains(fileText(t, mine), "session:") {
+		if args[0] == "login" && strings.Contains(fileText(t, mine), "session:") {
 			t.Error("the session is kept before anybody said yes")
 		}
 		if _, err := io.WriteString(keyboard, says+"\n"); err != nil {
@@ -126,6 +130,7 @@ func TestLoginAtAProviderAsksBeforeItKeepsTheSession_CVE_2026_33757(t *testing.T
 		}
 		return status, out.String()
 	}
+	login := func(says string) (int, string) { return through(says, "login", "--oidc", "corp") }
 	sessions := func() int {
 		grace := "grace"
 		return len(systemtest.Call[client.SessionList](c, func(api *client.Client) (*http.Response, error) {
@@ -140,6 +145,19 @@ func TestLoginAtAProviderAsksBeforeItKeepsTheSession_CVE_2026_33757(t *testing.T
 	}
 	if got := invoke(t.Context(), "", "--context", mine, "whoami"); !strings.Contains(got.out, "grace") {
 		t.Errorf("whoami: %+v", got)
+	}
+	proved := func() time.Time {
+		grace := "grace"
+		return systemtest.Call[client.SessionList](c, func(api *client.Client) (*http.Response, error) {
+			return api.ListSessions(context.WithoutCancel(t.Context()), &client.ListSessionsParams{User: &grace})
+		}).Items[0].ProvedAt
+	}
+	before := proved()
+	if status, shown := through("no", "session", "step-up"); status == 0 || !strings.Contains(shown, "not proved") || !proved().Equal(before) {
+		t.Errorf("a proof, no: status %d: %s", status, shown)
+	}
+	if status, shown := through("yes", "session", "step-up"); status != 0 || !strings.Contains(shown, "good for five minutes") || !proved().After(before) {
+		t.Errorf("a proof, yes: status %d: %s", status, shown)
 	}
 	if got := admin("group", "show", "dba"); !strings.Contains(got.out, "grace") {
 		t.Errorf("the group: %s", got.out)

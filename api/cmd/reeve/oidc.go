@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,12 +16,14 @@ func (a *app) oidcCmd() *cobra.Command {
 func (a *app) oidcAddCmd() *cobra.Command {
 	var in client.OIDCProviderRequest
 	var secretFile, authorityFile, userClaim, groupClaim string
-	var scopes []string
+	var scopes, origins []string
+	var secondFactor string
 	var allowCreate bool
 	c := &cobra.Command{
 		Use: "add NAME", Short: "Add an OpenID provider that people can sign in with", Args: exactArgs("NAME"),
 		Long: `Add an OpenID provider that people can sign in with (reeve login --oidc NAME). Register Reeve there as a native application with the
-redirect address http://127.0.0.1/callback, any port, and the authorisation code flow with PKCE.
+redirect address http://127.0.0.1/callback, any port, and the authorisation code flow with PKCE; for browsers, also with
+https://ORIGIN/v1/browser/oidc/NAME/callback for each --origin.
 
 Whoever signs in is the user of the name in the user claim; from then on the provider's subject counts, whatever name it has. The
 provider's groups are groups of Reeve that have exactly the same name. Only somebody who holds everything can add a provider,
@@ -55,6 +58,13 @@ since it can say of anybody that it is them.`,
 			if len(scopes) > 0 {
 				in.Scopes = &scopes
 			}
+			if len(origins) > 0 {
+				in.Origins = &origins
+			}
+			if secondFactor != "" {
+				who := client.OIDCProviderRequestSecondFactor(secondFactor)
+				in.SecondFactor = &who
+			}
 			if allowCreate {
 				in.AllowCreate = &allowCreate
 			}
@@ -73,6 +83,8 @@ since it can say of anybody that it is them.`,
 	f.StringVar(&userClaim, "user-claim", "email", "claim that names the user: email or preferred_username")
 	f.StringVar(&groupClaim, "group-claim", "", "claim that names groups; left out: groups are not mapped")
 	f.StringSliceVar(&scopes, "scope", nil, "to ask for besides openid, profile and email; may be repeated")
+	f.StringSliceVar(&origins, "origin", nil, "where browsers may sign in from, such as https://reeve.example.com; may be repeated; left out: only reeve login can be used")
+	f.StringVar(&secondFactor, "second-factor", "", "who asks for a second factor: reeve (the default: of whoever has one here, unless the provider says that it has), provider (it must say so), none")
 	f.BoolVar(&allowCreate, "allow-create", false, "add users whom nobody added when they sign in")
 	_ = c.MarkFlagRequired("issuer")
 	_ = c.MarkFlagRequired("client-id")
@@ -99,12 +111,19 @@ func (a *app) oidcListCmd() *cobra.Command {
 			return a.show(all, func() {
 				var rows [][]any
 				for _, p := range all {
-					rows = append(rows, []any{p.Name, p.Issuer, p.ClientId, p.UserClaim, str(p.GroupClaim), yes(&p.AllowCreate), yes(&p.Public)})
+					rows = append(rows, []any{p.Name, p.Issuer, p.ClientId, p.UserClaim, str(p.GroupClaim), yes(&p.AllowCreate), yes(&p.Public), p.SecondFactor, origins(p)})
 				}
-				a.table([]any{"name", "issuer", "client", "user claim", "group claim", "adds users", "public"}, rows)
+				a.table([]any{"name", "issuer", "client", "user claim", "group claim", "adds users", "public", "second factor", "browsers from"}, rows)
 			})
 		},
 	}
+}
+
+func origins(p client.OIDCProvider) string {
+	if p.Origins == nil {
+		return ""
+	}
+	return strings.Join(*p.Origins, " ")
 }
 
 func (a *app) oidcRemoveCmd() *cobra.Command {

@@ -123,8 +123,12 @@ func (f *factorFlags) on(c *cobra.Command) {
 }
 
 // withFactor proves who somebody is, and asks for a code or a security key if one is needed.
+// Without begin no key can answer.
 func withFactor[T any](ctx context.Context, a *app, with factorFlags, begin func() (client.KeyChallenge, error), prove func(code, answer *string) (T, error)) (T, error) {
 	var out T
+	if with.key && begin == nil {
+		return out, usagef("--key is for a password; after a provider Reeve takes a code, a recovery code among them")
+	}
 	if !with.key {
 		var err error
 		out, err = prove(nil, nil)
@@ -132,7 +136,7 @@ func withFactor[T any](ctx context.Context, a *app, with factorFlags, begin func
 		switch {
 		case !ok || r.code != "second_factor_needed" && r.code != "security_key_needed":
 			return out, err
-		case r.code == "second_factor_needed" || with.codeFile != "-": // a recovery code stands in for a key
+		case begin == nil || r.code == "second_factor_needed" || with.codeFile != "-": // a recovery code stands in for a key
 			code, err := a.readSecret(with.codeFile, "Code of the second factor")
 			if err != nil {
 				return out, err

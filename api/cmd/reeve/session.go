@@ -38,7 +38,7 @@ is to be the key.`,
 				return usagef("reeve login takes no --token-file: it signs in with a password or a browser")
 			}
 			if provider != "" {
-				return a.loginOIDC(cmd.Context(), provider)
+				return a.loginOIDC(cmd.Context(), provider, with)
 			}
 			ctx, err := a.loadContext()
 			if err != nil {
@@ -187,10 +187,25 @@ func (a *app) sessionCmd() *cobra.Command {
 	}
 	stepUp := &cobra.Command{
 		Use: "step-up", Short: "Prove again that it is you, for what needs a fresh proof", Example: "  reeve session step-up\n  reeve session step-up --key", Args: exactArgs(),
+		Long: `Prove again that it is you, for what needs a proof of the last five minutes: with your password, or, if you signed in with
+reeve login --oidc, by signing in at the provider anew, which it must ask for.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			if !cmd.Flags().Changed("password-file") {
+				provider, user, err := providerOf(cmd.Context(), c)
+				if err != nil {
+					return err
+				}
+				if provider != "" {
+					s, err := a.stepUpOIDC(cmd.Context(), c, provider, user, with)
+					if err != nil {
+						return err
+					}
+					return a.show(s, func() { a.say("good for five minutes") })
+				}
 			}
 			password, err := a.readSecret(passwordFile, "Password")
 			if err != nil {

@@ -2,6 +2,8 @@ package oidc
 
 import (
 	"encoding/json"
+	"slices"
+	"time"
 
 	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -18,12 +20,28 @@ func (c claims) text(name string) (s string) {
 	return s
 }
 
+func (c claims) texts(name string) (all []string) {
+	_ = json.Unmarshal(c[name], &all)
+	return all
+}
+
+// instant is the time of a claim in seconds since 1970; zero if it is none.
+func (c claims) instant(name string) time.Time {
+	var seconds int64
+	if err := json.Unmarshal(c[name], &seconds); err != nil || seconds <= 0 || seconds > 1<<40 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
+}
+
 // person is what claims come to.
 type person struct {
-	Subject string
-	Name    string // spelt as user names are
-	Profile identity.Profile
-	Groups  []string // those that can be groups of ours
+	Subject  string           `cbor:"1,keyasint"`
+	Name     string           `cbor:"2,keyasint"` // spelt as user names are
+	Profile  identity.Profile `cbor:"3,keyasint"`
+	Groups   []string         `cbor:"4,keyasint,omitempty"` // those that can be groups of ours
+	ProvedAt time.Time        `cbor:"5,keyasint,omitzero"`  // when they last signed in there; zero: it does not say
+	MFA      bool             `cbor:"6,keyasint,omitempty"` // with more than one factor
 }
 
 func claimsUnfit(why string) error {
@@ -34,7 +52,7 @@ func claimsUnfit(why string) error {
 // read turns claims into a person. An address that the provider has not verified names
 // nobody: anybody could claim it. Code oidc_claims_unfit.
 func (p *Provider) read(subject string, c claims) (person, error) {
-	out := person{Subject: subject}
+	out := person{Subject: subject, ProvedAt: c.instant("auth_time"), MFA: slices.Contains(c.texts("amr"), "mfa")} // RFC 8176
 	if len(subject) == 0 || len(subject) > 255 {
 		return person{}, claimsUnfit("the subject is empty or too long")
 	}

@@ -355,7 +355,7 @@ func TestNotEverybodyWaitsForProvidersAtOnce(t *testing.T) { // not in parallel:
 	for range cap(asking) {
 		asking <- struct{}{}
 	}
-	_, err := Begin(t.Context(), w.Store, from, "corp", challengeOf(verifier), 1)
+	_, err := Begin(t.Context(), w.Store, from, program)
 	for range cap(asking) {
 		<-asking
 	}
@@ -371,7 +371,7 @@ func TestNotEverybodyWaitsForProvidersAtOnce(t *testing.T) { // not in parallel:
 func TestAProviderThatFailsIsNamedAndNothingIsRepeated(t *testing.T) {
 	t.Parallel()
 	begin := func(w *world) error {
-		_, err := Begin(t.Context(), w.Store, from, "corp", challengeOf(verifier), 40123)
+		_, err := Begin(t.Context(), w.Store, from, program)
 		return err
 	}
 	for name, try := range map[string]struct {
@@ -456,7 +456,7 @@ func TestSignInsUnderWayAreBounded(t *testing.T) {
 	for range perNetwork {
 		w.begin(t)
 	}
-	_, err := Begin(t.Context(), w.Store, from, "corp", challengeOf(verifier), 1)
+	_, err := Begin(t.Context(), w.Store, from, program)
 	if reeve.CodeOf(err) != "oidc_logins_too_many" || reeve.KindOf(err) != reeve.TooMany {
 		t.Errorf("one more: %v", err)
 	}
@@ -468,7 +468,7 @@ func TestSignInsUnderWayAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Begin(t.Context(), w.Store, from, "corp", challengeOf(verifier), 1); reeve.CodeOf(err) != "sign_ins_too_many" {
+	if _, err := Begin(t.Context(), w.Store, from, program); reeve.CodeOf(err) != "sign_ins_too_many" {
 		t.Errorf("after many failures: %v", err)
 	}
 }

@@ -34,6 +34,11 @@ type login struct {
 	Port      int       `cbor:"6,keyasint"` // on which its client listens
 	Network   string    `cbor:"7,keyasint"`
 	Began     time.Time `cbor:"8,keyasint"`
+
+	Origin   string          `cbor:"9,keyasint,omitempty"`  // where the browser comes back to; "": to a program
+	ReturnTo string          `cbor:"10,keyasint,omitempty"` // the page of it to go on to
+	Session  reeve.SessionID `cbor:"11,keyasint,omitempty"` // whose owner is to prove again who they are; "": one is to begin
+	Known    *person         `cbor:"12,keyasint,omitempty"` // who it is, if only a second factor is missing
 }
 
 var logins = store.NewTable("oidc_login",
@@ -42,8 +47,14 @@ var logins = store.NewTable("oidc_login",
 	store.Index("began", func(l *login) []string { return []string{store.TimePart(l.Began)} }),
 )
 
-// redirect is where the browser comes back to (RFC 8252 §7.3).
-func (l *login) redirect() string { return fmt.Sprintf("http://127.0.0.1:%d/callback", l.Port) }
+// redirect is where the browser comes back to: a program on its machine (RFC 8252 §7.3), or
+// a page of this provider's alone, which is one more defence against mix-up (RFC 9700 §4.4).
+func (l *login) redirect() string {
+	if l.Origin != "" {
+		return l.Origin + "/v1/browser/oidc/" + l.Provider + "/callback"
+	}
+	return fmt.Sprintf("http://127.0.0.1:%d/callback", l.Port)
+}
 
 // random is 256 bits in base64url.
 func random() string {
@@ -114,7 +125,8 @@ func loginsTooMany() error {
 	return reeve.Errorf(reeve.TooMany, "oidc_logins_too_many", "too many sign-ins are under way").WithFix("finish one, or wait %s", LoginLife)
 }
 
-func loginUnknown() *reeve.Error {
+// LoginUnknown is the one answer to whoever comes back with what no sign-in is waiting for.
+func LoginUnknown() *reeve.Error {
 	return reeve.Errorf(reeve.Unauthenticated, "oidc_login_unknown", "this sign-in was finished, has expired, was begun by another client or never existed").
-		WithFix("begin again: reeve login --oidc NAME")
+		WithFix("begin again, and finish where you began")
 }

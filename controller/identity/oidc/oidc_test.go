@@ -21,6 +21,9 @@ var (
 
 const verifier = "a-verifier-that-only-the-client-has-0123456789-abcdef"
 
+// program is what a program on the person's machine begins.
+var program = Start{Provider: "corp", Challenge: challengeOf(verifier), Port: 40123}
+
 // world is a store in which root has made ada and the group dba.
 type world struct {
 	*store.Store
@@ -69,7 +72,7 @@ func settings(p *oidctest.Provider) NewProvider {
 
 func (w *world) begin(t testing.TB) Begun {
 	t.Helper()
-	b, err := Begin(t.Context(), w.Store, from, "corp", challengeOf(verifier), 40123)
+	b, err := Begin(t.Context(), w.Store, from, program)
 	if err != nil {
 		t.Fatal(err)
 	}

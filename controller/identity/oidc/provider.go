@@ -1,10 +1,11 @@
 // Package oidc lets people sign in with what an OpenID provider says about them: the
-// authorisation code flow with PKCE of a native application (RFC 8252, OpenID Connect Core
-// 1.0). It owns the providers, the sign-ins that are under way, and whom at a provider
+// authorisation code flow with PKCE, of a native application (RFC 8252) and of a browser
+// (OpenID Connect Core 1.0). It owns the providers, the sign-ins that are under way, and whom at a provider
 // belongs to which user. The API's edge imports it; it imports identity, audit and store.
 package oidc
 
 import (
+	"cmp"
 	"crypto/x509"
 	"iter"
 	"net/url"
@@ -36,7 +37,19 @@ type Provider struct {
 	Scopes      []string  `cbor:"8,keyasint,omitempty"` // besides openid, profile and email
 	AllowCreate bool      `cbor:"9,keyasint,omitempty"` // users that nobody added
 	CreatedAt   time.Time `cbor:"10,keyasint"`
+	Origins     []string  `cbor:"11,keyasint,omitempty"` // where browsers may sign in from; none: only programs can
+	Second      string    `cbor:"12,keyasint,omitempty"` // who asks for a second factor; "": as SecondReeve
 }
+
+// Who asks for a second factor.
+const (
+	SecondReeve    = "reeve"    // Reeve, of whoever has one here, unless the provider says that it has asked for more than one
+	SecondProvider = "provider" // the provider, which must say that it has
+	SecondNone     = "none"     // nobody
+)
+
+// SecondFactor is who asks for a second factor.
+func (p *Provider) SecondFactor() string { return cmp.Or(p.Second, SecondReeve) }
 
 var providers = store.NewTable("oidc_provider", store.Key(func(p *Provider) string { return p.Name }))
 
@@ -48,6 +61,8 @@ type NewProvider struct {
 	UserClaim, GroupClaim  string
 	Scopes                 []string
 	AllowCreate            bool
+	Origins                []string
+	SecondFactor           string // "": SecondReeve
 }
 
 // Add adds a provider. The grantor must hold everything, since a provider can say of
@@ -67,7 +82,8 @@ func Add(tx *store.Tx, by audit.Actor, grantor identity.Caller, in NewProvider) 
 		return nil, err
 	}
 	p := &Provider{Name: in.Name, Issuer: in.Issuer, ClientID: in.ClientID, Secret: slices.Clone(in.Secret.Bytes()), Authority: in.Authority,
-		UserClaim: in.UserClaim, GroupClaim: in.GroupClaim, Scopes: in.Scopes, AllowCreate: in.AllowCreate, CreatedAt: tx.Now()}
+		UserClaim: in.UserClaim, GroupClaim: in.GroupClaim, Scopes: in.Scopes, AllowCreate: in.AllowCreate, CreatedAt: tx.Now(),
+		Origins: in.Origins, Second: in.SecondFactor}
 	if err := providers.Insert(tx, p); err != nil {
 		return nil, err
 	}
@@ -82,6 +98,10 @@ func (p *Provider) audited() map[string]string {
 	if p.AllowCreate {
 		out["allow_create"] = "true"
 	}
+	if len(p.Origins) > 0 {
+		out["origins"] = strings.Join(p.Origins, " ")
+	}
+	out["second_factor"] = p.SecondFactor()
 	return out
 }
 
@@ -108,6 +128,13 @@ func (in *NewProvider) check() error {
 		return wrong("/scopes", "a scope is visible ASCII without quotes and backslashes")
 	case in.Authority != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(in.Authority)):
 		return wrong("/authority", "the authority holds no certificate in PEM")
+	case !slices.Contains([]string{"", SecondReeve, SecondProvider, SecondNone}, in.SecondFactor):
+		return wrong("/second_factor", "who asks for a second factor is reeve, provider or none")
+	}
+	for _, o := range in.Origins {
+		if u, err := url.Parse(o); err != nil || u.Scheme != "https" || u.Host == "" || o != "https://"+strings.ToLower(u.Host) || strings.HasSuffix(o, ":443") {
+			return wrong("/origins", "an origin is https://HOST or https://HOST:PORT in lower case, as browsers write it, and nothing after it")
+		}
 	}
 	return nil
 }

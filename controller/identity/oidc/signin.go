@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"net/url"
+	"path"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -27,27 +31,67 @@ func (f From) actor() audit.Actor {
 	return audit.Actor{Kind: "anonymous", From: f.Address.String(), Node: f.Node}
 }
 
-// Begun is a sign-in for a browser to go on with.
-type Begun struct {
-	URL     string // where the person signs in
-	State   string // what the browser must come back with
-	Expires time.Time
+// Start says what to begin. Either a program listens on Port of the person's machine and
+// keeps the verifier of Challenge, or a page of Origin has the browser come back to it.
+type Start struct {
+	Provider  string
+	Challenge string
+	Port      int
+	Origin    string
+	ReturnTo  string          // the page of Origin to go on to
+	Session   reeve.SessionID // whose owner is to prove again who they are; "": a session is to begin
 }
 
-// Begin begins a sign-in. The client listens on a port of its own machine and keeps the
-// verifier of the challenge; nobody else can finish. Codes oidc_provider_not_found,
-// oidc_provider_silent, oidc_provider_unfit, oidc_logins_too_many, sign_ins_too_many.
-func Begin(ctx context.Context, st *store.Store, from From, provider, challenge string, port int) (Begun, error) {
+// Begun is a sign-in for a browser to go on with.
+type Begun struct {
+	URL      string       // where the person signs in
+	State    string       // what the browser must come back with
+	Verifier reeve.Secret // for a browser: what only it may have
+	Expires  time.Time
+}
+
+// console is below which path the pages are that a browser can go on to, besides "/".
+const console = "/console/"
+
+// checkReturn lets a browser go on to pages of ours alone: code return_to_invalid.
+func checkReturn(to string) error {
+	odd := func(s string) bool {
+		return strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' })
+	}
+	u, err := url.Parse(to)
+	if err == nil && !odd(to) && !odd(u.Path) && (to == "/" || strings.HasPrefix(to, console) && strings.HasPrefix(u.Path, console) && path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/")) {
+		return nil
+	}
+	return reeve.Errorf(reeve.Invalid, "return_to_invalid", "a browser can only go on to / or a page below %s", console).WithFix("send the path of such a page").WithField("/return_to")
+}
+
+// Begin begins a sign-in, or a proof of who owns a session. Whoever keeps the verifier, a
+// program or a browser, can finish it, and nobody else. Codes oidc_provider_not_found,
+// oidc_provider_silent, oidc_provider_unfit, oidc_logins_too_many, sign_ins_too_many,
+// oidc_origin_unknown, return_to_invalid.
+func Begin(ctx context.Context, st *store.Store, from From, in Start) (Begun, error) {
+	out := Begun{State: random()}
+	if in.Origin != "" {
+		if err := checkReturn(in.ReturnTo); err != nil {
+			return Begun{}, err
+		}
+		verifier := random()
+		out.Verifier, in.Challenge, in.Port = reeve.SecretString(verifier), challengeOf(verifier), 0
+	}
 	var p *Provider
 	err := st.View(ctx, func(tx *store.Tx) (err error) {
 		if err := admit(tx, from.Address); err != nil {
 			return err
 		}
-		p, err = Get(tx, provider)
+		p, err = Get(tx, in.Provider)
 		return err
 	})
 	if err != nil {
 		return Begun{}, err
+	}
+	if in.Origin != "" && !slices.Contains(p.Origins, in.Origin) {
+		return Begun{}, reeve.Errorf(reeve.Denied, "oidc_origin_unknown", "browsers do not sign in at the OpenID provider %s from here", p.Name).
+			WithFix("open the address of Reeve that an administrator has named: reeve oidc list")
 	}
 	patient, done, err := p.within(ctx)
 	if err != nil {
@@ -58,9 +102,9 @@ func Begin(ctx context.Context, st *store.Store, from From, provider, challenge 
 	if err != nil {
 		return Begun{}, err
 	}
-	state, nonce := random(), random()
-	l := &login{State: hashOf("state", state), Nonce: hashOf("nonce", nonce), Challenge: challenge, Provider: p.Name, Added: p.CreatedAt,
-		Port: port, Network: identity.Network(from.Address)}
+	nonce := random()
+	l := &login{State: hashOf("state", out.State), Nonce: hashOf("nonce", nonce), Challenge: in.Challenge, Provider: p.Name, Added: p.CreatedAt,
+		Port: in.Port, Network: identity.Network(from.Address), Origin: in.Origin, ReturnTo: in.ReturnTo, Session: in.Session}
 	err = st.Update(ctx, func(tx *store.Tx) error {
 		if err := admit(tx, from.Address); err != nil {
 			return err
@@ -74,8 +118,15 @@ func Begin(ctx context.Context, st *store.Store, from From, provider, challenge 
 	if err != nil {
 		return Begun{}, err
 	}
-	return Begun{State: state, Expires: l.Began.Add(LoginLife), URL: p.config(src, l).AuthCodeURL(state, oidc.Nonce(nonce),
-		oauth2.SetAuthURLParam("code_challenge", challenge), oauth2.SetAuthURLParam("code_challenge_method", "S256"))}, nil
+	out.Expires = l.Began.Add(LoginLife)
+	ask := []oauth2.AuthCodeOption{oidc.Nonce(nonce), oauth2.SetAuthURLParam("code_challenge", in.Challenge), oauth2.SetAuthURLParam("code_challenge_method", "S256")}
+	if in.Session != "" {
+		ask = append(ask, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+	} else { // so that it says when they signed in there, and has them do so again if that is long ago
+		ask = append(ask, oauth2.SetAuthURLParam("max_age", strconv.Itoa(int(identity.SessionLife.Seconds()))))
+	}
+	out.URL = p.config(src, l).AuthCodeURL(out.State, ask...)
+	return out, nil
 }
 
 // Answer is what the browser came back with, and what shows that it is the client that
@@ -84,46 +135,137 @@ type Answer struct {
 	Provider, State, Code string
 	Issuer                string // RFC 9207; "" if the provider named none
 	Verifier              string
+	Denied                string // why there is no code, as the provider says; "": there is one
+
+	SecondFactor reeve.Secret // a code of it; empty: none is shown yet
+	Keys         store.Cipher // opens second factors
 }
 
-// Finish ends a sign-in with a session. It can be tried once. Codes oidc_login_unknown,
-// oidc_provider_silent, oidc_provider_unfit, oidc_code_refused, oidc_token_invalid,
-// oidc_claims_unfit, oidc_user_unknown, sign_in_failed, sign_ins_too_many.
-func Finish(ctx context.Context, st *store.Store, from From, in Answer) (*identity.Session, reeve.Secret, error) {
-	p, l, err := take(ctx, st, from, in)
+// Finish ends a sign-in of a program with a session. It can be tried once, and once more
+// with a second factor after second_factor_needed or second_factor_wrong. Codes
+// oidc_login_unknown, oidc_provider_silent, oidc_provider_unfit, oidc_code_refused,
+// oidc_token_invalid, oidc_claims_unfit, oidc_user_unknown, oidc_second_factor_missing,
+// second_factor_needed, second_factor_wrong, sign_in_failed, sign_ins_too_many.
+func Finish(ctx context.Context, st *store.Store, from From, in Answer) (s *identity.Session, secret reeve.Secret, err error) {
+	_, err = finish(ctx, st, from, in, func(l *login) bool { return l.Origin == "" && l.Session == "" },
+		func(tx *store.Tx, _ *login, who identity.Federated) error {
+			s, secret, err = identity.BeginFederatedSession(tx, who)
+			return err
+		})
 	if err != nil {
-		return nil, reeve.Secret{}, refused(ctx, st, from, in.Provider, "", err)
+		return nil, reeve.Secret{}, err
 	}
-	who, err := p.identify(ctx, l, in, st.Now)
+	return s, secret, nil
+}
+
+// FinishStepUp ends what a program began to prove who owns a session. Codes as [Finish], and
+// step_up_other_user, oidc_not_fresh, session_ended.
+func FinishStepUp(ctx context.Context, st *store.Store, from From, session reeve.SessionID, in Answer) (s *identity.Session, err error) {
+	_, err = finish(ctx, st, from, in, func(l *login) bool { return l.Origin == "" && l.Session != "" && l.Session == session },
+		func(tx *store.Tx, l *login, who identity.Federated) error {
+			s, err = identity.ProveFederated(tx, l.Session, who)
+			return err
+		})
+	return s, err
+}
+
+// Back is what becomes of a browser that came back.
+type Back struct {
+	Session *identity.Session
+	Secret  reeve.Secret // of a session that has begun; empty: the one there was is proved
+	To      string       // the page to go on to, also if it failed; "/" if it is not known
+}
+
+// FinishInBrowser ends a sign-in, or a proof, of a browser. Codes as [FinishStepUp], and
+// oidc_denied.
+func FinishInBrowser(ctx context.Context, st *store.Store, from From, in Answer) (out Back, err error) {
+	out.To = "/"
+	l, err := finish(ctx, st, from, in, func(l *login) bool { return l.Origin != "" },
+		func(tx *store.Tx, l *login, who identity.Federated) (err error) {
+			if l.Session != "" {
+				out.Session, err = identity.ProveFederated(tx, l.Session, who)
+				return err
+			}
+			out.Session, out.Secret, err = identity.BeginFederatedSession(tx, who)
+			return err
+		})
+	if l != nil {
+		out.To = l.ReturnTo
+	}
 	if err != nil {
-		return nil, reeve.Secret{}, refused(ctx, st, from, p.Name, "", err)
+		out.Session, out.Secret = nil, reeve.Secret{}
 	}
-	var session *identity.Session
-	var secret reeve.Secret
+	return out, err
+}
+
+// finish takes a sign-in that is fit, has its provider say who it is, and does for them what
+// it was begun for. l is nil if there was none, or it was somebody else's.
+func finish(ctx context.Context, st *store.Store, from From, in Answer, fit func(*login) bool, do func(*store.Tx, *login, identity.Federated) error) (l *login, err error) {
+	p, l, err := take(ctx, st, from, in, fit)
+	if err != nil {
+		return nil, refused(ctx, st, from, in.Provider, "", err)
+	}
+	who := l.Known
+	if who == nil {
+		said, err := p.identify(ctx, l, in, st.Now)
+		if err != nil {
+			return l, refused(ctx, st, from, p.Name, "", err)
+		}
+		who = &said
+	}
 	var known reeve.PrincipalID
 	err = st.Update(ctx, func(tx *store.Tx) error {
 		now, err := Get(tx, p.Name)
 		if reeve.KindOf(err) == reeve.NotFound || err == nil && !now.CreatedAt.Equal(p.CreatedAt) {
-			return loginUnknown()
+			return LoginUnknown()
 		}
 		if err != nil {
 			return err
 		}
-		user, err := p.userOf(tx, from, who)
+		user, err := p.userOf(tx, from, *who)
 		if err != nil {
 			return err
 		}
 		known = user.ID
-		session, secret, err = identity.BeginFederatedSession(tx, identity.NewSession{Principal: user.ID, From: from.Address, Client: from.Client, Methods: []string{"oidc"}}, from.Node)
+		shown, err := p.federated(tx, from, user, *who, in)
 		if err != nil {
+			return err
+		}
+		if err := do(tx, l, shown); err != nil {
 			return err
 		}
 		return p.mapGroups(tx, from, user, who.Groups)
 	})
-	if err != nil {
-		return nil, reeve.Secret{}, refused(ctx, st, from, p.Name, known, err)
+	if code := reeve.CodeOf(err); code == "second_factor_needed" || code == "second_factor_wrong" {
+		l.Known = who
+		if err := st.Update(ctx, func(tx *store.Tx) error { return logins.Insert(tx, l) }); err != nil {
+			return l, err
+		}
+		if code == "second_factor_needed" {
+			return l, err
+		}
 	}
-	return session, secret, nil
+	if err != nil {
+		return l, refused(ctx, st, from, p.Name, known, err)
+	}
+	return l, nil
+}
+
+// federated is what a user has shown by signing in at the provider, and what they have yet
+// to show here. Code oidc_second_factor_missing.
+func (p *Provider) federated(tx *store.Tx, from From, user *identity.Principal, who person, in Answer) (identity.Federated, error) {
+	out := identity.Federated{Principal: user.ID, Provider: p.Name, MFA: who.MFA, ProvedAt: who.ProvedAt, From: from.Address, Client: from.Client, Node: from.Node}
+	if out.ProvedAt.IsZero() || out.ProvedAt.After(tx.Now()) {
+		out.ProvedAt = tx.Now().Add(-identity.StepUpFor) // too long ago to count
+	}
+	switch {
+	case p.SecondFactor() == SecondProvider && !who.MFA:
+		return out, reeve.Errorf(reeve.Unauthenticated, "oidc_second_factor_missing", "the OpenID provider %s does not say that it has asked for a second factor", p.Name).
+			WithFix("sign in there with one; if that does not help, have an administrator look at what it says (amr)")
+	case p.SecondFactor() == SecondReeve && !who.MFA:
+		out.Second = &identity.Attempt{Code: in.SecondFactor, Keys: in.Keys, From: from.Address, Client: from.Client, Node: from.Node}
+	}
+	return out, nil
 }
 
 // refused counts and records a sign-in that failed because of what was shown.
@@ -144,7 +286,7 @@ func refused(ctx context.Context, st *store.Store, from From, provider string, w
 }
 
 // take uses a sign-in up, also if what was shown does not fit it.
-func take(ctx context.Context, st *store.Store, from From, in Answer) (p *Provider, l *login, err error) {
+func take(ctx context.Context, st *store.Store, from From, in Answer, fit func(*login) bool) (p *Provider, l *login, err error) {
 	fits := false
 	err = st.Update(ctx, func(tx *store.Tx) error {
 		if err := identity.AdmitSignIn(tx, from.Address); err != nil {
@@ -152,7 +294,7 @@ func take(ctx context.Context, st *store.Store, from From, in Answer) (p *Provid
 		}
 		l, err = logins.Get(tx, hashOf("state", in.State))
 		if reeve.KindOf(err) == reeve.NotFound {
-			return loginUnknown()
+			return LoginUnknown()
 		}
 		if err != nil {
 			return err
@@ -164,11 +306,11 @@ func take(ctx context.Context, st *store.Store, from From, in Answer) (p *Provid
 		if err != nil && reeve.KindOf(err) != reeve.NotFound {
 			return err
 		}
-		fits = err == nil && l.Provider == in.Provider && p.CreatedAt.Equal(l.Added) && tx.Now().Before(l.Began.Add(LoginLife)) && equal(challengeOf(in.Verifier), l.Challenge)
+		fits = err == nil && l.Provider == in.Provider && p.CreatedAt.Equal(l.Added) && tx.Now().Before(l.Began.Add(LoginLife)) && equal(challengeOf(in.Verifier), l.Challenge) && fit(l)
 		return nil
 	})
 	if err == nil && !fits {
-		err = loginUnknown()
+		err = LoginUnknown()
 	}
 	return p, l, err
 }
@@ -191,6 +333,9 @@ func (p *Provider) identify(ctx context.Context, l *login, in Answer, now func()
 	}
 	if src.namesItself && in.Issuer == "" || in.Issuer != "" && in.Issuer != p.Issuer {
 		return person{}, tokenInvalid("the browser came back from another provider")
+	}
+	if in.Denied != "" {
+		return person{}, denied(in.Denied)
 	}
 	got, err := p.config(src, l).Exchange(ctx, in.Code, oauth2.VerifierOption(in.Verifier))
 	if answer, ok := errors.AsType[*oauth2.RetrieveError](err); ok && answer.Response != nil && answer.Response.StatusCode < 500 {
@@ -222,10 +367,41 @@ func (p *Provider) identify(ctx context.Context, l *login, in Answer, now func()
 	if azp := said.text("azp"); (len(token.Audience) > 1 || len(said["azp"]) > 0) && azp != p.ClientID {
 		return person{}, tokenInvalid("it was issued to another client")
 	}
+	if l.Session != "" {
+		if err := fresh(l, said.instant("auth_time"), now()); err != nil {
+			return person{}, err
+		}
+	}
 	if err := p.complete(ctx, src, got, token.Subject, said); err != nil {
 		return person{}, err
 	}
 	return p.read(token.Subject, said)
+}
+
+// clockSlack is how much the clock of a provider may differ from ours.
+const clockSlack = 30 * time.Second
+
+// fresh fails with Unauthenticated "oidc_not_fresh" unless somebody has signed in at the
+// provider since the login began: one that ignores max_age, or does not say when that was,
+// proves nothing (OpenID Connect Core 1.0 §3.1.2.1).
+func fresh(l *login, at, now time.Time) error {
+	if at.IsZero() || at.Before(l.Began.Add(-clockSlack)) || at.After(now.Add(clockSlack)) {
+		return reeve.Errorf(reeve.Unauthenticated, "oidc_not_fresh", "the OpenID provider does not say that you have signed in there just now").
+			WithFix("sign in there with your password; if that does not help, have an administrator look at what it says (auth_time)")
+	}
+	return nil
+}
+
+// denials are the words of RFC 6749 §4.1.2.1 and OpenID Connect Core 1.0 §3.1.2.6. Others are
+// not repeated: anybody can make a browser come here with anything.
+var denials = []string{"access_denied", "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "server_error",
+	"temporarily_unavailable", "interaction_required", "login_required", "account_selection_required", "consent_required"}
+
+func denied(why string) error {
+	if !slices.Contains(denials, why) {
+		why = "another reason"
+	}
+	return reeve.Errorf(reeve.Unauthenticated, "oidc_denied", "the OpenID provider did not let you in: %s", why).WithFix("begin again, or ask an administrator")
 }
 
 // complete adds claims that the provider keeps out of the token (§5.3).

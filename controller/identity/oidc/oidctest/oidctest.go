@@ -37,6 +37,7 @@ type Options struct {
 	Public         bool              // the client has no secret
 	Method         string            // how the client shows it; "" is client_secret_basic
 	OnlyInUserinfo bool              // claims are kept out of the token
+	Redirects      []string          // where browsers may be sent back to, besides programs on their machine
 	People         map[string]Person // by subject, which is also what they type to sign in
 }
 
@@ -66,7 +67,7 @@ func Start(t testing.TB, o Options) *Provider {
 		o.Method = "client_secret_basic"
 	}
 	given, err := json.Marshal(map[string]any{"certificate": string(cert), "key": string(key), "client_id": p.ClientID, "client_secret": p.ClientSecret,
-		"method": o.Method, "algorithm": o.Algorithm, "people": o.People, "only_in_userinfo": o.OnlyInUserinfo})
+		"method": o.Method, "algorithm": o.Algorithm, "people": o.People, "only_in_userinfo": o.OnlyInUserinfo, "redirects": o.Redirects})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,17 +130,35 @@ func Certificate(t testing.TB) (cert, key []byte) {
 var form = regexp.MustCompile(`action="([^"]+)"`)
 
 // Browse opens an address as a browser does, signs in as somebody in the provider's own
-// forms, and returns where it is sent back to on the person's machine, without going there.
+// forms, and returns where it is sent back to, without going there.
 func (p *Provider) Browse(t testing.TB, address, person string) *url.URL {
 	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(p.Authority))
+	back, _ := p.Browser().Open(t, address, person)
+	return back
+}
+
+// Browser is one that keeps the provider's cookies.
+type Browser struct {
+	provider *Provider
+	jar      http.CookieJar
+}
+
+// Browser returns one that has not been anywhere yet.
+func (p *Provider) Browser() *Browser {
 	jar, _ := cookiejar.New(nil)
+	return &Browser{p, jar}
+}
+
+// Open is [Provider.Browse]; asked says that the provider asked who it is, which it need not
+// if it remembers.
+func (b *Browser) Open(t testing.TB, address, person string) (back *url.URL, asked bool) {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(b.provider.Authority))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
-	var back *url.URL
-	c := &http.Client{Jar: jar, Transport: transport, Timeout: 20 * time.Second, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
-		if r.URL.Scheme == "http" {
+	c := &http.Client{Jar: b.jar, Transport: transport, Timeout: 20 * time.Second, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+		if !strings.HasPrefix(r.URL.String(), b.provider.Issuer+"/") {
 			back = r.URL
 			return http.ErrUseLastResponse
 		}
@@ -160,7 +179,7 @@ func (p *Provider) Browse(t testing.TB, address, person string) *url.URL {
 		page, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if back != nil {
-			return back
+			return back, asked
 		}
 		action := form.FindSubmatch(page)
 		if action == nil {
@@ -172,11 +191,12 @@ func (p *Provider) Browse(t testing.TB, address, person string) *url.URL {
 		}
 		address = next.String()
 		if strings.Contains(string(page), `name="login"`) {
+			asked = true
 			fields = url.Values{"prompt": {"login"}, "login": {person}, "password": {"any"}}
 		} else {
 			fields = url.Values{"prompt": {"consent"}}
 		}
 	}
 	t.Fatal("the provider does not send the browser back")
-	return nil
+	return nil, false
 }

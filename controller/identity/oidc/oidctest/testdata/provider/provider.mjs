@@ -14,7 +14,7 @@ lines.once('line', (line) => {
   server.listen(0, '127.0.0.1', () => {
     const issuer = `https://127.0.0.1:${server.address().port}`;
     const client = {
-      client_id: given.client_id, redirect_uris: ['http://127.0.0.1/callback'], application_type: 'native',
+      client_id: given.client_id, redirect_uris: ['http://127.0.0.1/callback', ...(given.redirects ?? [])], application_type: 'native',
       response_types: ['code'], grant_types: ['authorization_code'], id_token_signed_response_alg: given.algorithm,
       token_endpoint_auth_method: given.client_secret ? given.method : 'none',
     };
