@@ -25,6 +25,21 @@ import (
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAccessPolicies List access policies
+	// (GET /v1/access-policies)
+	ListAccessPolicies(c *gin.Context, params ListAccessPoliciesParams)
+	// CreateAccessPolicy Limit what some users see
+	// (POST /v1/access-policies)
+	CreateAccessPolicy(c *gin.Context, params CreateAccessPolicyParams)
+	// DeleteAccessPolicy Delete an access policy
+	// (DELETE /v1/access-policies/{access_policy})
+	DeleteAccessPolicy(c *gin.Context, accessPolicy string, params DeleteAccessPolicyParams)
+	// GetAccessPolicy Show an access policy
+	// (GET /v1/access-policies/{access_policy})
+	GetAccessPolicy(c *gin.Context, accessPolicy string)
+	// EditAccessPolicy Replace what an access policy says
+	// (PUT /v1/access-policies/{access_policy})
+	EditAccessPolicy(c *gin.Context, accessPolicy string, params EditAccessPolicyParams)
 	// ListAccounts List accounts
 	// (GET /v1/accounts)
 	ListAccounts(c *gin.Context, params ListAccountsParams)
@@ -55,6 +70,27 @@ type ServerInterface interface {
 	// UnbanAgent Let a banned agent back in
 	// (POST /v1/agents/{agent}/unban)
 	UnbanAgent(c *gin.Context, agent AgentPath, params UnbanAgentParams)
+	// ListAssetGroups List asset groups
+	// (GET /v1/asset-groups)
+	ListAssetGroups(c *gin.Context, params ListAssetGroupsParams)
+	// CreateAssetGroup Make an asset group
+	// (POST /v1/asset-groups)
+	CreateAssetGroup(c *gin.Context, params CreateAssetGroupParams)
+	// DeleteAssetGroup Delete an asset group that no assignment and no access policy names
+	// (DELETE /v1/asset-groups/{asset_group})
+	DeleteAssetGroup(c *gin.Context, assetGroup AssetGroupPath, params DeleteAssetGroupParams)
+	// GetAssetGroup Show an asset group, what names it, and a page of its assets
+	// (GET /v1/asset-groups/{asset_group})
+	GetAssetGroup(c *gin.Context, assetGroup AssetGroupPath, params GetAssetGroupParams)
+	// EditAssetGroup Replace what an asset group says
+	// (PUT /v1/asset-groups/{asset_group})
+	EditAssetGroup(c *gin.Context, assetGroup AssetGroupPath, params EditAssetGroupParams)
+	// RemoveGroupedAsset Take an asset out of an asset group
+	// (DELETE /v1/asset-groups/{asset_group}/assets/{asset})
+	RemoveGroupedAsset(c *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params RemoveGroupedAssetParams)
+	// AddGroupedAsset Put an asset into an asset group
+	// (PUT /v1/asset-groups/{asset_group}/assets/{asset})
+	AddGroupedAsset(c *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params AddGroupedAssetParams)
 	// ListAssets List assets
 	// (GET /v1/assets)
 	ListAssets(c *gin.Context, params ListAssetsParams)
@@ -380,6 +416,204 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(c *gin.Context)
+
+// ListAccessPolicies operation middleware
+func (siw *ServerInterfaceWrapper) ListAccessPolicies(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAccessPoliciesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAccessPolicies(c, params)
+}
+
+// CreateAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) CreateAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateAccessPolicyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateAccessPolicy(c, params)
+}
+
+// DeleteAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "access_policy" -------------
+	var accessPolicy string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "access_policy", c.Param("access_policy"), &accessPolicy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter access_policy: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteAccessPolicyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteAccessPolicy(c, accessPolicy, params)
+}
+
+// GetAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) GetAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "access_policy" -------------
+	var accessPolicy string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "access_policy", c.Param("access_policy"), &accessPolicy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter access_policy: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetAccessPolicy(c, accessPolicy)
+}
+
+// EditAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) EditAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "access_policy" -------------
+	var accessPolicy string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "access_policy", c.Param("access_policy"), &accessPolicy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter access_policy: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditAccessPolicyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditAccessPolicy(c, accessPolicy, params)
+}
 
 // ListAccounts operation middleware
 func (siw *ServerInterfaceWrapper) ListAccounts(c *gin.Context) {
@@ -757,6 +991,339 @@ func (siw *ServerInterfaceWrapper) UnbanAgent(c *gin.Context) {
 	}
 
 	siw.Handler.UnbanAgent(c, agent, params)
+}
+
+// ListAssetGroups operation middleware
+func (siw *ServerInterfaceWrapper) ListAssetGroups(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAssetGroupsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAssetGroups(c, params)
+}
+
+// CreateAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) CreateAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateAssetGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateAssetGroup(c, params)
+}
+
+// DeleteAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteAssetGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteAssetGroup(c, assetGroup, params)
+}
+
+// GetAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) GetAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetAssetGroupParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetAssetGroup(c, assetGroup, params)
+}
+
+// EditAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) EditAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditAssetGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditAssetGroup(c, assetGroup, params)
+}
+
+// RemoveGroupedAsset operation middleware
+func (siw *ServerInterfaceWrapper) RemoveGroupedAsset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveGroupedAssetParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveGroupedAsset(c, assetGroup, asset, params)
+}
+
+// AddGroupedAsset operation middleware
+func (siw *ServerInterfaceWrapper) AddGroupedAsset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddGroupedAssetParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddGroupedAsset(c, assetGroup, asset, params)
 }
 
 // ListAssets operation middleware
@@ -4526,6 +5093,18 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/assignments", wrapper.ListAssignments)
 	router.POST(options.BaseURL+"/v1/assignments", wrapper.AddAssignment)
 	router.DELETE(options.BaseURL+"/v1/assignments/:assignment", wrapper.DeleteAssignment)
+	router.GET(options.BaseURL+"/v1/asset-groups", wrapper.ListAssetGroups)
+	router.POST(options.BaseURL+"/v1/asset-groups", wrapper.CreateAssetGroup)
+	router.DELETE(options.BaseURL+"/v1/asset-groups/:asset_group", wrapper.DeleteAssetGroup)
+	router.GET(options.BaseURL+"/v1/asset-groups/:asset_group", wrapper.GetAssetGroup)
+	router.PUT(options.BaseURL+"/v1/asset-groups/:asset_group", wrapper.EditAssetGroup)
+	router.DELETE(options.BaseURL+"/v1/asset-groups/:asset_group/assets/:asset", wrapper.RemoveGroupedAsset)
+	router.PUT(options.BaseURL+"/v1/asset-groups/:asset_group/assets/:asset", wrapper.AddGroupedAsset)
+	router.GET(options.BaseURL+"/v1/access-policies", wrapper.ListAccessPolicies)
+	router.POST(options.BaseURL+"/v1/access-policies", wrapper.CreateAccessPolicy)
+	router.DELETE(options.BaseURL+"/v1/access-policies/:access_policy", wrapper.DeleteAccessPolicy)
+	router.GET(options.BaseURL+"/v1/access-policies/:access_policy", wrapper.GetAccessPolicy)
+	router.PUT(options.BaseURL+"/v1/access-policies/:access_policy", wrapper.EditAccessPolicy)
 	router.GET(options.BaseURL+"/v1/can", wrapper.Can)
 	router.GET(options.BaseURL+"/v1/sites", wrapper.ListSites)
 	router.POST(options.BaseURL+"/v1/sites", wrapper.AddSite)
@@ -4577,6 +5156,199 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 }
 
 type ProblemApplicationProblemPlusJSONResponse Problem
+
+type ListAccessPoliciesRequestObject struct {
+	Params ListAccessPoliciesParams
+}
+
+type ListAccessPoliciesResponseObject interface {
+	VisitListAccessPoliciesResponse(w http.ResponseWriter) error
+}
+
+type ListAccessPolicies200JSONResponse AccessPolicyPage
+
+func (response ListAccessPolicies200JSONResponse) VisitListAccessPoliciesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAccessPoliciesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAccessPoliciesdefaultApplicationProblemPlusJSONResponse) VisitListAccessPoliciesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessPolicyRequestObject struct {
+	Params CreateAccessPolicyParams
+	Body   *CreateAccessPolicyJSONRequestBody
+}
+
+type CreateAccessPolicyResponseObject interface {
+	VisitCreateAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type CreateAccessPolicy201JSONResponse AccessPolicy
+
+func (response CreateAccessPolicy201JSONResponse) VisitCreateAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitCreateAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAccessPolicyRequestObject struct {
+	AccessPolicy string `json:"access_policy"`
+	Params       DeleteAccessPolicyParams
+}
+
+type DeleteAccessPolicyResponseObject interface {
+	VisitDeleteAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type DeleteAccessPolicy204Response struct {
+}
+
+func (response DeleteAccessPolicy204Response) VisitDeleteAccessPolicyResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitDeleteAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccessPolicyRequestObject struct {
+	AccessPolicy string `json:"access_policy"`
+}
+
+type GetAccessPolicyResponseObject interface {
+	VisitGetAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetAccessPolicy200JSONResponse AccessPolicy
+
+func (response GetAccessPolicy200JSONResponse) VisitGetAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitGetAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAccessPolicyRequestObject struct {
+	AccessPolicy string `json:"access_policy"`
+	Params       EditAccessPolicyParams
+	Body         *EditAccessPolicyJSONRequestBody
+}
+
+type EditAccessPolicyResponseObject interface {
+	VisitEditAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type EditAccessPolicy200JSONResponse AccessPolicy
+
+func (response EditAccessPolicy200JSONResponse) VisitEditAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitEditAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type ListAccountsRequestObject struct {
 	Params ListAccountsParams
@@ -4965,6 +5737,270 @@ type UnbanAgentdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response UnbanAgentdefaultApplicationProblemPlusJSONResponse) VisitUnbanAgentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssetGroupsRequestObject struct {
+	Params ListAssetGroupsParams
+}
+
+type ListAssetGroupsResponseObject interface {
+	VisitListAssetGroupsResponse(w http.ResponseWriter) error
+}
+
+type ListAssetGroups200JSONResponse AssetGroupPage
+
+func (response ListAssetGroups200JSONResponse) VisitListAssetGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssetGroupsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAssetGroupsdefaultApplicationProblemPlusJSONResponse) VisitListAssetGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAssetGroupRequestObject struct {
+	Params CreateAssetGroupParams
+	Body   *CreateAssetGroupJSONRequestBody
+}
+
+type CreateAssetGroupResponseObject interface {
+	VisitCreateAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type CreateAssetGroup201JSONResponse AssetGroup
+
+func (response CreateAssetGroup201JSONResponse) VisitCreateAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitCreateAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAssetGroupRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Params     DeleteAssetGroupParams
+}
+
+type DeleteAssetGroupResponseObject interface {
+	VisitDeleteAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type DeleteAssetGroup204Response struct {
+}
+
+func (response DeleteAssetGroup204Response) VisitDeleteAssetGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitDeleteAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAssetGroupRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Params     GetAssetGroupParams
+}
+
+type GetAssetGroupResponseObject interface {
+	VisitGetAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type GetAssetGroup200JSONResponse AssetGroupMembers
+
+func (response GetAssetGroup200JSONResponse) VisitGetAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitGetAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAssetGroupRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Params     EditAssetGroupParams
+	Body       *EditAssetGroupJSONRequestBody
+}
+
+type EditAssetGroupResponseObject interface {
+	VisitEditAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type EditAssetGroup200JSONResponse AssetGroup
+
+func (response EditAssetGroup200JSONResponse) VisitEditAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitEditAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupedAssetRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Asset      AssetPath      `json:"asset"`
+	Params     RemoveGroupedAssetParams
+}
+
+type RemoveGroupedAssetResponseObject interface {
+	VisitRemoveGroupedAssetResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroupedAsset204Response struct {
+}
+
+func (response RemoveGroupedAsset204Response) VisitRemoveGroupedAssetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupedAssetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveGroupedAssetdefaultApplicationProblemPlusJSONResponse) VisitRemoveGroupedAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupedAssetRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Asset      AssetPath      `json:"asset"`
+	Params     AddGroupedAssetParams
+}
+
+type AddGroupedAssetResponseObject interface {
+	VisitAddGroupedAssetResponse(w http.ResponseWriter) error
+}
+
+type AddGroupedAsset204Response struct {
+}
+
+func (response AddGroupedAsset204Response) VisitAddGroupedAssetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AddGroupedAssetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddGroupedAssetdefaultApplicationProblemPlusJSONResponse) VisitAddGroupedAssetResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9069,6 +10105,21 @@ func (response WhoamidefaultApplicationProblemPlusJSONResponse) VisitWhoamiRespo
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAccessPolicies List access policies
+	// (GET /v1/access-policies)
+	ListAccessPolicies(ctx context.Context, request ListAccessPoliciesRequestObject) (ListAccessPoliciesResponseObject, error)
+	// CreateAccessPolicy Limit what some users see
+	// (POST /v1/access-policies)
+	CreateAccessPolicy(ctx context.Context, request CreateAccessPolicyRequestObject) (CreateAccessPolicyResponseObject, error)
+	// DeleteAccessPolicy Delete an access policy
+	// (DELETE /v1/access-policies/{access_policy})
+	DeleteAccessPolicy(ctx context.Context, request DeleteAccessPolicyRequestObject) (DeleteAccessPolicyResponseObject, error)
+	// GetAccessPolicy Show an access policy
+	// (GET /v1/access-policies/{access_policy})
+	GetAccessPolicy(ctx context.Context, request GetAccessPolicyRequestObject) (GetAccessPolicyResponseObject, error)
+	// EditAccessPolicy Replace what an access policy says
+	// (PUT /v1/access-policies/{access_policy})
+	EditAccessPolicy(ctx context.Context, request EditAccessPolicyRequestObject) (EditAccessPolicyResponseObject, error)
 	// ListAccounts List accounts
 	// (GET /v1/accounts)
 	ListAccounts(ctx context.Context, request ListAccountsRequestObject) (ListAccountsResponseObject, error)
@@ -9099,6 +10150,27 @@ type StrictServerInterface interface {
 	// UnbanAgent Let a banned agent back in
 	// (POST /v1/agents/{agent}/unban)
 	UnbanAgent(ctx context.Context, request UnbanAgentRequestObject) (UnbanAgentResponseObject, error)
+	// ListAssetGroups List asset groups
+	// (GET /v1/asset-groups)
+	ListAssetGroups(ctx context.Context, request ListAssetGroupsRequestObject) (ListAssetGroupsResponseObject, error)
+	// CreateAssetGroup Make an asset group
+	// (POST /v1/asset-groups)
+	CreateAssetGroup(ctx context.Context, request CreateAssetGroupRequestObject) (CreateAssetGroupResponseObject, error)
+	// DeleteAssetGroup Delete an asset group that no assignment and no access policy names
+	// (DELETE /v1/asset-groups/{asset_group})
+	DeleteAssetGroup(ctx context.Context, request DeleteAssetGroupRequestObject) (DeleteAssetGroupResponseObject, error)
+	// GetAssetGroup Show an asset group, what names it, and a page of its assets
+	// (GET /v1/asset-groups/{asset_group})
+	GetAssetGroup(ctx context.Context, request GetAssetGroupRequestObject) (GetAssetGroupResponseObject, error)
+	// EditAssetGroup Replace what an asset group says
+	// (PUT /v1/asset-groups/{asset_group})
+	EditAssetGroup(ctx context.Context, request EditAssetGroupRequestObject) (EditAssetGroupResponseObject, error)
+	// RemoveGroupedAsset Take an asset out of an asset group
+	// (DELETE /v1/asset-groups/{asset_group}/assets/{asset})
+	RemoveGroupedAsset(ctx context.Context, request RemoveGroupedAssetRequestObject) (RemoveGroupedAssetResponseObject, error)
+	// AddGroupedAsset Put an asset into an asset group
+	// (PUT /v1/asset-groups/{asset_group}/assets/{asset})
+	AddGroupedAsset(ctx context.Context, request AddGroupedAssetRequestObject) (AddGroupedAssetResponseObject, error)
 	// ListAssets List assets
 	// (GET /v1/assets)
 	ListAssets(ctx context.Context, request ListAssetsRequestObject) (ListAssetsResponseObject, error)
@@ -9473,6 +10545,174 @@ type strictHandler struct {
 	options     StrictGinServerOptions
 }
 
+// ListAccessPolicies operation middleware
+func (sh *strictHandler) ListAccessPolicies(ctx *gin.Context, params ListAccessPoliciesParams) {
+	var request ListAccessPoliciesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAccessPolicies(ctx, request.(ListAccessPoliciesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAccessPolicies")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAccessPoliciesResponseObject); ok {
+		if err := validResponse.VisitListAccessPoliciesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAccessPolicy operation middleware
+func (sh *strictHandler) CreateAccessPolicy(ctx *gin.Context, params CreateAccessPolicyParams) {
+	var request CreateAccessPolicyRequestObject
+
+	request.Params = params
+
+	var body CreateAccessPolicyJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAccessPolicy(ctx, request.(CreateAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CreateAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitCreateAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAccessPolicy operation middleware
+func (sh *strictHandler) DeleteAccessPolicy(ctx *gin.Context, accessPolicy string, params DeleteAccessPolicyParams) {
+	var request DeleteAccessPolicyRequestObject
+
+	request.AccessPolicy = accessPolicy
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAccessPolicy(ctx, request.(DeleteAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeleteAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitDeleteAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAccessPolicy operation middleware
+func (sh *strictHandler) GetAccessPolicy(ctx *gin.Context, accessPolicy string) {
+	var request GetAccessPolicyRequestObject
+
+	request.AccessPolicy = accessPolicy
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAccessPolicy(ctx, request.(GetAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitGetAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditAccessPolicy operation middleware
+func (sh *strictHandler) EditAccessPolicy(ctx *gin.Context, accessPolicy string, params EditAccessPolicyParams) {
+	var request EditAccessPolicyRequestObject
+
+	request.AccessPolicy = accessPolicy
+	request.Params = params
+
+	var body EditAccessPolicyJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditAccessPolicy(ctx, request.(EditAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitEditAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListAccounts operation middleware
 func (sh *strictHandler) ListAccounts(ctx *gin.Context, params ListAccountsParams) {
 	var request ListAccountsRequestObject
@@ -9818,6 +11058,231 @@ func (sh *strictHandler) UnbanAgent(ctx *gin.Context, agent AgentPath, params Un
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(UnbanAgentResponseObject); ok {
 		if err := validResponse.VisitUnbanAgentResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAssetGroups operation middleware
+func (sh *strictHandler) ListAssetGroups(ctx *gin.Context, params ListAssetGroupsParams) {
+	var request ListAssetGroupsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAssetGroups(ctx, request.(ListAssetGroupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAssetGroups")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAssetGroupsResponseObject); ok {
+		if err := validResponse.VisitListAssetGroupsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAssetGroup operation middleware
+func (sh *strictHandler) CreateAssetGroup(ctx *gin.Context, params CreateAssetGroupParams) {
+	var request CreateAssetGroupRequestObject
+
+	request.Params = params
+
+	var body CreateAssetGroupJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAssetGroup(ctx, request.(CreateAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CreateAssetGroupResponseObject); ok {
+		if err := validResponse.VisitCreateAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAssetGroup operation middleware
+func (sh *strictHandler) DeleteAssetGroup(ctx *gin.Context, assetGroup AssetGroupPath, params DeleteAssetGroupParams) {
+	var request DeleteAssetGroupRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAssetGroup(ctx, request.(DeleteAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeleteAssetGroupResponseObject); ok {
+		if err := validResponse.VisitDeleteAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAssetGroup operation middleware
+func (sh *strictHandler) GetAssetGroup(ctx *gin.Context, assetGroup AssetGroupPath, params GetAssetGroupParams) {
+	var request GetAssetGroupRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAssetGroup(ctx, request.(GetAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetAssetGroupResponseObject); ok {
+		if err := validResponse.VisitGetAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditAssetGroup operation middleware
+func (sh *strictHandler) EditAssetGroup(ctx *gin.Context, assetGroup AssetGroupPath, params EditAssetGroupParams) {
+	var request EditAssetGroupRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Params = params
+
+	var body EditAssetGroupJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditAssetGroup(ctx, request.(EditAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditAssetGroupResponseObject); ok {
+		if err := validResponse.VisitEditAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveGroupedAsset operation middleware
+func (sh *strictHandler) RemoveGroupedAsset(ctx *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params RemoveGroupedAssetParams) {
+	var request RemoveGroupedAssetRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Asset = asset
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroupedAsset(ctx, request.(RemoveGroupedAssetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroupedAsset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveGroupedAssetResponseObject); ok {
+		if err := validResponse.VisitRemoveGroupedAssetResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddGroupedAsset operation middleware
+func (sh *strictHandler) AddGroupedAsset(ctx *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params AddGroupedAssetParams) {
+	var request AddGroupedAssetRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Asset = asset
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroupedAsset(ctx, request.(AddGroupedAssetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroupedAsset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddGroupedAssetResponseObject); ok {
+		if err := validResponse.VisitAddGroupedAssetResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13214,342 +14679,363 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3si/4KljeOaHxPexufc+4FTf2tGV5Rh5Z0qql64gd63SDVUkS7iJAA6imOArd2KfZB9sn2UAm",
-	"UB8kUCyyyVb7XPsft8hiAUgkEvn5y8+DTM3mSoK0ZnD6eTDnms/AgsZ/nWWZKqV9y+3U/TMHk2kxt0LJ",
-	"wengTDKRD5nSTPIZ/Ac3BuzxYDgQ7su5+8lw4L4ZnA44vWcwHGj4rRQa8sGp1SUMByabwoy7l8/4p1cg",
-	"J26kh0+eDgd2OXc/NVYLORl8+TIcnE0gNZeXeZgHU2PGJePu2dRs3Hd95/Lg4V+jc3Gr7TuXLsq47246",
-	"lzIX9iyzSq9P5o0slmwx5ZbZqTCMu6dYLvJTNzG/fRwnW03wtxL0srl37sU7zOhNaTPlXhGdk4ZM6dyw",
-	"hbBTmpui54fMlNmUccNykALy1Lz846mZPX2cnNi5kNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDrI",
-	"uYUj95JBcjofpBXFhumMYKw01FNKzaTEd+0wk+dKSnA7Hefp14GbWRYeTDB09X1fpo5v1PNSmxg/v58C",
-	"u5TwyV7SFgEruLFszidJmmT0qsTwTx48jI3/N63Kea/zzSbu0QQ18LsbHu+XOczmyoLMlv+AZUwOL5mF",
-	"T9bN5q/MKvbg4V9ZNuWaZ06OP0MqGTfdK1iyXIGpP7FTISdMyaym3hR4DrpeQmP4Izd+1+RnQoZ//3Xo",
-	"SGFBu3f+5z//j6P/9fHf/xRlvR/VKE1oR+Bf1ShB3l/V6GZs9krMhI1z2UwZy4SFGQoDJaGTyQp8UXPs",
-	"HMa8LOzg9MH9+0M3EzErZ/iv+0go/89qVkJamIDGab1WOfRjvkxJq1VRQOo8SpXDDRnwzcvvn7/V6lrk",
-	"sEk8SPZmDvLl92zun0/MKnx9s917e/bTO1XAJpH19uwnplUBqbnw2YX7+mZzeQdXsOzmY+0eEXKSmAd+",
-	"fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO15hIywyZkIe9PD88GkDs3qPEoD2n3il8+80pyYmnv6",
-	"RlP74n5s5koaQF3/rVajAmbuTydUnIp8+nnA5/NCZNxN+WROT/z7r8bN/3NjrD9pGA9OB//tpDYmTuhb",
-	"cxLeiyO2KfCz00sXIC1baCUnQ8Zl7pVVxXJ1jAT07/HmCMztO/itBEOzy3Ph3sWLt1rNQVvh1jLmhYGh",
-	"kzHVR58HQl4Ly2ngtRvUMGHZghs25TKHnKlr0MfsHDJNinulRM25MQul88FwzV5p3H0PVqk9HCy0sOBU",
-	"OtqoL8P6VevTsawAp9U8eNK4x5l1hOEa2JTr3FFoUoIxW0zzwf2Hj7ed55cmi/2zScXGCj5W71GjXyGz",
-	"A6faepPP2ZStjSCLJykchDW1wbTCs0P68YXIU0K2+9cjbrOkfHY6kSbWIlLPeA6OLxxTKjsFbaIvzTRw",
-	"C/kFjyzq5ynIwFruda1N6lDIh4OsNFblgsvYSxW7ApgbXK2pdn/tHa2frb7lBw2AamP0p/BpLjSYzkWB",
-	"zM0zxkcGpD1lEq7ptu+3vjHPyOHQJTp+wIe+DAfRDbeGiTw6e5GDtMJGdOXSmbxOdP7HVBk7ZP/f//P/",
-	"xl7g9MqoUvirGjEns5S+YspRYTAcKF3bIUrC8eBUlkUReat74gK0Jrume+GiKDXgj2DCs2V0FxxP1hzP",
-	"hDl12zLjSzZyrMyzKeRoX6vSsvevztHYd6KNcaefWZWpgljd/Qsya5hUaBE0qDpSqgAu3VTo5okLT2e/",
-	"S6SD5XqSYEi1kKDjDM2lWTghN1ZuSdFfo2vKpMX+5w0nYPC28m1V593rQmvSK4i2i5lTn5PE52wO2ijp",
-	"CPsO4BpYNlUG/ApAOg3/nwPjJGY2GA4mIEE7YdGQmM31+TGvQZvomX1dzkZOR6DJZ6XW7u4Mv2sspLIl",
-	"hoN5waWJrYBb5liE8cx9RHZhawufsbFW/wKJCoizgzbe9AXxiZ8E15ovcQoaxuLT+hzelrZ2bEDlhFon",
-	"jDMWHEV6Stl1TuwnkzQYkZeQIBaXzPEaXn50asZcFJCzAsZuHVPh7onVkSvCrY22SiVUvpPXYoRbGxNX",
-	"BaS55gfcRbZoUMnfc5DgGa3spivNVGxHgi+bcjmh9/UktiI94gIkHxWQpw8ZHSwn1miQ1uhxSYV6e6eK",
-	"EZT+tXkZy7WNrvy1arKr7L9Ud/4j03EnU0I+ZO785GXh/qxYXaA6nFlxDUOWC4M0GrIc2k9omKlr/CHX",
-	"VvDCCSJiy/jiljJLE9rxWLWrgjj5mpcF3XfmlJXSjQ5yyIS8cO8aMlXaCzX2/ygl3jpuru4fGWjLBQpH",
-	"YzVq1tFZWT65iVh322pQS7vmRQko3Jeq1EwtZFS4u/v/Iq0juHvei3W62Mbk7FybxjVoMRZd54SzQk2E",
-	"JCe3sHRUHDH7n5RVBTwPJuCwih1USvEwGKxeaRhWFn1TQASG9OywetlFjmZLye1Q9t/yCawr/JUIXLNy",
-	"0MV2ia6z4M6d9b5tgoEREaUSPkV2hFzKQZi6Z9CjF1TYILvdHh1v3gecYpQWE4iZPe4wiLEzpeGiS7t+",
-	"aZkGCQvj9MwpL8ZBYhVivI39QG74Lrkq3PsN4+5wAp+52006sxKJgE7guHAFiQ7H7rv4VyXkNtfBlho+",
-	"qtIGQHZOgm4mXhTbzCSu5bq5JBWUm103tjSJ6A+X/gqgcCabgDUoPpraJT0xcNatu04Gw8FvJddcWkH/",
-	"0jAveJbQOWn4Cw3cqKipuQwqA73dyfLG61NiMa6IvIMCuKnUmSpE21/iefHmidZmxeRZ/FEJ+V5dgdzN",
-	"cRT4oUsWua1OM0Lb0YexF2HRtbAQRYH+PmSODR674cDa4sJApmRuWhGGb+/fX70U/64WrFBygsdAXINx",
-	"dzbzP/aDUQTir08ftyIST+9HQxLNLWnuRpLst3sZoNC9c1dBcHWteMDyXIOJUOHvjgTEJ5q9fMv8g2Ge",
-	"HZY1L0DbhOFirJqbymWBJ8/Na8jgeHLMeFDd2dSNfgXLuJeLW5govUyMcYXGz9hPsdabhsFmkpMLszQW",
-	"Zm5pObd8xE1cItYB5E5jqBWHviWn3A0catvebz28Pgo/ZJf07KWj+BIO7QOaccknMANpL3jt4e06mj9V",
-	"v2hobDtcsrTcmxgKb+gNXRzU8ACBzB3XjoWcgJ5rISOs9IbedAV4TZqpWkDu9Lax0E7zUNLyzCLJkcT+",
-	"GacOyAwvAH/2nrEFd1s6VprxuTOyeBF3hajYMX///C1z3yQ8QFrlZZaSDrVgYYYvvS8v5YZx70k7Gjw1",
-	"/HO3pSl5DUlppsE6mXwIG9NxpntFlFWsLk1U0/6h5h3kOgxtCcP8D7bxD21WipqJN5W0HlaXjeedhvJU",
-	"GYmbjDtKdbvN2xzvzTt5m++mQ978xm9FGx91R/Hwur6YUyx3hVS1FYqD8NJOlRZunmj6OcZETfHti59W",
-	"hn365Mmjp3u6r7uj99tctGvhzbV3ObXm4gqWEeq/EpLIcCXVQl64Jw1K63k5KkTm5LoZVnRpsW9j3Mf3",
-	"v43RZcY/vaSnHzxd5+Q93KOBFRvXaR8bpcc9upmo/S/WGf/UfPmjh7G7tvNWe0YedlXaU7pGE8N48+XJ",
-	"k0dPuhOshphhAvoiroW8psQ4YA2XTftAsllpLJvyaxgyMXYKE4Xh6PDGjmvPi7BtKTavw8224YYLbts9",
-	"XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH20FUf0rk7JRw+Ahx6JSbVBRz",
-	"S0MgHhV6P4VWVts6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF39ba1jcBMd1Dl8FPbTe9IcO26",
-	"Q6rBu+hkFLaX0Ilz51mLNzfd9ftg1faCFlNVrYK9ED62JYx75hJXetljdSub1GLl6F6VubDPp5BdzZWI",
-	"CaYpN9OE0cStz/SPHmapbEIGOO6A3F1AQG9BE44XBa73GbvUGDvlbmoMw1VLdnSUVZO8ZBp4npRVWqm0",
-	"0fsT6KsCmHXa2J/f/fCcPf326cNvyLfgvnfLhTrTggoZULcccQNPH8fllmPzaHXGS2dPX1MeXPU6NtZq",
-	"xh5Q1AJTUNoiXUj79HHUKEY533k/EG13DNNV6xjStnta+nH9lvbgotsVhCscHJGGV5AKmFYaMzGij43S",
-	"brnVVqliDGtU8HNyk4gmrdeZHxZe7m059bjgPjNXjE94iMnysQXNDGDGqbC9mKe/9HaTiu/gFHhED/g7",
-	"N9P6TnHr7hILh+SCdzhs//vwUGQdEqWS1PXzTN6KlBS9YoxncbtSqlIeX4MexT3swcTd0YN0JWQ+xIo7",
-	"d00NSXL92Su53wyZVDmgum3AGKEk+7Oo0lLDR0ozq65AfhNuuVzkbdldkwe34Abzfe6jAmMBhZPbHI/y",
-	"knEdz5ijzJgDDLiAxIg5WC6Km3j1KAmuMOBkEPoAogN1XNzC+BOKWzfXcB33XdO7EpnHC+8bdrdOriQw",
-	"q+JvSRVUqquhL5Yc+uwf9GLge0eQVeZkwq0L192iyK+QdnjLa/u5KqWt7ukQiJjwubnRRf0anJpRZWPV",
-	"ToG1ud7s8vbPhxpYLzqqDR02qlCRjp5ZkvLqXMirSECwKNTiolAZL6KKjw/ncIsJRWo+4tkVFqUKeXWE",
-	"P2v6HtaDNocxiTGTOfpOLLDFhMP+b3PyMeYfXVS6HkazUlxc8MmFfzD+lhmXdTkt5oZkV3150L28FXdf",
-	"fbkqcuQ+VeTu0vZXrg+k9BqgmRkezcGw/AoMkyqsoc68FxaTd6NkmfFPF52k+dld1zN3ilZpM2QaroEX",
-	"BmtONIxLs6IOp9cThk0SDYflEgmmw6Hdx8i7ZO+gE7bjaFilrrB8LwvprjuXPaQF5ftQQlATY8rdLrMx",
-	"LELihqNXX7mp4mTwgmLIPrx7hdmiIupCirvp8JDiu1tCZdgUmU12ax+dTqn4Shjb39Ipit30WpS/G4Nr",
-	"3Rq9e8eew0BTZewp+brHSjOzNIWaoEqRwXjFV/HIZ+t0hX/WLhSfKORntf8Lhkey+1/8FNRUZ95RtVLD",
-	"pd506y+mahZ8+r6c2dxjM55NMUJThV/Ww1EbCOG4OxJB8nx/6qEvhujC52zO7XR1mM2xtv431yl798Nz",
-	"9uTxw8fkJsF8jKoWHy2n5y9+GAa3zo/nb167LQDjYTrcnNkICrVoJGneM5hPw3Kh0XW+bJWeICe50wpj",
-	"p5xYO3enEsny8WvdF61aePpvU8Dmti6UamqPHjx59LTHxLbKDsRSvTg74s64g2Agu8CT73aYPGXuGD18",
-	"7Ezpp4+Z5jJXMzZaWscWyDMUlsHiRqAlen/KgStYS110LOZZpe3Xpc2cIWzC8bZ1qV3XUUxOfxcKPVct",
-	"fwycRtNtASUvVURVeD03zEPfKtYTi59UE44t8nmhsqvvVTlKAFiQeKDCLom1K4WAayqfydxvTwndZuIr",
-	"v8J2CUuF2D4PzNnGI5iUEk3Jss7fRRwadkZOvcXUyaaGKrpC+SnwvFuHHnPt8wbx4eYoPjBB83zGJEy4",
-	"Fddw6quu2uqXKkdFQ/eSWDNX+wsiOyKZOxBxBTpauPZzo0Q9WkcWz6Z+6R3LYIdEVCwZQyudirKc0MIq",
-	"HzEeYzGk9tcilh+3Lke8EdDbT2XhrFCyeX3iG9V4jFw981ayZJwtAFrp47+WsznmidN03M4BaHdJiDxx",
-	"SZg4fpJTl4ehbmht23a0xT0thxXGUpuTql2lnYofk9J4V9hKoNidgU2nu3HItg/ezsDxnon/prGbvWXN",
-	"TxCYeXN2WBg8ShOVw24qbBath6VY1CeWi4mTLjYkFvL5nDIet7iKnt4UowCnGF91I1NpZVm3lt7sdfGL",
-	"7pwXd2PmTNTwcainOjkuIZ7lmQteRH2MZFjKScknKLq1KpygmM14q37fiQ+fc6IWdI5Jr8DqkSnqVaRc",
-	"LKbuDWmRmYsJmNgl62YyKkWRB6E1ccyNxocu+5cZV9v4PQ4UDVJs7wVwX1xUiFVRBndKOhZMaZiUBdcM",
-	"Ps11cM2P2bsXD93FmU1VKgkVx9BlERWeAmux8b73mx28PrQZSXo3EroirJtxd3FjLGZHBaeiN6V5RSu8",
-	"p9yjyKzYgPi54xgDbcZzi9OlNNvVSFthU/bcHNQ8kQyTTFh2DOG/7O0CoSnUL20l27YOd30S6j2qSNUp",
-	"nzxjr0kpDRPh7rKEK7d2u64crdUQ3IYq+Gt1tXkEjM2490u1xcvNlD988jSZUzASkusl8nuhFqCPMm6A",
-	"TeHTAffVT6m5o206d27VmypJNeLSj+WEv8eiasyoC+e7FsJcLrc7EJVnZ3WYD/7+cBeGu6wm4hpklIpT",
-	"KOYJ2dFd/ryDkK3p3lGUismVI1ibcuVvih9MXEfnXt1qMkWtbNy1pLJqZrtpgJ252WcMM46O69zc6wfH",
-	"39ePhLCuP+lswq9hVTqNlnbvsqMJRXn/6Ft+NP74+enjL3/qLx2aY0apSu7wH3hcwRxXn28CPCKOKbWI",
-	"yw5l57y0U3TN4o3u9eygYT9DhVuGfKish3N/HMKbbtCOtb1sQai119cXMGqbUEncW+aIUMOQ3WDZfoAW",
-	"2FXH6s9J01tfetdER8A1ZsK4R1bSObaZuiNHNXxnoqR/bH2xJoA/0HQ7VorF0jutE7NTnA0BxXi75dkw",
-	"ZtfiaGKrS6Ofdi7se8iE2e6eboCioJ4TD3zwViJ6/yxj70pL2gHVwwwnaNApF1I6hGEzYUy7RjPB5GF9",
-	"9ZBR+oTYwRbFylXMKoq0J2R+kScMqWDlUMYqcJ1NoQtb76I0US9K2KLFVGE6iA8zyUosUn4huqKEh4Yi",
-	"X/TN0iR4nm8DKIEZxxfcWi1GZSyT9yx81cAB9bDoPjO7zr1iQu5LGSOkI1t0UPb9q3OsVyw1Yj/47L5z",
-	"98P3r87jVER0nRGPMfd3GLoitwLuKQUriAPiJjO+bSwKG0v7/gE/92BcAuPjElY3uNucq8sja3LU7Ntc",
-	"TXsu69u6wq0bqx2qM3eraml90u+aWlrN7B1IWFDgehvHZDwETejnocxxGVxcjTj0TnHlNHir10bjMu7g",
-	"WK1dVN1/4arSrLoFULMXco267OcqCoiOzaePnvqwZXXg2KO/frtaNPf04cY9SN4x3wtjhZyUwkwhb5W5",
-	"JG+e7aKRw1vmtu5r8Cd+Fe61IaZbzPiS5aqK3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0qheJ33Jsx",
-	"40f/GrL7R98O2b3je0N27+geBjDvXdx7xkopfit9cNenajWTaR4e6Kg/884TY5WG3H1cACUJS9qEqc82",
-	"PoAc6Lza35da4r2+eptTEkwVciSmcLb41td85PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDQhMxueQ",
-	"H7M/m7OffGDfPf4/6EffJPk1WlK7SePIeEvVaDBATdzOm/J91EtMgBgXeVOnTzrbhGFcsjPC0KhefBpO",
-	"beBsrcrJ1Ieh/VfcsAUURYfISISA/O9pcFG7hKoJ+/DHml6z0RuKZMtlwpvpVPexKmWP5Is1Em7cht2u",
-	"13g148+YDaf88WiG6IolK9TEyW4nSQrMS7VVptBmGRrTEFIeq0zJsdCzDc5ayk/Z2Z4yDCHc0NIdwYTL",
-	"gyEGxrP0rLLzNMBgaXpYg5i0u5ZQtgPEoHe5Y/wVNOIWblFq7VNzvZBpJefWO/kxuf8HT7+tXZtrwMeA",
-	"hZ3Li0zlsCl73z3I8EEsDMI7C2PlS4jCHyWqylbGTNPlZpiB8bQht7PrFdZbHFcTEfpBBdtPPdQKKlS0",
-	"LAo+iWiYvwkn7N+xBhrQhBM9dKuBiebRnD8nLLSYTO2WQejU3ebeR99t974pNxdpJbMBNV9BM2MOWZya",
-	"aVjjVbSvIF+YkEbkcMp69kYoVHbVdSkg4vFapu36TCvUYY+BlmaAVYgy62/zbWLafLMgdw9tE55Ah3oM",
-	"VYgIgHC6Ui16SCV/kup5xuUR9YSI5LHxmIV+bvmogGfkMg4JTGN6SQfK2y4JjzMwxjuxIr+b8vkc4uXd",
-	"q5lbuJL6fTEy/C1AWtwG6ssNAB871O/3LWW3xm1wtrvwTpRa2lFiS4r08MmClrG6weq810PRka+M8n3g",
-	"02ztd+4AstvgMMWd/6lOqVxrK+RDJqZDtfJJkWxKFXtk1gi7J6yYCm6l6xXEwP3r9/2Ue0/xg4Gb5xy4",
-	"D/zAu/l5Q+PLoHA1tye5ubfqCa/24U55wXFWB0jMSIHmPbx//9aE14rfba+y7BnjLF/3O1G6ZrmGRJSA",
-	"QNvCwzhk9y68m/E/NroZn+5S3xJjjx+pMVW0rCWCaNHqy71eJRg6FaRxvwh3vgH8hT5/ngd0/XSTtp07",
-	"vFkLs7lN1FmPbX2VY36Y00qa7b7XE6MzLjMoLqqWN2nN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktjxl",
-	"lEo5ZAi4pEo79OC+kA9ZaLKBCePCkDn6+wPE5nkhZAygQWlCgdkST2CLzmhjIfGkd67Jw1+MhSRE5cN0",
-	"o7g7PdrI+kpUAZBhInxrwypC4+XHPfQ8VWYmpZ0rHZr49rlT0fSJ3qnKXtQIMWtlUYIq1NZO9JY4HsNB",
-	"1aEr0m5JqxEM2bzgstFnyR/EusnSkFHXm1avpaEHT3MkMXPIUAzWvoP+SC25klRtfIFAL0qzUiLwTOUF",
-	"p3VrmCttEzkRN2ujR9OO33IkqbBKBJ/ysOUES3OKN9uSvqoakjEJkPfXTt+5H8c45IbI4PF6NLJ0KdTz",
-	"DHHxRqVlv5VQ+mAcNiTJ0VlRiYhQGUePIVC2e2gwxN1zrIgQOwMSf4Nww9BHVderSOVczPSJAJ9WuNw1",
-	"Mw8r0zi0bgrX5EarCbur36Ja7TSUu6ZU/6hG79yMV0kQbfPZJefVJM1mBvusUHzGbJ4tta53b4zPWOzY",
-	"rgblx8XmrD1sY0rJhlQr0oTXWa0MX9fS5mKrMbAJk95ykMxEpNzbfzw//28P7ru76fsX73oljms+3o4i",
-	"a+W22827ymWN1JBRIvCc6yob+FclJCXOxhazZYw55MI60q0svL1pwxVGSTOh8fUlvdKt2KiUeVHppARq",
-	"F9Jh4oppnRsTfWP8R3VNb6qVs39kC6dVU5l2E09gsebQNWzih2uOTpq/f1/tAWsQA/MDUtuSSNE+eCxl",
-	"S8U4cRLO0l2rY3dkYOoNefr/gOV70LNUQkRnGNsAL8yzutbeULBdzeMVSIeyp+alnisDHQ4QbDWD+t0p",
-	"1hkPWcaPFprPk/Ea62kS8dAiNIKHonywC0hnmK8fZSXu7Oke2ysyFNZLDArV1aemioA5yoYqROzJjbkD",
-	"p85ez0WO6nzojqw0mwpjlV4evU5VEeYiVjitroZsxPOLTAMG1XgxZBT8GmKNmg9cDRnxZd7s09rohNpQ",
-	"8revYqQt6hFCQso1axjDsmLUX2/JtLYT8XSJn70heg1mpcd1I3nJmOnFFSyj0BE7tUD3xQ4XKcsl1Cr6",
-	"alSWK9TtZ6s9O3rlDyWbnDeikG4zk6DZoStsp7whHBAydhdKXw1ra9xbXsLWltW6+Nncenb7IGn1zlHC",
-	"7duzYWNFxSoppSJJL2bsq/e2J/jiE8+sE9mEY1CJCsJlFdfcwoVvbtfm9HTofY/J2oizWk0iqug4oQEy",
-	"08u5XcklSgz69NFf+6VJbsvS2+BCJTc/utUEX7J+Qe/DZjmIjRKpluaFnXbnVAYnjGO9K4C5Ya1Yaytb",
-	"Y/uut76r3EXMeD8PfeUwKY3mAXkDLA59ejNRFKLRCrQPQCn+unPV7pGEtNqlUny/Ntu6sFN2w3quPWg9",
-	"k7BAqZITkBEReMoNGzkB7hmCWvcRDFaPmvVm2HsLKy3Mu9qQmiFj5+21p3snnmGzNJof/ev+0bcf/+z/",
-	"OL44+vjfw4ff/J9/ihHytcrhFjvs3qkWuDGav3n5/fPvYLKr+yabOikkY8k05w+fPA1mpr9RdQ21lBXC",
-	"qbskb7Afx1+ePnr6zWrx+9nR/037eXH08fPjR1/+1L/LJDm6GmMVwliQiB334OFfju8f3z9+sG0vrlXD",
-	"uFq+n0UHicstDeDvlmQzNCAmQghpi7SvlK855GFrtTCgaYRMzYAhlqrT7uL1jTEMxfeKsseEZLx6o/eF",
-	"Eu3vmYCO2kMf00XDcbzBiHa0/QGpsk98sDXyYFCupkz/ujhqtrdtPYwwpoyJe6fVXgpjLutzFJ8hnahv",
-	"H97/yzfY8s3iWUCMPQm7lK8k+OjMVP3WEXIx8M1qr6INbw/iIVmzVJ2zbUoSVwZ+/CghWo4v/tfRx39f",
-	"lywbkdsCj2bkFKtWkWLUt1pdizyqUSIAMnkj0rc8VSIh+LBUFPnPcx8Oor9qqCMjJrJdfN2EAQguzrhT",
-	"tLLtsmb7TdvI92fCkF1NW1775yxCZwXgCISYS3hEnVi4EPEytXfUBsqG/rxItRvlCexUA58VXMzipxC/",
-	"IpJQ9Q9lUteECFVHPud/xufzRHg0ddidvvnh3at9lc9Tx6Pu9Hd/UTplUap1p2eDg6ipYqxk3ogcKJtY",
-	"5Bi4RhRoZ1vAjItihwqpbbYhNP/rXVDvqd/kyIpWrfGH7UO6MZDZPPC3GtFsSZq7FtpsTm7HgOHvXVQ2",
-	"u8M2hGULSr6WnNsXX+8mWbdyolSjpDB2UiM1V89DEzZ6V42/cxsVx7sL+HoBSRG/pfbTdQEgNLm7BoYM",
-	"vMeQ8hoD5CZCF+2g0O2aOrptpmj6qnivGDeECTba6tbYkrzdja1vdMOEaALOkXoqjUFryC8ifsUd7qHG",
-	"5GLC9O3ZT+98R9O2jByVorAXQqblI6VGCWksLwpK7KSEWQwqotqUcUkw7MxXPN08sljdJmLs66lxpl74",
-	"7qHG5TAwkHMtrkUBE+gI5kxVkd8COmw3yGtjosOaCTpY51YVk8Cud00n8fM6QBXDOjtuLGXYPaV/11z+",
-	"Lfj7WYXP2kjqjcnlKB5KQxA3+hdvdxw20C9+PBrr69j/954Hv+Lm/5fdiE074DW7HX14lDqRaPQbAqvk",
-	"AhOHBrXqAuB5T31y0Qd3cGitlpvaU6gxueg2FFzG05ESCeobctKxVqTOSo8HKFPNSnlRMGNh7tOcQp75",
-	"uDROCVOUNbEkyCgoTCrVGqKl79sWCjjKnFuYb2xlUXXc9G20aQIpYuMr13MVUd0y3Tgm9EwjJJ7Qzgi/",
-	"PtGAisw3p5uZq5R3assMupvrNJRD5zWaMP9hRZUoLbWQmZhTKd6KLrMP2BWtlB1WXaEM6GuRwcHri5Pt",
-	"ot4GafpSjlWsWXcXQnrhNrwqHUuUaVfyev09blbYdnrQW+h3oZ1Xa9ka0aW+U/of4xbhdu+r+FarUQGz",
-	"GAhRLJwUoA3mWk00n1GfAzc9xJdL1OMnuj+1IAow2RQRE44Hp7IsiihAAhQRlsZmfdh8HnGQKZV0PAaZ",
-	"Yw8tOS/tHhtM4bUe9Um9roxq/1ToyFSoiUmWz5SJkrG/v3//ltEDx4n2zFH5hJa+yqG7cwl9sPrbUstT",
-	"RJE/nRNbnD5/8/2LjacDv60FnV9VFUzy+5/gPrpQd3SgGgNRfJncOOlGXo5QT4vPdnpfurTL0JAw/Htd",
-	"18xKY1UuuIzXh1F6AFZTVerSxgnsVFieqLDO9fJCl3JzV1KnfGGx3ldCDdpcI+DLJodV+SY5ZmEsPu3g",
-	"tNyqqG/jls25k4tdUFA9tqrtnHdvBIup8eOq+s9PpvnqRml/fcQ2Jlmyc8utyFruYJCgec9kyH4ZmBCV",
-	"tm9LW7eSh0qx2GT1aVVs4JAGhbq3KxSDX5Cen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmtmnSQ",
-	"zb3wOEb9jo7lk76sFy+git1oXOahb44as6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94Fn",
-	"kNiF8w6bGu5226SaS/5NgWFCes2Dl7mwzGouimP2mpobFzwjgApvpdy4C6ufSnyFBGjwPED6rat1kRvz",
-	"Bc+mAZi1gU9MKXuM2pRgBmZw14REHASTVTNgvNDA82Vn74m+DuVIW0GTWOwVLN9qpcZb7mU0FTw4Na5g",
-	"eXDXipnyWEX+GU4Av/wKkOVIzt0OR5SgL6WxvqEsLsmcevc30niIub2FkB68+gqW1BP/Vmgfy+HGz532",
-	"P+NX0MqnfPikmU35MKqPTzWYqYpZKOHFWBgiioKV0gCVvPcfIblhbpm9nAWvfaA1YSer61jF4OuScLtC",
-	"IlRzKU4A0O9ip7tJm1XIAWfFQhxpJnCIo1AouruCuT11Y88E+i2uYHkxFommgxu2l6J3lKGOmz1qLmJ9",
-	"7nhr94gK+ue2uKy3YJgRoT0QNk7NPZswV7EojGhd7XBrRXGhKmHxeuc+tX+UwX/lMvjV23MfBenvsIs/",
-	"5OdVlsz2pVx7qZA6UBFn43oJL4ySATFU1laPOLcJXxKXjOdOrhurua1jwH5tupQohCYC2/GtpxVMochT",
-	"3SO7m2exWVXfV3VK6IIDTjh8myiwHqgo7VdK6ciNCKKXY/GkhrheX7UixzUnN8bsJrDumsW+N+t21WhI",
-	"GkXRzBueX4tYs/nnoY8wdZLW6I6BufW4Ppkqi9zdV07vsiDZCKwF3fAG+bz9fqBFqoAzmkhEjbi93uG3",
-	"gwSHxpKXPztgGIT3j5Zxb9ZCKwutQer8kzGba8hhLCTkyF+JDuO7w/JOxWR6oYW56owGOjlo2Iw8IRyD",
-	"m9SvdA3z62ZVjvWhj8nsyoM/40vHG1hT5Ka2FeOiGNimaTf57us23XWnlO3Gda+PjlttcXdE1nF0nQ4c",
-	"ePoZAdR7YFFiJqy5zZFMkLsDlrhbNFih+7S2bhyAZtaeMrBFYt2em5X76niDPvxQBIhTxKTrygzCSIYH",
-	"FeyhcwTkmQYAWaOheY0n0di1OshSn6aKlyu+2pjQ35CqEQdRIsx+FhrHeMEexyNXebSLfwiroTGOyZrA",
-	"c+zUNAMuSdszybM6jTY7CgVVNOEt1ZHlZuWDhm0G7v3qhp3+N1XA80JJOFxFrhuCqnL7lsa6X7zIxbbI",
-	"DlXxIMINminC+AVge2EqL7X7G2ZzG8F42GcEa+UG6Yph3fRGubXrIXBJK9rYUAtv9c6ITubbm6fV9Syc",
-	"jEvf9215S/cMog75KhTf64JurEvHqqGxxWVtRrmbBKVFACeSEAVgqPxxjx9++/jbp395+O12ZdS12CYi",
-	"pU5jDCDg8QaAgI8eEODo43+PFo/fehr0ncyBrjWvLdOJ9pxpH/YuIUIwokaSY8ZtNk2mm9CKO9S1UFKP",
-	"GL49EDC83oHEaHzTScvdLrO+9N4VHr4yRbFYxekXTh81vtHgxuzx9RLqjw2UhsQhS+7ruxcPPaDbf7qZ",
-	"/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFUeTSNCc1z4RbigkOlVFvtpfY2OpSUIZJI13yNAVV6fx",
-	"VojSIZ03AMNrmKlrCOjS7hIf88yarbVC002mXaEcUqT03rjKZrhnWMHlpOQT8EBm//bBe1X/jQC40mTv",
-	"ik7HcqQ2A0C09AZ/3tIJU4mdrBpPVVoNNrQqZbNMrSpdJterz+NAlA3c8cFw4LccRZzbc/zDbXrAN1gi",
-	"oHTWaoty003fdb+39y5typH5nSre29k/fyjqt62ob/ZhpPXe80xR1ulWJihmmUhWtzGiuiGPib9w32Pr",
-	"hgU9WRQVdD41NRCGzcAeszNJNirz5UaNFnkrSEbuvViNEcmTaYyJ13shMPkHQSaEhe7evO6JuFDnculP",
-	"uYEhGy2ZyEMG67NQIC1DOuKuSawNOVFzSP+MsV6hjzfSZ9rSbcSrfqUGmBurX9pYLNfhHGJFET5VMSrl",
-	"vIMoJBIEuF0f/Nc+dwKTPUxlk/SE5cNfbzyvIT0Df7DQWFa/oZKZyoCw0SQ2Li9l7sN5BOrLLOiZSUGZ",
-	"dKdVHDKlIpGk7iYbl4VXEBpK4rQow3DInHJiLDVB7y0YAwB1rDR5Y5bFDokVVU5Fg/3CYptb/THBx+dV",
-	"4v9KKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSumwQUwyGg8ATUUDh3XnigDsSJ7iOu7pbKb8rQgwdFeNE",
-	"BrzWSu8T/7eNzbzmqq5gRSm2KlWjzZszeIsFXxr/pcFgShuFZQ0gdGVkK7KrdG4TjlwodUVBewRNbkZz",
-	"7YYxb5L037/azCsiYUs7+ODg/bYDv0WEUQrMdUXLDzRETkJCDpmSPjcIY07eHOrjI6tGjdPEBK/ramtb",
-	"AbILEd4DbGEHwnRP2z6QGlt2n0/WSDdMD0H3OSV9UdLKkOgrDH6aONgy31zXwkpZgAnBsO3azzsFJMJk",
-	"lHjVhBdBVWUfVax4wA2A7N9NfxiK6GZClnaL/IMZ2KnKE33k6/b6To+H3COlbOH4wfZ9XcsIA+BK6HFs",
-	"joknhm/TzKw0Xad0gWBXKaaP5WDi+1Z6NLR2pua95kI9w9SUrbm/4zBvLeB8k8lrAn8C6fEFewo7EiC7",
-	"V6Cei4l8KfeJeYr91FqlCw3kUCxHgFNmxCeWi4mwBq1HzrQvnMDqyS1y0J/ukIG+ucTNccwzlvG5sLww",
-	"LFcemMta0DtE124Fan8jeEPlYO5Abjj33ejueJPxu9us2xHwVqOAuGN3LQroJnWLzZw3hK0246v3zeQ4",
-	"p9z9d8H9sFqitqVXImXEhVIo+n5IGPvueMml9xz6QjDy8kRrd3as9qI1VFNLECFqPm9oTuY0hK7mZLkw",
-	"VxfzGhAhFrY0bKGVnNTpce5H4eU5t7xulD3EAMyiAhSoWBxbFQS4o5TmLKSwghfiX5BvQrrFFWFqN6/M",
-	"+0SP2g3NJFA/xtZxHT0l6CXpeoazty+Z/zIcc/rJTh3h/IR2aAnX9UvjnYndqk3lqPG/6N6KQLqMSwKR",
-	"72wXnMx3eQfY9XTTGlYFRqubXZ2F0mSjahF+/d2WoYX5h/n/XmrZ3dCSOtWj93yyY5nDvj39znJwQs+9",
-	"lzzrUi2Ykv3KHFYhRNzkouuNt1s8jD5415o4oonoTPLojN6TlT5Vpd4z1kafjCiwC6WvTEfzZ99qHXPz",
-	"HH/Uk+SSYmjbOgAa0Fi7WOb9UAmFYagIowO6MecqsGgNq6aCiySsoB3VnS00ezwLt6ra0+m7a7r9LTU8",
-	"SrP4K6A2gU3u9jHO8CPsYjpkpsymTnF+8O3D4/vHD4/vnzx8vCPA5eZ8mvT5OAtIbzV0zkqMuQnlHhyn",
-	"/fBuOo7UK8d1SCnyKJrWQP1P1JYooJ1USrWx8p2otmxklc4ffvTgyaOn9/fW3Oq95tKMd+00IBO9gZRP",
-	"6i+wGgPTI06dEEXYemFIeJRztF+47VlzGJl7aXbtLSkqO2cs5AS045OqgbezOrGXJ/cBY+Zb9PmEELK8",
-	"rBs+1Jysp3tk/GIes/eeN9sgqHHVTFsQRAS+FdnBt8peb28QQZyrlhCtryHIFCHZ5ZzQ6y4av7jsdRyn",
-	"ytiLK1hGT6OklWBH3Av3JCnZvnmB+9WwWlp3FuCW0PRO+oC+6LD1VhpPrFRJY97WlF8DWgxSkczwRuZa",
-	"SfyjXlz5AUPLu52nBHrLG+kBMiq0jGCN3ypGLs0uJkU+mGjLpiq1ysTVU8eVXOZ1lw9H/dBFAtt1Y/We",
-	"kuS3xuyV0POil55xVs0gWuZ7GOdv8NPEvV/V13RH+dbLdgpCVzBftXZIaGC5SpTNEq1SiCw7EnSjwnzX",
-	"AWPxVGF+yQb2cGz71j/aAZtJCVJ1M3A3YUr5zXeAq20AWYZpbtTQcaK3qaDjgb5r+nlzu7b1vc+5trNo",
-	"eP8Ht5ulL0zfiD9PfUwSxqn7jk1Uz1eNy6K4SOKU+HJod6dWW7fxlU4mXfxLydh5OXt9hgemNh5elI5I",
-	"J9+BLoTsk/t9DTJXnW5eWGIeD/n1ZYCbmc25XFL7hYrSkZqR6IbvGGw5kBBm7xvtsCpnvSBrh1yOvj7H",
-	"p2F79MX/8PccYVGGk9Jw6Tt6UU7QGhbPo4d7bYJRSvFbCTfqhbGTcK2z5brSa3iAgB6iOsY9iGPfKqOP",
-	"MYeggazUwi7PMZeP2v8A16SyhLzG8FH1gqm188GXLxgyIQzxdT46e/uSMOaIReoUq2P2wjuXq6SrgPkq",
-	"7DO8gEM2eaggJZ/5L3Ks9ILr3IRsGfq8gZvQSD5imQaEwOSFOf5F/iJfaK00Vbb4gBPLVVaiDuY7nj5+",
-	"8pdvQnjNIOw2u8xUDpeORdDwuByLT5fDRoTp+BdM/vDv5RMwp9iYik94OAWXGd4Bl8xAsMrZpbsJLqtY",
-	"DWbP8Akc/yLPQeaMS3b5MofZXFmQ2fLoH7C8DBPLKiPeYha1I5jjYA1zIHcad/qNdTaaYUtVskJcwSkT",
-	"9hdJ0N8eHZI950UR8oGnakGhAg30YgKN+UX6agA253bq0+I5wyDLEFUoQRg0wuscSIeRslPKojZWqfz4",
-	"FzkYDgqRgaTqIzqhg7M5z6Zw9PD4/sD3BkbOMqcnJ4vF4pjj18dKT078b83Jq5fPX7w+f4G/qYstBshj",
-	"jSDM6eD+8QN6RM1B8rkYnA4eHd8/fkTFdlPk9JPrByfeOeMT21GWeqQaJV/maMIZG9AoAvADFncNTv8Z",
-	"P+X1Iyd0+w++DDc+iX4bfDCCDB0mWQWoMN9/xaGECoz7yW8lIJyFpzI+G0DpeI/6hb6T8IU+qXFH3GbT",
-	"1LiRO/TLRye0zFxJX8vz8P59X6llvXbC5/PC2apCyZNfPcpE/fpOa4cmj4oiCq5VZx2ePoq4eO9U/IXV",
-	"DE8CjD+K0XI24+5GRXapSDUIxR7/HFQffcSW48YmEl91CGGeOrMbz7bbv4DMgidTWHcDVABjwpth7AdV",
-	"FD7l/Fc18tE83ySvgeFNHgcDeCk7IUh1+W22r2Did+b9hvz6BywHtL3IMd+pfLm3nV3Ds//Svv18nHGF",
-	"sx7ubfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pT+kgF0hzhxi/Dlhw8+ez/+pKUiH+D",
-	"IBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dhlWp1s80LLtOneatjUUkiOx18+Zik/kndHPUm70/JmveoOkjF",
-	"VrSMYxZybgLEB/6ZKU3VIWpdUhBOpUepPMwZb0OI9zrg9/c4eAuHM8GPNQz9zRmSRqQOC6EBmVOlKxZ9",
-	"Vm+JN6LIQkCH1ZbH3P3l1vHlhqw27G7rghqC07waiknodtXey6bGEKqkquJxIc3c2S6N6nNHCpmJlQL0",
-	"uia9biEWKzpPnhAS39jbFMuarZhBQ36Hjbj0f12MSrO8bHR5deKeWzT518/MWWbfyFqI3uxiHUZMXY+x",
-	"wAvM8Jk5rQGRv9Wkts1F3Txh6AtdFtyddoQnQHuH4jfOsnfruWfYJb7BXDILRcEWtX1Kv0SR8azKsxuj",
-	"QuJTVURSUwyzuKhzqGoW2ANc0McDXv8/qtE7GKekgmMCtK9y5WHAby4d/iduLe6OOwo18EZ1EDa10mtI",
-	"km5hMYGNlhE9cnC76KC2gVvDbVkGgV4V1emDFZqf/KqEPLLqCiTl3G51iVNCAf66uhXaXSHaG/kcPexI",
-	"hh+VkJSBcpibvD3IVjf6gz2e2bDIxLFF0h2zl/Wl6il3cy74yYli7oQxRsn8LqFE9sjs0nerdCyA6cWC",
-	"EM67GeYz/r9baZ/AgVV2HCClsLsv96qu++WsEWZrjZzOf0sfbxH1ZOQ7m+782lrJaO/Kd1yGXbmTxvVX",
-	"Vbxvh52el7Y+c2o8JkwnIdlYXIduPKb3+Tsp5cGY5YN79R/s8nXZ5RU4Y2DEpYTcM82IZ1dMyC4eqZom",
-	"phWp4KL5Og5mwo8Jnl135fT0Lvvbqb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+Tpxcl9JZWMCJM6",
-	"vPtylp7luce1At/JEr17kaYd3vceEK1i29w62yef8f9fSEkvgApqVx1lVmjYIwu09uJxxIVRYtpmafbC",
-	"9e9Rc/XUq9qA1lGharD4mUhqpZ4ehxUKB2etSiv1y4lJhe00ApJlLa20xWonNdseBWt+e72jMcpwMC8j",
-	"e3QO9qdqpH35rA4kwtYm+rV0kY089ywpeQwrJbrvBOzFm3wOthn9a9qalJoRiifqns29xd0J4UremO/i",
-	"7g03HcwMcUS5pKGqnIlf1YgyNsn1jVFM9roq8PUtYvOIt2MK2RU1L7qzenSrtdItBzRv36P5AzYNKkMn",
-	"NtroVDstCUAQnoxjj4RQ8i2wVxsreHZl+vNvqNDcg9Rc9c1NDJYl55CJHBAUh8psKHmoylnCiWAFCCv4",
-	"CApTwUhPVZH7Ntu+3idEe9yK+djX1K/YEu4dd1rNbJbT3jmxvJ/wHeE7UzHFxITY3XaSFStCDiNYfYXP",
-	"ZbPShZJFKkhUaodo1vkLC4vuNn81S5/+SzLY2Ryzcn0psrEbirLEDDtdIvin0s2Sny0EpY/A7okf2zxF",
-	"Ea1DGUa/55vxlZo0k6lj9yE2AHQqDSqUOug1HdvaLDzq8kdVz30lp1RV+oQ+qbdnP1VNGGOOKGy1uEW2",
-	"YZ8xSwN6WJm6kVKs1GQ8+NxNUy7bs8EhUyPil3fJEee555a8cU59mnLj9cDAKwRQ3o5xY7vdL+msDywE",
-	"UwR4XtcdIBR4BUzKTKbmEPQ5SmyI+fpCgd3ddfj5GX49r19Vg5i8M/0T+2CVv4lrYLxmD6sYr+rsOB2w",
-	"Kv7DaZdj3LMuS/Ge9P/odAJ+j5/vmzc2eQLf8yuQGKjYnyewJqN7b+KQtZeWqouMJYc1KZROENuUUh52",
-	"qvSd+NL3HT6xYcbn7pjIDHyTa7LBAkawonb0yTR892xLQFe7cD8GahASmqIABje7WCl50DA+omtNtPZh",
-	"Zd6+WOjml1kYtaphwOS6JLlCcuA2F/omXdTt8Rn2zOj79JvSZgqxSfo9j41Vez/9QVpRHDi5yY1z+Ev4",
-	"HXDyVeBJY1ZzUbQbCzQFBJ61Woy6f56gDjtXYqNi6p5+3nh4w5lF3mu83PEfNsgJ/IiNchxH3qmTe3Ce",
-	"qEl4Syoa6k2EQ72yHZ18M6zKQ52Vu1KTOtvEVfDJ2b5JhnqBX/eS/chHP56/ec0KBPXIuGQjYJWnnr2U",
-	"7Pn5/xyGFnRmroHnZgpg2QL7BOgSK/I4cyxTFtzDR96rc7hTHOh5LMqCA7f3RaOjRPh3Zq6jXbb+uBL+",
-	"y10Jn45kvi4CKsk0wh5gUXQBC5/sieOULX8ZrXai7WQcT8g+5AYdTzz8iykq7E4+uENUH0QCyr3UGMoi",
-	"KUK+qssakQgxWnU2ZWOxkswVkxlGyKsed9A5PnZoMe1GQXT5mICuO2WcekxProGNYbFHuxo0rApoxHEg",
-	"uTxVCzbmvijCEY4Jw0YwJTSPVTInHdLUHIq4R2tsYkdtOIz1tcpn9PZQGZ5jTq5mplALb6uXcybVSOVL",
-	"nFihDOZGV3Cw6/Z5IO+dNc/DBL+WdV4RKGGcux3ZT4RarimPzKgZ+K5vvnzEeN+2ZxQlex3kk8/ufxsS",
-	"c2bqGvbMD5tM8ncBJedA9CN5IBUqu/GzuMk4b+X9tc1zQ3S6sWGeUbKsl7Qr4g11EQpEMREiv+2AqECI",
-	"B7s81h5obiXWz+Umve5lD0TGw7h4z+p1JCujwgM3ofUwButT5XnuLbEzPYwPfB0MnqAeKFTlBZc9JbJS",
-	"xhoGzemB06okXkhjeVFwqvNz6jgqGmkVNKQ/Raf78MnT2/Wzfw8ZVTYmJHTuv9+LlOHLquDPe029A9yJ",
-	"ao8IQrkYyw6naaNhQCol8Ll/5ICEC0Mk6DaD2QjD33u0fWu8GxNMWqHZFHiBgjXQK9BnlWAnWaGoZ1xc",
-	"h/oBXdj4UKUlYTTQeyl5URyz92JGaE0IrTNR6Lo99ZDw/seVAjekmlddStTGprwYMzMHbJBpReFEsrNg",
-	"M166Ucr5Mfs5JIWyXJWjYEe6U5UpOS5EFouUZBnM7XNcXC9XdnuihYA93aI0kQau0D1DAw3r7KKKdH7g",
-	"Pvv2qxIyvW0fDORstPQGTI5VX5dUcVsV8OHeVGhGx+wdIv0IwsitYsOGzyB0mZxyPSs8Tmeb3D8qIZvn",
-	"a/9qqxvhK6Vf0NDGMUHiYEuVwz1Tqw27840Hzhqc/vNjKzaieQ6M4z76HaRcNepTUede9GWdW64Cfa1y",
-	"OHQRaGuMP2pAIzWgTXA0rAPtwy2Ow8zJZ/e/FXNn1fIgZA8CJ/utVLqcXXCL3eYv6QoPBfw+iXZImbZ1",
-	"XljdFpVBAZmT+A0sNncFCOtoZ1oAw75SwNskMSQRZxK9prYqvy8TjF7V3rgAUR/aBUX3cNuFOuq0qwLC",
-	"9muQsNh80TTVEDuFmYECQdbVtVPoSlvygr1/dd4A1WvsYFAsrGIjYDhiLMX6nfvC7+Nh6gz9+//3vWd8",
-	"KkMTRBG7h215wxjJ52aqbNoIZ8Zq4DOqV8DAjSlnKBBNE/9DGG85sTN0zhUKA4LcspEGfmWYGo8J0pGF",
-	"Mdf55pxfw3mY0Vb7pzIL9oimemNfNvq2qkneXDh8H+jBq9c+o87z1IKdiVDFUDWLigqKWJ55QDN++pj9",
-	"TXxHimMYBJvJoMtMzUEiWJAROblzjeUWTp2mzmd8Arm7jdBhjrhh4xqhliYw9FdBh0v1HRirdHv/+hz9",
-	"G27dplMflfs403yfyd68KIimTsbW+1x3QO64A1bOpPV9J9KynIA7EWCTLfiSYX9o7jiBUkN1KJwJt/yT",
-	"+4/c3j65/ziW0U3DvcIL3EzFfHCoxOx2P41dt+/vXOaOYRGh9+Y7+HcMF1SLx6SwCp45SNfOfVNSIlZx",
-	"d9Doef3Y7xoup1rHLeUNaJgIR3DIWdYkYbUf9Ycd2JpYkY8heMT6R4kiwPj2Ved/Pzt6+OQpgd1Vw4V+",
-	"Watyjh6o6HBX40fVBL+SiVUTKHHHVju3H0FM20JKEb3XF7XQYR6VokAcPSUhxT5rJ/rkc/V3J7ZOkxkO",
-	"f/JuhaBU0Vy/s+PIbSfMavnRMmOiND/JxQSMNSef6Y8NcbxrdQXV+7/HX9yOKfmD0iOR5yDbbRn3UBuJ",
-	"L2a8Zt/Db8lagCWIR5+rReoY4qEXagH6KOMG2BQ+JYKFediIdAhrjl3W3U//85/3j77lR+OPn58+/vKn",
-	"QTp0GDoE+LYGyXv3+8Zzv+uLNyxkeUsXb4PAjby7CjOyeQdTR45u7JNq+nf1vqwm+JXuy5pAqWheeGBv",
-	"WCiJbh+dW7x+/Jxw9q/pkWexZz64RSffC5ljBuuRkMxOtSonU7bWfJx6kBkjlKzaTJUGdOq4dOUmvG80",
-	"ReHN7U+I2ZqwvZIFHj3c0NAESzYR3zzZmt23MTKWL80x+7lKF6sZS5gAXj+C4FA+xcgV+pBHEDS0hB/x",
-	"9yQ3JCx4cdveyNuVG83q9iY6tVcM8hqD3jcd8D0cl9vLkhML0RL4O3hIopfee6i1j+XgwMznBvtK7vDW",
-	"HGJMiMJiwQ0bq1LmeyyMxgK+WtRUiF4tRnRSmfJ/O1iQuuN3a5I/8OB7OBgpaYhUwi86d5vd/PebodJ+",
-	"dTjUlAbXIF243TrcLS9tCPYpmQV0+kzJsdAzDCdSiaUFyWZClhYMYveEFkc+9tod2S58tvHGwPZZnr9/",
-	"8/7tgQ4g7djXcrFQb0SaQ4pjaD+rXhaOboeJa38HE0FRYpBaFTNCVEXsk9JOQVq3SDeT+TzOTu2zePKZ",
-	"/uihU3oCfK2gb+vg9Dw3O1fGjuu17pp824W45QNGEtjIPU7dP3zDthxMSIbiGtZOHgafyNnW1IBrYjCQ",
-	"sSRdkgs/NNe1f1/oVwsWv/P0c1MwsTP6PMjFPeaWtDnS97UJDeRU7mEsOk9h3UA3eSH+jR75XXtVcA23",
-	"5FGZBHpt4zf5m0f2uJO2D07uK11+RJjEpefBUvblJwnwKin1kXb25DP+v8eFtcdN/RoXnkfKQAhLSpWe",
-	"inndLou3wIMizJ4Ko+xGlrsnT34iohycOX2MBt9HBQ4osILfye9NL8/TBsp5MdmM2LR5/sQPdvK5NKD7",
-	"HgEi1O0chJe+p6wnyx6RUAhChgCQO2TFDWi+mbWpD3oXJGUE24jayAaO9F90wxp9pW3je9y1t1iiQF3+",
-	"JboQNol3Ia+FRTKYE451AunknJe2QtTFwtWiWNOGceioLkxFCC+r4Q7VhgeHuWkizvmN4AwTiY3ngNbH",
-	"vToK4fVWyUSTLGnF9Vc16lZbf3QPfCVQOze5Bt6Bb2K5U7XZFkALOKrwthqmqSXL/nxXvfUefL+VUGJu",
-	"YgHc4B85ZVKMuaCkxRy4+1/GZQYFfVTKDLTlItV774ApuqNbUuqp1S72r4dFDO4G+bHFnSeff1WjznyS",
-	"H9VocFjqdMBY7lEz+RXXsUKJbY8e7mVT86hpeELMtj0uaf3OZMpYjejpbsQpv67CV6hcWa4nYJ0Ydwov",
-	"u6xY/TJah5xBQZu67yvz98QVRAfiCyLtggtbd6q2oVUPwampOTqi8EFdtqpgUofqpFCTZDL7Oehr0EcY",
-	"sYRrN+Nj9sL9H/taXrKMa8x2wFaZAntvI9LIs9Dp3hfjUQTM+zoLNRkyo7D4UoC0v0icb6ZmYKg3EBXa",
-	"vOLGHuFoRy+/v2QzYRoIFT5I0fjALoRTH/z0Jnx+yQxfGkTcwKbOo6UFwxagoapbP/5F+udB5vVyqnak",
-	"WEYPMoecajXZJXXo/B9jXhi49InhGvjMs7Ul/BRatgZq5B8TVq/UZFOh/c++WMAq3HQsi1tUlEpDH7kJ",
-	"xqGPyO3pb5WRUgVwGbsCHQNfirxqHVBw4/efachAXEPta51iInA9fmvX9tvNHrF3cBrR7PdeZQqei/eS",
-	"aFY1jy/UhCyZX9VoyApxDcO65BfaCDoHEOkarF7uR6KvNeDRyz+E8P/lFDnGmVPXSC5MeKt9WVu2KpFn",
-	"ner0m5ffP8c29Dn83nPbm0u5JfXxzRzky+8x8woJ6BOx0ABFkDkjJjKAgHe7jiMJwRR2qdtJUNVRjZ+C",
-	"/0aYnVPGq0nQuHxJ0bslgipR6V+4C2Zd0Vlhg4uBURf7qCOhSesDmbnNIb6Sk7q1ylTveP/9HlucrXDV",
-	"1kzVOPsnn8NbOquKXxP21urLHTM4bQUrftm5N9aHlBLXwMEgZyLmkaUKg9cY5it4vtcouw8/X1vqNG/F",
-	"FfqfjGAiduguGhmgs+kSpWwZQsXBcOHY6Qa4n2//8fwFaQeSWyxCrc8G+/O7H56zvz588vCbU6w5RHXi",
-	"w7tXCJ/ORlotEFEfK66EsSCZkuzBw78c3z++f/wAVUKBur/TCUl5toqdODFG4NWrnIEpB255B5QgOMZX",
-	"FB/fwaSUaQw2zEfdvx/OJ3Oo9mnuPADrrrhV/h0LKcz0oAz8nHBZrRZY1JoBcpXHJwy5uz4dbeQou85U",
-	"P+AsD8xVNMjXzRvy4jidaoZfE5AD3eR7SxpKeX+bzEbYneuXmbODO9luzmdHWhUbCkPenv30Dh/6Xaus",
-	"fhW3pK0GzH+zTVONl96D5hRQRUEo1CWNv2m8tljrolF90S/0rmZC+Ol9pQMdiJM4yXXznH0lRIQ3diC9",
-	"Vafw5POczy7cnz1aY+x1m79GbkTdXcRxuYeknfLEiUkFAGoyHFpy3AbP+GhAF9Nsu9+V3OvqXfsiF/b3",
-	"ITfew6dbz0y8RQZ4joGTBgsQbDeKfDwgoYFTKylxXaJQRDgdfEdI7O0zUHF2b8PbD7TR/vU3jbo/D41t",
-	"97YrNXnuGeZ0u3lNiQ4lKziRNmhZ9WOHZOUwSg+s9L3WTNRUqBHYOzg4JFMfYTJ1k4/blPuJX0E7cfhr",
-	"ZigTtkAOBlO8l43k771C4klYrGSbO1OAgm24d8qAp/Ki3ddtnTs3q/+3pPsnOl+4wWtwoBq3IR4Fa1b8",
-	"7zECdQOWuT2Tw50y1KcybnmhJiVsC/7ywjPUbIYJqoZp4HkI31ZvuGdYLngBmT1mbySGdwMaI6F0ZaFe",
-	"FX/OTY17zKAwQC9GaMVTdpmD5aLwMVuPY385FlDkl/61fj748adLsomsYgvtQbnXDKC7rMV8RdOnS4XZ",
-	"r82Tlcaq2aoGGwOQ8WZPxORZOSqZL5NDWwFTTIRlVwBzJkLBBjEp8op/TpOpEUvQfAdWaLhNA8qNl+8x",
-	"l7ZB5JBSS/rJxsOfMqXi1Giv41UL+b9KOpnxJVWtKwNyGEqafZ4XOsE1EaCzNe01aLPauWi9bRj/RG3D",
-	"Hj/89vG3T//y8NsnjV5iDyK9xA4t3w99qLxRSNaAkKH7uLCGeYqZfQHcxCzFxEnEw+d22c/B/b2kNJsZ",
-	"zwHP5DE7kwyw1wYmsLShEdnMR0ZlRI47i/SuC3I3x1uvktvAcISRaVBH9DuzN72TzvQnW205oSztJO1P",
-	"skJJ2D7C0ebQqE3w3L35rvMOTfLuaQJoWxxKG6hwkQPWnLtACJ6TUHnxIuhmIgO86MoIPnffH/AA4vuT",
-	"gSBe7E3iNxCx7xHiLRWSYXtH0DMTuogQSSuU06a5tzQWZm3anWi4gmXaM/QTCWVYMDPlGijn1OKH1fl3",
-	"U8Cz7/4YC3cvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3tt4QqW32C0EcGVNsIa0Oyi9dXreMmWa/sO130o",
-	"oO0r+FpwWLg4yGl5qZvBfRnSZx0TEfUO5qZ4q2GO6Lq0z8ALRsTfzJknn/F/nREQSo+uN7RfadREXINk",
-	"+yko9LDiFV3L+bMGXdlCFAUldnhdJ7b0rZUzN1g772WdbCd4ena4VxsvT/kHfg5mVsE99IHX8mmHBbqh",
-	"xkpnUCF8eZRs37nVUaSZyh3Snf4mrvEDLxEwpbu7Pctbt8qDn+i3WqnxbWt4my4Y36cIxd3cTXA/B9ZZ",
-	"ypaagFayuWnJuQM89HvsOH2qCur9M+XtTOf40VZYL5W8dV47dZUXZZDoiO/u77QwAbz0GKdOl8/o4sNJ",
-	"+G/8jyp4eMrXDf6rEc+uJhpxldibIg+/sXxJIRb3fTmPsNo7nPo/YGnudD70regl7qoJzEAU3LTxQV1L",
-	"Z9Fhw59KMTRXkLv9mICl0tsrWJpnPlaFnVuQQaSyjI/HkFnICU/F91XhRaEWlDAZuiYLe8zOwvdhIM8i",
-	"yLyrqObtKcloBwbgRdW441A7arktk3EGg9/upy0mL0icuHU/C541w66VDTqDBr+K+FXW3PFSdu/5mZfy",
-	"QXx5gQLFGMuDpKp7MVXc4LbYzw8zY575DGvplEn3wILrPNZh5QNO5oAtVmiArwSZ04dDmtcFEv5APVZs",
-	"Y4O8dh58kr30Px+YSpWkvceglhqHxkoSIN+ux+krYWzIq74zzU4PeyPgYrtB8ogee4bHi2UUUNOUsQcU",
-	"2A4m7yy8k8rtHjwJaHieuQWlqaJaWhrIyRx98JBNVakbD41gwiXWCuqlrx70Qn6hlZxgYoXjXmoKEpH6",
-	"YiJfHgprgF7+R6JrR6Ir75dxET45+ez/6owtvZHQ5lRK7qj41df1VDGmiMCZcckn0MAM8a3bHHvJFbGx",
-	"4uaWFc37GLIvsCZ1TxDNPOznDbD3kEqXWak1SHuZaoLdWOEN+2AbYTekK5zjE7/rVGW3hFtKGjCeWtX+",
-	"4787cdbOqeH1nfSsu7l9LTecI0uy+MTu0aHuO46vblnzhJx8dv/bAC5lhYb9beYm0fWGYtSlgT0Gwd0q",
-	"q1aa2L7chGB4aSDK18m4AVHioIf60PzhI8UJBtl2m0kMtdyNZG+kdfQeNpoPFaCGZdhiKgpoNfU7jiEn",
-	"eEPn92tsp7SbRq/42oCqaBEiPAo9FJ2+Fgvzo3K+qRWeT4u5xmASfJorjfjzFKAhj5ovfvXgZmhmcW+o",
-	"N2Ehxs7mC5jUkYALzD8cqj8evfxrmdz9NOS9uWTJh+lYQC2kadpX3Sow8seJAX0tsk0aU3jooGTDMbqy",
-	"jsNc96bbLAJon4+iUlf60bLyNilJOv44nDPA/qLI37nIu45bm7zO0MC/vpzkwvBRsUMAxlNoUwimRheo",
-	"nGNujbKRVUmmip/RhZ9Q3m5YLQwjnLJnCMLX6JHpLOz1A/09vcVP8o47wmmOyROKX+/lul0Ii3mv/p2O",
-	"lXZiGpD75ZlVG/OPrdu8dbJj59Ah3S1E39Mjv2u7E9dwS4bnCLhGkCtPtkB6/0HaF/im6arZmCSy4qPq",
-	"yBEhDxiS4FB9fd27v65/j5aXOF6+m8gBfHurqPvNzY/tfevYnXzG//foaBk271byud2AeyqIda/qQZWb",
-	"NMOwDb6+kQOOWrR1ScIP5lbgrYbxCBFhVoAGn/2PBSgLKIpUyMY/1orarEHlHVLqEiD1rQjdGkwoXHse",
-	"OtdsA5jlYQqcdei1SUrsa5R0i4BtDzmzSYjsDwbubFNoN7evJKuRLAkZ7XZwf55EwmPXDTWohlJOQV0h",
-	"D0XB69fFEYkuSlvF8kTMHvIQVpEmCFh1jBcQNqrDZomYeyoxNcD6jJ8qs2MGXFZm3pKZNCbW/ljtlvto",
-	"+k0KReDbtYnwqz6o6Do0p3qfZomAWI5f0uyzD4yxWHuA9cqUuy653mo1FiHJ//acY7fBD6GvZsh7v5Ko",
-	"oEYSC7ok1+5+mjaDRA1u7yw5kMz5fW0XBmqgTrjAtu9eqFVYucJJfvRSrWGsdm7irn6THntITpM/trDO",
-	"dQ+ORNo7Auz23khSB/vuWqM9xX52rqM5HyGm+2ojdPBiVnqBacKFMvZZ9QGmraHGQXzpPq+niiU2BpNN",
-	"u/Bc+3gasGsJxO/mvVv8jRYpCTap13iYbpfe5lcSjqyYtWjq0esIPADZCiO4hHQaSfXpZCsNBuxRoz/t",
-	"3jlrrfNqRNk00Gh/+4foxxTulX65zSsAY5uKEgdnz/zOVwmEIHvvfikLlV0d5Cr4gK/+4yrA8v+qI5TV",
-	"y0ZwknrbNGFQrVJMjS10XeaLqeIzkfQm/UxfHxYOSWZinq6cmIcH9mLKcMLvwnKUhrOPjaBQcuLs5ag3",
-	"tJ1A8HlAvx2c/vOjYyiDzTqIHUtdDE4HJ8ho/j2fqyw8Cmp8GVaf+Lho8yM/aOOTKrbc+MzvY+MTj9/U",
-	"/B1mnTQfmaCN1hy/Lu9tPodpPCsvJydV4zPE3m8+U2Ix/scv/38AAAD//w==",
+	"7L39chs5si/4KljdOdEz91CS7bY903Lc2KN2u2fc47a9ln07Yqd9JLAqSaJVBDgASjSPwzf2afbB9kk2",
+	"kAnUBwkUixRJyXN7/piWyWIBSCQS+fnLz0eZms6UBGnN0dnnoxnXfAoWNP7rPMtUKe1bbifunzmYTIuZ",
+	"FUoenR2dSybyAVOaST6F/+DGgD05GhwJ9+XM/WRw5L45Ojvi9J6jwZGGf5ZCQ350ZnUJgyOTTWDK3cun",
+	"/NMrkGM30qMnTwdHdjFzPzVWCzk++vJlcHQ+htRcXuZhHkyNGJeMu2dTs3Hf9Z3Lw0d/ic7FrfavWpWz",
+	"vhNyP2Bj94vUtNwTl/jELia3yby6ZnTbuZS5sOeZVXp1Mm9ksWDzCbfMToRh3D3FcpGfuYl53uI42WqC",
+	"/yxBL5qM5V68xYzelDZT7hXROWnIlM4Nmws7obkpen7ATJlNGDcsBykgT83LP56a2dPHyYldCJmtm5Ya",
+	"0aSscNuoWcEt6NRUDL6wOZGR0lNuj86Ocm7h2L3kKDmdD9KKYs10hjBSGuoppWZS4ru2mMlzJSW4nY7z",
+	"9OvAzSwLDyYYuvq+L1PHN+p5qU2Mn99PgF1J+GSvaIuAFdxYNuPjJE0yelVi+CcPH8XG7y93OgXOLkTN",
+	"yxymM2VBZou/wyJ2SSyYhU/WzeYvzCr28NFfWDbhmmfuknmGVDJuutewYLkCU39iJ0KOmZJZTb0J8Bx0",
+	"vYTG8Mdu/K7JT4UM//7LwJHCgnbv/M9//B/H/+vjv/8hyno/qWGa0I7Av6lhgry/qeHt2OyVmAob57Kp",
+	"MpYJC1MUBkpCJ5MV+KLm2DmMeFnYo7OHDx4M3EzEtJzivx4gofw/q1kJaWEMGqf1WuXQj/kyJa1WRQGp",
+	"8yhVDrdkwDcvf3j+VqsbkcM68SDZmxnIlz+wmX8+Mavw9e127+35z+9UAetE1tvzn5lWBaTmwqeX7uvb",
+	"zeUdXMOim4+1e0TIcWIe+PUtJ9GDGh2UuD0VLkDfiGztHAw9lpiG//aWMxG25xEywiZnIuxtD88Hkzo0",
+	"y/MoDWj3iV8+8xp9Ymru6VtN7Yv7sZkpaQANkbdaDQuYuj+dUHH6+9nnIz6bFSLjbsqnM3ri338zbv6f",
+	"G2P9QcPo6Ozov53Wls4pfWtOw3txxDYFfnF66RykZXOt5HjAuMy9sqpYrk6QgP493laCmX0H/yzB0Ozy",
+	"XLh38eKtVjPQVri1jHhhYOBkTPXR5yMhb4TlNPDKDWqYsGzODZtwmUPO1A3oE3YBmSbFvVKiZtyYudL5",
+	"0WDFmGrcfQ+XqT04mmthwal0tFFfBvWrVqdjWQFOq3n4pHGPM+sIwzWwCde5o9C4BGM2mObDB48ebzrP",
+	"L00W+0eTio0VfKzeo4a/QWaPnGqbZWDMW1WIDHWW9m5kGriF/JJHLt9fJiDDfkx5Dq2VdWixS9y1/Nof",
+	"NQDqSSexn6KiZuIyCxUAesCRfT4R2cRNEM8GGDygTk9wv155sf+Aa80X7t8isuEvrWEij86LTnvsB8Fm",
+	"W/mJydQM1p3KC3zoywDlSNe68Xs8mEtyydNCTbcmxQ3IXMUG/2UCdgK68WI3FtyAXgxV7uxZxeZKXxs2",
+	"cuarVPi0WyWXiwZNhkoVwOXRChfnQY6G9VcMUM8qEHLQZNZ1nP6Wj2GV2yuSrJxzVDKvUHkMBs20RcSu",
+	"PWwdsQh9nZm0OipZVsF6cs+gYvuM8aFxoljJyqw6ierrLUriPNdRZTuJ3f80N0Wx0657n+5ziYKUFwUT",
+	"uGwD/qAP2HDBRHVDt/Zkzc2K83lJDzfdbPW+RM/0mxHjx/81YA+Ovxuwb06+GbBvjt3/XX6Dp++b//jm",
+	"GSul+GcJS0t+ukao70okvF857mcd0mGfBEwKDr+fu5MUXkgQ/dax+Xt/3n7n8d85bmuO62Q19PCvXC/k",
+	"Q06aW8Ka2gW9snByiUe1knz9r4fcZkmL110jmkQ/Ka9Om8PNlDlDupjoS/ejHGalsSoXXMZeqtg1wMzg",
+	"ak2lT+9SwYRPM6HBdC4KZG7CPXzGpGOq/usb8cyuVRl+xIc2V0NFDtIKG/E+liIf4KH8j4kydsD+v//n",
+	"/4294Dc1jLvZflND5qxApa+d6oFONKVrz66ScHJ0JsuiiLzVPXEJWpOnuHvhoig1CpsCxjxbdGmdnuOZ",
+	"MGduW6Z8wYaOlXk2gRwjFqq07P2rCwyfOGORcTbTyqpMFcTq7l+QOTVdoY81dvJTmgCZo8IEVcxyPU4w",
+	"pJpL0HGG5tLMnah0YkjEf42RSJO+sj6vOQFHb6tQZnXevXdpRXoFY/FyqnJIE5+zGWijpCPsO4AbYNlE",
+	"GfArAFlOUUg6GzRzWjtI0E5YNCRmc31+zBvQJnpmX5fTIVTKcFZq7VTg8LvGQirv7OBoVnAZNVq4ZY5F",
+	"GM/cR+Rpb23hMzbS6r9A9tbw3xbEJ8vX0UzDSHxancPb0tahIkibiOh+dRTpKWVXObGfTNJgRF5Cglhc",
+	"Msdr6E6gUzPiooCcFTBy65gId08sj9zfvkR3ZvJajHBrY+KqgDTX/Ii7yOYNKvl7DhI8o5Vdd6WZiu1I",
+	"8GUTLsf0vp7EVuSZuQTJhwXk6UNGB8uJNRqkNXpcUqEntFPFCG7UVePDcm2jK3+tmuwq+y/Vnf/IdNzJ",
+	"lJAPmDs/eVm4PytWF+hgzKy4gQHLhUEaDVgO7Sc0TNUN/pBrK3jhBBGxZXxxC5mlCe14rNpV0r7ZDS8L",
+	"uu+cNivd6CAHTMhL964BU6W9VCP/j1LirePm6v6RgbZcoHA0VqOvMjory8e3Eevk/HFa2g0vSvIDLVSp",
+	"mZrLqHB39/9lWkdw97wX63SxjSh8vDKNG9BiJLrOCWeFGgtJaQPC0lFxxOx/UjqcQSEbo1KKByEE4JWG",
+	"QRUjaQqIwJCeHZYvu8jR7ONUorSgw/qT0MC4d66kMcTMHncYxEhk3MJll3b90jINEubG6ZkTXoyCxCrE",
+	"aBP7gRIbuuSqcO83jLvDCXzqbjfprEMkAobV48IVJIZwu+/i35SQm1wHG2r4qEobANk5CbqZeFFsMpNt",
+	"fNi3um5saRL5NFz6K4Cy19gYrEHx0dQu6YkjZ9266+RocPTPkmsuraB/aZgVPEvonDT8pQZuVNTUXASV",
+	"gd7uZHnj9SmxGFdE3kEB3FTqTJWR11/iefHmidZmxeRZ/EkJ+V5dg9zOsRv4oUsWua1OM0I7dIrZLMKi",
+	"a2EuigI9Q8te0rjbx9ri0kCmZG5aORvfPXiwfCn+Tc1ZoeQYj4G4AePubOZ/7AejnI6/PH3cyvF4+iCa",
+	"5BHzM7rVJsl+2MsAhe69uwqCq2vJA5bnGkyECn9zJCA+0ezlW+YfDPPssKx5AdomDBdj1cxULgs8eW5e",
+	"AwYn4xPGg+rOJm70a1jEvVzcwljpRWKMazR+Rn6Ktd40CDaTHF+ahbEwdUvLueVDbuISsU7J6zSGWpl9",
+	"B3LK3cKhtun91sPro/BDdkXPXjmKL2DfPqApl3wMU5D2ktce3q6j+XP1i4bGtsUlS8u9jaHwht7QxUEN",
+	"DxDI3HHtSMgx6JkW0kajYO5N14DXpJmoOeRObxsJ7TQPJS3PLJIcSeyfceqAzPAC8GfvGZtzt6XohJ85",
+	"I4sXcVeIih3z98/fMvdNwgOkVV5mKelQCxZm+ML78lJuGPeetKPBU8M/dyhNyWtISjMN1snkfdiYjjPd",
+	"K6KsYnVpopr2jzXvINdhspAwzP9gE//QeqWomcpcSetBddl43mkoT5WRuM64qyobvoLMmP0nrOiyWKsP",
+	"1iR7557u2r3exP8ZpkMfd1xSJzCoezlThchigdo6O8aic3qO/4+RO1yl8e7q/q7KZmFKb0r4H4qxnIba",
+	"omW/S6/ZrRnNvz+azNRb96yCKqb30LhGyEnlu60iiimWOP52Kmm7cqhJ9cEKuwzWKbC+uOCQ2nyLae6f",
+	"Sk8n+67ThA6fmLMD0YeTXkNYP0onVZevGoFFWO7EYNKp917jCWDDBbKfgeLG6cckBSnED2Ax18T6m3ks",
+	"bkCesHPJYDqzCyykyJy67NRiiSRr76e7fCMn4KVkXC48NxpYSvZ4FiSbDHHPbdM/Gtnk1flYp+qs5Niu",
+	"0X1+EXaCRAqrqTShKf/UfHVjMg3laDGLEcixaYNADB8783RRo1o5T5Lm6eMNKfOlk+vuNh1qy5MVX8/h",
+	"ZfX9FNPbSejbe2daufbfrpWqGb+cUSXDEqnqiAEOwks7UVpYn2CMRgR69d6++HlZlj958u3THflW1h25",
+	"rU5BQvBMlLGX17CIUP+VkESGa6nm8tI9adCynpXDQmTOBjeDii4pofH4wXdPO8XGw0g63Q58HoEVG9d2",
+	"H39yD5/HptK8ywmyJM+/fRTzi3R6IJ5RNoQq7RndqYlhvKv5yZNvn3SXFw6wvgr0ZVzbeU1locAa4bX2",
+	"gWTT0lg24TcwYGLEpLKk3dPhjR3Xnk6Ltle/6bpY78ff8Q29EgEfLnzdB9pRhlkoiko9mnFt++12h9u/",
+	"7W8IMjMhioNNdiD3QWWYpiUcKYbIoRNuUhlnGzoT4hk87yfQquncQbp799qwMq97aTF/hE8V6FtGUu3q",
+	"obWNDgP/rlUOP7Xt9I4E164GDxu8iwFhYXsJnTh3nrd4c91dvwtWbS9oPlHVKtgL4fOQhHHPXOFKr3qs",
+	"bmmTWqwc3asyF/b5BLLrmRIxwTThZpJwcHPrcS7iDkVlEzLAcQfk7gLyxie628n4FOYZu9KY58bd1Bim",
+	"Fi3Y8XFWTfKKaeB5UlZppdIBip9BXxfArNPG/vjux+fs6XdPH/2J4kDue7dcqLNiCcYDdcshN/D0cVxu",
+	"OTaPYpO8tMFobryOjbSasoeUYYLpwm2RLqR9+jgawEA533k/EG23TKmq1jGgbfe09OP6Le3BRYcVhEsc",
+	"HJGG15BKbqs0ZmJEn8dGu+VWW3sdEaEFP6eQlmjSepX5Ye7l3oZTjwvuc3PN+JiH/Dk+sqCZAay3FrYX",
+	"8/SX3m5S8R2cAI/oAX/jZlLfKW7dXWJhn1zwDoftfx/ui6wDolSSun6eyVuRIAGWYxtxu1KqUp7cgB7G",
+	"syGCibtltO9ayHyAeFPumhqQ5PqjV3L/NGBS5eCLuowRSrI/iqqEKHykNLPqGuSfwi2Xi7wtu2vy4Bbc",
+	"Yr7PfQbHSEDh5DbHo7xgXMerGyiLeQ8DziExYg6Wi+I2EVgqWCgMOBmEPoDoQB0XtzD+hOLWzTTcxPMM",
+	"6F2JKrG5j+O7WydXEphV8bek4MTU9cBDhQ18pjZ6MfC9Q8gqczIRgoebblHkV0g7vOG1/ZwK5f09HZJG",
+	"xnxmbnVRvwanZlSZ87VTYGWut7u8/fMBAc6LjmpDBw0MNqSjZ5akvLoQ8joSbS0KNb8sVMaLqOLjU2+4",
+	"xeRvNRvy7Boh2YS8PsafNX0Pqwk2+zGJseos+k6El8PikP5vc/Ix5h+dV7oeZh6luLjg40v/YPwtUy5r",
+	"MDnM482u+/Kge3krR3L55arIkftUkbtL21+5Puml1wDNKr5ovqzl12CYVGENdZWksFhoFSXLlH+67CQN",
+	"BmKm7hQt02bANNwALyj4pWFUmiV1OL2eMGySaBT/kUgwHQ7tLkbeJtManbAdR8MqdY3gVVkoTdq6RDUt",
+	"KN+Hcs+aGBPudpmNYB6SbB29+spNFSeDFxQD9uHdK6zsEVEXUtxNh4cU390SKoOmyGyyW/vodErFV8LY",
+	"/pZOFTncUK9F+bs2Eapbo3fv2HEYaKKMPSNf90hpZhamUGNUKTIYLfkqvvWZ1V3hn5ULxSd1RwPdu7hg",
+	"eKQS88XPQU115h1Vljdc6k23PmIceJ++B/Mz37ApzyYYoanCL6vhqDWEcNwdiSB5vj/zwK8DdOFzNuN2",
+	"sjzM+lhb/5vrjL378Tl78vjRY3KTYO5shUSJltPzFz8Oglvnp4s3r90WgPEgtW7ObAiFmjcKar4xmPvM",
+	"cqHRdb5olQkjJ7nTCiOnnFiLCD9Ilo93dV+0kCDpf+sCNoe6UKqpffvwybdPe0xso0oOhFWIsyPujDsI",
+	"BrJLPPluh8lT5o7Ro8fOlH76mGkuczVlw4V1bIE8Q2EZBKIAWqL3p+wZv63URcdinlXafg3sxxmChp5s",
+	"isrWdR3F5PT3AZRjJasRzZFYaRSg5KXq9Qqt+pY1gxvFemLxk2rCsUU+L1R2/YMqhwn4VhIPVIQvsc64",
+	"EHBDpc6Z++0ZYTuPfZV+2C5hCYbQ5+w723gI41KiKVnWtVaIwszOyak3nzjZ1FBFlyg/AZ5369Ajrn2N",
+	"Bz7cHMUHJmiez5iEMbfiBs58hXxb/VLlsGjoXhLxDWp/QTSvyh2IuAIdBRn4pQHQGK35j1e+vfSOZbAD",
+	"IiqW96OVTgX0TmhhRbYYjRC4QvtrMUDo1Jcj3gjo7SdQRFZQWll4At+oRiPk6qm3kiXjbA7QKvX7rZzO",
+	"sKaPpuN2DggPTuSJS8LE0cOdujwIWXIr27alLe5pOagQxtucVO0q7VT8mJTGu8KWAsXuDKw73Y1Dtnnw",
+	"dlqnV6/+prGbvWUN5Wv3y+QPg0dponLYToXNotglFIv6xHIxdtLFhiIQPptRdcoGV9HT2yJ04hTjq25k",
+	"Ki0t62ClaF4Xv+zOeXE3Zs5Eo6kDZTGGhNFVRSQXvIj6GMmwlOPS54BrVThBMZ3yFtaSEx8+50TN6RyT",
+	"XoGVvhPUq0i5mE/cG9IiMxdjMPFkfGDDUhR5EFpjx9xofOiyPyRMtY0/4EDRIMXmXgD3xWWF1x5lcKek",
+	"Y3G7hnFZcM3g00wH1/yIvXvxyF2c2USlCoZwjJCWGc02pvu+KlIgrw9tRpLejYSuCOtm3F3cGIvZUsGp",
+	"6E1pXlE0ngk3sYzct/i5r79oMZ5bnC7lhnipVtiUPTcDNUskwySLyxxD+C97u0BoCvVLW4VRrcNdn4R6",
+	"jypSdconz9grUkrDWLi7LOHKrd2uS0drOQS3BrHoRl2vHwFjM+79Um3wcjPhj548TeYUDIXkeoH8Xqg5",
+	"6OOMG2AT+LTHffVTau5om86dW/WmSlKNuPRj9XvvEQAHM+rC+a6FsAdI7H8gKs/O8jAf/P3hLoy6CCFG",
+	"xQkUs4Ts6Iaq2abOraJ7B4AIJlcOYWXKaxBKcR2de3XQZIpa2bhvSWXVzPZQbXTOMOPopM7NvXl48kP9",
+	"SAjr+pPOxvwGlqXTcGF3LjuajVgeHH/Hj0cfPz99/OUP/aVDc8woVckd/iOPK5ij6vN14JTEMaUWcdmh",
+	"7IyXdoKuWbzRvZ4dNOxnqHDLkA+V9XDuj0J40w3asbaXrQYC7fX1BffcJFQS95Y5ItQg/LdYth+gBUza",
+	"sfoL0vRWl9410SFwjZkw7pGldI5Npu7IUQ3fmSjpH1tdrAlAXTTdjpUisM1W68TsFGdDQDHabHk2jNm1",
+	"OJrY8tLop50L+wEyEd+8TQqdEWgZjGH4tE90I/AFdNLgcASGMWpWBE5EDpvXQ6cUiAayHipg8YgMb2XI",
+	"909/9j6+pIFSPcxwgga9hSHXRBg2Fca0gT5S5cR+ffWQ0Y0LQY0NEG+qYFoUrlnI/DJPWHjB/KKNBa6z",
+	"CXQBNF8mULvDFs0nCvNUfPxLVvKaEh/RRyY8vig5yW+Xv8HzfBNUMkyFvuTWajEsYynG5+GrRnse360Q",
+	"qnYgPimMCbmz9h0Il2mLDsq+f3WBoBelRgAxn3Z44X74/tVFnIoI0TjkMeb+HmNq5O/w8OoaAgfEbXl8",
+	"20gUNpaP/iN+7hFdBQbuJSxvcLedWWNs1OSo2be5mvZcVrd1iVvXlmFUZ+6g+nJ90u+bvlzN7B1ImFNE",
+	"fROPaTw2Tk0JQ/3lIvjeGgHyrQLe6Z5Kb6orLCLj9t5CqYuqu6+oVZpVtwCaHEKuUJf9UoUn0eP69Nun",
+	"Pp5aHTj27V++W67me/po7R4k75gfhLFCjkthJpC36m+SN89mYdLBgbmt+xr8mV+He22AeSBTvmC5qgKL",
+	"C3C6w6jPNRmX6Lu+wJ4xCpq8GaHrHaVInxKmDVAzCDDjsgLMIKeszyFrZvk82tNRf+a9OsYqDbn7uADK",
+	"Xpa0CROfBr0HOdB5tb8vtcR7ffk2p+ycKhZKTDFcWNj4mo+cv+Ham3/TE7ilYvCM/ZszNf7NSR/3eTgD",
+	"lJ8EJuMzyE/YH835zz7jwD3+P+hHf0rya7TWd53GkfGWqtFggJq4nTfl+6j7mlDVLvOmTp/0AgrDuGTn",
+	"BMRWvfgsnNrA2VqV44mPj/uvuGFzKIoOkZGITfnf0+Ci9lVVE/ZxmRW9Zq0xh2TLZcLN6lT3kSplj6yQ",
+	"FRKu3Ybtrtd4meUvmKan/PFoxg6LBSvUmMBnclZgwqytUpjWy9CYhpBypWVKjoServEiU+LM1vaUYYgD",
+	"jJbuEMZc7g12Op4+aJWdpVGqS9PDGsRs4pVMty1wqn0sAAPDoBH8eoMacJ8zvApNN2js5Mfk/u89L7j2",
+	"ua50zwCsOF1cZiqHdWUF7kGGD2LFEt5ZGMRfQBRDM1HutjRmmi63A56O5zNl2CLNbn9cY0iCQQXbTaHW",
+	"ErRotF4LPolo/kGzJ4V/xwqaQROTft/9qsaaR5MRnbDQYjyxG0bHU3ebex99t9n7JtxcppXMRr+iqr8H",
+	"JrfFqZnujbEMGRvkCxPSiBzOWM8GW4XKrrsuBWybsZICvDrTqnWFB9JNM8Ayzq31t/kmwXa+XpC7hzaJ",
+	"m6CnPwZ3RATAngxSzXtIJX+S6nnG5RE1Fosk2PGYhX5h+bCAZ+QyDplVI3pJB1TwNpmYUzDGO7Eiv5vw",
+	"2QzidefLKWW4kvp9MTJ8LWi2Her3+5ayWwNKONtdeCdKLe0o4yZFevhkQctYQWN13uuh6MhXRvmdoPBu",
+	"j6e7Bkq3C5+2Uq18tiabUCkhmTU7Q6ntBatbgaP29PD6Kfee4gcDeicotn7g7fy8AcA2KFzN7Ulu7kE9",
+	"4fcTpPZ+4NPuR3gt+d12KsueMc7yVb8T5ZGWKxBJCWy22+LyptyMT7cpvEmyR4CqXjkpw0Uy7bXp8HF/",
+	"gofWReI8I6XfqClga+EZlqfQcyk1c99Y7Qnkvq42A/RBoggg2XFkPTw//mBQUTe2Lz9R19loHVQEAoVP",
+	"4T86OiWHNmRpoDhqKtVAisNYDM9D66x0B+at2zdbC9OZTRTmj2ytYmFCIXYClyuNohqZ9BmXGRSXVT/L",
+	"NNdWfMnNNeRkQbvfJk3KhEb8QY9BZoszRrm3A4YIXaq0A9+5A/IBCx30sMJAGHITfH3dbnheCBlD9FCa",
+	"YIM2BKDYoO3xSEiUwJ1r8ngpIyGpXcp+Ws3dnwbMZBUnykbIYBS+b3kVOfPy4xv0CFbmP9UpKO2b/PXS",
+	"ddAkjeo6yl7WkEIrdXSCShpXTvSGwC+Do6r9bqSXqlZDGLBZwWWjiao/iHUH1QGjlpatRqoDj7bnSGJm",
+	"kKEYrH06/aF9ciWpPP0SkYGUZqVEpKIqOkHr1jBT2iZyVW7XI5umHdc+SFJhWRE+VYHeu9meocaxoK+q",
+	"bsNMAuT9rYZ37scxDrll25+4MkIeCArBPUMgxWFp2T9LKH2QFLsN5uhEqkREKKWkx7ALjnvoaIC751gR",
+	"MZmOSPwdhRuGPqpa2kZKLWMaQAQpt2q6UzPzoHJZhL6s4Zpca83+pIYHNXechnLfjJ2f1PCdm/EyCaI9",
+	"/LvkvBqn2cxgE0WKm5n1s3Vj0xvjMxZb9qJE+XG5PpuScevj5L64qInHtAwlsKqlzcRGY2CHVb3hIJmJ",
+	"SLm3f39+8d8ePnB30w8v3vWqNNB8tBlFVuqzN5t3lfwcKTqkzPEZ11X6+G9KSMq0ji1mw9h/SJ52pFta",
+	"eHvTBkuMkmZC4wuSeqXBsWEp86LSSQkFMaQpxRXTOmcp+sb4j+oi8BgCH6rD9MgGZmJTmXYTT4D35tA1",
+	"bOKHKw5omr9/X+2ZbBAD8zZS25LI6d97jGtDxThxEs79OehpJQemXlPY8XdYvAc9TSWqdHorDPDCPKvB",
+	"GQwlQahZvGRtX/bUrNQzZaDDMYV9JFG/O8PC9AHL+PFc81kyjmY9TSI+EcTS8NilD7dBdQ3z9aMs5QN4",
+	"usf2igyF1ZqUQnU1oawik46yoWyV/aaGlNNx5uz1XOSozmel1qhCaDYRxiq9OH6dKjvNRazSXl0P2JDn",
+	"l5kGDHbyYsAoKDnAokYfUBww4su8MiHyASsl3hjuXw0lf/OyV9qiHqE9pFyz6DUsK0b91X6rKzsRT2P5",
+	"xRuiN1XPvaAsN5LKjJlcXsMiijXSRkbsaej7IpTLlOUSilt9+TLLFer20+UmL73yuuJ3w7lpRofdZiZR",
+	"1j1Udnc6EwHHkLE7V/p6UFvj3vIStrasVsVPGKQrmL1p8Lp65zDhju/Zjb2iYpUsVJGkFzP21XvbE3zx",
+	"iWe2WATgi0pUEJCvuOEWLn3n6janp1MidphEj8C81SSiio4TGiAzvZjZpRyvxKBPv/1Lv/TVTVl6EyCx",
+	"5OZHt5rwblYv6F3YLHuxUSLl9bywk+5c1+CEcax3DTAzrBUD3z68gdLTt4y+jBnvF6FpNCYL0jwgb6AL",
+	"ok9vKopCNPr890G0xV93rto9kpBW20AL7NZmWxV2yq5Zz43vcsAkzFGq5IR8RQSecMOGToB7hqC+3ISb",
+	"1gPkoBn92cBKC/OuNqRmyNh5e+3p3gmA2ayl58f/9eD4u49/9H+cXB5//O/hwz/9n3+IEfK1yqGySG6X",
+	"xdgHdNHaoo075wEzvnvwYBAJGBVKjpE5xY0H3mnwfYUO+Zenj1vQkE8frNW3kjLuzcsfnn8P423dN9nE",
+	"SSEZS3K6ePTkaTAz/Y2qa2yurBBO3SV5gw1c/vz026d/WkZLOD/+v2k/L48/fn787Zc/9G8hT46uxliF",
+	"MBYkgg0+fPTnkwcnD04ebtq8bdkwrpbvZ9FB4nJDA/j7BdkMDUySEELaIB0v5WsO+fFazQ1oGiFTU2AI",
+	"vuu0u3jdaQx0872irD4hGa/e6H2hRPtvTIDT7aGP6aLhOF5jRDva/ohU2SWg3Ap5MChXU6Z/vSJ1Z9y0",
+	"TkkYU8bEvdNqr4QxV/U5is+QTtR3jx78+U/YI5BSGxCUUcI2ZUUJPjo3wTogjM7AN8vNrda8PYiHZC1Z",
+	"dc42KRVdGvjxtwnRcnL5v44//vuqZFkL9Rd4NCOnWLWKFKO+1epG5FGNEhGzyRuRvuWpQgzRqqWiyH+e",
+	"+3AQ/VVjYxkxlu2i+CY8Q3Bxxp2ilW2XNfu12kYdBhOG7Gra8to/R7gTAWkEMQkTHlEnFi5FvHzwHfUN",
+	"814UT7Vb5QlshU2QFVxM46cQvyKSUFUWZbjXhAjVYL4WY8pns0R4NHXYnb754d2rXSUOUYus7rIEf1E6",
+	"ZVGqVadng4OoC2cMysCIHCjLW+QYuEbYcGdbwJSLYovKtU22IXSL7A104Knf5MiKVq3xB+1DujaQ2Tzw",
+	"B41otiTNfQttNie3ZcDwaxeVzXbCDWHZ6j1QS87Ni+K3k6wbOVGqUVKgTKmRmqvnoWsfvasGbDpEJfj2",
+	"Ar5eQFLEb6j9dF0AiGXvroEBA+8xpLzGgNGKWFdbKHTbpvRumsGbvireK8YNgcgNN7o1NiRvdyf0W90w",
+	"IZqAc6QmXCPQGvLLiF9xi3uoMbmYMH17/vM73wJ3KeG5FIW9FDItHyk1SkhjeVFQYiclzGJQEdWmjEvC",
+	"7We+Eu32kcXqNhEjn3ONM/XCdwe1R/vBDZ1pcSMKGENHMGeiivwAcMLdqMCNiQ5qJuhgnYMqJoFd75tO",
+	"4ue1h+qSVXZcW2KyfanFtjUWG/D3swrQt5HUG5PLUZyahiBuNLze7DisoV/8eDTW17H/7z0P3uHm/8tu",
+	"xLod8Jrdlj48Sp1IdIYOgVVygYl9g411ASO9p8bK6IPbO+RZy03tKdSYXHQbCi7j6UiJBPU1OelYK1Jn",
+	"pccDlKnutrwomLEw82lOIc98VBqnhCnKmlgQlBcUJpVqDVFIgk0LBRxlLizM1vY+qVq0+r7rNIEUsfGV",
+	"q7mKqG6ZbnwZeqYREk9oZ9TwINGxjMw3p5uZ65R3asMMutvrNJRD5zWaMP9BRZUoLbWQmZhRieSSLrML",
+	"OBytlB1UbcQM6BuRwd7rvpP9xd4GafpSjlSsu3sXpH7hNrwqHUuUz1fyevU9blbYp/yot9Dvgsev1rIx",
+	"0k59p/Q/xi3Cbd+I861WwwKmMXCoWDgpQE7MtBprPqXGGG56iPuXwElItAtrQUdgsikiWZwcncmyKKLA",
+	"FVBEWBq7O86UkAgIpyiVdDQCmWPTNTkr7Q47kuG1HvVJva6Mav9UaOFVqLFJls+UiZKxv71//5bRAyeJ",
+	"ft5R+YSWvsqhu9VNvJC21PIM2w6czYgtzp6/+eHF2tPhq2eDoPOrqoJJfv8T3EcX6pYOVGMgivuTGyfd",
+	"ZAtxHJ/t9L50aZehg2X496qumZXGqlxwGa8Po/QArKaq1KW1E9iq4D9R+Z7rxaUu5fo2tk75wmK9O0Jz",
+	"Wl8j4MsmB1X5JjlmYSQ+beG03Kiob+2WzbiTi10QXT22qu2cd28Ei6nxo6r6z0+m+eoG5EJ9xNYmWbIL",
+	"y63IWu5gkKB5z2TIfhmYEJW2b8tQaFpBdPaBidWqWMMhDQp1b1coBr8kPT9vHQ9ngAwSmisFBfD6Q3UO",
+	"j3YgUSLSiJitsXPzWjXpIJt74fGl+h0dy8d9WS9eQBW70bjMQ6MlNWILVWrm4xlL/NfYq5r/0PGbxixD",
+	"wxa0UTLpYIhtXAJ4le4DzyCxC+cddsHc7rZJdSP9qwLDhPSaBy9zYZnVXBQn7DV1wy54RsAh3kq5ddte",
+	"P5X4CgnQ4HmAWlxV6yI35gueTQJgbgM3mlL2GPW1wQzM4K4JiTgI8qumwHihgeeLzmYlfR3KkT6UJrHY",
+	"a1i81UqNNtzLaCp4cGpcw2LvrhUz4bGK/HOcAH55B1DySM7tDkeUoC+lsb4DMS7JnHn3N9J4gLm9hZAe",
+	"VPwaFtiY/TC0j+Vw4+dO+5/ya2jlUz560symfBTVxycazETFLJTwYiwMEUXBSmmASt77j5DcMLfMXs6C",
+	"1z7QmrCT1U2sYvB1SXhqIRGquRQnAOh3sdPdpM0y5ICzYiGONBM4xFEoFN1dw8yeubGnAv0W17C4HIlE",
+	"l8o120vRO8pQx80eNhexOne8tXtEBf1zG1zWGzDMkNAeCBun5p51WLhYFEa0rna4taK4UJUwf711Y+Pf",
+	"y+DvuAx++fbcRUH6O7jB/gYXVZbM5qVcO6mQ2lMRZ+N6CS+MkgExVFZWj/jDCV8Sl4znTq4bq7mtY8B+",
+	"bbqUKITGAvs3rqYVTKDIU+1Gu5uasWlV31d1sOiCaU44fJvovB6oKO1XSunIjQiil2Mj1T+zsepdj2tO",
+	"bozZTmDdN4t9Z9btstGQNIqimTc8vxFZZCLPQ+Npaj2uqZnfzHpcn0yVRe7uK6d3WZBsCNaCbniDfN5+",
+	"P9AiVcA5TSSiRhyu2fxhkODQWPLyZwsMg/D+4SLuzZprZaE1SJ1/MmIzDTmMhIQc+SvRkn57uOSJGE8u",
+	"tTDXndFAJwcNm5InhGNwkxrcrmB+3a7KsT70MZldefCnfOF4A2uK3NQ2YlwUA5t0eSfffd3Xve5gs9m4",
+	"7vXRcast7o7IOo6u04EDT3sMUQ/4SsyENbc5kglyd8ASd4sGK3SfXuiNA9DM2lMGNkis23F3e18db9CH",
+	"H4oAcYqYdF2ZQRjJ8KCCPXSOgDzTACBrdMCv8SQau1YHWerTVPFyxVdrE/obUjXiIEqE2c9DQx8v2OM4",
+	"8SrHoqRUWA2NcUzWBJ5jB60pcEnankme1Um0CVUoqKIJb6iOLNYrHzRsM3DvVzfo9L+pAp4XSsL+KnLd",
+	"EFSV27c01v3iRS42RXaoigcRbtBMEMYvNBwQpvJSu79hOrMRjIddRrCWbpCuGNZtb5SDXQ+BS1rRxoZa",
+	"eNA7IzqZ726fVtezcDIufd+35S3dM4g65KtQfA8SurGuHKuGhiNXtRnlbhKUFgGcSEIUgKHyxz1+9N3j",
+	"757++dF3m5VR12KbiJQ6jTGAgMdrAAI+ekCA44//PVo8fvA06HuZA11rXhumE+040z7sXUKEYESNJMeU",
+	"22ySTDehFXeoa6GkHjF8eyBgeL0DidH4ppOW211mfem9LWx/ZYpisYrTL5w+anwDyLXZ46sl1B8bKA2J",
+	"Q5bc13cvHnlAt/90M/nDGV2T8Z3uimE8WssIPW++LRkjrDDJEEEdiyqOJpGgOat9ItxQSHSiiny578na",
+	"UpOEMkga74ChK65O460QpUM6bwCG1zBVNxDQpd0lPuKZNRtrhaabTNtCOaRI6b1xlc3wjWEFl+OSj8ED",
+	"mf3bB+9V/TcC4EqTvSs6HcuRWg8A0dIb/HlLJ0wldrJqCFZpNdhorJTNMrWqdJlcrz6PA1E2cMePBkd+",
+	"y1HEuT3HP9ymB3yDBQJKZ612Nbfd9G33e3Pv0rocma9U8d7M/vldUT+0or7eh5HWey8yRVmnG5mgmGUi",
+	"Wd1eiuqGsF3DPERYsgyMYTNViGyBmSfGY+ZjVUX97BTAGizICPj6dDmyc0kWLPPFSI3GhpGc08tUh8g3",
+	"0ieaUgffhT+6xuef+kLrARsumMhDjuqzUAItQ8LhtmmqDUlQ8UBNhkjaj/tu7kg8IPoUguYhFYL+d7eA",
+	"dk/E76jmyg+62A0S4HpFcur9xMuVV21xDTA3Vt8sOPdBJ7uoUZtd8AdndQpzdcLMlvVxq9SKJZRcQKzy",
+	"xOeDRq8S74UL2RoB09hnWGifoIIZNaYy/HpiH+Kv1wrFkAODP5hrxC5YUy5OtVbYZRW79pcy9zFTQk5m",
+	"FvTUpPBiunNX9pm3kqgEcJONXzjXELqp4rQojXPAnAZoLBsJbfp3Rgwo37H677WpLFtkr1SJKw32C4tt",
+	"bvXHBB9fVNUVS/FercbxTAw/V2qGYxQbcZ3ICdqQB5qqq6RWJsQUR4OjwBNR1ObteWKPOxInuI7HE1p5",
+	"1UuyD71Bo0SZgdZK7xJkuQ2AvRIPqLBbKYAtVaPHobCMF3O+MP5LgxGrNtTNCgrr0shWZNfpBDIcuVDq",
+	"mjIjEJm6GTK3a8a8TWVF/5I+r+2FLe3gg703mw/8FhFGKcTcJVMq0BA5CQk5YEr6BCwM7Hmbs48jsho1",
+	"ThMTXNvLfZ0FyC7YfY9ihu030w2d++CWoMN8g1SCVCH6Sp9Jn1lHmUEDoq8w+GniYMt8ffEQK2XhNHoa",
+	"Jmji/ebuFJAIk1F2WxPDBVWVXZQK4wE3AHJtkiiec7ecQahUnApZ2g2SPKZgJyrmGnJ3jwfqAo1IYJB7",
+	"OJoNvGvYI7FrGWEAXAk9jp1h8cTwTTrGlabrlM4RUSzF9LFEV3zfUiOM1s7UvNdcqGeYmrI193cc5o0F",
+	"nO/keUMIWyA9iGNPYUcCZPsy3wsxli/lLoFlsWldqz6kAc+KNR9wxoz4xHIxFpbMdc60r07BEtUNEv2f",
+	"bpHmv76O0HHMM5bxmbC8MCxXHv3MWtBbhDAP0s9gLUJG5cXvgMe48C3/7nmH/fvbqd4R8KChVtyx+xZq",
+	"dZM6YCfzNbHB9SD2fdNlLqhA4l1wPyzXAW7olUgZcaHejL4fUCMDd7zkwrtnfbUd+Z6iBVJbltTRGqqp",
+	"JYgQNZ/XdIBzGkJXB7hcmOvLWY06EYsNGzbXSo7rHET3o/DynFted4kfYJRrXqE2VCyO/SACplRKcxZS",
+	"WMEL8V+Qr4MTxhVh/jyvzPtEI+A1HTtQP8b+fB2NO+gl6aKR87cvmf8yHHP6yVZt9/yEtui71/VL452J",
+	"3apN5ajxv+jeikC6jEtC6u/syZxMKnoH2Fp23RqWBUarZWCd6tNko2oRfv3dlqGF2YfZ/15q2f3QkjrV",
+	"o/d8vGUtya7jD85ycELPvZc861LNmZL9akmWcVrc5KLrjfe03I8+eN86ZaKJ6Ezy6Izek5U+UaXeMaBJ",
+	"n7QzsHOlr01Hh23fzx4TIB1/1JPkkiJ7mzoAGvhj21jm/aAfhWGoCKMDujHnKjBrDaumgoskQKYt1Z0N",
+	"NHs8CwdV7en03Tfd/kBdpdIs/gqoF2OTu31wNPwIW8UOmCmziVOcH3736OTByaOTB6ePHt8iStqdtJQ+",
+	"H+cBTq/GJ1qKfDfx8oPjtB+oUMeReuW4DilFHkXTGqj/idoQarWTSqleYb7d14bdwtJJ2t8+fPLt0wc7",
+	"6yD2XnNpRtu2c5CJBkzKV04UWPKCWSZnTohibwBhSHiUM7RfuO1Z2BmZe2m2beApKjtnJOQYtOOTqku6",
+	"szqxYSr3AWPm+yDWWTWO8dzwobBnNWsm45ezmL33vNlrQo2qjuWCcDjwrcgOvh/5ag+JCKxftYRoERPh",
+	"0gjJrmYEEXjZ+MVVr+M4UcZeXsMieholrQTbDl+6J0nJ9h0i3K8G1dK6Uy03xP930gf0ZYett9TdY6kU",
+	"HZPjJvwG0GKQimSGNzJXcAe+7cWVHzC0vN15SkDkvJEehaSCJAnW+EGBiGl2MSnywUT7YmGK2iWmqMWc",
+	"YB6dpUa4qxLaREACQf3CF19ZdybNM2qWjrWTSpJDG9NaQseR/opfnV9n4uqzOzVc5nWrF8cdoZVI32l0",
+	"qQTn1Qyitd77cU4HP1LcO1d9TRvg+2/bCQhdYb3V2itBwuUqUTudyhmsNn4bgq7d1/uOGoynHvNf1rCH",
+	"O1Zv/aMd2KmUwFV3hHcTprzvfAvM4gaaaZjmWgsCJ3pIAwIFzn2zH5rbtWlsYMa1nUbTD350u1l6dIK1",
+	"TQiomU3CeHbfsbHq+apRWRSXSbAaXxPv7vxq69a+0smky/9SMnZezl+f44GpjZsXpSPS6fegCyH7FADc",
+	"gMxVpxsaFphnRHEHGTCHpjMuF9SDo6J0pHAouuFbBoP2JITZ+0ZPtCqYIMgaI5eoL9LyufgegvM//D1H",
+	"gKThpDRCDo5elLO0Asj07aOddkIppfhnCbdqiLKVcK2z+brSf3jAAR+gusg9kmffUrOPMYelgazUwi4u",
+	"MNeQekAB16RShbzL8FH1gom1s6MvXzCkQ0Dyq3x0/vYlAQ0Si9QpYCfshXd+V0lhAfhX2Gd4AYdqgVBG",
+	"TD79X+VI6TnXuQnZPPR5AzyjkRzFMg2Ig8oLc/Kr/FW+0FppKm/yATGWq6xEHcy3vX385M9/CuE/g9jr",
+	"7CpTOVw5FkHD6GokPl0NGhGwk18xOcW/l4/BnGF3Mj7m4RRcZXgHXDEDwWvArtxNcFXFkjC7h4/h5Fd5",
+	"ATJnXLKrlzlMZ8qCzBbHf4fFVZhYVjkZLGZ5O4I5DtYwA9JVudNvrLMhDVuokhXiGs6YsL9Kwn/3EKHs",
+	"OS+KkK88UXMKZWigFxNy0K/Sl4SwGbcTnyDPma/zQE8IAREJr3MgHYbKTijL21il8pNf5dHgqBAZSCpB",
+	"oxN6dD7j2QSOH508OPINopGzzNnp6Xw+P+H49YnS41P/W3P66uXzF68vXuBv6oqbI+SxRpDo7OjByUN6",
+	"RM1A8pk4Ojv69uTBybdUcTlBTj+9eXhKqv9x01AYE+SaRy1S8mWOlqax5/js2/CoL4fCcr+js3/Ej3z9",
+	"yCmpAkdfBmufRCfT0ZeP7hSbmZK+wunRgwe+fs3665rPZoUzLoWSp7957A0SMmvV/3otC1Sf8Dgvu9iQ",
+	"JylO4n1K8bdW0zwNHQ5QuJTTKXf3DFJv2co6CvUj//DW2tFHbMlu4nEBbMnpeF1pqnJbNtocLRaDOgYt",
+	"HT8j/onxATlqxqdkuGSmVLt0wt6Q+q+ajvLhgh6d8oXHUQmqRpsxnqN62iTnxozROOl/h4Xfd7zav1f5",
+	"Yi9bXpW0ta8KHzRc4rqHe5lCjOPeLxnji90wX2XII3YytXg1ADEO/DKIiYXTz02HwuILcWgBlNfVZogf",
+	"8PPdM0RrSx6vnhEaN98FxehVK6V+8RMbFZd/BbtEgYNIsoPx1AXel73os7T1q4kdulJ8l1+INim2zOJ2",
+	"Emzls5Zza3G0fH4HDbqt82x/HBzNysj2vciF/dpEGrbh6yXPvnLeewcEIpAox+UL0y3YEF1tnaJDD+1d",
+	"xRl8jrVDCZOsEoawbHMpwFcdjn+WgBhu4XS4Z482OQU9J+EZODXukNtskho34jPYt3rnJn84zS7wS4Pv",
+	"6KO0UoeFSDoobGdMjMiWwdJtD0eIloiwTq2rUHWFdzuzH1VR+BLA39TQZ1f5ztCNxjUUATJAGhzLPRhV",
+	"m+2r3khb8/6BRN5KE6deIu/Rzsb/Htk8wlNvZEVxtAh/U0PypHB0qRmwu+C3avnEK348/09nGnC5YFVn",
+	"kgg3LslB1OzcX1+SEpF0GffM0f5PbMct4r7ese5CeRPOdkdolsqSnxVcpk/zRseikkR2cvTlY5L6p6bG",
+	"Or/F+5MGJLpKpGJLXpUTFnKgA64d/pkpTdW6alVSEDi7h2bfzxlv9805sE6zBD6f4Me699IuFBo3IrUV",
+	"C113K23Ybe6zeku805g8ohig2/CYu7/cOr7cktUG3b0Mo2q7L6pP6+uhar1CTBLSzCBrQS45UshMLKEu",
+	"1UBMdd/cGNJS8oSQ+MaG/ojlY8UUGvI7bMSV/+tyWJrFlXcI+hsYOyoofb16Zs4z+0bWQvR2F+sg4tr3",
+	"wGK8wIzrqdMasN2NGtexCFF3DBv4wuM5d6cd1Wn071I+DXtP6/nGsCt8g7liFoqCzWt/PP0SRcazyuc0",
+	"QoXEpw6LpKYYZnFZ57TXLLADjMyPe7z+f1LDdzBKSQXHBOhly5XvfXN76fA/cWtxd9xRqNHmqoOwrn90",
+	"Q5J0C4sxrLWM6JGv2/Xr1nAoyyDQq6I6fbBE89PflJDHVl2DpBqojS5xSvDEX1e3QrsVWtRl60b+SQlJ",
+	"GcF7clC0Brkjr2u9yMSxRdKdsJf1peopd3su+NmJYu6EMWYF+V1CiezbEUnfot2xgPE++/UM8xn/2620",
+	"j2HPKjsOkFLY3Zc7Vdf9clYIs7FGTue/pY+3iHo69O38t35trWS0d+V7LsOu3Evj+k4V78Ow0/PS1mdO",
+	"jUYEZCokG4mb0ILS9D5/p6XcG7N8cK/+nV3ull1egTMGhlxKyD3TDHl2zYTs4hFjwB7XGZhpdco9+Fd6",
+	"7uvWqaqFHEqxagBcbhJJf+kBPRtd2uvWUrPSUmtdYQeN7OOqokWXBTCsXTUn7BffDZzjxwPfqTbE2ocL",
+	"9wsoRkn1q6LYvQ0uVTO8q2h5TaLUMa+5YHfKmmy+tiuU1Djlp58bSK19wuM73v27CY7XZAq5JU3gXHeA",
+	"KGzRCM+hw6QzkL7i28C6kHBSq/NY57thbcLqMXMa8PZUvqfS9WfA/rgHOg+V6l2/1uf+eVRdLyY5yvZQ",
+	"VBCLPiSSAdZpSY1bJahKZdR35/OXPFazkHUlImdzkYNuym6/BkxBNvgbZidalWPKoiSGpppF78WKZAd8",
+	"ReL7TjIDDi27V7ICGsJpXU5AUpDTV+HDJbm+6j8OebuVCoDdrBzj+URXPx3LF4ZOThv7eznQMlU3gDSE",
+	"/NxH9Q9wV7ysco+FrGe9iz1637pfnfLkwxzd9+1txcag3y82kTF1jB2nXkkbL1Myha4eki2oCnbJk/M8",
+	"v6td3vUOvy0bhw9V6c3UqR7m0t1l5VTY6ehbNcJCz5Qc79LbKC9tv5L5kFZaS/TSB037bOUs7PAQ7OlW",
+	"vUt7qPM63cXGned5dWh9lx+n1UXae/uEpdDWIrbNrbMdv0aXLz0rNBxQDr6hW6g0sPsbbh5cBFUqXTVY",
+	"/EwkXfmeHvsVCntnrZY9kZAKm9/0S678Fqud1mx7HEKgmztrY9pBe48uwP5cjbSrQP+eRNjKRO/KgbuW",
+	"554lJY9hpcScB7Ebp8YF2GbKZDNAR/V7AQGoVvp6i7tT6kB1a76Lx4TddLB80BHlioaqCut+U0Mq66d8",
+	"IUz9ZK8rlErmO5dGfJQTyK7f0bzva/ABZ3dHWaCHTwP5Ucgc7w/iStpownRfPR8SwNsoHLspB9xS90vs",
+	"/5Bdm/78G2AGdyA1lxMaxgaxNXPIRA5oXnk7Cc34qrAVJ4IwRqzgQyhM1XDSe2+AVaBVIUUOHVMjDwy7",
+	"ZEu4d9xrNbOJCXnvxPIu3TWECDQ2TU/ABpypS2P3I1g9TNVVE66JMuyrxlne2l/lL0THut/81cTv+pdk",
+	"sPMZQjd4PE1j1yCLielMaUsdrJRu4lZtICh92uqO+LHNU5QGuC/D6Gu+GV+pcRNxI3YfursgcyoNhXGD",
+	"XtOxrU10qi5/VPXcHTmlKnws9Em9Pf8Z7/uUI8p9t0mJVp8xSwN6UJm6Ebyu1GR8B5Xb1qm1Z+M9mfER",
+	"gwvy3jjiPPccyBuH3mtuvB4YeIUhbu8mORRLrvAKnCbE3QJSXqZmsMbv3UBhu78OPz/Du/P6VUB1yTvT",
+	"P7ELVvmruAHGa/awivEKjI1XUWBKmuO0y91u/SAj8Z70/+iXI7FT3ljnCXzPr0FidtfuPIE1Gd17tymQ",
+	"r8DzYhU1TQr1qoKP1uGGnSpzYbvvO3xizYwv3DGRGTBZToegyQYLje4UM5brZGUIPtsS0NUuPIgh84Yq",
+	"kCgK7+0uVqq4MowP6VoTrX1YmrdHlLr9ZRZGrQq/sSIpSa5QUbXJhb5OFy0R+8D2003w6TelzRQCbPd7",
+	"/kLIrP/TH6QVxZ7za9w4+7+E3wEnXwWeNGY1F0W7O25TQOBZq8Wo++cp6rAzJdYqpu7p542H15xZ5L3G",
+	"yx3/IchQ4Edsqe848l6d3L3zRE3CA6loqDdRM8Wl7ejkm0GFIeis3CXgwuk6roJPzvZNMtQL/LqX7Ec+",
+	"+unizWtWIDJ1xiUbAqs89eylZM8v/qdPwOLMzDTw3EwALJtjs1tdImwbZ45lyoL7Hkjf1IWvKQ70PBZl",
+	"wSO390WjLXL4d2ZuYlWiv18J/3pXwqdjma+KgEoyDYXkSMgIzjh8sqeOUzb8ZRQigraTcTwhu5AbdDzx",
+	"8M8nqLA7+eAOUX0QqdvblcZQFkkR8lVd1bD62GhMZxM2EksVMDGZYYS87nEHXeBj+xbTbhRskRoT0HW7",
+	"5zOfmMc1sBHMd2hXE7peS0Aj2C/J5YmasxH3leSOcEwYNoQJQT4vkznpkHa/DtyjtXDSnXpJG+sBLc/p",
+	"7SENMcdCRs1MoebeVi9nTKqhyhc4sUIZLCitepqt2ueBvPfWPA8TvCvrvCJQwjh3O7KbCLVcUR4Rzw+5",
+	"bxBq7o33bXtGUbLXQT797P6zJjFnqm5gx/ywziR/F6DU90Q/kgdSobIbP4vrjPNW3l/bPDdEp1sb5hlV",
+	"GEbrI85RF/FppyJEftsBUYE4wHZxon23lKVYP5dHvWH60m2F9uPiPa/XkYSTCA/chtaDGPZ7lee5s8TO",
+	"9DA+8LU3TLd6oABlElz2lMjqE5llHh44q3KchTSWFwUncBSnjqOikVZBQ/pTdLqPnjw9rJ/9B8gIDiYh",
+	"oXP//U6kDF9UKCnea+od4E5Ue9hoysVYdDhNG11vUymBz/0jeyRcGCJBtynVIu3U9q1B0U0waYVmE+AF",
+	"CtZAr0CfZYKdZoXKrtMIGj+iCxsfqrQkjAZ6LyUvihP2XkwJ0h9rIMYKXbdnvq+p/3GlwA0IKEiXErWx",
+	"CS9GzMwAclY6I8WJZGfBZrx0o5SzZt1orsphsCPdqcqUHBUii0VKsgxm9jkurpcruz3RQsCOblGaSAN8",
+	"/htDAw3q7KKKdH7gPvv2mxIyvW0fDAFSkwGTI1TGFcEUVagnuDcV5P0Je4dw8IIavVWxYcOn5CMRhk24",
+	"nha+2VSb3D8pIZvna/dqqxvhjtIvaGjjmCBxsKXK4RtTqw3b843vrnB09o+PrdiI5jkwjvvod5By1ajZ",
+	"cp170Zd1Dgyd81rlsG/knNYYvwPnRIBzmh00EDynD7c4DjOnn91/Osv53nk4ROpg8c9S6XJ6ye2lFub6",
+	"auBrmymP1ifRDijTts4LYxl6NJ0khAIyJ/EbDTvcFSCso51pdcnzlQLeJklVBb6m3uBflwlGr2pvXOiz",
+	"GnreR/dw04U66rSrAsL2a5AwX3/RNNUQO4GpgQI7haobp9CVtuQFe//qotF5pbGDVRWoYkNgOGK8vFPC",
+	"3O/jfsBZ/Pv/971nfCpDs9MOkzDf9IYxks/MRNm0Ec6M1cCnVK+AgRtT+u4aTdBEYbzlxM7ROVcoDAhy",
+	"y4Ya+LVhajSi2lsWxlzlmwt+AxdhRhvtn8os2GOa6q192ejbqia5A1iJQA9evfYZdqFasBtelM4KDain",
+	"CM+aEhSxPPPQ8u7pY/ZX8T0pjmEQ7IiOLjM1A4kIq0bk5M41lls4c5o6n/Ix5O42Qoe576FStTGjCQz8",
+	"VdDhUn0Hxird3r8+R/+WW7fu1EflPs4032WyNy8KoqmTsfU+V6Gtrjtg6Uxa3zw5LcupuxN2YWJzvmCI",
+	"GcIdJ1BqqA6FM+GWf/LgW7e3Tx48jmV003Cv8AI3EzE72ldidrsp9Lbb9zcuc8ew2Mbt9jv4NwwXVIvH",
+	"pLCqh1+Qrp37pqTEhnbdQaPn9WNfNWJLtY4D5Q1oGAtHcMhZ1iRhtR/1hx0NCRDGDEPw2BAWJYoAvLQM",
+	"sIu/nR8/evKUMCuq4SYQ11LpgYoO9zV+VE3wjkysmkCJO7baud0IYtoWUorovb6ohQ7zsBQFgo8rCSn2",
+	"WTnRp5+rvzsBSZvMsP+TdxCCUkVz/c6OI7eZMKvlR8uMidL8NBdjMNacfqY/1sTxbtQ1VO//AX9xGFPy",
+	"R6WHIs9BktUn1ZztxutOL2a8Zt/9b8lKgCWIR5+rReoYYlEVag76OOMG2AQ+JYKFediIdAhrxq0F7X76",
+	"n/94cPwdPx59/Pz08Zc/HKVDh6GN7LrWjj80nvuqL96wkEM1dWwQuJF3VwHtN+9gatvcjX1STf++3pfV",
+	"BO/ovqwJlIrmhQd2hoWSaAnducWrx88JZ/+aHnkWO+aDAzr5XsgcM1iPEVqKUPV4s511yFQ1YIxQ0oRi",
+	"MWxLmTguXbkJ7xuds3lz+xNitiZsr2SBbx+t6XqNJZvYFOos2hJFmNDrHnHfTtgvVbpYzVjChI5fQwgO",
+	"5TOMXKEPeQhBQ0v4Eb8muSFhzotDeyMPKzea1e3Nlj5eMcjrxl0eRa60E4UezI1lyamFaAn8PTwk0Uvv",
+	"PdTax+Joz8znBrsjd3hrDjEmRGEx54aNVCnzHRZGYwFfLWoqRK8WIzqpTPm/HSw44us9OD/y4HvYGylp",
+	"iFTCLzp3Ecaf+fnutjqj9epwqCkNrkG6cLt1Q5EHWDCZhZZemZIjoacYTqQSSwuSTYUsLRjE7gl98H3s",
+	"tTuyXfhs47WB7fM8f//m/ds9HUDasbtysWDMPqc5pDiG9rNqAOjotp+49vcw9qCbILUqptSGArFPSjsB",
+	"ad0i3Uxmszg7tc/i6Wf6o4dO6QlwV0Hf1sHpeW62rowd1WvdNvm2C3HLB4wksKF7nFomYqwqUzmYkAzF",
+	"NaycPAw+kbOtqQE34MxBxpJ0SS782FzX7n2hdxYsfufp56YQRTd/HuTiDnNL2hzpm4F66er2kSyTzlPY",
+	"o8fHv0J7j0N29ljp6dHHb3KvkdjvsodGJwT7zmCfyU+yjPC8rD4GhPX1TTIa0Odfb5aTR8pACEtKlZ6I",
+	"Wd1jmLfAgyLMngqj/As0tOjTy2LHXSw89v5quwq/N708T2so12xVEeX5Uz/Y6efSgO57BIhQhwX/92TZ",
+	"IRIKQch4zP+0rLgFzdez9gcDeiOY/wrYv+7eQF/0gPM//LbxHe4aIvnTphGO/1rxLuSNsEgGc8qxTiCd",
+	"nPPSVoi6WLhaFCvaMA4d1YWpCOFlNdy+epfiMLdNxLm4FZxhIrHxAtD6+KaOQni9VTLRJEtacf1NDbvV",
+	"1p/cA3cEaucm18A78J3/t6o22wBoAUcV3lbDNLVk2Z9vRb7auPyfJZSYm1gAN/hHTpkUIy4oaTEH7v6T",
+	"cZlBQR+VMgNtuUg1LN9jiu7wQEq9o+0Aj7WEeQzuBvmxxZ2nn39Tw858kp/U8Gi/1OmAsdyhZvIbrmOJ",
+	"EpsePdzLpuZR0/CUmG1zXNL6ncmUsRrR092IE35Tha9QubJcj8E6Me4UXnZVsfpVtA45g4I2dddX5tfE",
+	"FUQH4gsi7ZwLayhPy1xTwAg7kSKcmpqhIwof1GWrCiZ1qE4LNU4ms1+AvgF9jBFLuHEzPmEv3H/ZVaHG",
+	"VyzjGrMd3KCFkBCQRij5XeShGI8iYN7XWajxgBmFxZcCpP1V4nwzNQVDDVWp0OYVN/YYRzt++cMVmwrT",
+	"QKjwQYrGB3YunPrgpzfmsyvs9YWIG1MuF2y4sGDYHDRUdesnv0r/PMi8Xk6Ay+dYRg8yh5xqNdnVSBWF",
+	"mv+PES8MXPnEcA186tnaEn5K6Pt18quM9SL8SQ1fqfG6QvtffLGAVbjpWBY3ryiVhj5yE4xDH5Hb098q",
+	"Q6UK4DJ2BToGvhJ51Tqg4MbvP9OQgbiB2tc6wUTgevzWrh1t5mRdc1ARewenEc1+71Wm4Ll4J4lmjtCB",
+	"o8mS+U0NB6wQNzCoS36hjaCzB5GuwerFbiT6SgMevfhdCP9fTpFjnDl1jeTCmLd6PrdlqxJ51qlOv3n5",
+	"w/O3Wt2IHL723PbmUg6kPr6ZgXz5A2ZeIQF9IhYaoAgyZ8RYBhDwbtdxJCGYwi51OwmqOqrxU/DfCLNz",
+	"xng1CRqXLyh6t0BQJd8p2t8F067orAiNqDEOoSHuSGjSek9mbnOIO3JSt1aZONeB7DtscbbEVRszVePs",
+	"n34Ob+msKn5N2FvLL3fM4LQVrPhlF95YH1BKXAMHg5yJmEeWKgxeYZg78HyvUHYXfr621Gneikv0Px3C",
+	"2INJ3HaAzqZLlLJlCBUHw4Ujpxvgfr79+/MXpB1IbrEItT4b7I/vfnzO/vLoyaM/nWHNIaoTH969Qvh0",
+	"NtRqjoj6WHEljAXJlGQPH/355MHJg5OHqBIK1P2xyygqz1axUyfGCLx6mTMw5cAtb48SBMe4Q/HxPYxL",
+	"mcZgw3zU3fvhfDKHap/mzgOw6opb5t+RkMJM9srAzwmX1WqBRa0ZIFd5fMKQu+vT0YaOsqtM9SPOcs9c",
+	"RYPcbd6QF8fpVDP8moAc6CbfWdJQyvvbZLbQ73r5Mlvqeb3KdjM+PdaqWFMY8vb853f40FetsvpVHEhb",
+	"DZj/ZpOmGi+9B80poIqCUKhLGn/TeG2x1kWj+qJf6H3NhPDTu6MDHYiTOMl185xdJUSEN3YgvVWn8PTz",
+	"jE8v3Z89WmPsdJvvIjei7i7iuNxD0k544sSkAgA1GfYtOQ7BMz4a0MU0m+53Jfe6ete+yIX9OuTGe/h0",
+	"8MzEAzLAcwycNFiAYLtR5OMBCQ2cWkmJqxKFIsLp4DtCYm+egYqzexvevqeN9q+/bdT9eWhsu7Ndqcnz",
+	"jWFOt5vVlOhQsoITaY2WVT+2T1YOo/TASt9pzURNhRqBvYODQzL1MSZTN/m4Tbmf+TW0E4fvMkOZsAVy",
+	"MJjivWgkf+8UEk/CfCnb3JkCFGzDvVMGPJXn7b5uq9y5Xv0/kO6f6HzhBq/BgWrchngUrFnxv8MI1C1Y",
+	"5nAmhztlqE9l3PJCjUvYFPzlhWeo6RQTVA3TwPMQvq3e8I1hueAFZPaEvZEY3g1ojITSlYV6Vfw5NzXu",
+	"MYPCAL0YoRXP2FUOlovCx2w9jv3VSECRX/nX+vngx5+uyCayis21B+VeMYDusxZzh6ZPlwqzW5snK41V",
+	"02UNNgYg482eiMmzdFQyXyaHtgKmmAjLrgFmTISCDWJS5BX/nCZTI5ag+Q6s0HBIA8qNl+8wl7ZB5JBS",
+	"S/rJ2sOfMqXi1Giv41UL+b9KOpnyBVWtKwNyEEqafZ4XOsE1EaCzNe0NaLPcuWi1bRj/RG3DHj/67vF3",
+	"T//86LsnjV5iDyO9xPYt3/d9qLxRSNaAkKH7uLCGeYqZXQHcxCzFxEnEw+d22c/B/b2gNJspzwHP5Ak7",
+	"lwyw1wYmsLShEdnUR0ZlRI47i/S+C3I3x4NXya1hOMLINKgj+p3Zmd5JZ/qTrbacUJa2kvanWaEkbB7h",
+	"aHNo1CZ47t5833mHJnn/NAG0LfalDVS4yAFrzl0gBM9JqLx4EXQzkQFedGUEX7jv93gA8f3JQBAvdibx",
+	"G4jY3xDiLRWSYXtH0FMTuogQSSuU06a5tzAWpm3anWq4hkXaM/QzCWWYMzPhGijn1OKH1fl3U8Cz7/4Y",
+	"CXcvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3pt4RoWf8JoI4IrrYU1oNlF66tX8ZIt1/YdrntfQNvXcFdw",
+	"WLg4yGl5qZvBfRnSZx0TEfX25qZ4q2GG6Lq0z8ALRsRfz5mnn/E/nREQSo+uN7RfadRY3IBkuyko9LDi",
+	"FV3L2bMGXdlcFAUldnhdJ7b0jZUzN1g772WVbKd4era4VxsvT/kHfglmVsE99IHX8mmHBbqhRkpnUCF8",
+	"eZRs37nVUaSZyh3Snf4qbvADLxEwpbu7Pctbt8q9n+i3WqnRoTW8dReM71OE4m7mJribA+ssZUtNQCvZ",
+	"3LTk3AEe+D12nD5RBfX+mfB2pnP8aCusl0reOq+dusqLMkh0xHf3d1qYAF56jFOny2d08eEk/Df+RxU8",
+	"POXrBv/VkGfXY424SuxNkYffWL6gEIv7vpxFWO0dTv3vsDD3Oh/6IHqJu2oCMxAF1218UNfSWXTY8KdS",
+	"DM015G4/xmCp9PYaFuaZj1Vh5xZkEKks46MRZBZywlPxfVV4Uag5JUyGrsnCnrDz8H0YyLMIMu8yqnl7",
+	"SjLagQF4UTXu2NeOWm7LZJzB4Le7aYvJCxInbt3PgmfNsBtlg86gwa8ifpU1d7yU3Xt+7qV8EF9eoEAx",
+	"wvIgqepeTBU3uC3288PMmGc+w1o6ZdI9MOc6j3VY+YCT2WOLFRrgjiBz+nBI87pAwu+px4ptbJDXzoNP",
+	"spf+5wNTqZK09xjUUqPQWEkC5Jv1OH0ljA151fem2el+bwRcbDdIHtFjx/B4sYwCapoy8oACm8HknYd3",
+	"UrndwycBDc8zt6A0VVRLSwM5maMPH7GJKnXjoSGMucRaQb3w1YNeyM+1kmNMrHDcS01BIlJfjOXLfWEN",
+	"0Mt/T3TtSHTl/TIuwienn/1fnbGlNxLanErJHRW/+rqeKsYUEThTLvkYGpghvnWbYy+5JDaW3Nyyonkf",
+	"Q/YF1qTuCKKZh/28BfYeUukqK7UGaa9STbAbK7xlH2wj7Jp0hQt84qtOVXZLOFDSgPHUqvYf/92Js3ZB",
+	"Da/vpWfdze2u3HCOLMniE7tDh7rvOL68Zc0TcvrZ/WcNuJQVGna3metE1xuKUZcGdhgEd6usWmli+3IT",
+	"guGlgShfJ+MGRIm9Hup984ePFCcYZNNtJjHUcjeSvZHW0XvYaD5UgBqWYfOJKKDV1O8khpzgDZ2v19hO",
+	"aTeNXvG1AVXRIkR4FHooOn0tFmbH5WxdKzyfFnODwST4NFMa8ecpQEMeNV/86sHN0Mzi3lBvwkKMnM0X",
+	"MKkjAReYfdhXfzx6+V2Z3P005J25ZMmH6VhAzaVp2lfdKjDyx6kBfSOydRpTeGivZMMxurKOw1x3ptvM",
+	"A2ifj6JSV/rhovI2KUk6/iicM8D+osjfuci7jlubvM7QwL++nObC8GGxRQDGU2hdCKZGF6icY26NspFV",
+	"SaaKn9Gln1DeblgtDCOcsmcIwtfokeks7NUD/QO9xU/ynjvCaY7JE4pf7+S6nQuLea/+nY6VtmIakLvl",
+	"mWUb8/etW791smPn0CHdLUTf0yNftd2JaziQ4TkErhHkypMtkN5/kPYFvmm6atYmiSz5qDpyRMgDhiTY",
+	"V19f9+679e/R8hLHy3cT2YNvbxl1v7n5sb1vHbvTz/jfHh0tw+YdJJ/bDbijglj3qh5UuU0zDNvg61s5",
+	"4KhFW5ck/GAOAm81iEeICLMCNPjsfyxAmUNRpEI2/rFW1GYFKm+fUpcAqQ8idGswoXDteehcswlglocp",
+	"cNah1yYpsa9R0i0Ctj3kzCYhsj8YuLdNod3c7khWI1kSMtrt4O48iYTHrhtqUA2lnIK6Qh6KgteviiMS",
+	"XZS2iuWJmD3kIawiTRCw6hgvIGxUh80SMfdUYmqA9Rk/VWbHFLiszLwFM2lMrN2x2oH7aPpNCkXgm7WJ",
+	"8Kveq+jaN6d6n2aJgFiOX9LsswuMsVh7gNXKlPsuud5qNRIhyf9wzrFD8EPoqxny3q8lKqiRxIIuybW9",
+	"n6bNIFGD2ztL9iRzvq7twkAN1AkX2PbdC7UKK1c4yY9eqhWM1c5N3NZv0mMPyWny+xbWue7BkUh7R4Dd",
+	"3htJ6mDfXWu0p9jNznU05yPEdF9thA5ezEovME24UMY+qz7AtDXUOIgv3ef1VLHExmCyaReeax9PA3Yt",
+	"gfjdvHOLv9EiJcEm9Rr30+3S2/xKwrEV0xZNPXodgQcgW2EEl5BOI6k+nWylwYA9bvSn3TlnrXRejSib",
+	"Bhrtb38X/ZjCvdQvt3kFYGxTUeLg9Jnf+SqBEGTv3S9lobLrvVwFH/DVv18FWP5fdYSyetEITlJvmyYM",
+	"qlWKqZGFrst8PlF8KpLepF/o6/3CIclMzNKVE7PwwE5MGU74XViO0nD2sSEUSo6dvRz1hrYTCD4f0W+P",
+	"zv7x0TGUwWYdxI6lLo7Ojk6R0fx7PldZeBTU+DKoPvFx0eZHftDGJ1VsufGZ38fGJx6/qfk7zDppPjJG",
+	"G605fl3e23wO03iWXk5OqsZniL3ffKbEYvyPX/7/AAAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
