@@ -180,6 +180,9 @@ func outsideIsNotThere(t *testing.T, c *systemtest.Cluster, objects things, insi
 		"put it into a group": func(ref map[string]string) call {
 			return call{method: "PUT", path: "/v1/asset-groups/inside/assets/" + ref["asset"]}
 		},
+		"put it into a group that is not there": func(ref map[string]string) call {
+			return call{method: "PUT", path: "/v1/asset-groups/none/assets/" + ref["asset"]}
+		},
 		"ask about it": func(ref map[string]string) call {
 			return call{method: "GET", path: "/v1/can?privilege=asset.read&asset=" + ref["asset"]}
 		},
