@@ -20,8 +20,8 @@ type limitedFlags struct {
 }
 
 func (l *limitedFlags) on(c *cobra.Command) {
-	c.Flags().StringSliceVar(&l.users, "user", nil, "it applies to this user or service account; may be repeated")
-	c.Flags().StringSliceVar(&l.groups, "group", nil, "it applies to everybody in this group; may be repeated")
+	c.Flags().StringSliceVar(&l.users, "user", []string{}, "it applies to this user or service account; may be repeated")
+	c.Flags().StringSliceVar(&l.groups, "group", []string{}, "it applies to everybody in this group; may be repeated")
 	c.Flags().BoolVar(&l.vendors, "vendors", false, "it applies to everybody who works for another company")
 }
 
