@@ -335,6 +335,81 @@ type AcceptRequest struct {
 	Password *string `json:"password,omitempty"`
 }
 
+// AccessPolicy defines model for AccessPolicy.
+type AccessPolicy struct {
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// Groups Names of groups to which it applies.
+	Groups []string `json:"groups"`
+
+	// Id Its id.
+	Id string `json:"id"`
+
+	// Name Its name.
+	Name string `json:"name"`
+
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
+	Scope Scope `json:"scope"`
+
+	// Users Names of users and service accounts to whom it applies.
+	Users []string `json:"users"`
+
+	// Vendors Whether it applies to everybody who works for another company.
+	Vendors bool `json:"vendors"`
+}
+
+// AccessPolicyPage defines model for AccessPolicyPage.
+type AccessPolicyPage struct {
+	// Items At most `limit` of them.
+	Items []AccessPolicy `json:"items"`
+
+	// Next Cursor of the next page; absent on the last.
+	Next *string `json:"next,omitempty"`
+}
+
+// AccessPolicyRequest defines model for AccessPolicyRequest.
+type AccessPolicyRequest struct {
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// Groups And to all in these groups, by id or name.
+	Groups *[]string `json:"groups,omitempty"`
+
+	// Name Of a-z, 0-9, '.', '-', '_' and '@'; unique.
+	Name string `json:"name"`
+
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
+	Scope Scope `json:"scope"`
+
+	// Users To whom it applies: users and service accounts, by id or name.
+	Users *[]string `json:"users,omitempty"`
+
+	// Vendors And to everybody who works for another company.
+	Vendors *bool `json:"vendors,omitempty"`
+}
+
+// AccessPolicyText defines model for AccessPolicyText.
+type AccessPolicyText struct {
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// Groups And to all in these groups, by id or name.
+	Groups *[]string `json:"groups,omitempty"`
+
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
+	Scope Scope `json:"scope"`
+
+	// Users To whom it applies: users and service accounts, by id or name.
+	Users *[]string `json:"users,omitempty"`
+
+	// Vendors And to everybody who works for another company.
+	Vendors *bool `json:"vendors,omitempty"`
+}
+
 // Account defines model for Account.
 type Account struct {
 	// Asset Name of its asset.
@@ -559,6 +634,82 @@ type Asset struct {
 	Trusted *[]string `json:"trusted,omitempty"`
 }
 
+// AssetGroup defines model for AssetGroup.
+type AssetGroup struct {
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// Id Its id.
+	Id string `json:"id"`
+
+	// Name Its name.
+	Name string `json:"name"`
+
+	// Rule Which assets are in the group by themselves: those that meet all that is given. An empty one covers none.
+	Rule *AssetGroupRule `json:"rule,omitempty"`
+}
+
+// AssetGroupMembers defines model for AssetGroupMembers.
+type AssetGroupMembers struct {
+	// AccessPolicies Names of those whose scope names it.
+	AccessPolicies []string   `json:"access_policies"`
+	AssetGroup     AssetGroup `json:"asset_group"`
+
+	// Assignments Those whose scope names it.
+	Assignments []Assignment `json:"assignments"`
+
+	// Items At most `limit` of its assets.
+	Items []GroupedAsset `json:"items"`
+
+	// Next Cursor of the next page of assets; absent on the last.
+	Next *string `json:"next,omitempty"`
+}
+
+// AssetGroupPage defines model for AssetGroupPage.
+type AssetGroupPage struct {
+	// Items At most `limit` of them.
+	Items []AssetGroup `json:"items"`
+
+	// Next Cursor of the next page; absent on the last.
+	Next *string `json:"next,omitempty"`
+}
+
+// AssetGroupRequest defines model for AssetGroupRequest.
+type AssetGroupRequest struct {
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// Name Of a-z, 0-9, '.', '-', '_' and '@'; unique.
+	Name string `json:"name"`
+
+	// Rule Which assets are in the group by themselves: those that meet all that is given. An empty one covers none.
+	Rule *AssetGroupRule `json:"rule,omitempty"`
+}
+
+// AssetGroupRule Which assets are in the group by themselves: those that meet all that is given. An empty one covers none.
+type AssetGroupRule struct {
+	// Sites In any of these, by id or name; names in answers.
+	Sites *[]string `json:"sites,omitempty"`
+
+	// Tags With all of these tags.
+	Tags *map[string]string `json:"tags,omitempty"`
+
+	// Types Of any of these types: names of connectors.
+	Types *[]string `json:"types,omitempty"`
+}
+
+// AssetGroupText defines model for AssetGroupText.
+type AssetGroupText struct {
+	// Description Free text.
+	Description *string `json:"description,omitempty"`
+
+	// Rule Which assets are in the group by themselves: those that meet all that is given. An empty one covers none.
+	Rule *AssetGroupRule `json:"rule,omitempty"`
+}
+
 // AssetPage defines model for AssetPage.
 type AssetPage struct {
 	// Items At most `limit` of them.
@@ -619,7 +770,7 @@ type Assignment struct {
 	// Role The PAM role.
 	Role string `json:"role"`
 
-	// Scope Where an assignment holds: everywhere, or where all that is given is met. An empty one is refused.
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
 	Scope Scope `json:"scope"`
 
 	// User Name of the user that has it.
@@ -643,7 +794,7 @@ type AssignmentRequest struct {
 	// Role A PAM role.
 	Role string `json:"role"`
 
-	// Scope Where an assignment holds: everywhere, or where all that is given is met. An empty one is refused.
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
 	Scope Scope `json:"scope"`
 
 	// User Id or name of who gets it. Either this or `group`.
@@ -1005,6 +1156,9 @@ type CreatedToken struct {
 
 // Decision defines model for Decision.
 type Decision struct {
+	// AccessPolicies Names of the access policy that shows the object, or of those that hide it.
+	AccessPolicies *[]string `json:"access_policies,omitempty"`
+
 	// Allowed Whether they may.
 	Allowed    bool        `json:"allowed"`
 	Assignment *Assignment `json:"assignment,omitempty"`
@@ -1258,6 +1412,24 @@ type GroupRequest struct {
 
 	// Name Of a-z, 0-9, '.', '-', '_' and '@'; unique for ever.
 	Name string `json:"name"`
+}
+
+// GroupedAsset defines model for GroupedAsset.
+type GroupedAsset struct {
+	// ByRule Whether it is there by the rule; else somebody put it there.
+	ByRule bool `json:"by_rule"`
+
+	// Id Its id.
+	Id string `json:"id"`
+
+	// Name Its name.
+	Name string `json:"name"`
+
+	// Site Its site.
+	Site string `json:"site"`
+
+	// Type Its connector.
+	Type string `json:"type"`
 }
 
 // Job defines model for Job.
@@ -2110,8 +2282,11 @@ type RoleRequest struct {
 	Title string `json:"title"`
 }
 
-// Scope Where an assignment holds: everywhere, or where all that is given is met. An empty one is refused.
+// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
 type Scope struct {
+	// AssetGroups On assets in any of these asset groups, by id or name; names in answers.
+	AssetGroups *[]string `json:"asset_groups,omitempty"`
+
 	// Everything Everywhere, what lies in no site as well.
 	Everything *bool `json:"everything,omitempty"`
 
@@ -2120,6 +2295,9 @@ type Scope struct {
 
 	// Tags On assets with all of these tags.
 	Tags *map[string]string `json:"tags,omitempty"`
+
+	// Types On assets of any of these types: names of connectors.
+	Types *[]string `json:"types,omitempty"`
 }
 
 // Seal defines model for Seal.
@@ -2455,6 +2633,9 @@ type UnsealRequest struct {
 
 // User defines model for User.
 type User struct {
+	// AccessPolicies Names of the access policies that limit what it sees; only when one user is shown.
+	AccessPolicies *[]string `json:"access_policies,omitempty"`
+
 	// Assignments Its own and those of its groups; only when one user is shown.
 	Assignments *[]Assignment `json:"assignments,omitempty"`
 
@@ -2527,6 +2708,9 @@ type AccountPath = string
 // AgentPath defines model for AgentPath.
 type AgentPath = string
 
+// AssetGroupPath defines model for AssetGroupPath.
+type AssetGroupPath = string
+
 // AssetPath defines model for AssetPath.
 type AssetPath = string
 
@@ -2584,6 +2768,33 @@ type SitePath = string
 // UserPath defines model for UserPath.
 type UserPath = string
 
+// ListAccessPoliciesParams defines parameters for ListAccessPolicies.
+type ListAccessPoliciesParams struct {
+	// Cursor The `next` of the last page.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit The most items of one page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// CreateAccessPolicyParams defines parameters for CreateAccessPolicy.
+type CreateAccessPolicyParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteAccessPolicyParams defines parameters for DeleteAccessPolicy.
+type DeleteAccessPolicyParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// EditAccessPolicyParams defines parameters for EditAccessPolicy.
+type EditAccessPolicyParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListAccountsParams defines parameters for ListAccounts.
 type ListAccountsParams struct {
 	// Cursor The `next` of the last page.
@@ -2631,6 +2842,54 @@ type BanAgentParams struct {
 
 // UnbanAgentParams defines parameters for UnbanAgent.
 type UnbanAgentParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListAssetGroupsParams defines parameters for ListAssetGroups.
+type ListAssetGroupsParams struct {
+	// Cursor The `next` of the last page.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit The most items of one page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// CreateAssetGroupParams defines parameters for CreateAssetGroup.
+type CreateAssetGroupParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteAssetGroupParams defines parameters for DeleteAssetGroup.
+type DeleteAssetGroupParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetAssetGroupParams defines parameters for GetAssetGroup.
+type GetAssetGroupParams struct {
+	// Cursor The `next` of the last page.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit The most items of one page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// EditAssetGroupParams defines parameters for EditAssetGroup.
+type EditAssetGroupParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveGroupedAssetParams defines parameters for RemoveGroupedAsset.
+type RemoveGroupedAssetParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// AddGroupedAssetParams defines parameters for AddGroupedAsset.
+type AddGroupedAssetParams struct {
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -3160,6 +3419,12 @@ type UnlockUserParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CreateAccessPolicyJSONRequestBody defines body for CreateAccessPolicy for application/json ContentType.
+type CreateAccessPolicyJSONRequestBody = AccessPolicyRequest
+
+// EditAccessPolicyJSONRequestBody defines body for EditAccessPolicy for application/json ContentType.
+type EditAccessPolicyJSONRequestBody = AccessPolicyText
+
 // ProvisionAccountsJSONRequestBody defines body for ProvisionAccounts for application/json ContentType.
 type ProvisionAccountsJSONRequestBody = ProvisionRequest
 
@@ -3174,6 +3439,12 @@ type BanAgentJSONRequestBody = ReasonRequest
 
 // UnbanAgentJSONRequestBody defines body for UnbanAgent for application/json ContentType.
 type UnbanAgentJSONRequestBody = ReasonRequest
+
+// CreateAssetGroupJSONRequestBody defines body for CreateAssetGroup for application/json ContentType.
+type CreateAssetGroupJSONRequestBody = AssetGroupRequest
+
+// EditAssetGroupJSONRequestBody defines body for EditAssetGroup for application/json ContentType.
+type EditAssetGroupJSONRequestBody = AssetGroupText
 
 // AddAssetJSONRequestBody defines body for AddAsset for application/json ContentType.
 type AddAssetJSONRequestBody = AssetRequest
@@ -3591,6 +3862,53 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// ListAccessPolicies List access policies
+	//
+	// Corresponds with GET /v1/access-policies (the `ListAccessPolicies` operationId).
+	ListAccessPolicies(ctx context.Context, params *ListAccessPoliciesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAccessPolicyWithBody Limit what some users see
+	//
+	// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+	CreateAccessPolicyWithBody(ctx context.Context, params *CreateAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAccessPolicy Limit what some users see
+	//
+	// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+	CreateAccessPolicy(ctx context.Context, params *CreateAccessPolicyParams, body CreateAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteAccessPolicy Delete an access policy
+	//
+	// Corresponds with DELETE /v1/access-policies/{access_policy} (the `DeleteAccessPolicy` operationId).
+	DeleteAccessPolicy(ctx context.Context, accessPolicy string, params *DeleteAccessPolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAccessPolicy Show an access policy
+	//
+	// Corresponds with GET /v1/access-policies/{access_policy} (the `GetAccessPolicy` operationId).
+	GetAccessPolicy(ctx context.Context, accessPolicy string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditAccessPolicyWithBody Replace what an access policy says
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+	EditAccessPolicyWithBody(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditAccessPolicy Replace what an access policy says
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+	EditAccessPolicy(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, body EditAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAccounts List accounts
 	//
 	// Corresponds with GET /v1/accounts (the `ListAccounts` operationId).
@@ -3699,6 +4017,73 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/agents/{agent}/unban (the `UnbanAgent` operationId).
 	UnbanAgent(ctx context.Context, agent AgentPath, params *UnbanAgentParams, body UnbanAgentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAssetGroups List asset groups
+	//
+	// Corresponds with GET /v1/asset-groups (the `ListAssetGroups` operationId).
+	ListAssetGroups(ctx context.Context, params *ListAssetGroupsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAssetGroupWithBody Make an asset group
+	//
+	// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+	CreateAssetGroupWithBody(ctx context.Context, params *CreateAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAssetGroup Make an asset group
+	//
+	// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+	CreateAssetGroup(ctx context.Context, params *CreateAssetGroupParams, body CreateAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteAssetGroup Delete an asset group that no assignment and no access policy names
+	//
+	// Corresponds with DELETE /v1/asset-groups/{asset_group} (the `DeleteAssetGroup` operationId).
+	DeleteAssetGroup(ctx context.Context, assetGroup AssetGroupPath, params *DeleteAssetGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAssetGroup Show an asset group, what names it, and a page of its assets
+	//
+	// Of its assets those that the caller sees.
+	//
+	// Corresponds with GET /v1/asset-groups/{asset_group} (the `GetAssetGroup` operationId).
+	GetAssetGroup(ctx context.Context, assetGroup AssetGroupPath, params *GetAssetGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditAssetGroupWithBody Replace what an asset group says
+	//
+	// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+	EditAssetGroupWithBody(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditAssetGroup Replace what an asset group says
+	//
+	// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+	EditAssetGroup(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, body EditAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveGroupedAsset Take an asset out of an asset group
+	//
+	// One that is there by the rule of the group stays, and is refused.
+	//
+	// Corresponds with DELETE /v1/asset-groups/{asset_group}/assets/{asset} (the `RemoveGroupedAsset` operationId).
+	RemoveGroupedAsset(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *RemoveGroupedAssetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddGroupedAsset Put an asset into an asset group
+	//
+	// Only who holds for the asset all that others come to hold by it may do it.
+	//
+	// Corresponds with PUT /v1/asset-groups/{asset_group}/assets/{asset} (the `AddGroupedAsset` operationId).
+	AddGroupedAsset(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *AddGroupedAssetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAssets List assets
 	//
@@ -4889,6 +5274,123 @@ type ClientInterface interface {
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// ListAccessPolicies List access policies
+//
+// Corresponds with GET /v1/access-policies (the `ListAccessPolicies` operationId).
+func (c *Client) ListAccessPolicies(ctx context.Context, params *ListAccessPoliciesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAccessPoliciesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAccessPolicyWithBody Limit what some users see
+//
+// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+func (c *Client) CreateAccessPolicyWithBody(ctx context.Context, params *CreateAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAccessPolicyRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAccessPolicy Limit what some users see
+//
+// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+func (c *Client) CreateAccessPolicy(ctx context.Context, params *CreateAccessPolicyParams, body CreateAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAccessPolicyRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteAccessPolicy Delete an access policy
+//
+// Corresponds with DELETE /v1/access-policies/{access_policy} (the `DeleteAccessPolicy` operationId).
+func (c *Client) DeleteAccessPolicy(ctx context.Context, accessPolicy string, params *DeleteAccessPolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAccessPolicyRequest(c.Server, accessPolicy, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAccessPolicy Show an access policy
+//
+// Corresponds with GET /v1/access-policies/{access_policy} (the `GetAccessPolicy` operationId).
+func (c *Client) GetAccessPolicy(ctx context.Context, accessPolicy string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAccessPolicyRequest(c.Server, accessPolicy)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditAccessPolicyWithBody Replace what an access policy says
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+func (c *Client) EditAccessPolicyWithBody(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditAccessPolicyRequestWithBody(c.Server, accessPolicy, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditAccessPolicy Replace what an access policy says
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+func (c *Client) EditAccessPolicy(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, body EditAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditAccessPolicyRequest(c.Server, accessPolicy, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAccounts List accounts
 //
 // Corresponds with GET /v1/accounts (the `ListAccounts` operationId).
@@ -5138,6 +5640,163 @@ func (c *Client) UnbanAgentWithBody(ctx context.Context, agent AgentPath, params
 // Corresponds with POST /v1/agents/{agent}/unban (the `UnbanAgent` operationId).
 func (c *Client) UnbanAgent(ctx context.Context, agent AgentPath, params *UnbanAgentParams, body UnbanAgentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUnbanAgentRequest(c.Server, agent, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAssetGroups List asset groups
+//
+// Corresponds with GET /v1/asset-groups (the `ListAssetGroups` operationId).
+func (c *Client) ListAssetGroups(ctx context.Context, params *ListAssetGroupsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAssetGroupsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAssetGroupWithBody Make an asset group
+//
+// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+func (c *Client) CreateAssetGroupWithBody(ctx context.Context, params *CreateAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAssetGroupRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAssetGroup Make an asset group
+//
+// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+func (c *Client) CreateAssetGroup(ctx context.Context, params *CreateAssetGroupParams, body CreateAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAssetGroupRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteAssetGroup Delete an asset group that no assignment and no access policy names
+//
+// Corresponds with DELETE /v1/asset-groups/{asset_group} (the `DeleteAssetGroup` operationId).
+func (c *Client) DeleteAssetGroup(ctx context.Context, assetGroup AssetGroupPath, params *DeleteAssetGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAssetGroupRequest(c.Server, assetGroup, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAssetGroup Show an asset group, what names it, and a page of its assets
+//
+// Of its assets those that the caller sees.
+//
+// Corresponds with GET /v1/asset-groups/{asset_group} (the `GetAssetGroup` operationId).
+func (c *Client) GetAssetGroup(ctx context.Context, assetGroup AssetGroupPath, params *GetAssetGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAssetGroupRequest(c.Server, assetGroup, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditAssetGroupWithBody Replace what an asset group says
+//
+// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+func (c *Client) EditAssetGroupWithBody(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditAssetGroupRequestWithBody(c.Server, assetGroup, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditAssetGroup Replace what an asset group says
+//
+// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+func (c *Client) EditAssetGroup(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, body EditAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditAssetGroupRequest(c.Server, assetGroup, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveGroupedAsset Take an asset out of an asset group
+//
+// One that is there by the rule of the group stays, and is refused.
+//
+// Corresponds with DELETE /v1/asset-groups/{asset_group}/assets/{asset} (the `RemoveGroupedAsset` operationId).
+func (c *Client) RemoveGroupedAsset(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *RemoveGroupedAssetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveGroupedAssetRequest(c.Server, assetGroup, asset, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddGroupedAsset Put an asset into an asset group
+//
+// Only who holds for the asset all that others come to hold by it may do it.
+//
+// Corresponds with PUT /v1/asset-groups/{asset_group}/assets/{asset} (the `AddGroupedAsset` operationId).
+func (c *Client) AddGroupedAsset(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *AddGroupedAssetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddGroupedAssetRequest(c.Server, assetGroup, asset, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7956,6 +8615,272 @@ func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
+// NewListAccessPoliciesRequest constructs an http.Request for the ListAccessPolicies method
+func NewListAccessPoliciesRequest(server string, params *ListAccessPoliciesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/access-policies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAccessPolicyRequest calls the generic CreateAccessPolicy builder with application/json body
+func NewCreateAccessPolicyRequest(server string, params *CreateAccessPolicyParams, body CreateAccessPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateAccessPolicyRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateAccessPolicyRequestWithBody constructs an http.Request for the CreateAccessPolicy method, with any body, and a specified content type
+func NewCreateAccessPolicyRequestWithBody(server string, params *CreateAccessPolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/access-policies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteAccessPolicyRequest constructs an http.Request for the DeleteAccessPolicy method
+func NewDeleteAccessPolicyRequest(server string, accessPolicy string, params *DeleteAccessPolicyParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "access_policy", accessPolicy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/access-policies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetAccessPolicyRequest constructs an http.Request for the GetAccessPolicy method
+func NewGetAccessPolicyRequest(server string, accessPolicy string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "access_policy", accessPolicy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/access-policies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEditAccessPolicyRequest calls the generic EditAccessPolicy builder with application/json body
+func NewEditAccessPolicyRequest(server string, accessPolicy string, params *EditAccessPolicyParams, body EditAccessPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEditAccessPolicyRequestWithBody(server, accessPolicy, params, "application/json", bodyReader)
+}
+
+// NewEditAccessPolicyRequestWithBody constructs an http.Request for the EditAccessPolicy method, with any body, and a specified content type
+func NewEditAccessPolicyRequestWithBody(server string, accessPolicy string, params *EditAccessPolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "access_policy", accessPolicy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/access-policies/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListAccountsRequest constructs an http.Request for the ListAccounts method
 func NewListAccountsRequest(server string, params *ListAccountsParams) (*http.Request, error) {
 	var err error
@@ -8510,6 +9435,423 @@ func NewUnbanAgentRequestWithBody(server string, agent AgentPath, params *UnbanA
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListAssetGroupsRequest constructs an http.Request for the ListAssetGroups method
+func NewListAssetGroupsRequest(server string, params *ListAssetGroupsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAssetGroupRequest calls the generic CreateAssetGroup builder with application/json body
+func NewCreateAssetGroupRequest(server string, params *CreateAssetGroupParams, body CreateAssetGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateAssetGroupRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateAssetGroupRequestWithBody constructs an http.Request for the CreateAssetGroup method, with any body, and a specified content type
+func NewCreateAssetGroupRequestWithBody(server string, params *CreateAssetGroupParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteAssetGroupRequest constructs an http.Request for the DeleteAssetGroup method
+func NewDeleteAssetGroupRequest(server string, assetGroup AssetGroupPath, params *DeleteAssetGroupParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset_group", assetGroup, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetAssetGroupRequest constructs an http.Request for the GetAssetGroup method
+func NewGetAssetGroupRequest(server string, assetGroup AssetGroupPath, params *GetAssetGroupParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset_group", assetGroup, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEditAssetGroupRequest calls the generic EditAssetGroup builder with application/json body
+func NewEditAssetGroupRequest(server string, assetGroup AssetGroupPath, params *EditAssetGroupParams, body EditAssetGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEditAssetGroupRequestWithBody(server, assetGroup, params, "application/json", bodyReader)
+}
+
+// NewEditAssetGroupRequestWithBody constructs an http.Request for the EditAssetGroup method, with any body, and a specified content type
+func NewEditAssetGroupRequestWithBody(server string, assetGroup AssetGroupPath, params *EditAssetGroupParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset_group", assetGroup, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveGroupedAssetRequest constructs an http.Request for the RemoveGroupedAsset method
+func NewRemoveGroupedAssetRequest(server string, assetGroup AssetGroupPath, asset AssetPath, params *RemoveGroupedAssetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset_group", assetGroup, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "asset", asset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups/%s/assets/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewAddGroupedAssetRequest constructs an http.Request for the AddGroupedAsset method
+func NewAddGroupedAssetRequest(server string, assetGroup AssetGroupPath, asset AssetPath, params *AddGroupedAssetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset_group", assetGroup, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "asset", asset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/asset-groups/%s/assets/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	if params != nil {
 
@@ -14446,6 +15788,59 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListAccessPoliciesWithResponse List access policies
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/access-policies (the `ListAccessPolicies` operationId).
+	ListAccessPoliciesWithResponse(ctx context.Context, params *ListAccessPoliciesParams, reqEditors ...RequestEditorFn) (*ListAccessPoliciesResponse, error)
+
+	// CreateAccessPolicyWithBodyWithResponse Limit what some users see
+	//
+	// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+	CreateAccessPolicyWithBodyWithResponse(ctx context.Context, params *CreateAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAccessPolicyResponse, error)
+
+	// CreateAccessPolicyWithResponse Limit what some users see
+	//
+	// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+	CreateAccessPolicyWithResponse(ctx context.Context, params *CreateAccessPolicyParams, body CreateAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAccessPolicyResponse, error)
+
+	// DeleteAccessPolicyWithResponse Delete an access policy
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/access-policies/{access_policy} (the `DeleteAccessPolicy` operationId).
+	DeleteAccessPolicyWithResponse(ctx context.Context, accessPolicy string, params *DeleteAccessPolicyParams, reqEditors ...RequestEditorFn) (*DeleteAccessPolicyResponse, error)
+
+	// GetAccessPolicyWithResponse Show an access policy
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/access-policies/{access_policy} (the `GetAccessPolicy` operationId).
+	GetAccessPolicyWithResponse(ctx context.Context, accessPolicy string, reqEditors ...RequestEditorFn) (*GetAccessPolicyResponse, error)
+
+	// EditAccessPolicyWithBodyWithResponse Replace what an access policy says
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+	EditAccessPolicyWithBodyWithResponse(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditAccessPolicyResponse, error)
+
+	// EditAccessPolicyWithResponse Replace what an access policy says
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+	EditAccessPolicyWithResponse(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, body EditAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*EditAccessPolicyResponse, error)
+
 	// ListAccountsWithResponse List accounts
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -14564,6 +15959,83 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/agents/{agent}/unban (the `UnbanAgent` operationId).
 	UnbanAgentWithResponse(ctx context.Context, agent AgentPath, params *UnbanAgentParams, body UnbanAgentJSONRequestBody, reqEditors ...RequestEditorFn) (*UnbanAgentResponse, error)
+
+	// ListAssetGroupsWithResponse List asset groups
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/asset-groups (the `ListAssetGroups` operationId).
+	ListAssetGroupsWithResponse(ctx context.Context, params *ListAssetGroupsParams, reqEditors ...RequestEditorFn) (*ListAssetGroupsResponse, error)
+
+	// CreateAssetGroupWithBodyWithResponse Make an asset group
+	//
+	// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+	CreateAssetGroupWithBodyWithResponse(ctx context.Context, params *CreateAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAssetGroupResponse, error)
+
+	// CreateAssetGroupWithResponse Make an asset group
+	//
+	// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+	CreateAssetGroupWithResponse(ctx context.Context, params *CreateAssetGroupParams, body CreateAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAssetGroupResponse, error)
+
+	// DeleteAssetGroupWithResponse Delete an asset group that no assignment and no access policy names
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/asset-groups/{asset_group} (the `DeleteAssetGroup` operationId).
+	DeleteAssetGroupWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *DeleteAssetGroupParams, reqEditors ...RequestEditorFn) (*DeleteAssetGroupResponse, error)
+
+	// GetAssetGroupWithResponse Show an asset group, what names it, and a page of its assets
+	//
+	// Of its assets those that the caller sees.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/asset-groups/{asset_group} (the `GetAssetGroup` operationId).
+	GetAssetGroupWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *GetAssetGroupParams, reqEditors ...RequestEditorFn) (*GetAssetGroupResponse, error)
+
+	// EditAssetGroupWithBodyWithResponse Replace what an asset group says
+	//
+	// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+	EditAssetGroupWithBodyWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditAssetGroupResponse, error)
+
+	// EditAssetGroupWithResponse Replace what an asset group says
+	//
+	// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+	EditAssetGroupWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, body EditAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*EditAssetGroupResponse, error)
+
+	// RemoveGroupedAssetWithResponse Take an asset out of an asset group
+	//
+	// One that is there by the rule of the group stays, and is refused.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/asset-groups/{asset_group}/assets/{asset} (the `RemoveGroupedAsset` operationId).
+	RemoveGroupedAssetWithResponse(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *RemoveGroupedAssetParams, reqEditors ...RequestEditorFn) (*RemoveGroupedAssetResponse, error)
+
+	// AddGroupedAssetWithResponse Put an asset into an asset group
+	//
+	// Only who holds for the asset all that others come to hold by it may do it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/asset-groups/{asset_group}/assets/{asset} (the `AddGroupedAsset` operationId).
+	AddGroupedAssetWithResponse(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *AddGroupedAssetParams, reqEditors ...RequestEditorFn) (*AddGroupedAssetResponse, error)
 
 	// ListAssetsWithResponse List assets
 	//
@@ -15892,6 +17364,239 @@ type ClientWithResponsesInterface interface {
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiResponse, error)
 }
 
+type ListAccessPoliciesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AccessPolicyPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAccessPoliciesResponse) GetJSON200() *AccessPolicyPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAccessPoliciesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAccessPoliciesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAccessPoliciesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAccessPoliciesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAccessPoliciesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateAccessPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AccessPolicy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateAccessPolicyResponse) GetJSON201() *AccessPolicy {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateAccessPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateAccessPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAccessPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAccessPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAccessPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteAccessPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteAccessPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteAccessPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteAccessPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteAccessPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteAccessPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetAccessPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AccessPolicy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAccessPolicyResponse) GetJSON200() *AccessPolicy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetAccessPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAccessPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAccessPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAccessPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAccessPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EditAccessPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AccessPolicy
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EditAccessPolicyResponse) GetJSON200() *AccessPolicy {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EditAccessPolicyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EditAccessPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EditAccessPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EditAccessPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EditAccessPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAccountsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -16366,6 +18071,321 @@ func (r UnbanAgentResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UnbanAgentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAssetGroupsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AssetGroupPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAssetGroupsResponse) GetJSON200() *AssetGroupPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAssetGroupsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAssetGroupsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAssetGroupsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAssetGroupsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAssetGroupsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateAssetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AssetGroup
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateAssetGroupResponse) GetJSON201() *AssetGroup {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateAssetGroupResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateAssetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAssetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAssetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAssetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteAssetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteAssetGroupResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteAssetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteAssetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteAssetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteAssetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetAssetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AssetGroupMembers
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAssetGroupResponse) GetJSON200() *AssetGroupMembers {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetAssetGroupResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAssetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAssetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAssetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAssetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EditAssetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AssetGroup
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EditAssetGroupResponse) GetJSON200() *AssetGroup {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EditAssetGroupResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EditAssetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EditAssetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EditAssetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EditAssetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveGroupedAssetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveGroupedAssetResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveGroupedAssetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveGroupedAssetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveGroupedAssetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveGroupedAssetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddGroupedAssetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddGroupedAssetResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddGroupedAssetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddGroupedAssetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddGroupedAssetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddGroupedAssetResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -21751,6 +23771,101 @@ func (r WhoamiResponse) ContentType() string {
 	return ""
 }
 
+// ListAccessPoliciesWithResponse List access policies
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/access-policies (the `ListAccessPolicies` operationId).
+func (c *ClientWithResponses) ListAccessPoliciesWithResponse(ctx context.Context, params *ListAccessPoliciesParams, reqEditors ...RequestEditorFn) (*ListAccessPoliciesResponse, error) {
+	rsp, err := c.ListAccessPolicies(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAccessPoliciesResponse(rsp)
+}
+
+// CreateAccessPolicyWithBodyWithResponse Limit what some users see
+//
+// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+func (c *ClientWithResponses) CreateAccessPolicyWithBodyWithResponse(ctx context.Context, params *CreateAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAccessPolicyResponse, error) {
+	rsp, err := c.CreateAccessPolicyWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAccessPolicyResponse(rsp)
+}
+
+// CreateAccessPolicyWithResponse Limit what some users see
+//
+// To whom one or more access policies apply, nothing in a site is there that none of them shows. Only who is limited by none may write them.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/access-policies (the `CreateAccessPolicy` operationId).
+func (c *ClientWithResponses) CreateAccessPolicyWithResponse(ctx context.Context, params *CreateAccessPolicyParams, body CreateAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAccessPolicyResponse, error) {
+	rsp, err := c.CreateAccessPolicy(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAccessPolicyResponse(rsp)
+}
+
+// DeleteAccessPolicyWithResponse Delete an access policy
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/access-policies/{access_policy} (the `DeleteAccessPolicy` operationId).
+func (c *ClientWithResponses) DeleteAccessPolicyWithResponse(ctx context.Context, accessPolicy string, params *DeleteAccessPolicyParams, reqEditors ...RequestEditorFn) (*DeleteAccessPolicyResponse, error) {
+	rsp, err := c.DeleteAccessPolicy(ctx, accessPolicy, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteAccessPolicyResponse(rsp)
+}
+
+// GetAccessPolicyWithResponse Show an access policy
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/access-policies/{access_policy} (the `GetAccessPolicy` operationId).
+func (c *ClientWithResponses) GetAccessPolicyWithResponse(ctx context.Context, accessPolicy string, reqEditors ...RequestEditorFn) (*GetAccessPolicyResponse, error) {
+	rsp, err := c.GetAccessPolicy(ctx, accessPolicy, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAccessPolicyResponse(rsp)
+}
+
+// EditAccessPolicyWithBodyWithResponse Replace what an access policy says
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+func (c *ClientWithResponses) EditAccessPolicyWithBodyWithResponse(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditAccessPolicyResponse, error) {
+	rsp, err := c.EditAccessPolicyWithBody(ctx, accessPolicy, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditAccessPolicyResponse(rsp)
+}
+
+// EditAccessPolicyWithResponse Replace what an access policy says
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/access-policies/{access_policy} (the `EditAccessPolicy` operationId).
+func (c *ClientWithResponses) EditAccessPolicyWithResponse(ctx context.Context, accessPolicy string, params *EditAccessPolicyParams, body EditAccessPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*EditAccessPolicyResponse, error) {
+	rsp, err := c.EditAccessPolicy(ctx, accessPolicy, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditAccessPolicyResponse(rsp)
+}
+
 // ListAccountsWithResponse List accounts
 //
 // Returns a wrapper object for the known response body format(s).
@@ -21958,6 +24073,137 @@ func (c *ClientWithResponses) UnbanAgentWithResponse(ctx context.Context, agent 
 		return nil, err
 	}
 	return ParseUnbanAgentResponse(rsp)
+}
+
+// ListAssetGroupsWithResponse List asset groups
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/asset-groups (the `ListAssetGroups` operationId).
+func (c *ClientWithResponses) ListAssetGroupsWithResponse(ctx context.Context, params *ListAssetGroupsParams, reqEditors ...RequestEditorFn) (*ListAssetGroupsResponse, error) {
+	rsp, err := c.ListAssetGroups(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAssetGroupsResponse(rsp)
+}
+
+// CreateAssetGroupWithBodyWithResponse Make an asset group
+//
+// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+func (c *ClientWithResponses) CreateAssetGroupWithBodyWithResponse(ctx context.Context, params *CreateAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAssetGroupResponse, error) {
+	rsp, err := c.CreateAssetGroupWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAssetGroupResponse(rsp)
+}
+
+// CreateAssetGroupWithResponse Make an asset group
+//
+// It holds the assets that are put into it, and those that its rule covers. Without a rule, none is there by itself.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/asset-groups (the `CreateAssetGroup` operationId).
+func (c *ClientWithResponses) CreateAssetGroupWithResponse(ctx context.Context, params *CreateAssetGroupParams, body CreateAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAssetGroupResponse, error) {
+	rsp, err := c.CreateAssetGroup(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAssetGroupResponse(rsp)
+}
+
+// DeleteAssetGroupWithResponse Delete an asset group that no assignment and no access policy names
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/asset-groups/{asset_group} (the `DeleteAssetGroup` operationId).
+func (c *ClientWithResponses) DeleteAssetGroupWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *DeleteAssetGroupParams, reqEditors ...RequestEditorFn) (*DeleteAssetGroupResponse, error) {
+	rsp, err := c.DeleteAssetGroup(ctx, assetGroup, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteAssetGroupResponse(rsp)
+}
+
+// GetAssetGroupWithResponse Show an asset group, what names it, and a page of its assets
+//
+// Of its assets those that the caller sees.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/asset-groups/{asset_group} (the `GetAssetGroup` operationId).
+func (c *ClientWithResponses) GetAssetGroupWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *GetAssetGroupParams, reqEditors ...RequestEditorFn) (*GetAssetGroupResponse, error) {
+	rsp, err := c.GetAssetGroup(ctx, assetGroup, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAssetGroupResponse(rsp)
+}
+
+// EditAssetGroupWithBodyWithResponse Replace what an asset group says
+//
+// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+func (c *ClientWithResponses) EditAssetGroupWithBodyWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditAssetGroupResponse, error) {
+	rsp, err := c.EditAssetGroupWithBody(ctx, assetGroup, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditAssetGroupResponse(rsp)
+}
+
+// EditAssetGroupWithResponse Replace what an asset group says
+//
+// Only who holds, in all that a wider rule covers, what others hold through the group may do it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/asset-groups/{asset_group} (the `EditAssetGroup` operationId).
+func (c *ClientWithResponses) EditAssetGroupWithResponse(ctx context.Context, assetGroup AssetGroupPath, params *EditAssetGroupParams, body EditAssetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*EditAssetGroupResponse, error) {
+	rsp, err := c.EditAssetGroup(ctx, assetGroup, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditAssetGroupResponse(rsp)
+}
+
+// RemoveGroupedAssetWithResponse Take an asset out of an asset group
+//
+// One that is there by the rule of the group stays, and is refused.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/asset-groups/{asset_group}/assets/{asset} (the `RemoveGroupedAsset` operationId).
+func (c *ClientWithResponses) RemoveGroupedAssetWithResponse(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *RemoveGroupedAssetParams, reqEditors ...RequestEditorFn) (*RemoveGroupedAssetResponse, error) {
+	rsp, err := c.RemoveGroupedAsset(ctx, assetGroup, asset, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveGroupedAssetResponse(rsp)
+}
+
+// AddGroupedAssetWithResponse Put an asset into an asset group
+//
+// Only who holds for the asset all that others come to hold by it may do it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/asset-groups/{asset_group}/assets/{asset} (the `AddGroupedAsset` operationId).
+func (c *ClientWithResponses) AddGroupedAssetWithResponse(ctx context.Context, assetGroup AssetGroupPath, asset AssetPath, params *AddGroupedAssetParams, reqEditors ...RequestEditorFn) (*AddGroupedAssetResponse, error) {
+	rsp, err := c.AddGroupedAsset(ctx, assetGroup, asset, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddGroupedAssetResponse(rsp)
 }
 
 // ListAssetsWithResponse List assets
@@ -24258,6 +26504,167 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 	return ParseWhoamiResponse(rsp)
 }
 
+// ParseListAccessPoliciesResponse parses an HTTP response from a ListAccessPoliciesWithResponse call
+func ParseListAccessPoliciesResponse(rsp *http.Response) (*ListAccessPoliciesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAccessPoliciesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AccessPolicyPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateAccessPolicyResponse parses an HTTP response from a CreateAccessPolicyWithResponse call
+func ParseCreateAccessPolicyResponse(rsp *http.Response) (*CreateAccessPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAccessPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AccessPolicy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteAccessPolicyResponse parses an HTTP response from a DeleteAccessPolicyWithResponse call
+func ParseDeleteAccessPolicyResponse(rsp *http.Response) (*DeleteAccessPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteAccessPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetAccessPolicyResponse parses an HTTP response from a GetAccessPolicyWithResponse call
+func ParseGetAccessPolicyResponse(rsp *http.Response) (*GetAccessPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAccessPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AccessPolicy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEditAccessPolicyResponse parses an HTTP response from a EditAccessPolicyWithResponse call
+func ParseEditAccessPolicyResponse(rsp *http.Response) (*EditAccessPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EditAccessPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AccessPolicy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAccountsResponse parses an HTTP response from a ListAccountsWithResponse call
 func ParseListAccountsResponse(rsp *http.Response) (*ListAccountsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -24575,6 +26982,225 @@ func ParseUnbanAgentResponse(rsp *http.Response) (*UnbanAgentResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAssetGroupsResponse parses an HTTP response from a ListAssetGroupsWithResponse call
+func ParseListAssetGroupsResponse(rsp *http.Response) (*ListAssetGroupsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAssetGroupsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AssetGroupPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateAssetGroupResponse parses an HTTP response from a CreateAssetGroupWithResponse call
+func ParseCreateAssetGroupResponse(rsp *http.Response) (*CreateAssetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAssetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AssetGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteAssetGroupResponse parses an HTTP response from a DeleteAssetGroupWithResponse call
+func ParseDeleteAssetGroupResponse(rsp *http.Response) (*DeleteAssetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteAssetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetAssetGroupResponse parses an HTTP response from a GetAssetGroupWithResponse call
+func ParseGetAssetGroupResponse(rsp *http.Response) (*GetAssetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAssetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AssetGroupMembers
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEditAssetGroupResponse parses an HTTP response from a EditAssetGroupWithResponse call
+func ParseEditAssetGroupResponse(rsp *http.Response) (*EditAssetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EditAssetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AssetGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveGroupedAssetResponse parses an HTTP response from a RemoveGroupedAssetWithResponse call
+func ParseRemoveGroupedAssetResponse(rsp *http.Response) (*RemoveGroupedAssetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveGroupedAssetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddGroupedAssetResponse parses an HTTP response from a AddGroupedAssetWithResponse call
+func ParseAddGroupedAssetResponse(rsp *http.Response) (*AddGroupedAssetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddGroupedAssetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

@@ -47,7 +47,7 @@ func Assign(tx *store.Tx, by audit.Actor, grantor Caller, in NewAssignment) (*As
 	if err != nil {
 		return nil, invalid(err, "/role")
 	}
-	if err := in.Scope.check(); err != nil {
+	if err := in.Scope.check(tx); err != nil {
 		return nil, err
 	}
 	subject, name, err := subjectOf(tx, in.Subject, in.Group)
@@ -67,6 +67,9 @@ func Assign(tx *store.Tx, by audit.Actor, grantor Caller, in NewAssignment) (*As
 	}
 	a := &Assignment{ID: reeve.NewAssignmentID(), Role: role.Name, Subject: subject, Scope: in.Scope, CreatedAt: tx.Now()}
 	if err := assignments.Insert(tx, a); err != nil {
+		return nil, err
+	}
+	if err := noteUses(tx, string(a.ID), Scope{}, a.Scope); err != nil {
 		return nil, err
 	}
 	return a, audit.Record(tx, audit.Event{By: by, Action: "assignment.create", Object: string(a.ID), After: a.audited(name)})
@@ -109,6 +112,9 @@ func Unassign(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.AssignmentI
 
 func unassign(tx *store.Tx, by audit.Actor, a *Assignment) error {
 	if err := assignments.Delete(tx, string(a.ID)); err != nil {
+		return err
+	}
+	if err := noteUses(tx, string(a.ID), a.Scope, Scope{}); err != nil {
 		return err
 	}
 	return audit.Record(tx, audit.Event{By: by, Action: "assignment.delete", Object: string(a.ID), Before: a.audited(SubjectName(tx, a.Subject))})
@@ -180,7 +186,10 @@ func mayActFor(tx *store.Tx, grantor Caller, subject string) error {
 		if p.Kind == Root && grantor.Kind != Root {
 			return reeve.Errorf(reeve.Denied, "grant_exceeds", "only root may do this to root")
 		}
-		held, err = holdings(tx, p.ID)
+		var all []holder
+		if all, err = subjectsOf(tx, p.ID); err == nil {
+			held, err = holdings(tx, all)
+		}
 	}
 	if err != nil {
 		return err
@@ -211,40 +220,103 @@ func MayActFor(tx *store.Tx, grantor Caller, id reeve.PrincipalID) error {
 	return mayActFor(tx, grantor, string(id))
 }
 
-// MayMove fails with Denied "grant_exceeds" if an object that becomes another, by its tags,
+// MayMove fails with Denied "grant_exceeds" if an asset that becomes another, by its tags,
 // comes into scopes of assignments whose privileges the grantor does not hold for it as it
-// is: tags decide who may do what, so to set them is to grant.
+// is, or into those of access policies without access.grant for it: tags decide who may do
+// what, so to set them is to grant.
 func MayMove(tx *store.Tx, grantor Caller, from, to Object) error {
-	sight, err := Look(tx, grantor)
+	m, err := newMove(tx, grantor, from, to)
 	if err != nil {
 		return err
 	}
 	for k, v := range to.Tags {
 		for a, err := range assignments.Scan(tx, "tag", store.Range{Prefix: []string{k, v}}) {
+			if err == nil {
+				err = m.held(a)
+			}
 			if err != nil {
 				return err
 			}
-			if a.Scope.Covers(from) || !a.Scope.Covers(to) {
-				continue
-			}
-			if err := mayMoveInto(tx, sight, a, from); err != nil {
-				return err
-			}
+		}
+	}
+	for g, err := range assetGroups.List(tx, "") {
+		if err == nil && m.comesInto(g.Rule) {
+			err = m.into(g.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for p, err := range accessPolicies.List(tx, "") {
+		if err == nil {
+			err = m.shown(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return m.in.err
+}
+
+// move is an asset that becomes another, by its tags or by an asset group it is put into.
+type move struct {
+	tx       *store.Tx
+	sight    Sight // of who moves it
+	in       *groupings
+	from, to Object
+}
+
+func newMove(tx *store.Tx, grantor Caller, from, to Object) (*move, error) {
+	sight, err := Look(tx, grantor)
+	return &move{tx, sight, newGroupings(tx), from, to}, err
+}
+
+// comesInto reports whether the scope covers the asset, and did not.
+func (m *move) comesInto(s Scope) bool { return m.in.covers(s, m.to) && !m.in.covers(s, m.from) }
+
+// into fails unless the asset may come into the scopes that name the group.
+func (m *move) into(group reeve.AssetGroupID) error {
+	held, shown, err := usesOf(m.tx, group)
+	for _, a := range held {
+		if err == nil {
+			err = m.held(a)
+		}
+	}
+	for _, p := range shown {
+		if err == nil {
+			err = m.shown(p)
+		}
+	}
+	if err == nil {
+		err = m.in.err
+	}
+	return err
+}
+
+// held fails if others come to hold by an assignment what the grantor does not hold.
+func (m *move) held(a *Assignment) error {
+	if !m.comesInto(a.Scope) {
+		return nil
+	}
+	role, err := GetPAMRole(m.tx, a.Role)
+	if err != nil {
+		return err
+	}
+	for _, p := range role.Privileges {
+		if !m.sight.gives(p, m.from) {
+			return reeve.Errorf(reeve.Denied, "grant_exceeds", "by this PAM role %s would give %s to others (%s), which you do not hold yourself", role.Name, p, m.in.text(a.Scope)).
+				WithFix("have it done by somebody who holds it")
 		}
 	}
 	return nil
 }
 
-func mayMoveInto(tx *store.Tx, sight Sight, a *Assignment, o Object) error {
-	role, err := GetPAMRole(tx, a.Role)
-	if err != nil {
-		return err
+// shown fails if an access policy shows the asset to others by this, and the grantor may
+// not write policies for it.
+func (m *move) shown(p *AccessPolicy) error {
+	if !m.comesInto(p.Scope) || m.sight.gives(AccessGrant, m.from) {
+		return nil
 	}
-	for _, p := range role.Privileges {
-		if !sight.gives(p, o) {
-			return reeve.Errorf(reeve.Denied, "grant_exceeds", "with these tags PAM role %s would give %s to others (%s), which you do not hold yourself", role.Name, p, a.Scope).
-				WithFix("have it done by somebody who holds it")
-		}
-	}
-	return nil
+	return reeve.Errorf(reeve.Denied, "grant_exceeds", "by this access policy %s would show the asset to others (%s): that takes %s", p.Name, m.in.text(p.Scope), AccessGrant).
+		WithFix("have it done by somebody who holds it")
 }

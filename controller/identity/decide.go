@@ -2,6 +2,7 @@ package identity
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -14,6 +15,8 @@ type Decision struct {
 	Because    string
 	Assignment *Assignment // that allows it; nil for root and for what is denied
 	Group      string      // name of the group through which the assignment came
+	// Policies are the access policy that shows the object, or all that apply and hide it.
+	Policies []*AccessPolicy
 }
 
 // holding is a PAM role that a principal has somewhere.
@@ -23,12 +26,15 @@ type holding struct {
 	group      string // "" if it is the principal's own
 }
 
-// holdings are all PAM roles of a principal, its own before those of its groups.
-func holdings(tx *store.Tx, id reeve.PrincipalID) ([]holding, error) {
-	out, err := directHoldings(tx, string(id), "")
-	if err != nil {
-		return nil, err
-	}
+// holder is what assignments and access policies name: a principal, or a group it is in.
+type holder struct {
+	id    string
+	group string // name of the group; "" if it is the principal itself
+}
+
+// subjectsOf is the principal itself, and then its groups.
+func subjectsOf(tx *store.Tx, id reeve.PrincipalID) ([]holder, error) {
+	out := []holder{{id: string(id)}}
 	for m, err := range memberships.Scan(tx, "principal", store.Range{Prefix: []string{string(id)}}) {
 		if err != nil {
 			return nil, err
@@ -37,7 +43,16 @@ func holdings(tx *store.Tx, id reeve.PrincipalID) ([]holding, error) {
 		if err != nil {
 			return nil, err
 		}
-		more, err := directHoldings(tx, string(g.ID), g.Name)
+		out = append(out, holder{string(g.ID), g.Name})
+	}
+	return out, nil
+}
+
+// holdings are all PAM roles of some holders, in their order.
+func holdings(tx *store.Tx, all []holder) ([]holding, error) {
+	var out []holding
+	for _, s := range all {
+		more, err := directHoldings(tx, s.id, s.group)
 		if err != nil {
 			return nil, err
 		}
@@ -61,30 +76,53 @@ func directHoldings(tx *store.Tx, subject, group string) ([]holding, error) {
 	return out, nil
 }
 
-// Sight is what a principal may do, read once and asked for many objects.
+// Sight is what a principal may do, read once and asked for many objects. It is good for
+// as long as the transaction it was read in.
 type Sight struct {
-	who  Caller
-	held []holding
+	who    Caller
+	held   []holding
+	limits []*AccessPolicy // that apply; none: what is held is seen
+	in     *groupings
 }
 
 // Look reads what a principal may do. It is as new as the transaction.
 func Look(tx *store.Tx, who Caller) (Sight, error) {
+	s := Sight{who: who, in: newGroupings(tx)}
 	if who.Kind == Root {
-		return Sight{who: who}, nil
+		return s, nil
 	}
 	now, err := GetPrincipal(tx, who.ID)
 	if reeve.KindOf(err) == reeve.NotFound {
-		return Sight{who: who}, nil // holds nothing
+		return s, nil // holds nothing
 	}
 	if err != nil || !now.Active() {
-		return Sight{who: who}, err
+		return s, err
 	}
-	held, err := holdings(tx, who.ID)
-	return Sight{who, held}, err
+	all, err := subjectsOf(tx, who.ID)
+	if err != nil {
+		return s, err
+	}
+	if s.limits, err = policiesFor(tx, now, all); err != nil {
+		return s, err
+	}
+	s.held, err = holdings(tx, all)
+	return s, err
 }
 
 // Can reports whether the principal holds the privilege for the object.
 func (s Sight) Can(p Privilege, o Object) bool { return s.Decide(p, o).Allowed }
+
+// Everywhere reports whether the principal holds the privilege for everything there is, so
+// that nothing need be kept from it.
+func (s Sight) Everywhere(p Privilege) bool { return s.Can(p, Installation) && s.unlimited() }
+
+// unlimited reports whether access policies keep nothing from the principal.
+func (s Sight) unlimited() bool { return s.shows(Scope{Everything: true}) }
+
+// shows reports whether access policies keep nothing in the scope from the principal.
+func (s Sight) shows(in Scope) bool {
+	return len(s.limits) == 0 || slices.ContainsFunc(s.limits, func(l *AccessPolicy) bool { return l.Scope.Contains(in) })
+}
 
 // Anywhere reports whether the principal holds the privilege for anything at all.
 func (s Sight) Anywhere(p Privilege) bool {
@@ -95,12 +133,13 @@ func (s Sight) Anywhere(p Privilege) bool {
 }
 
 // holds reports whether the principal has the privilege in all of the scope, by one
-// assignment. Privileges that no token carries can be given away with one.
+// assignment, and sees all of it. Privileges that no token carries can be given away with
+// one.
 func (s Sight) holds(p Privilege, in Scope) bool {
 	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
 		return false
 	}
-	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Contains(in) })
+	return s.who.Kind == Root || s.shows(in) && slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Contains(in) })
 }
 
 // gives reports whether the principal has the privilege for the object, to give it away.
@@ -108,11 +147,26 @@ func (s Sight) gives(p Privilege, o Object) bool {
 	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
 		return false
 	}
-	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Covers(o) })
+	_, hidden := s.limit(o)
+	return s.who.Kind == Root || !hidden && slices.ContainsFunc(s.held, func(h holding) bool {
+		return slices.Contains(h.role.Privileges, p) && s.in.covers(h.assignment.Scope, o)
+	})
+}
+
+// limit returns the access policy that shows the object. hidden says that policies apply
+// and none does.
+func (s Sight) limit(o Object) (by *AccessPolicy, hidden bool) {
+	for _, l := range s.limits {
+		if s.in.covers(l.Scope, o) {
+			return l, false
+		}
+	}
+	return nil, len(s.limits) > 0
 }
 
 // Decide says whether the principal may do what the privilege stands for to the object,
-// and why. Nothing is allowed but by an assignment; root alone needs none.
+// and why. Nothing is allowed but by an assignment, and nothing that access policies hide;
+// root alone needs none.
 func (s Sight) Decide(p Privilege, o Object) Decision {
 	if t := s.who.Token; t != nil && !t.allows(p) {
 		return Decision{Because: "the token does not carry " + string(p)}
@@ -129,15 +183,41 @@ func (s Sight) Decide(p Privilege, o Object) Decision {
 		if !slices.Contains(h.role.Privileges, p) {
 			continue
 		}
-		if h.assignment.Scope.Covers(o) || info.Catalogue {
-			return Decision{Allowed: true, Assignment: h.assignment, Group: h.group, Because: "PAM role " + h.role.Name + h.through() + " in " + h.assignment.Scope.String()}
+		if info.Catalogue || s.in.covers(h.assignment.Scope, o) {
+			d := Decision{Allowed: true, Assignment: h.assignment, Group: h.group, Because: "PAM role " + h.role.Name + h.through() + " in " + s.in.text(h.assignment.Scope)}
+			if !info.Catalogue && (o.Placed || info.ShowsAll) {
+				s.narrow(&d, o)
+			}
+			return d
 		}
-		elsewhere = "PAM role " + h.role.Name + h.through() + " holds " + string(p) + ", but only in " + h.assignment.Scope.String()
+		elsewhere = "PAM role " + h.role.Name + h.through() + " holds " + string(p) + ", but only in " + s.in.text(h.assignment.Scope)
 	}
 	if elsewhere != "" {
 		return Decision{Because: elsewhere}
 	}
 	return Decision{Because: "no assignment gives " + string(p)}
+}
+
+// narrow applies the access policies to what an assignment allows.
+func (s Sight) narrow(d *Decision, o Object) {
+	by, hidden := s.limit(o)
+	switch {
+	case hidden:
+		d.Allowed, d.Assignment, d.Group = false, nil, ""
+		d.Because += ", but what may be seen is limited by " + s.policies(s.limits...)
+		d.Policies = s.limits
+	case by != nil:
+		d.Because += ", shown by access policy " + by.Name
+		d.Policies = []*AccessPolicy{by}
+	}
+}
+
+func (s Sight) policies(all ...*AccessPolicy) string {
+	var words []string
+	for _, l := range all {
+		words = append(words, "access policy "+l.Name+" to "+s.in.text(l.Scope))
+	}
+	return strings.Join(words, " and by ")
 }
 
 func (h holding) through() string {

@@ -89,7 +89,7 @@ func ListGroups(tx *store.Tx, after string) iter.Seq2[*Group, error] {
 
 // RemoveGroup takes everything from a group: its members, its assignments and its place
 // in lists. Its name stays for old records. The grantor must hold all that the group
-// holds: code grant_exceeds.
+// holds: code grant_exceeds. While access policies name it, it stays: code group_in_use.
 func RemoveGroup(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.GroupID) error {
 	g, err := FindGroup(tx, string(id))
 	if err == nil {
@@ -97,6 +97,9 @@ func RemoveGroup(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.GroupID)
 	}
 	if err != nil {
 		return err
+	}
+	if limited, err := limits(tx, id); err != nil || limited {
+		return groupInUse(err, g)
 	}
 	for p, err := range Members(tx, id, "") {
 		if err == nil {
@@ -114,6 +117,16 @@ func RemoveGroup(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.GroupID)
 		return err
 	}
 	return audit.Record(tx, audit.Event{By: by, Action: "group.remove", Object: string(id), Before: map[string]string{"name": g.Name}})
+}
+
+// groupInUse is the refusal to remove a group that access policies limit, unless finding
+// that out failed already: its members would see more.
+func groupInUse(err error, g *Group) error {
+	if err != nil {
+		return err
+	}
+	return reeve.Errorf(reeve.Conflict, "group_in_use", "access policies name group %q", g.Name).
+		WithFix("take it out of them first; see reeve access-policy list")
 }
 
 func dropAssignments(tx *store.Tx, by audit.Actor, subject string) error {
@@ -179,10 +192,24 @@ func AddMember(tx *store.Tx, by audit.Actor, grantor Caller, group reeve.GroupID
 	if err := g.byHand(); err != nil {
 		return err
 	}
-	if err := mayActFor(tx, grantor, string(group)); err != nil {
+	if err := mayChangeMember(tx, grantor, group, principal); err != nil {
 		return err
 	}
 	return join(tx, by, g, p)
+}
+
+// mayChangeMember fails with Denied "grant_exceeds" unless the grantor holds all that the
+// group holds. Where access policies name the group, the principal sees more or less from
+// now on: the grantor must hold all that it holds as well, also if that is themselves.
+func mayChangeMember(tx *store.Tx, grantor Caller, group reeve.GroupID, principal reeve.PrincipalID) error {
+	if err := mayActFor(tx, grantor, string(group)); err != nil {
+		return err
+	}
+	limited, err := limits(tx, group)
+	if err != nil || !limited {
+		return err
+	}
+	return mayActFor(tx, grantor, string(principal))
 }
 
 // join puts a principal into a group.
@@ -212,7 +239,7 @@ func RemoveMember(tx *store.Tx, by audit.Actor, grantor Caller, group reeve.Grou
 		err = g.byHand()
 	}
 	if err == nil {
-		err = mayActFor(tx, grantor, string(group))
+		err = mayChangeMember(tx, grantor, group, principal)
 	}
 	if err != nil {
 		return err

@@ -180,6 +180,11 @@ func EditPrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Princi
 		if err := profile.check(); err != nil {
 			return nil, nil, err
 		}
+		if profile.Vendor != p.Profile.Vendor { // other access policies apply, also to oneself
+			if err := mayActFor(tx, grantor, string(id)); err != nil {
+				return nil, nil, err
+			}
+		}
 		before, after = p.Profile.audited(), profile.audited()
 		p.Profile = profile
 		return before, after, nil

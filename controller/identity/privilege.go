@@ -34,6 +34,9 @@ const (
 	AssetRead       Privilege = "asset.read"
 	AssetManage     Privilege = "asset.manage"
 
+	AssetGroupRead   Privilege = "asset-group.read"
+	AssetGroupManage Privilege = "asset-group.manage"
+
 	LifecycleView      Privilege = "lifecycle.view"
 	LifecycleProvision Privilege = "lifecycle.provision"
 	LifecycleManage    Privilege = "lifecycle.manage"
@@ -60,42 +63,47 @@ type PrivilegeInfo struct {
 	// Catalogue marks what is the same for everybody who may see any of it: reading the
 	// catalogue of roles and connectors has no place that a scope could narrow.
 	Catalogue bool
+	// ShowsAll marks what belongs to the installation and yet shows what lies in sites: to
+	// whom an access policy applies has it only if a policy shows everything.
+	ShowsAll bool
 }
 
 var privileges = []PrivilegeInfo{
-	{ClusterRead, "see controllers, leadership and the state of the seal", false},
-	{ClusterManage, "add and remove controllers, move leadership, save snapshots, accept a clock", false},
-	{ClusterRestore, "replace all state by a snapshot", false},
-	{SealManage, "seal, rotate keys, change the seal key", false},
-	{IdentityRead, "see users, groups, PAM roles and assignments, and explain decisions", false},
-	{IdentityManage, "add, change, disable and remove users, service accounts and groups", false},
-	{AccessGrant, "write PAM roles and assign them, never more than one holds", false},
-	{TokenManage, "see and revoke everybody's tokens; make tokens for service accounts", false},
-	{SiteRead, "see sites", false},
-	{SiteManage, "add and retire sites", false},
-	{AgentRead, "see agents", false},
-	{AgentManage, "let agents join, ban them and let them back in", false},
-	{ConnectorRead, "see connectors", true},
-	{ConnectorManage, "register builds of connectors and forbid them", false},
-	{RoleRead, "see the role catalogue", true},
-	{RoleManage, "write custom roles", false},
-	{AssetRead, "see assets", false},
-	{AssetManage, "add, label and retire assets, approve their identity", false},
-	{LifecycleView, "see accounts, their plans and facts", false},
-	{LifecycleProvision, "provision and deprovision accounts", false},
-	{LifecycleManage, "verify, inspect, rotate, reconcile, disable and enable accounts", false},
-	{LifecycleConfigure, "set and verify management accounts, check their rights", false},
-	{VaultReveal, "see passwords", false},
-	{JobRead, "see jobs and their logs", false},
-	{JobManage, "cancel jobs and try them again", false},
-	{AuditRead, "read the audit trail", false},
-	{AuditExport, "export the audit trail", false},
-	{AuditConfigure, "say where the audit trail goes outside the cluster", false},
-	{WorkflowRequest, "request the use of accounts", false},
-	{WorkflowApprove, "decide about requests", false},
-	{WorkflowConfigure, "write rules of approval", false},
-	{TaskAuthor, "write privileged tasks", false},
-	{TaskRun, "run privileged tasks", false},
+	{Privilege: ClusterRead, Help: "see controllers, leadership and the state of the seal"},
+	{Privilege: ClusterManage, Help: "add and remove controllers, move leadership, save snapshots, accept a clock"},
+	{Privilege: ClusterRestore, Help: "replace all state by a snapshot"},
+	{Privilege: SealManage, Help: "seal, rotate keys, change the seal key"},
+	{Privilege: IdentityRead, Help: "see users, groups, PAM roles and assignments, and explain decisions"},
+	{Privilege: IdentityManage, Help: "add, change, disable and remove users, service accounts and groups"},
+	{Privilege: AccessGrant, Help: "write PAM roles and access policies and assign PAM roles, never more than one holds"},
+	{Privilege: TokenManage, Help: "see and revoke everybody's tokens; make tokens for service accounts"},
+	{Privilege: SiteRead, Help: "see sites"},
+	{Privilege: SiteManage, Help: "add and retire sites"},
+	{Privilege: AgentRead, Help: "see agents"},
+	{Privilege: AgentManage, Help: "let agents join, ban them and let them back in"},
+	{Privilege: ConnectorRead, Help: "see connectors", Catalogue: true},
+	{Privilege: ConnectorManage, Help: "register builds of connectors and forbid them"},
+	{Privilege: RoleRead, Help: "see the role catalogue", Catalogue: true},
+	{Privilege: RoleManage, Help: "write custom roles"},
+	{Privilege: AssetRead, Help: "see assets"},
+	{Privilege: AssetManage, Help: "add, label and retire assets, approve their identity"},
+	{Privilege: AssetGroupRead, Help: "see asset groups"},
+	{Privilege: AssetGroupManage, Help: "write asset groups, put assets into them and take them out"},
+	{Privilege: LifecycleView, Help: "see accounts, their plans and facts"},
+	{Privilege: LifecycleProvision, Help: "provision and deprovision accounts"},
+	{Privilege: LifecycleManage, Help: "verify, inspect, rotate, reconcile, disable and enable accounts"},
+	{Privilege: LifecycleConfigure, Help: "set and verify management accounts, check their rights"},
+	{Privilege: VaultReveal, Help: "see passwords"},
+	{Privilege: JobRead, Help: "see jobs and their logs"},
+	{Privilege: JobManage, Help: "cancel jobs and try them again"},
+	{Privilege: AuditRead, Help: "read the audit trail", ShowsAll: true},
+	{Privilege: AuditExport, Help: "export the audit trail", ShowsAll: true},
+	{Privilege: AuditConfigure, Help: "say where the audit trail goes outside the cluster", ShowsAll: true},
+	{Privilege: WorkflowRequest, Help: "request the use of accounts"},
+	{Privilege: WorkflowApprove, Help: "decide about requests"},
+	{Privilege: WorkflowConfigure, Help: "write rules of approval"},
+	{Privilege: TaskAuthor, Help: "write privileged tasks"},
+	{Privilege: TaskRun, Help: "run privileged tasks"},
 }
 
 // Privileges lists all privileges.

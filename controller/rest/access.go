@@ -60,12 +60,12 @@ var (
 	}}
 )
 
-// placeKind is a site as the place of an asset with these tags.
-func placeKind(tags map[string]string) *kind {
+// placeKind is a site as the place of an asset of a type, with these tags.
+func placeKind(connector string, tags map[string]string) *kind {
 	k := *siteKind
 	k.find = func(tx *store.Tx, ref string) (identity.Object, error) {
 		o, err := siteKind.find(tx, ref)
-		o.Tags = tags
+		o.Type, o.Tags = connector, tags
 		return o, err
 	}
 	return &k
@@ -79,7 +79,7 @@ func siteObject(s *inventory.Site) identity.Object { return inSite("site", strin
 
 func assetObject(a *inventory.Asset) identity.Object {
 	o := inSite("asset", string(a.ID), a.SiteID)
-	o.Tags = a.Tags
+	o.Name, o.Tags, o.Asset, o.Type = a.Name, a.Tags, a.ID, a.Connector
 	return o
 }
 
@@ -90,7 +90,7 @@ func onAsset(tx *store.Tx, kind, id string, asset reeve.AssetID) (identity.Objec
 		return identity.Object{}, err
 	}
 	o := assetObject(a)
-	o.Kind, o.ID = kind, id
+	o.Kind, o.ID, o.Name = kind, id, ""
 	return o, nil
 }
 
@@ -124,6 +124,12 @@ type allowance struct {
 	Kind  string             `cbor:"2,keyasint"`
 	Site  reeve.SiteID       `cbor:"3,keyasint"`
 	Tags  map[string]string  `cbor:"4,keyasint,omitempty"`
+	Asset reeve.AssetID      `cbor:"5,keyasint,omitempty"`
+	Type  string             `cbor:"6,keyasint,omitempty"`
+}
+
+func (a allowance) object() identity.Object {
+	return identity.Object{Kind: a.Kind, Placed: true, Site: a.Site, Tags: a.Tags, Asset: a.Asset, Type: a.Type}
 }
 
 // permissionOf is nil for calls that need no token.
@@ -195,7 +201,7 @@ func (p *permission) proveNamed(tx *store.Tx, c *gin.Context, sight identity.Sig
 	k := p.rule.kind
 	ref := c.Param(k.param)
 	o, err := k.find(tx, ref)
-	everything := sight.Can(k.sees, identity.Installation)
+	everything := sight.Everywhere(k.sees)
 	if err != nil && everything {
 		return sight.Authorize(needs, identity.Installation) // the handler says what is missing, or that it is done already
 	}
@@ -232,14 +238,14 @@ func permitFor(ctx context.Context, tx *store.Tx, needs identity.Privilege, k *k
 // there get the same answer, and are recorded alike, so that they take as long too.
 func (p *permission) authorize(s identity.Sight, k *kind, ref string, needs identity.Privilege, o identity.Object, err error) error {
 	missing := err != nil && strings.HasSuffix(reeve.CodeOf(err), "_not_found") || reeve.CodeOf(err) == "agent_ambiguous"
-	p.object, p.hidden = o.ID, missing && !s.Can(k.sees, identity.Installation) || err == nil && !s.Can(k.sees, o) && !s.Can(needs, o)
+	p.object, p.hidden = o.ID, missing && !s.Everywhere(k.sees) || err == nil && !s.Can(k.sees, o) && !s.Can(needs, o)
 	switch {
 	case p.hidden || missing:
 		return reeve.Errorf(reeve.NotFound, k.name+"_not_found", "there is no %s %q", k.name, ref)
 	case err != nil:
 		return err
 	}
-	p.about = append(p.about, allowance{needs, o.Kind, o.Site, o.Tags})
+	p.about = append(p.about, allowance{needs, o.Kind, o.Site, o.Tags, o.Asset, o.Type})
 	return s.Authorize(needs, o)
 }
 
@@ -249,7 +255,7 @@ func (p *permission) permitAgain(tx *store.Tx, about []allowance) error {
 	s, err := identity.Look(tx, p.who)
 	for _, a := range about {
 		if err == nil {
-			err = s.Authorize(a.Needs, identity.Object{Kind: a.Kind, Placed: true, Site: a.Site, Tags: a.Tags})
+			err = s.Authorize(a.Needs, a.object())
 		}
 	}
 	return err

@@ -93,7 +93,7 @@ type operation struct {
 
 var fill = strings.NewReplacer("{digest}", strings.Repeat("a", 64), "{action}", "verify", "{account}", "a@b",
 	"{node}", "x", "{token}", "x", "{site}", "x", "{agent}", "x", "{connector}", "x", "{role}", "x", "{asset}", "x", "{job}", "x",
-	"{user}", "x", "{group}", "x", "{directory}", "x", "{pam_role}", "x", "{assignment}", "x", "{rekey}", "x", "{session}", "x", "{provider}", "x", "{factor}", "x")
+	"{user}", "x", "{group}", "x", "{asset_group}", "x", "{access_policy}", "x", "{directory}", "x", "{pam_role}", "x", "{assignment}", "x", "{rekey}", "x", "{session}", "x", "{provider}", "x", "{factor}", "x")
 
 func operations(t *testing.T) (out []operation) {
 	t.Helper()

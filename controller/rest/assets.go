@@ -70,7 +70,7 @@ func (s *Server) ListAssets(ctx context.Context, r ListAssetsRequestObject) (Lis
 func (s *Server) AddAsset(ctx context.Context, r AddAssetRequestObject) (AddAssetResponseObject, error) {
 	in := r.Body
 	out, err := update(ctx, s, r.Params.IdempotencyKey, in, func(tx *store.Tx, by audit.Actor) (client.Asset, error) {
-		if err := permit(ctx, tx, placeKind(value(in.Tags)), in.Site); err != nil {
+		if err := permit(ctx, tx, placeKind(in.Connector, value(in.Tags)), in.Site); err != nil {
 			return client.Asset{}, err
 		}
 		a, err := inventory.AddAsset(tx, by, inventory.NewAsset{Name: in.Name, Site: in.Site, Connector: in.Connector, Address: in.Address,

@@ -208,7 +208,7 @@ func unreachable(file string) bool {
 // derived are codes that the source puts together from a table or noun.
 var derived = []string{
 	"account_not_found", "audit_sink_not_found", "agent_not_found", "asset_not_found", "connector_not_found", "job_not_found", "node_not_found", "site_not_found", "token_not_found",
-	"token_malformed", "session_malformed", "invitation_malformed", "session_not_found", "factor_not_found", "assignment_not_found", "role_not_found", "group_name_taken", "principal_name_taken", "asset_in_use", "site_in_use", "placeholder_unknown", "placeholder_unsafe",
+	"token_malformed", "session_malformed", "invitation_malformed", "session_not_found", "factor_not_found", "assignment_not_found", "role_not_found", "group_name_taken", "asset_group_name_taken", "access_policy_name_taken", "principal_name_taken", "asset_in_use", "site_in_use", "placeholder_unknown", "placeholder_unsafe",
 }
 
 var row = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([0-9]{3}) \\| [^|]+ \\| [^|]+ \\|$")

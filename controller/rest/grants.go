@@ -6,7 +6,6 @@ import (
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/identity"
-	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -105,14 +104,7 @@ func (s *Server) DeletePAMRole(ctx context.Context, r DeletePAMRoleRequestObject
 }
 
 func showAssignment(tx *store.Tx, a *identity.Assignment) client.Assignment {
-	out := client.Assignment{Id: string(a.ID), Role: a.Role, CreatedAt: a.CreatedAt, Scope: client.Scope{Everything: optional(a.Scope.Everything), Tags: mapped(a.Scope.Tags)}}
-	if len(a.Scope.Sites) > 0 {
-		sites := []string{}
-		for _, id := range a.Scope.Sites {
-			sites = append(sites, names{tx}.site(id))
-		}
-		out.Scope.Sites = &sites
-	}
+	out := client.Assignment{Id: string(a.ID), Role: a.Role, CreatedAt: a.CreatedAt, Scope: showScope(tx, a.Scope)}
 	name := identity.SubjectName(tx, a.Subject)
 	if reeve.ValidID("grp", a.Subject) {
 		out.Group = &name
@@ -172,13 +164,9 @@ func (s *Server) AddAssignment(ctx context.Context, r AddAssignmentRequestObject
 		return nil, reeve.Errorf(reeve.Invalid, "subject_unclear", "an assignment is for a user or for a group").WithFix("give user or group").WithField("/user")
 	}
 	out, err := update(ctx, s, r.Params.IdempotencyKey, in, func(tx *store.Tx, by audit.Actor) (client.Assignment, error) {
-		scope := identity.Scope{Everything: value(in.Scope.Everything), Tags: value(in.Scope.Tags)}
-		for _, ref := range value(in.Scope.Sites) {
-			site, err := inventory.GetSite(tx, ref)
-			if err != nil {
-				return client.Assignment{}, err
-			}
-			scope.Sites = append(scope.Sites, site.ID)
+		scope, err := asScope(tx, in.Scope)
+		if err != nil {
+			return client.Assignment{}, err
 		}
 		a, err := identity.Assign(tx, by, caller(ctx), identity.NewAssignment{Role: in.Role, Subject: value(in.User) + value(in.Group), Group: in.Group != nil, Scope: scope})
 		if err != nil {
@@ -245,7 +233,7 @@ func (s *Server) Can(ctx context.Context, r CanRequestObject) (CanResponseObject
 		if who.Status() != "active" {
 			d.Because = who.Name + " is " + who.Status()
 		}
-		out = client.Decision{Allowed: d.Allowed, Because: d.Because}
+		out = client.Decision{Allowed: d.Allowed, Because: d.Because, AccessPolicies: policyNames(d.Policies)}
 		if d.Assignment != nil {
 			shown := showAssignment(tx, d.Assignment)
 			out.Assignment = &shown

@@ -270,6 +270,51 @@ func (s *story) people() {
 	s.directory()
 }
 
+// scopes groups the asset bare, shows nothing else to vendors, and undoes both.
+func (s *story) scopes() {
+	t, api := s.t, s.api
+	t.Helper()
+	ctx := t.Context()
+	group := must[client.AssetGroup](s)(api.CreateAssetGroup(ctx, &client.CreateAssetGroupParams{IdempotencyKey: key()}, client.AssetGroupRequest{Name: "apart"}))
+	must[client.AssetGroupPage](s)(api.ListAssetGroups(ctx, nil))
+	must[struct{}](s)(api.AddGroupedAsset(ctx, "apart", "bare", nil))
+	vendors, user, vendor := true, "visitor", client.UserProfile{Vendor: new(bool)}
+	*vendor.Vendor = true
+	must[client.User](s)(api.AddUser(ctx, nil, client.UserRequest{Name: user, Profile: &vendor}))
+	within := client.Scope{AssetGroups: &[]string{"apart"}}
+	given := must[client.Assignment](s)(api.AddAssignment(ctx, nil, client.AssignmentRequest{User: &user, Role: "user", Scope: within}))
+	must[client.AccessPolicy](s)(api.CreateAccessPolicy(ctx, nil, client.AccessPolicyRequest{Name: "visitors", Vendors: &vendors, Scope: within}))
+	must[client.AccessPolicyPage](s)(api.ListAccessPolicies(ctx, nil))
+	site, bare := "dmz", "bare"
+	ask := client.CanParams{User: &user, Privilege: "asset.read", Asset: &bare}
+	if d := must[client.Decision](s)(api.Can(ctx, &ask)); !d.Allowed || d.Because != "PAM role user in asset group apart, shown by access policy visitors" || d.Assignment.Id != given.Id {
+		t.Errorf("the visitor sees the asset: %+v", d)
+	}
+	whole := must[client.AssetGroupMembers](s)(api.GetAssetGroup(ctx, "apart", nil))
+	if len(whole.Items) != 1 || whole.Items[0].Name != "bare" || whole.Items[0].ByRule || len(whole.Assignments) != 1 || len(whole.AccessPolicies) != 1 {
+		t.Errorf("asset group apart: %+v", whole)
+	}
+	if u := must[client.User](s)(api.GetUser(ctx, user)); len(*u.AccessPolicies) != 1 {
+		t.Errorf("the visitor: %+v", u)
+	}
+	must[client.AccessPolicy](s)(api.EditAccessPolicy(ctx, "visitors", nil, client.AccessPolicyText{Users: &[]string{user}, Scope: client.Scope{Types: &[]string{"mysql"}}}))
+	if p := must[client.AccessPolicy](s)(api.GetAccessPolicy(ctx, "visitors")); p.Vendors || p.Users[0] != user || (*p.Scope.Types)[0] != "mysql" {
+		t.Errorf("access policy visitors: %+v", p)
+	}
+	if d := must[client.Decision](s)(api.Can(ctx, &ask)); d.Allowed || d.AccessPolicies == nil || (*d.AccessPolicies)[0] != "visitors" {
+		t.Errorf("the visitor sees what the policy hides: %+v", d)
+	}
+	must[struct{}](s)(api.RemoveGroupedAsset(ctx, group.Id, "bare", nil))
+	must[client.AssetGroup](s)(api.EditAssetGroup(ctx, "apart", nil, client.AssetGroupText{Rule: &client.AssetGroupRule{Types: &[]string{"ssh"}, Sites: &[]string{site}}}))
+	if whole := must[client.AssetGroupMembers](s)(api.GetAssetGroup(ctx, "apart", nil)); len(whole.Items) == 0 || !whole.Items[0].ByRule {
+		t.Errorf("asset group apart with a rule: %+v", whole)
+	}
+	must[struct{}](s)(api.DeleteAccessPolicy(ctx, "visitors", nil))
+	must[struct{}](s)(api.DeleteAssignment(ctx, given.Id, nil))
+	must[struct{}](s)(api.DeleteAssetGroup(ctx, "apart", nil))
+	must[struct{}](s)(api.RemoveUser(ctx, user, nil))
+}
+
 // directory lets somebody in whose password an OpenLDAP server proves.
 func (s *story) directory() {
 	t, api := s.t, s.api
@@ -657,6 +702,7 @@ func (s *story) accounts(host *testlab.Host, pass string) {
 	must[client.JobRef](s)(api.VerifyAsset(ctx, "bare", nil))
 	must[client.Asset](s)(api.GetAsset(ctx, "bare"))
 	must[client.AssetPage](s)(api.ListAssets(ctx, nil))
+	s.scopes()
 	must[client.Asset](s)(api.LabelAsset(ctx, "bare", nil, client.TagsRequest{Tags: map[string]string{"team": "web"}}))
 	c.Eventually("the other asset is verified", func() (bool, string) { return c.Asset("bare").ManagementAccount.Verified, "not yet" })
 	c.Eventually("it can be retired", func() (bool, string) {

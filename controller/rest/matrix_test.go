@@ -27,6 +27,7 @@ type who struct {
 	roles  map[string]client.Scope
 	group  bool // it has them through a group
 	limits []string
+	vendor bool // the access policy of vendors shows it the inside alone
 	change func(t *testing.T, c *systemtest.Cluster, user string)
 	token  string
 }
@@ -43,8 +44,11 @@ func columns() []*who {
 			&who{name: role + "/site", roles: map[string]client.Scope{role: inSites("inside")}})
 	}
 	tagged := client.Scope{Tags: &map[string]string{"team": "inside"}}
+	grouped := client.Scope{AssetGroups: &[]string{"inside"}}
 	return append(out,
 		&who{name: "administrator/tag", roles: map[string]client.Scope{"administrator": tagged}},
+		&who{name: "administrator/assets", roles: map[string]client.Scope{"administrator": grouped}},
+		&who{name: "administrator/vendor", roles: map[string]client.Scope{"administrator": everywhere()}, vendor: true},
 		&who{name: "administrator/group", roles: map[string]client.Scope{"administrator": inSites("inside")}, group: true},
 		&who{name: "administrator/token", roles: map[string]client.Scope{"administrator": everywhere()}, limits: []string{"asset.read", "site.read"}},
 		&who{name: "administrator/disabled", roles: map[string]client.Scope{"administrator": everywhere()}, change: func(t *testing.T, c *systemtest.Cluster, user string) {
@@ -108,8 +112,18 @@ func TestWhatIsOutsideIsNotThere_CVE_2025_0937(t *testing.T) {
 	t.Parallel()
 	c := systemtest.Start(t, systemtest.Options{})
 	objects := scene(t, c)
-	inside := &who{name: "administrator", roles: map[string]client.Scope{"administrator": inSites("inside")}}
-	inside.enrol(t, c, "inside")
+	for i, inside := range []*who{
+		{name: "by a site", roles: map[string]client.Scope{"administrator": inSites("inside")}},
+		{name: "by an asset group", roles: map[string]client.Scope{"administrator": {AssetGroups: &[]string{"inside"}}}},
+		{name: "by an access policy", roles: map[string]client.Scope{"administrator": everywhere()}, vendor: true},
+	} {
+		inside.enrol(t, c, fmt.Sprint("limited-", i))
+		t.Run(inside.name, func(t *testing.T) { outsideIsNotThere(t, c, objects, inside) })
+	}
+}
+
+func outsideIsNotThere(t *testing.T, c *systemtest.Cluster, objects things, inside *who) {
+	t.Helper()
 	for _, list := range []string{"sites", "agents", "assets", "accounts", "jobs"} {
 		g := send(t, c, 0, call{method: "GET", path: "/v1/" + list, token: inside.token})
 		var page struct{ Items []struct{ ID string } }
@@ -127,7 +141,8 @@ func TestWhatIsOutsideIsNotThere_CVE_2025_0937(t *testing.T) {
 				t.Errorf("%s lists %s, want %s alone", list, item.ID, want)
 			}
 		}
-		if len(page.Items) == 0 || bytes.Contains(g.raw, []byte("outside")) {
+		unplaced := (list == "sites" || list == "agents") && inside.name == "by an asset group" // which holds none
+		if (len(page.Items) == 0) != unplaced || bytes.Contains(g.raw, []byte("outside")) {
 			t.Errorf("%s: %s", list, g.raw)
 		}
 	}
@@ -161,6 +176,12 @@ func TestWhatIsOutsideIsNotThere_CVE_2025_0937(t *testing.T) {
 		},
 		"provision": func(ref map[string]string) call {
 			return call{method: "POST", path: "/v1/accounts", body: body(`{"assets":["%s"],"name":"new","role":"mysql-db-rw"}`, ref["asset"])}
+		},
+		"put it into a group": func(ref map[string]string) call {
+			return call{method: "PUT", path: "/v1/asset-groups/inside/assets/" + ref["asset"]}
+		},
+		"put it into a group that is not there": func(ref map[string]string) call {
+			return call{method: "PUT", path: "/v1/asset-groups/none/assets/" + ref["asset"]}
 		},
 		"ask about it": func(ref map[string]string) call {
 			return call{method: "GET", path: "/v1/can?privilege=asset.read&asset=" + ref["asset"]}
@@ -243,7 +264,8 @@ func verdict(t *testing.T, c *systemtest.Cluster, op operation, path, token stri
 // things are objects inside and outside of the scopes of the matrix, by path parameter.
 type things map[string]map[string]string
 
-// scene makes two sites with an agent, an asset, an account and a job each.
+// scene makes two sites with an agent, an asset, an account and a job each. The asset group
+// inside holds the asset inside, and the access policy of vendors shows the site inside.
 func scene(t *testing.T, c *systemtest.Cluster) things {
 	t.Helper()
 	out := things{}
@@ -267,6 +289,16 @@ func scene(t *testing.T, c *systemtest.Cluster) things {
 		of := client.ListJobsParams{Account: &account.Id}
 		put("job", place, systemtest.Call[client.JobPage](c, func(api *client.Client) (*http.Response, error) { return api.ListJobs(t.Context(), &of) }).Items[0].Id)
 	}
+	systemtest.Call[client.AssetGroup](c, func(api *client.Client) (*http.Response, error) {
+		return api.CreateAssetGroup(t.Context(), nil, client.AssetGroupRequest{Name: "inside"})
+	})
+	systemtest.Call[struct{}](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddGroupedAsset(t.Context(), "inside", out["asset"]["inside"], nil)
+	})
+	vendors := true
+	systemtest.Call[client.AccessPolicy](c, func(api *client.Client) (*http.Response, error) {
+		return api.CreateAccessPolicy(t.Context(), nil, client.AccessPolicyRequest{Name: "vendors", Vendors: &vendors, Scope: inSites("inside")})
+	})
 	return out
 }
 
@@ -299,7 +331,7 @@ func (w *who) enrol(t *testing.T, c *systemtest.Cluster, user string) {
 	}
 	ctx, service := t.Context(), true
 	systemtest.Call[client.User](c, func(api *client.Client) (*http.Response, error) {
-		return api.AddUser(ctx, nil, client.UserRequest{Name: user, Service: &service})
+		return api.AddUser(ctx, nil, client.UserRequest{Name: user, Service: &service, Profile: &client.UserProfile{Vendor: &w.vendor}})
 	})
 	subject := client.AssignmentRequest{User: &user}
 	if w.group {

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/inventory"
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/pki"
@@ -14,6 +15,13 @@ type names struct{ tx *store.Tx }
 func (n names) site(id reeve.SiteID) string {
 	if s, err := inventory.GetSite(n.tx, string(id)); err == nil {
 		return s.Name
+	}
+	return string(id)
+}
+
+func (n names) assetGroup(id reeve.AssetGroupID) string {
+	if g, err := identity.FindAssetGroup(n.tx, string(id)); err == nil {
+		return g.Name
 	}
 	return string(id)
 }

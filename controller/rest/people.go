@@ -38,7 +38,11 @@ func showWholeUser(tx *store.Tx, p *identity.Principal) (client.User, error) {
 		}
 		held = append(held, more...)
 	}
-	out.Groups, out.Assignments = &groups, &held
+	limits, err := identity.PoliciesOf(tx, p)
+	if err != nil {
+		return out, err
+	}
+	out.Groups, out.Assignments, out.AccessPolicies = &groups, &held, policyNames(limits)
 	return out, nil
 }
 

@@ -47,6 +47,16 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 		{"the user leaves the group", func(user, group, _, _, _ string) {
 			do(func(api *client.Client) (*http.Response, error) { return api.RemoveGroupMember(ctx, group, user, nil) })
 		}},
+		{"an access policy hides it", func(user, _, _, _, _ string) {
+			do(func(api *client.Client) (*http.Response, error) {
+				return api.CreateAccessPolicy(ctx, nil, client.AccessPolicyRequest{Name: user, Users: &[]string{user}, Scope: client.Scope{Types: &[]string{"mysql"}}})
+			})
+		}},
+		{"the asset leaves the asset group", func(user, _, _, assignment, _ string) {
+			do(func(api *client.Client) (*http.Response, error) {
+				return api.RemoveGroupedAsset(ctx, user, "held", nil)
+			})
+		}},
 		{"the group is removed", func(_, group, _, _, _ string) {
 			do(func(api *client.Client) (*http.Response, error) { return api.RemoveGroup(ctx, group, nil) })
 		}},
@@ -73,8 +83,12 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 			do(func(api *client.Client) (*http.Response, error) {
 				return api.AddPAMRole(ctx, nil, client.PAMRoleRequest{Name: role, Privileges: []string{"job.read", "site.read"}})
 			})
+			do(func(api *client.Client) (*http.Response, error) {
+				return api.CreateAssetGroup(ctx, nil, client.AssetGroupRequest{Name: user})
+			})
+			do(func(api *client.Client) (*http.Response, error) { return api.AddGroupedAsset(ctx, user, "held", nil) })
 			given := systemtest.Call[client.Assignment](c, func(api *client.Client) (*http.Response, error) {
-				return api.AddAssignment(ctx, nil, client.AssignmentRequest{Role: role, Group: &group, Scope: inSites("quiet")})
+				return api.AddAssignment(ctx, nil, client.AssignmentRequest{Role: role, Group: &group, Scope: client.Scope{AssetGroups: &[]string{user}}})
 			})
 			made := systemtest.Call[client.CreatedToken](c, func(api *client.Client) (*http.Response, error) {
 				return api.CreateToken(ctx, client.TokenRequest{Name: user, Principal: &user})

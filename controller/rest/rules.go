@@ -125,6 +125,20 @@ var rules = map[string]rule{
 	"AddAssignment":    {access: whole, needs: identity.AccessGrant, records: "assignment.create", stepUp: true},
 	"DeleteAssignment": {access: whole, needs: identity.AccessGrant, records: "assignment.delete", stepUp: true},
 
+	"ListAssetGroups":    {access: whole, needs: identity.AssetGroupRead},
+	"GetAssetGroup":      {access: whole, needs: identity.AssetGroupRead},
+	"CreateAssetGroup":   {access: whole, needs: identity.AssetGroupManage, records: "asset_group.create"},
+	"EditAssetGroup":     {access: whole, needs: identity.AssetGroupManage, records: "asset_group.edit", stepUp: true},
+	"DeleteAssetGroup":   {access: whole, needs: identity.AssetGroupManage, records: "asset_group.delete"},
+	"AddGroupedAsset":    {access: named, needs: identity.AssetGroupManage, kind: assetKind, records: "asset_group.add_asset", stepUp: true},
+	"RemoveGroupedAsset": {access: named, needs: identity.AssetGroupManage, kind: assetKind, records: "asset_group.remove_asset"},
+
+	"ListAccessPolicies": {access: whole, needs: identity.IdentityRead},
+	"GetAccessPolicy":    {access: whole, needs: identity.IdentityRead},
+	"CreateAccessPolicy": {access: whole, needs: identity.AccessGrant, records: "access_policy.create", stepUp: true},
+	"EditAccessPolicy":   {access: whole, needs: identity.AccessGrant, records: "access_policy.edit", stepUp: true},
+	"DeleteAccessPolicy": {access: whole, needs: identity.AccessGrant, records: "access_policy.delete", stepUp: true},
+
 	"ListSites":  {access: filtered, needs: identity.SiteRead},
 	"GetSite":    {access: named, needs: identity.SiteRead, kind: siteKind},
 	"AddSite":    {access: whole, needs: identity.SiteManage, records: "site.add"},

@@ -25,6 +25,21 @@ import (
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAccessPolicies List access policies
+	// (GET /v1/access-policies)
+	ListAccessPolicies(c *gin.Context, params ListAccessPoliciesParams)
+	// CreateAccessPolicy Limit what some users see
+	// (POST /v1/access-policies)
+	CreateAccessPolicy(c *gin.Context, params CreateAccessPolicyParams)
+	// DeleteAccessPolicy Delete an access policy
+	// (DELETE /v1/access-policies/{access_policy})
+	DeleteAccessPolicy(c *gin.Context, accessPolicy string, params DeleteAccessPolicyParams)
+	// GetAccessPolicy Show an access policy
+	// (GET /v1/access-policies/{access_policy})
+	GetAccessPolicy(c *gin.Context, accessPolicy string)
+	// EditAccessPolicy Replace what an access policy says
+	// (PUT /v1/access-policies/{access_policy})
+	EditAccessPolicy(c *gin.Context, accessPolicy string, params EditAccessPolicyParams)
 	// ListAccounts List accounts
 	// (GET /v1/accounts)
 	ListAccounts(c *gin.Context, params ListAccountsParams)
@@ -55,6 +70,27 @@ type ServerInterface interface {
 	// UnbanAgent Let a banned agent back in
 	// (POST /v1/agents/{agent}/unban)
 	UnbanAgent(c *gin.Context, agent AgentPath, params UnbanAgentParams)
+	// ListAssetGroups List asset groups
+	// (GET /v1/asset-groups)
+	ListAssetGroups(c *gin.Context, params ListAssetGroupsParams)
+	// CreateAssetGroup Make an asset group
+	// (POST /v1/asset-groups)
+	CreateAssetGroup(c *gin.Context, params CreateAssetGroupParams)
+	// DeleteAssetGroup Delete an asset group that no assignment and no access policy names
+	// (DELETE /v1/asset-groups/{asset_group})
+	DeleteAssetGroup(c *gin.Context, assetGroup AssetGroupPath, params DeleteAssetGroupParams)
+	// GetAssetGroup Show an asset group, what names it, and a page of its assets
+	// (GET /v1/asset-groups/{asset_group})
+	GetAssetGroup(c *gin.Context, assetGroup AssetGroupPath, params GetAssetGroupParams)
+	// EditAssetGroup Replace what an asset group says
+	// (PUT /v1/asset-groups/{asset_group})
+	EditAssetGroup(c *gin.Context, assetGroup AssetGroupPath, params EditAssetGroupParams)
+	// RemoveGroupedAsset Take an asset out of an asset group
+	// (DELETE /v1/asset-groups/{asset_group}/assets/{asset})
+	RemoveGroupedAsset(c *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params RemoveGroupedAssetParams)
+	// AddGroupedAsset Put an asset into an asset group
+	// (PUT /v1/asset-groups/{asset_group}/assets/{asset})
+	AddGroupedAsset(c *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params AddGroupedAssetParams)
 	// ListAssets List assets
 	// (GET /v1/assets)
 	ListAssets(c *gin.Context, params ListAssetsParams)
@@ -413,6 +449,204 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(c *gin.Context)
+
+// ListAccessPolicies operation middleware
+func (siw *ServerInterfaceWrapper) ListAccessPolicies(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAccessPoliciesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAccessPolicies(c, params)
+}
+
+// CreateAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) CreateAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateAccessPolicyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateAccessPolicy(c, params)
+}
+
+// DeleteAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "access_policy" -------------
+	var accessPolicy string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "access_policy", c.Param("access_policy"), &accessPolicy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter access_policy: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteAccessPolicyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteAccessPolicy(c, accessPolicy, params)
+}
+
+// GetAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) GetAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "access_policy" -------------
+	var accessPolicy string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "access_policy", c.Param("access_policy"), &accessPolicy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter access_policy: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetAccessPolicy(c, accessPolicy)
+}
+
+// EditAccessPolicy operation middleware
+func (siw *ServerInterfaceWrapper) EditAccessPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "access_policy" -------------
+	var accessPolicy string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "access_policy", c.Param("access_policy"), &accessPolicy, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter access_policy: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditAccessPolicyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditAccessPolicy(c, accessPolicy, params)
+}
 
 // ListAccounts operation middleware
 func (siw *ServerInterfaceWrapper) ListAccounts(c *gin.Context) {
@@ -790,6 +1024,339 @@ func (siw *ServerInterfaceWrapper) UnbanAgent(c *gin.Context) {
 	}
 
 	siw.Handler.UnbanAgent(c, agent, params)
+}
+
+// ListAssetGroups operation middleware
+func (siw *ServerInterfaceWrapper) ListAssetGroups(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAssetGroupsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListAssetGroups(c, params)
+}
+
+// CreateAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) CreateAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateAssetGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateAssetGroup(c, params)
+}
+
+// DeleteAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) DeleteAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteAssetGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteAssetGroup(c, assetGroup, params)
+}
+
+// GetAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) GetAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetAssetGroupParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetAssetGroup(c, assetGroup, params)
+}
+
+// EditAssetGroup operation middleware
+func (siw *ServerInterfaceWrapper) EditAssetGroup(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditAssetGroupParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditAssetGroup(c, assetGroup, params)
+}
+
+// RemoveGroupedAsset operation middleware
+func (siw *ServerInterfaceWrapper) RemoveGroupedAsset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveGroupedAssetParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveGroupedAsset(c, assetGroup, asset, params)
+}
+
+// AddGroupedAsset operation middleware
+func (siw *ServerInterfaceWrapper) AddGroupedAsset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "asset_group" -------------
+	var assetGroup AssetGroupPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset_group", c.Param("asset_group"), &assetGroup, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset_group: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "asset" -------------
+	var asset AssetPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "asset", c.Param("asset"), &asset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asset: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddGroupedAssetParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AddGroupedAsset(c, assetGroup, asset, params)
 }
 
 // ListAssets operation middleware
@@ -4811,6 +5378,18 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/assignments", wrapper.ListAssignments)
 	router.POST(options.BaseURL+"/v1/assignments", wrapper.AddAssignment)
 	router.DELETE(options.BaseURL+"/v1/assignments/:assignment", wrapper.DeleteAssignment)
+	router.GET(options.BaseURL+"/v1/asset-groups", wrapper.ListAssetGroups)
+	router.POST(options.BaseURL+"/v1/asset-groups", wrapper.CreateAssetGroup)
+	router.DELETE(options.BaseURL+"/v1/asset-groups/:asset_group", wrapper.DeleteAssetGroup)
+	router.GET(options.BaseURL+"/v1/asset-groups/:asset_group", wrapper.GetAssetGroup)
+	router.PUT(options.BaseURL+"/v1/asset-groups/:asset_group", wrapper.EditAssetGroup)
+	router.DELETE(options.BaseURL+"/v1/asset-groups/:asset_group/assets/:asset", wrapper.RemoveGroupedAsset)
+	router.PUT(options.BaseURL+"/v1/asset-groups/:asset_group/assets/:asset", wrapper.AddGroupedAsset)
+	router.GET(options.BaseURL+"/v1/access-policies", wrapper.ListAccessPolicies)
+	router.POST(options.BaseURL+"/v1/access-policies", wrapper.CreateAccessPolicy)
+	router.DELETE(options.BaseURL+"/v1/access-policies/:access_policy", wrapper.DeleteAccessPolicy)
+	router.GET(options.BaseURL+"/v1/access-policies/:access_policy", wrapper.GetAccessPolicy)
+	router.PUT(options.BaseURL+"/v1/access-policies/:access_policy", wrapper.EditAccessPolicy)
 	router.GET(options.BaseURL+"/v1/can", wrapper.Can)
 	router.GET(options.BaseURL+"/v1/sites", wrapper.ListSites)
 	router.POST(options.BaseURL+"/v1/sites", wrapper.AddSite)
@@ -4862,6 +5441,199 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 }
 
 type ProblemApplicationProblemPlusJSONResponse Problem
+
+type ListAccessPoliciesRequestObject struct {
+	Params ListAccessPoliciesParams
+}
+
+type ListAccessPoliciesResponseObject interface {
+	VisitListAccessPoliciesResponse(w http.ResponseWriter) error
+}
+
+type ListAccessPolicies200JSONResponse AccessPolicyPage
+
+func (response ListAccessPolicies200JSONResponse) VisitListAccessPoliciesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAccessPoliciesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAccessPoliciesdefaultApplicationProblemPlusJSONResponse) VisitListAccessPoliciesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessPolicyRequestObject struct {
+	Params CreateAccessPolicyParams
+	Body   *CreateAccessPolicyJSONRequestBody
+}
+
+type CreateAccessPolicyResponseObject interface {
+	VisitCreateAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type CreateAccessPolicy201JSONResponse AccessPolicy
+
+func (response CreateAccessPolicy201JSONResponse) VisitCreateAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitCreateAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAccessPolicyRequestObject struct {
+	AccessPolicy string `json:"access_policy"`
+	Params       DeleteAccessPolicyParams
+}
+
+type DeleteAccessPolicyResponseObject interface {
+	VisitDeleteAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type DeleteAccessPolicy204Response struct {
+}
+
+func (response DeleteAccessPolicy204Response) VisitDeleteAccessPolicyResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitDeleteAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccessPolicyRequestObject struct {
+	AccessPolicy string `json:"access_policy"`
+}
+
+type GetAccessPolicyResponseObject interface {
+	VisitGetAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetAccessPolicy200JSONResponse AccessPolicy
+
+func (response GetAccessPolicy200JSONResponse) VisitGetAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitGetAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAccessPolicyRequestObject struct {
+	AccessPolicy string `json:"access_policy"`
+	Params       EditAccessPolicyParams
+	Body         *EditAccessPolicyJSONRequestBody
+}
+
+type EditAccessPolicyResponseObject interface {
+	VisitEditAccessPolicyResponse(w http.ResponseWriter) error
+}
+
+type EditAccessPolicy200JSONResponse AccessPolicy
+
+func (response EditAccessPolicy200JSONResponse) VisitEditAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAccessPolicydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditAccessPolicydefaultApplicationProblemPlusJSONResponse) VisitEditAccessPolicyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type ListAccountsRequestObject struct {
 	Params ListAccountsParams
@@ -5250,6 +6022,270 @@ type UnbanAgentdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response UnbanAgentdefaultApplicationProblemPlusJSONResponse) VisitUnbanAgentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssetGroupsRequestObject struct {
+	Params ListAssetGroupsParams
+}
+
+type ListAssetGroupsResponseObject interface {
+	VisitListAssetGroupsResponse(w http.ResponseWriter) error
+}
+
+type ListAssetGroups200JSONResponse AssetGroupPage
+
+func (response ListAssetGroups200JSONResponse) VisitListAssetGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAssetGroupsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAssetGroupsdefaultApplicationProblemPlusJSONResponse) VisitListAssetGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAssetGroupRequestObject struct {
+	Params CreateAssetGroupParams
+	Body   *CreateAssetGroupJSONRequestBody
+}
+
+type CreateAssetGroupResponseObject interface {
+	VisitCreateAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type CreateAssetGroup201JSONResponse AssetGroup
+
+func (response CreateAssetGroup201JSONResponse) VisitCreateAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitCreateAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAssetGroupRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Params     DeleteAssetGroupParams
+}
+
+type DeleteAssetGroupResponseObject interface {
+	VisitDeleteAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type DeleteAssetGroup204Response struct {
+}
+
+func (response DeleteAssetGroup204Response) VisitDeleteAssetGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitDeleteAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAssetGroupRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Params     GetAssetGroupParams
+}
+
+type GetAssetGroupResponseObject interface {
+	VisitGetAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type GetAssetGroup200JSONResponse AssetGroupMembers
+
+func (response GetAssetGroup200JSONResponse) VisitGetAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitGetAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAssetGroupRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Params     EditAssetGroupParams
+	Body       *EditAssetGroupJSONRequestBody
+}
+
+type EditAssetGroupResponseObject interface {
+	VisitEditAssetGroupResponse(w http.ResponseWriter) error
+}
+
+type EditAssetGroup200JSONResponse AssetGroup
+
+func (response EditAssetGroup200JSONResponse) VisitEditAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAssetGroupdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditAssetGroupdefaultApplicationProblemPlusJSONResponse) VisitEditAssetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupedAssetRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Asset      AssetPath      `json:"asset"`
+	Params     RemoveGroupedAssetParams
+}
+
+type RemoveGroupedAssetResponseObject interface {
+	VisitRemoveGroupedAssetResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroupedAsset204Response struct {
+}
+
+func (response RemoveGroupedAsset204Response) VisitRemoveGroupedAssetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupedAssetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveGroupedAssetdefaultApplicationProblemPlusJSONResponse) VisitRemoveGroupedAssetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupedAssetRequestObject struct {
+	AssetGroup AssetGroupPath `json:"asset_group"`
+	Asset      AssetPath      `json:"asset"`
+	Params     AddGroupedAssetParams
+}
+
+type AddGroupedAssetResponseObject interface {
+	VisitAddGroupedAssetResponse(w http.ResponseWriter) error
+}
+
+type AddGroupedAsset204Response struct {
+}
+
+func (response AddGroupedAsset204Response) VisitAddGroupedAssetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AddGroupedAssetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddGroupedAssetdefaultApplicationProblemPlusJSONResponse) VisitAddGroupedAssetResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9792,6 +10828,21 @@ func (response WhoamidefaultApplicationProblemPlusJSONResponse) VisitWhoamiRespo
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAccessPolicies List access policies
+	// (GET /v1/access-policies)
+	ListAccessPolicies(ctx context.Context, request ListAccessPoliciesRequestObject) (ListAccessPoliciesResponseObject, error)
+	// CreateAccessPolicy Limit what some users see
+	// (POST /v1/access-policies)
+	CreateAccessPolicy(ctx context.Context, request CreateAccessPolicyRequestObject) (CreateAccessPolicyResponseObject, error)
+	// DeleteAccessPolicy Delete an access policy
+	// (DELETE /v1/access-policies/{access_policy})
+	DeleteAccessPolicy(ctx context.Context, request DeleteAccessPolicyRequestObject) (DeleteAccessPolicyResponseObject, error)
+	// GetAccessPolicy Show an access policy
+	// (GET /v1/access-policies/{access_policy})
+	GetAccessPolicy(ctx context.Context, request GetAccessPolicyRequestObject) (GetAccessPolicyResponseObject, error)
+	// EditAccessPolicy Replace what an access policy says
+	// (PUT /v1/access-policies/{access_policy})
+	EditAccessPolicy(ctx context.Context, request EditAccessPolicyRequestObject) (EditAccessPolicyResponseObject, error)
 	// ListAccounts List accounts
 	// (GET /v1/accounts)
 	ListAccounts(ctx context.Context, request ListAccountsRequestObject) (ListAccountsResponseObject, error)
@@ -9822,6 +10873,27 @@ type StrictServerInterface interface {
 	// UnbanAgent Let a banned agent back in
 	// (POST /v1/agents/{agent}/unban)
 	UnbanAgent(ctx context.Context, request UnbanAgentRequestObject) (UnbanAgentResponseObject, error)
+	// ListAssetGroups List asset groups
+	// (GET /v1/asset-groups)
+	ListAssetGroups(ctx context.Context, request ListAssetGroupsRequestObject) (ListAssetGroupsResponseObject, error)
+	// CreateAssetGroup Make an asset group
+	// (POST /v1/asset-groups)
+	CreateAssetGroup(ctx context.Context, request CreateAssetGroupRequestObject) (CreateAssetGroupResponseObject, error)
+	// DeleteAssetGroup Delete an asset group that no assignment and no access policy names
+	// (DELETE /v1/asset-groups/{asset_group})
+	DeleteAssetGroup(ctx context.Context, request DeleteAssetGroupRequestObject) (DeleteAssetGroupResponseObject, error)
+	// GetAssetGroup Show an asset group, what names it, and a page of its assets
+	// (GET /v1/asset-groups/{asset_group})
+	GetAssetGroup(ctx context.Context, request GetAssetGroupRequestObject) (GetAssetGroupResponseObject, error)
+	// EditAssetGroup Replace what an asset group says
+	// (PUT /v1/asset-groups/{asset_group})
+	EditAssetGroup(ctx context.Context, request EditAssetGroupRequestObject) (EditAssetGroupResponseObject, error)
+	// RemoveGroupedAsset Take an asset out of an asset group
+	// (DELETE /v1/asset-groups/{asset_group}/assets/{asset})
+	RemoveGroupedAsset(ctx context.Context, request RemoveGroupedAssetRequestObject) (RemoveGroupedAssetResponseObject, error)
+	// AddGroupedAsset Put an asset into an asset group
+	// (PUT /v1/asset-groups/{asset_group}/assets/{asset})
+	AddGroupedAsset(ctx context.Context, request AddGroupedAssetRequestObject) (AddGroupedAssetResponseObject, error)
 	// ListAssets List assets
 	// (GET /v1/assets)
 	ListAssets(ctx context.Context, request ListAssetsRequestObject) (ListAssetsResponseObject, error)
@@ -10229,6 +11301,174 @@ type strictHandler struct {
 	options     StrictGinServerOptions
 }
 
+// ListAccessPolicies operation middleware
+func (sh *strictHandler) ListAccessPolicies(ctx *gin.Context, params ListAccessPoliciesParams) {
+	var request ListAccessPoliciesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAccessPolicies(ctx, request.(ListAccessPoliciesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAccessPolicies")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAccessPoliciesResponseObject); ok {
+		if err := validResponse.VisitListAccessPoliciesResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAccessPolicy operation middleware
+func (sh *strictHandler) CreateAccessPolicy(ctx *gin.Context, params CreateAccessPolicyParams) {
+	var request CreateAccessPolicyRequestObject
+
+	request.Params = params
+
+	var body CreateAccessPolicyJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAccessPolicy(ctx, request.(CreateAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CreateAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitCreateAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAccessPolicy operation middleware
+func (sh *strictHandler) DeleteAccessPolicy(ctx *gin.Context, accessPolicy string, params DeleteAccessPolicyParams) {
+	var request DeleteAccessPolicyRequestObject
+
+	request.AccessPolicy = accessPolicy
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAccessPolicy(ctx, request.(DeleteAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeleteAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitDeleteAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAccessPolicy operation middleware
+func (sh *strictHandler) GetAccessPolicy(ctx *gin.Context, accessPolicy string) {
+	var request GetAccessPolicyRequestObject
+
+	request.AccessPolicy = accessPolicy
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAccessPolicy(ctx, request.(GetAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitGetAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditAccessPolicy operation middleware
+func (sh *strictHandler) EditAccessPolicy(ctx *gin.Context, accessPolicy string, params EditAccessPolicyParams) {
+	var request EditAccessPolicyRequestObject
+
+	request.AccessPolicy = accessPolicy
+	request.Params = params
+
+	var body EditAccessPolicyJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditAccessPolicy(ctx, request.(EditAccessPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditAccessPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditAccessPolicyResponseObject); ok {
+		if err := validResponse.VisitEditAccessPolicyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListAccounts operation middleware
 func (sh *strictHandler) ListAccounts(ctx *gin.Context, params ListAccountsParams) {
 	var request ListAccountsRequestObject
@@ -10574,6 +11814,231 @@ func (sh *strictHandler) UnbanAgent(ctx *gin.Context, agent AgentPath, params Un
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(UnbanAgentResponseObject); ok {
 		if err := validResponse.VisitUnbanAgentResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListAssetGroups operation middleware
+func (sh *strictHandler) ListAssetGroups(ctx *gin.Context, params ListAssetGroupsParams) {
+	var request ListAssetGroupsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAssetGroups(ctx, request.(ListAssetGroupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAssetGroups")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListAssetGroupsResponseObject); ok {
+		if err := validResponse.VisitListAssetGroupsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAssetGroup operation middleware
+func (sh *strictHandler) CreateAssetGroup(ctx *gin.Context, params CreateAssetGroupParams) {
+	var request CreateAssetGroupRequestObject
+
+	request.Params = params
+
+	var body CreateAssetGroupJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAssetGroup(ctx, request.(CreateAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(CreateAssetGroupResponseObject); ok {
+		if err := validResponse.VisitCreateAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteAssetGroup operation middleware
+func (sh *strictHandler) DeleteAssetGroup(ctx *gin.Context, assetGroup AssetGroupPath, params DeleteAssetGroupParams) {
+	var request DeleteAssetGroupRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAssetGroup(ctx, request.(DeleteAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(DeleteAssetGroupResponseObject); ok {
+		if err := validResponse.VisitDeleteAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAssetGroup operation middleware
+func (sh *strictHandler) GetAssetGroup(ctx *gin.Context, assetGroup AssetGroupPath, params GetAssetGroupParams) {
+	var request GetAssetGroupRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAssetGroup(ctx, request.(GetAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetAssetGroupResponseObject); ok {
+		if err := validResponse.VisitGetAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditAssetGroup operation middleware
+func (sh *strictHandler) EditAssetGroup(ctx *gin.Context, assetGroup AssetGroupPath, params EditAssetGroupParams) {
+	var request EditAssetGroupRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Params = params
+
+	var body EditAssetGroupJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditAssetGroup(ctx, request.(EditAssetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditAssetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditAssetGroupResponseObject); ok {
+		if err := validResponse.VisitEditAssetGroupResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveGroupedAsset operation middleware
+func (sh *strictHandler) RemoveGroupedAsset(ctx *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params RemoveGroupedAssetParams) {
+	var request RemoveGroupedAssetRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Asset = asset
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroupedAsset(ctx, request.(RemoveGroupedAssetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroupedAsset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RemoveGroupedAssetResponseObject); ok {
+		if err := validResponse.VisitRemoveGroupedAssetResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddGroupedAsset operation middleware
+func (sh *strictHandler) AddGroupedAsset(ctx *gin.Context, assetGroup AssetGroupPath, asset AssetPath, params AddGroupedAssetParams) {
+	var request AddGroupedAssetRequestObject
+
+	request.AssetGroup = assetGroup
+	request.Asset = asset
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroupedAsset(ctx, request.(AddGroupedAssetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroupedAsset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(AddGroupedAssetResponseObject); ok {
+		if err := validResponse.VisitAddGroupedAssetResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -14405,377 +15870,398 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs5si/4KljeOeHpeynJlj9mWo4be9SyPeMet6215NsRO+0jgVUgiWYRYAMo0RyHb+zT7IPtk2wg",
-	"E0BVkUCxSJGS+pzuf9oii1WoRCK/85dfe5mczqRgwujeydfejCo6ZYYp+Os0y2QpzDk1Y/tnznSm+Mxw",
-	"KXonvVNBeN4nUhFBp+zfqdbMHPb6PW6/nNmf9Hv2m95Jj+J9ev2eYr+VXLG8d2JUyfo9nY3ZlNqbT+mX",
-	"d0yM7JOOn7/o98xiZn+qjeJi1Pv2rd87HbHUWt7mfh1EDgkVhNprU6ux33Vdy5Pjv0bXYt+261raKGO/",
-	"u+1aypyb08xItbqYD6JYkPmYGmLGXBNqryI5z0/swtz2UVhsWOBvJVOL+t7ZG2+xog+lyaS9RXRNimVS",
-	"5ZrMuRnj2iRe3ye6zMaEapIzwVmeWpe7PLWyF8+SC7vgIlu3LDnERRlut1GRghqmUkvRcMP6QoZSTanp",
-	"nfRyatiBvUkvuZxPwvBizXIGbCgVq5aUWkkJ99piJWdSCGZ3Os7T7z03k8xfmGDo8H1Xpo5v1FmpdIyf",
-	"L8eMXAv2xVzjFjFSUG3IjI6SNMnwVonHP39yHHv+35QsZ53ONxnZSxPUgO9uebzf5mw6k4aJbPEPtojJ",
-	"4QUx7Iuxq/krMZI8Of4rycZU0czK8ZdAJW2XO2ELkkumq0/MmIsRkSKrqDdmNGeqeoXa4w/s89sWP+XC",
-	"//3XviWFYcre8z/++X8c/O/P/+NPUdb7UQ7ShLYE/lUOEuT9VQ5ux2bv+JSbOJdNpTaEGzYFYSAFa2Wy",
-	"Am5Uf3bOhrQsTO/kyePHfbsSPi2n8NdjIJT7M6yKC8NGTMGy3sucdWO+TAqjZFGw1HkUMme3ZMAPb1+d",
-	"nSt5w3O2TjwI8mHGxNtXZOauT6zKf3273Ts//emjLNg6kXV++hNRsmCptdDplf36dmv5yCZs0c7Hyl7C",
-	"xSixDvj6lovoQI0WStyeChdM3fBs7Ro0XpZYhvv2livhpuMR0twkV8LNbQ/PJ506NMvrKDVT9hP3+sQZ",
-	"zYml2atvtbRv9sd6JoVmYOufKzko2NT+0woVayKffO3R2azgGbVLPprhFf/jV23X/7X2rD8pNuyd9P7b",
-	"UeVMHOG3+sjfF57YpMDP1i6dM2HIXEkx6hMqcmesSpLLQyCgu49zR9jMfGS/lUzj6vKc23vR4lzJGVOG",
-	"23cZ0kKzvpUx4aOvPS5uuKH44BUNqgk3ZE41GVORs5zIG6YOyQXLFBruwYiaUa3nUuW9/oq/UtN9T5ap",
-	"3e/NFTfMmnS4Ud/61a1Wl2NIwaxV8+R5TY8TYwlDFSNjqnJLoVHJtAYL/q9kKBWZjyUZUw3nK5MiJ0Ow",
-	"3Td4kSePj59t+ibf6kz4zzqda+/4OdxHDn5lmelZ49c5hdbrbGwV+kRJ8cGNrlyqJa7u44+veJ4Sw+2/",
-	"HlCTJSW4tZoUMh9uxpTmzHKOZVtpxkzp6E0zxahh+RWNvNTPYyY889nbNTapxWTv97JSG5lzKmI3lWTC",
-	"2EzD2+qw+yv3aPxs+S5vFGNgWEZ/yr7MuGK69aWYyPVLQgeaCXNCBLtBe6Db+1nm1euEyxu46Fu/F91w",
-	"ownPo6vnOROGm4g1XVqn2ArXfx9Lbfrk//t//t/YDazlGTUbf5UDYqWaVBMiLRV6/Z5UlaciBTvsnYiy",
-	"KCJ3tVdcMaXQ82l/cV6UisGP2Ihmi+guWJ6sOJ5wfWK3ZUoXZGBZmWZjloMHLktDLt9dgDCxwo9Qa8EZ",
-	"mckCWd3+xTKjiZDgM9SoOpCyYFTYpaBuiotX6+ELoIOhapRgSDkXTMUZmgo9t2LQSjoe/zUEr3RaMXxd",
-	"cwJ65yH6Fc67s5ZWpJcXbVdTa2AniU/JjCkthSXsR8ZuGMnGUjP3BkxYH+CfPW0lZtbr90ZMMGWFRU1i",
-	"1t/PPfOGKR09s+/L6cBaEbj4rFTKalf/u9qLBG+j35sVVOjYG1BDLIsQmtmP0HNsbOFLMlTyX0yAiWI9",
-	"pbW2QIF84hZBlaILWIJiQ/5ldQ3npalCHyyEqVYJY90JS5GOUnaVE7vJJMU0z0uWIBYVxPIaKD88NUPK",
-	"C5aTgg3te4y51RPLTw6EW3naMpXAPE+qxQi31hYuC5bmmjewi2Reo5LTcyzBM0qadSpNB7ZDwZeNqRjh",
-	"/ToSW6IdccUEHRQsTx8yPFhWrOFDGk+PSyqw7FtNDO8WrKxLG6pM9M3fyzq7iu6vas9/ZDn2ZAqW94k9",
-	"P3lZ2H8GVudgMGeG37A+ybkGGvVJzppXKDaVN/BDqgynhRVEyJbxl1uILE1oy2NhVzly8g0tC9R3+oSU",
-	"wj6diT7h4sreq09kaa7k0P1RCtA6dq32j4wpQzkIR20U2N7RVRk6uo1Yt9uqwUq7oUXJQLgvZKmInIuo",
-	"cLf6/yptI1g978Q6KrYhhkNXlnHDFB/ytnNCSSFHXGAYnBs8KpaY3U/KsgGeeyexH7ILwSjue5fWGQ39",
-	"4PPXBYRnSMcOy8oucjQbRm6LsX9OR2zV4A8icMUPgiDcNQTXfMB32lnbeAcjIkoF+xLZEQw6e2Fqr4GY",
-	"nzdhvey2e3S4fh9giVFajFjM7bGHgQ+ts82u2qzrt4YoJthcWztzTIuhl1gFH27iP2Cgvk2ucuP9SaMY",
-	"nVrtJqzjCUSAMHFcuDIBIcl2Xfyr5GITdbChhQ+mtGZMtC4CNRMtik1WErdy7VqSBsrt1I0pdSI/RIVT",
-	"AZjwJCNmNIiPunWJV/Ssd2vVSa/f+62kigrD8S/FZgXNEjYnPv5KMapl1NVceJMB725lee32KbEYN0Q+",
-	"soJRHcyZkMTtLvGceHNEa7Ji8iz+KLm4lBMmtgsteX5ok0V2q9OM0AwFQnaGGwgtzHlRQEQQmGNNTK/f",
-	"M6a4wuCPbuQgvn/8eFkp/l3OSSHFCI4Bv2Ha6mwXOdLuYZij+OuLZ42cxYvH0aRFfUvqu5Ek+90qAxC6",
-	"D04V+FDXUgQszxXTESr83ZIA+USRt+fEXejX2eJZ04Ipk3BctJEzHUIWcPLsuvqEHY4OCfWmOxnbp0/Y",
-	"Ih7looaNpFoknjEB52folljZTX3vM4nRlV5ow6b21XJq6IDquESsUsytzlAjU31HQblbBNQ21W8doj4S",
-	"PiTXeO21pfiC7TsGNKWCjtiUCXNFqwhv29H8KfyiZrFtoWTxdW/jKHzAO7RxUC0CxERuuXbIxYipmeIi",
-	"wkof8E4TBmpSj+Wc5dZuG3JlLQ8pDM0MkBxI7K6x5oDIQAG4s/eSzKnd0qFUhM6sk0WLeChExo755dk5",
-	"sd8kIkBK5mWWkg6VYCGaLlwsLxWGsfdJBxocNdx1d2UpOQtJKqKYsTJ5Hz6m5Ux7iyirGFXqqKX9puId",
-	"4DpIfnFN3A82iQ+tN4rqpTlBWveDsnG8UzOegpO4zrnDYri71OagNx+kNt/Ohry9xm/kI5+2Z/FAXV/N",
-	"MNu7RKrKC4WH0NKMpeJ2neD6WcYES/H89U9Lj33x/PnTFzvS1+35/U0U7Up6c+Ve1qy5mrBFhPrvuEAy",
-	"TISciyt7JWZcZ+Wg4JmV67of6NJg39pznz3+PkaXKf3yFq9+8mKVk3egRz0r1tRpFx+lgx5dT9TuinVK",
-	"v9Rv/vQ4pmtbtdpLjLDL0pygGk08xrkvz58/fd5egtWHGhSmruJWyHssnWOkFrJpHkgyLbUhY3rD+oQP",
-	"rcGEaTg8vLHj2lERNj3Fujpc7xuuUXCb7ulKVHWwIPMxz8ZEZ3JmxQUrCvQkNKEzqky33W5xJZs6zMvM",
-	"hCjmIzGNB9r2YvpjqWerhINLkEPHVKeymBs6AvGs0OWYNereVtnL7tE6iXABF7mAePu7QfVS+6vFLBQX",
-	"fsbVdDE03K7etbXhmekBmhxuadvZHQmuXQ1I1XgXgozcdBI6ce48bfDmOl2/C1ZtvtB8LMNbkNfc5ba4",
-	"ttdcw5ted3i7pU1qsHJ0r8qcm7MxyyYzyWOCaUz1OOE0UeN6AaKHWUiTkAGWO1huFRDDu4ALR4sC3vcl",
-	"uVaQO6V2aQTSVQtycJCFRV4TxWielFVKyrTT+xNTk4IRY62xP398c0ZefP/i+DuMLdjv7euyqtICWx3A",
-	"thxQzV48i8sty+bR/o231p++wUq5cDsyVHJKnmDWAkpQmiKdC/PiWdQpBjnfqh+Qtlum6cJ79HHbHS3d",
-	"c92WduCiuxWESxwckYYTlkqYBosZGdHlRnG37NuGUjECXSzwOYZJeJ3Wq8zP5k7ubbj0uOA+1RNCR9Tn",
-	"ZOnQMEU0g5pUbjoxT3fpbRcV38ExoxE74O9UjyudYt+7TSzskws+wmO768N9kbWPlEpS160zqRWxbHrJ",
-	"Gc/ifqWQpTi8YWoQj7B7F3fLCNKEi7wPPXlWTfVRcv3ZGbnf9YmQOQNzWzOtuRTkzzyUpfqPpCJGTpj4",
-	"zmu5nOdN2V2RB7bgFus9c1mBIWeFldsUjvKCUBWvmMPKmD08cM4ST8yZoby4TVQPi+AKzawMghhA9EEt",
-	"iptrd0Jh62aK3cRj13ivROXx3MWGrdbJpWDEyPhdUi2XctJ37ZR9V/0DUQy474BlwZ1MhHXZTbsocm+I",
-	"O7yh2j6TpTBBT/tExIjO9K0U9XtmzYxQjVUFBVbWejvl7a73XbJOdIQN7df6VIGOjlmS8uqCi0kkIVgU",
-	"cn5VyIwWUcPHpXOogYIiORvQbAJtq1xMDuBn9djDatJmPy4xVDJH7wktuFBw2P1uVj7G4qPzYOtBNivF",
-	"xQUdXbkL43eZUlE13EJtSDbpyoP25o28+/LNZZED98kit0rbqVyXSOn0gHpleLQGw9AJ00RI/w5V5T03",
-	"ULwbJcuUfrlqJc3PVl1P7Slapk2fKHbDaKGhK0WxYamXzOH0+/jHJokGj6UCCKb8od3Fk7ep3oEgbMvR",
-	"MFJOoMEv8+WuW7c9pAXlpW8hqIgxpnaXyZDNfeGGpVdXuSnjZHCCok8+fXwH1aI8GkKKh+ngkMK9G0Kl",
-	"XxeZdXZrHp1WqfiOa9Pd0ymK7exakL9rk2vtFr29x47TQGOpzQnGuodSEb3QhRyBSZGx4VKs4qmr1mlL",
-	"/6woFFco5Fa1ewVDI9X9r3/yZqp177BbqRZSr4f152M59TF91/CsH5EpzcaQoQnpl9V01BpCWO6OZJAc",
-	"3584cIw+hPApmVEzXn7M+lxbd811Qj6+OSPPnx0/wzAJ1GOEbn3wnM5ev+n7sM6PFx/e2y1g2gF52DWT",
-	"ASvkvFak+UhDPQ3JuYLQ+aLRegKcZE8rG1rjxJiZPZVAls/3pS8a3fL437qEzV0plLC0p0+eP33RYWEb",
-	"VQdCq16cHWFn7EHQLLuCk293GCNl9hgdP7Ou9ItnRFGRyykZLIxlC+AZTMtAcyPDV3TxlD33uJaqaHmZ",
-	"l8Har5qfKQFghcNN+1Lb1FFMTv/gGz2XPX9InEbLbRlIXuyICog+t6xD3yjXE8ufhAVHX1LJuWbqBzbi",
-	"W5a2KmZKJa5ipgLE9OiIQSeyhHyGPHEisk+uj67tdqIouj7KpNCyYEfXdZl+fbQcZQcwlnXb3PKapVjd",
-	"0rZS+h8WoekJErYDe6CySXdrLcrgP4+ZArJo5k8prnD9ntr7NXprY9t6Vshs8kqWgwRyCUp97NcT0JJU",
-	"cHaDXVGZ/e0JwhqNXEOfP4XcYAe+K+8jXJOBpSlECMqqLBsAiMgpxmrnY6tyah7G0oEaM5q3u0ZDqlw5",
-	"KFxcf4rLN+E6XxLBRtTwG3bimuma+yTLQVHbJAGtkFUYKHLQBLFyLu4XRfsRf65hE0TbA+NF8m9dvoCZ",
-	"PhIVOgEh+IK9dlYXQfMWHw6hx1U5awe6yhs2Dyh6SOIgHgAppKhbRXBHORyCsJq64IcglMwZa3QF/FpO",
-	"Z1D+j8uxO8eYsrqf5wndr+PAWdYL6vt2sJVt2zLE4mjZD+BaTU4Ku4o7FT8mpXYRzqX8vz0D64R27ZBt",
-	"npOfMst7Ov6b2m52ViE/Mc/M64v+/MOjNJE5204TZNE25w/DZbSJE6L5F5LzETfeKLX8fcPUgth7bGBy",
-	"vLgtFgWsOU4GMeRquqWPBo3oaVqUipsF5rmwVSob06JgYsRO8MyfQybsH2xxphj0GNLi0Eiw5UfYiEF1",
-	"tHztxdO/Pltf2BfdKMwF+43BAwqF/rMZVhzve19ie1BVBS7x2p21Eji/96q9vsxapznhFZgj+IRWuQoW",
-	"r6jOOS2i8XwM4ohRaS0nOYQaCJLJ6ZQ2sDKsTHf1XXKOwhVteOjUGoMPg4b8fGzvkNZjOR8xHTNo7UoG",
-	"JS9yr0lGVuKAo6/K7i39YRtfwYOiCcHNI272i6uAHxdlZusQQ3OiYqOyoIqwLzPl02BD8vH1sbVmsrFM",
-	"FXzDM1RZRDUaB9wDsK3dZvsIK25Gkt614skI62bUWlOQ99zSmQj0xpLKKJrCmDpMp6V4C3xuOUazJuPZ",
-	"l1Ol0JvhERhuUrGTGZOzROFZsjnAMoT7snO4EZdQ3bRR2N443NVJqPYokOpzm3xyjL0ipRQbcWtgJNIm",
-	"VYpj6Wgtp7vXIE7cyMn6J0Ae1N5fyA1ursf0+PmLZP3OgAuqFsDvhZwzdZBRzciYfdnjvrol1Xe0SefW",
-	"rfoQCsIj6bNY/8UlABhA9ao/35UQpmKx2YEIUdTlx3xy+sMqDKusrJoXUSqOWTFLyI52qIEthGxF95YG",
-	"cO8XLy85xHbjBxPeo3Wv7rRwqTI2HloBZ1jZdsZoax/EKYHqvsOqDv7myeGr6hJfQuFOOhnRG7YsnQYL",
-	"s3PZUQeGfXzwPT0Yfv764tm3P3WXDvVnRqmKqac3NGFgeot8Hd9YIz1c60DJuoBzeVYrFY8LHWlmtDRj",
-	"yJ+AKeCMcW+GvwSrXPiixaxDBs6trYUcbxsYiN3DZHU8t00ymfFgtn39CiXwFi/sHrA+XoZvf4HG4eqr",
-	"ty10wKiCQjV7yVK11SZLt+QIj2+tY3aXrb6s9tgsuNyWNwUsg63eE4rHrNvBiuFmr2f8M9teDhe2/Gr4",
-	"09YXe8UyrjdT7TXMIjCN4nlJ2ugT6d4E4EKiSdchXExggRqCq77iimsy5Vo3W6gTTO7fr3pklD4+tbcB",
-	"lkBIKUeBMLnIr/KE7+UdIywoZ1RlY9YGfXlV6mg0zG/RfCyhWstlgUUQiFj+CyFF7pDbMFV0uyommueb",
-	"4L1AQ8AVNUbxQRkrtD/1X9WAfN1cA9c4UZVGEi52Zb8hEJkpWih7+e4C2olLBdAsrvj2wv7w8t1FnIoA",
-	"fjWgMeb+AdI5GImAPcVcInJA3MuGuw15YWIhszfwucPK41C+ItjyBrd7gFX3ckWOin3rb9Ncy+q2LnHr",
-	"2makcObu1JKtTvpDs2TDyj4yweZYV7JJgDleIYLjC3wX8sJHxWplIluVfaTRl50BG5dxe4dSbqPq7vvK",
-	"pSJBC4AzwMUKdcnPIUkPsdAXT1+4qoJw4MjTv36/3NP64njtHiR1zCuuDRejkusxyxtdaEnNs1mxQP+O",
-	"ua1dDf5EJ16v9aEaakoXJJchD7tg1nYYdlGTcYm+awX2kmCO6cMQguIgRbo08sV13IchoQf/6pPHB9/3",
-	"yaPDR33y6OARJKIfXT16SUrBfytd7YWrpKzXuh3v6ai/dPEWbaRiuf24YFjDL3ATxq4ZYA9yoFW1X5ZK",
-	"gF5f1uZYoxZSx8gU1n3fWM1Hzt9grebf9ARuaRi8JP/2nk7Zv1npYz/3ZwCr9JjO6Izlh+TP+vQnV3dj",
-	"L/+f+KPvkvwa7XhfZ3FktGFq1BigIm6rpryMBpYRr+Yqr9v0yfgc14QKcooQN+HGJ/7Ues5WshyNXTmB",
-	"+4pqMmdF0SIyElkj93t8OK+iSGHBLmOyYtesDaAC2XKRCIBa030oS9GhNmqFhGu3YTv1Gm82/hmKVaU7",
-	"HvWsXrEghRxZ2W0lSQFl4yYU8q2XoTELIRnkwiT3mvgulo9t7U9pAgiL4OkO2IiKvQF6xotojTSzPuRl",
-	"SzNmwlgdjRBZ6G6zgf3C8mgzNS8VABmnwOyg3aLUHXxJqMhfqRbdAj/Uxfgh4csUgJJugKPg6u6diGpU",
-	"3ld88DnJPXuvra9Coiuo5q465CqTOVvXmhPKSDR0/YHGg+T8gkWxzRIto0vPTNNlO6kQZ9XTKJOiSnWy",
-	"dBiqI13pTJ1n68Vblu2t4eDYO1qt1cJmRgJ/rYI4bCBydERxeTNyNy2XS8Bz0c5L9oVHqxvqiOXuHiu4",
-	"JHXE4n1PMxkpGi0rtgJP8dHYbJh7T+lnez/8brP7jam+ShvKtWkWAf0d6hnj1Ewjpy8DCnopR7jQPGcn",
-	"pOP4lUJmkzbFBqDqK8X8qysNwOYOZjHNAMsoiMZZJJuk8ul6dWIv2iTFAkmBGHAZEgAQu4Wcd5CN7iRV",
-	"64xLRRw7E6mppLEow4Whg4K9xLC3r9sa4k1agCS3Kb6dMq1dIC7yuzGdzVgcQWK5aBDepLpfjAx/86g5",
-	"dwEsdQtM2RYX4rJhsFfQMPOxRLOe8FoTI9bzpEjPvhimBC1aznv1KDzyIbCwCwisjWPnLViZa4K+sPM/",
-	"VeW9K5PLXNpHtxh4rkCXjLEpGF0zbnYERxUQndpugQzcHSLELbnzEj9pdvtSC/uBe/B2sWo/fdebffXt",
-	"SW7unUbzwz48qEg+rGoP9SgpXM7jx4/vTHgtxQ53KsteEkry1dgZVqmWK2BnCZTFDaKkffLoyoVK/31t",
-	"qPTFNi10Mfb4EWffRTvnIqA5dMr+vWVeox+GkoYWxNEWNWxByFvQ3A/wSM+B3HqIpDFsOjMJKIehqVQ5",
-	"lMVZq4SKlXEVtXrwjIqMFVdhqlbactVyygYyXxCqJyxHT83+Num6JCyvT2rERLY4IVhB2ieA6QaeJeKH",
-	"s7xP/BwfqJPnGp3i3x/mPs0LLmIYMNaHHppN/LRNhy8OuYCT3vpODmFnyAWCtu9n4M3DGQOJ3lei+QEd",
-	"E+6mp4Ysk5MfjyD+FdxMrLaXyk8S76JTwfWJ6lRprioQqpUWPY7dkisnekOooH4vDAGMTHRTcsD6ZFZQ",
-	"URvl5g5iNcetT3CwVmOcW9/hM1qS6BnLQAxWsYPuYFC5FAhocAVYUlKRUgC2VYjk43srNpPKJOo6bjep",
-	"E5ed6KECSQXNMXCVm4yAyFcnoNkW+FWYeUgEY3l36/Sj/XGMQ245fICleoG5cemqlwC9OSgN+a1kpUso",
-	"wsyjHIIVQUT4QB9eBlj89qJeH3bPsiKgePVQ/PW8hsGPwmC9SFww5vpEsJUD9H/FzP3gGvvpcF5NrvWa",
-	"fpSDOzWrrYXy0IzqH+Xgo13xMgmik4Tb5LwcpdlMwygnzDHp9au1z8Y7xle8LWwAyI+r9ZWHMCkZCyax",
-	"RaaO4LUMPrFqpc34Rs+AOW9qw4dkOiLlzv9xdvHfnjy2uunV64+d6uUVHW5GkZXW783WHepxI61zWMw8",
-	"oypUNP8qucDi39jLbJgn9/W8lnRLL97ctP4So6SZULu2mk4lY2RQirwINiniZvqSnrhhWtX3RO8Y/1HV",
-	"X56aFu8u2SBoVTem7cITcM85a3ts4ocrgU5cv7tfFQGrEQNqHFLbkigz33suZUPDOHESTtOD8WM60jP1",
-	"ml6DRsPIRqT5BKDHHo7ENYqiKbVJcjnZf/pGqmjn+Ywq7TEB3JiON0pOf7z48B4nndjvobGAS7F0AY6j",
-	"IoLNyYQtGn3r3aBSTh2EDDQg64n2w7L67s4OOMXrYIf35fkcZ/Cu38Cq37MTvso/2OKSqWmqMKe1nEIz",
-	"WuiXFXaHxqIPOYs3z+3LJ56VaiY1awliwUQysNFPoEW+TzJ6MFd0lsy5GUeTSJQdoFYcYvGTbbCc/Xrd",
-	"U5YqGBzdY3uFzt5qq0sh28aZhSympaxvoCW/ygHWsJzY45fzHFwyP0RfKjLm2ki1OHifaoDNeaznX076",
-	"ZEDzqywcuj7BBGYf2itd8rFPkC/z+jjv2sDsmqO2eQMublGHNCBQrt5+618rRv3VyX0rOxGvhfjZBRNu",
-	"mM/Je4enVkSn9fhqwhbR4oYmHmrHYI1rurlKeZ++zdY1UpNcgn82XR7t1KmOLa7fT3U9k2w3MzlbwQ8P",
-	"b5U3iCuEAYu5VJN+FVFx3jM3lXe8Kn7WTyjfPNEd7jlIhO47zvUNVAzlTYEknZixq+/SXODrLzQzVmSj",
-	"ngmiAuG7+Q017MpV4zQ5PV0+scOmAYDjDouIGqtWaDCRqcXMLBkOiYd2gpXZhqU3gQ9Mbn50qxEOaVVB",
-	"78Lv3IufGWn0p4UZt9f2+kCaZb0JYzNNGvnyRsXN5sPR3fDRq1gA5sKPH4XyRm+F1jBFIS475UXBaxOj",
-	"u+BYw69b39pekpBW24Ac7NbvXhV20qx5nxs32wTMZCtVcgRGQwKPqSYDK8AdQzjDF2D1OsAt1EsXNvC0",
-	"/brDhlQMGTtv7x3dW2Fv61399OBfjw++//xn94/Dq4PP/91/+N3/+acYId/LnN3hIPYHNSk9RvMPb1+d",
-	"3QK5swFxsHS4j5+/8C6U06iqQgTLCm7NXZQ3MLbpLy+evvhuGbfh9OD/xv28Ovj89dnTb3/qPozY4WNW",
-	"zyq4NkwAFuWT478cPj58fPhk05GNy8GN8PpuFS0k3gFqqE8DblC6l8oX+H4A5/nCEzI5RWRSsO66u9eX",
-	"EisAuVj1pZH2j7R3qruCk/rg/xon2tL2DVBll3iDK+SBxGpFme79mTiTddO+LK51GRP31qq95lpfV+co",
-	"vkI8Ud8fP/7LdzAZ1MBZAMxOwbZpo0IxdFUBkywZZ27OUu2iK+sOsHwdUONLzLRhCyLUY4OmglToPrEC",
-	"k0fjVHuHB1Fp/VFYntK3hmBe4iXbAYPo2KTbd+nBz54mpOXh1f8++Pw/VoXlWixLf+wyjNWGt0idvXMl",
-	"b3geNZIB+h8DLGnDBZv8AHZfSCxIyXOXpcR/VcBjmo9EE9egjrDhI+/xWH1wV7P64GlTa4YhXGOoALe8",
-	"ChsbALLzmCwA+JgI1FtJd8XjHaAfcQCi8ZPpgWq3Kl/ZCl4iKyifxgULfIUkwcY6LPCvCOEb+lxDzJTO",
-	"ZomsfUp+WRP608d3u0KmkIrHK0BQ9TvRiIh4jnkgeLhZlAUnCrb3fjgLw1rZQq5G/Gt8ikOLY5gXmucM",
-	"S+l5DlUbMGXBOmVsSnmx2aLXyGuon9AT7dyAJWhdgPPqBy6FkaZSsDTwxiZc5af4dobecMxUP2BhUxrP",
-	"7zdlzjIR1pYP1OXZndYRNATpQysoqC9uyzT9710T1Me+13RBY0ZMpRg2h23YTnFsFPYKT0mhc6WeVH97",
-	"6qer4r0q5K67wCrYXn9VL5DUYBsad236DWaOWC3XJ8zFeLGa2OP7AujZFib4tgXbm9Znb69X+0SXgErm",
-	"psgcHSEwJPtCp7OCHWZy+hI0ietRnyk5UnTqTh+65w3vnGS0CRG9Ic9P6Ze3+NMnLyI6MqGKL0E3gmoc",
-	"bKSVN+SiNavbXoMfeg1e6/Q98cfb/sZDvIzRISR2W/ukFAXTunH6a02ILoj45+vpkF7bHb+mU3X93WG4",
-	"9iREKrTlC3nothqleT35BqvDxAbqvH7PXrqagev3vhzYHx3cUIjSa/vrC3hVbJz+MPzo7tX89Ly683tZ",
-	"/6r3+bY2i38J2H4ctzlkSrH8KpJL2MKyqS0upo7PT3/66IbdN7XsoOSFueIirWGxpJULbWhRYEE+NjpA",
-	"IYGvB8FRLsR1qt6+miDYI3zo+s9hpU5976A3cT+oxTPFb3jBRqwlgTuWRX4HYObtmOS1hfYrJmhhnTs1",
-	"bT27PjSr1q1rD91nq+y4tgVt+1asbXuwNuDvlwFOvNaMEVN5USyumo6zGnGr47CGfvHjUXu/lv2/dDx4",
-	"j5v/n3Yj1u2A8w22jNtjuVRqXpwrpsCwN983oGIb+NslSDHIyJ5Y36pgVBvy5LlVsIpmxtrRWJeoGBlT",
-	"Bb14oxIm40pF/gpHfD6WoKpX7Lx940Q2cl2O5LW3je5rQUW8pjHRqbSmOQmaBqv2pHiVQ2owPi0Kog2b",
-	"uVpJ33A0LLW16iSWXtWSD4meGxbFQNm0Y8xS5sKw2dr5WmG6O7yXX0CK2HDLGPa8SMiUCpQLr6nV1STM",
-	"PZzfkhh2ihEFa+zpSSoevGEp9e2NJCymdiaSX38/UCVKS8VFxmfYk71kHO0CQ0xJafphAqlm6oZnbO9A",
-	"E8nRpOdePL8VQ7n6yu0TQgq74aGHOIHXERTA6n3sqg5vmBr0OmuRtmkf4V02BhirlFT3Y9wg3PYzvM+V",
-	"HBRsGkPUi+WkPcZNCJpM6YLY5QFYagKYJTGSsoFVA10HAJ1z2DsRZVFEkXJYEWFpKM6fSS4ARRPH0Mnh",
-	"kIkcBnuKWWl2OPUS7IRomPR98NLdVX5MZCFHOtlHWSZ6h/9+eXlO8IJ4m31CPkHoQOasfXIXfrD821KJ",
-	"EwiLnMyQLU7OPrx6vfZ0wLeVoHNvFdK3bv8T3IcKdcuYvtYsCjSWa0gXwYZ4YAW4tjVS1mau+uHX/u9V",
-	"4zUrtZE5pyIeJsMaI2irDebS2gVshTCSgNrI1eJKlWL9BPwPEBUtqLgn+Lj1zWKuf74f+vgxWsiG/MsW",
-	"cfSNurvXbtmMWrnYhgnYYaua+SJ7RwY2unt/JYMrVL91DeOlOmJrK7XJhaGGZ40MBRNM0Y4V1d3KuFlU",
-	"2p6XHnEg4Bp3wdZWsljDITUKtW+XRwW5Qjs/bxwP64D0E5YrBrJB/YE5B0fbkyiRdQeg69i5eS/rdBD1",
-	"vXCAdt2OjqGjrqwX76SNaTQqcj83Tg7JQpaKuBTbEv/V9qriP4gkp0ESL0NrWzJiEdu4BFo16gPHIDGF",
-	"8xEmLW87Hz4+8fpvkmnChbM8aJlzQ4yivDgkdl8pzjEFGeK8lFtP/HdLib8h1rWdeYTZVbMuojFf02zs",
-	"UcZrYPsNRx/KuH38x1fzATK6nDJCC8VovmgdpNQ1Qh0ZbawTLzthi3Ml5XBT1Fq2SEdJJmyx91iNHtMY",
-	"NMspLAC+vIf5G0DOLWGAYwR9K7RxU+7hlfSJi6e7FlrLSYXrcaXQpTnkBbsb2scaQeBza/1P6YQ1irKP",
-	"n9dLso+j9vhYMT2WMQ/F3xi6y3hRkFJohtgn3Z+Q3DD7mp2CBe9d7j/hJ8ubWOv4+xIBHH3pYf1VrADA",
-	"38VOd502K0nvMYsZeX+X88AhlkK+c3fCZubEPnvKIW4xYYurIU8M3V2zvZgOxDYX2OxB/SVW1w5au0Oa",
-	"0V23gbLegGEGCPuDIGkV96yDAIfOUqR12OHGG8WFqmDz91sPz/8DD+We8VCWtecukEk+shsYCnMRCrc2",
-	"7wfdSZvlnjrBa+rF3zBKBgDTWnl7ADxPxJKoIDS3cl0bBUj4TpC6d1OlACE04jCOdrVOYcyKPDU9uX0S",
-	"JJmGJuEw9qcNFz4R8K3DgTvEunRcKWUj11KSTo7FqyTidr27q3vn5Mbo7QTWQ/PYd+bdLjsNSacoWspD",
-	"8xueRRZy5ufoh4QhzTI2Mw7gLZNlkVt9Ze0uwwQZMGOYqkWDXBF3N/Q6WbBTXEjEjAjz7+P85jHY3VEL",
-	"/mWfOKA3MbrCillI71FD/WCae4IEBWfJyZ8tgFD8/QeLeDRrrqRhjYdUBS1DMlMsZ0MuWA78pQ93jM8+",
-	"5qPxleJ60poNtHJQkylGQigkN3Fe9wr44+1apatDH5PZIYI/pTA+BwoK7dI2YlwQA9FmjjHVTKdi9+54",
-	"BRxFLyq7P9fePvrcsMXtGVnL0VWFuufpl9gZ5xCmkZmgcT8HMrHcHrCEblHMWDEUZX3sv5+vHIB6GaDU",
-	"bINKvW1Sty2WhIPY0BDD953EsEToAwhuEGQyHLpsB5vDQ5DVkCiDQKuD0tR2rUqyVKcp8HLgq7U9JjWp",
-	"GgkQJdLsp34KmhPs8cEUMoc2wFRaDZxxqP5kNIexg1NGBVp7OnlWx9HJfb6FERe8oTmyWG984GPriXv3",
-	"dv3W+Jss2FkhBdtfW799BLb2d+2vt794nfNN4WFCBzLgzuox4Ln6CSdchyi1/TebzkwEKGaXGawlDdKW",
-	"w7qtRrkz9eC5pJFtrJmFd6ozoov5/vZ1eh1blePS97Ipb1HPAHSZa4xyQ49QY11bVvUTjq4rN8pqEpAW",
-	"HuFMsCiKS4jHPTv+/tn3L/5y/P1mWAyV2EYipU5jDGXk2RqUkc8OVeTg83+PIlDceV31gyyqriyvDcuJ",
-	"dly67/cuIUIgo4aSY0pNNk6Wm+Abt5hrHpcDwNw7wOg4uwOIUfumlZbbKbOu9N52TkhwRaH7xdoX1h7V",
-	"bmru2nL0VdCCzzWol8QhS+7rx9fHDhXyP+xK/nSCajK+0205jOO1jNBR823JGP4NkwzhzbGo4agTBZqz",
-	"KiZCNaZEx7LIlwctrW+EjxuDaPH2CYTiqjLeMFrAl/P6CSGKTeUN82MGrBIf0szoja1C3U6mbfFgUqR0",
-	"0bjgMzzSpKBiVNIRc2iI//bJRVX/DVH80mRvy07HaqTWo8g07AZ33tIFU4mdDBMIg1UDkw1LUe97C931",
-	"GHp1dRwA1QM73uv33JaDiLN7Dv+wm+4RRRYwWSBrzMe67aZvu9+bR5fW1cj8Tg3vzfyfPwz1uzbU18cw",
-	"0nbvRSax6nQjFxSqTASp5tlhI5IbjjLHrmFoT4EriyLMUMHpNlyTKTOH5FSgj0pc/1JtVuoSHFqAgorU",
-	"ydSeOcd+cSj+AcAVblj7oHl7RVyoU7Fwp1yzPhksCM99BetL37MvfDnitkWsNTlRcUj3irFOqY8PwlXa",
-	"ojaiYXy2ZsQ+q1vZWKzW4YLFmiJcqWJUyrkAkS8k8JjdLvmvXO0EFHvo4JN0xPaEX689r748A34wV4D0",
-	"sKY1GtuAYOIwLVhOSpG7dB4igxPD1FSnYH3ayyr2WVKRKFK3i43LwgnzTf2wLKww7BNrnGhDhlzp7lNC",
-	"PYp9rNd5bZXFFoUVoaaixn7+Zetb/TnBxxeh8H8pFankKF4k4NaKIk1LMqQqUa6yIQ/UrSqB45aQKXr9",
-	"nueJKCr59jyxxx2JExznyv+DLSIkz+WU8mjYiRrkUZhVJRX5syXfx3Py9tV3KVTKeIwFazoCYMmQi7wx",
-	"MYWcY0oFailh/COWkq6egU5g7FeIl5fRVHcwSht4NzCIPM4IJedv3/cJtSscYYMYtW5RF2xeR0ZHhdhC",
-	"1m3Nll3wXbevCaDEyFjqMBEICA2YcATAc6Q2+DsYrrpScvN0h5t/gig1lupWzffBaaMEyoEawctnz56m",
-	"9P5T15vSHeal1S/bDw/V6b9gugNLAUnjXKPiuatGDf+SVQKRx2GipUUpqXY5FaA5sWEl9xTAxrFYQsja",
-	"AF9uCC3mdKHdlxqyo02krxXY8KUnG55N0sWK8ORCyglW4cAohXp5hlnzzNt08XRvH3Wehd/SFj7YuN1y",
-	"0zC357eIvE1BvC+57Z6GCDFlCdknUjjZAElkF9/oEvQOT43TRPs0ylKMAdB9WlCGHXokYC2B2NkaFxSS",
-	"MxuUraRQFGqxBI4GOlZxYhVaH+nLNXyaONgiX9+o5iGn8DHeJ+y2dutRRJgMKynrAEQB8vPWo2/tAdeM",
-	"ibUFyXDO7ev0vUEx5aI0GxQUTZkZy1gY0hqTDqeQKUBfY7nDUtogkguDmdtewz8A3gQvBxQKODF0kzG1",
-	"sxpC8Kor8mHGxNtXFd5YqMONvKNHsl6QPLFDVn+mJcIcwBtTByxWwA33W5oS1eCCis/rRHXMWe1iddJa",
-	"BMfGwtSNKr9BMEMmHBxwR8GKwmr79vULPhJvRZhCd7uai7QIt1vwkmR0xg0tNMmlQ240hqktct13Mj1n",
-	"LZRKSPe04KggfbdsBIBoVWLusXaWP7iiRsIkZLeJfV8fhG1BmcyZy6XFRvoZCf3/I5xVURvKt/HUnzji",
-	"gV9t1QdXw7KH3ja2Dl1+zxDyf7BvC/uaWKZyT6P5ty6N3dAE2CUyy5pKQUvAOy0pgR17aCUldlF7AOnb",
-	"MAvXfeJP17LAC2wE++hj2cv9zhuGuFMRQd9Xi9+7caf2eImFS0O5rmJMGUQbQbdsHcZ3CEtLECEai10z",
-	"8tiahm0jj3OuJ1ezCl0nVgOjyVxJMapqre2P/M1zaijJuYK82gIDQ/OAThNYHIZneTC+lNfGBbfKkv+L",
-	"5etGCMAbBZw3jBXHnat1483AN4OB1C1TzvAm6ea40/O3xH3pjzn+ZKs5025BWwyabvuldpmpdlM3RP3d",
-	"L9q3wpMuowLHGtXgFqOTLePFkx9Zwahe+/bLAqMxI7sqaayzUXgJ9/7tUQnDZp9mtzTTH4bZ0W5vwHv+",
-	"YS4/ZHP5d8BGl3S0ZTpk1+l86+FbZWTvi+lzIedEim69jMs4YXZx0feND9ffj53+0Eb2Qyin1In3vJQu",
-	"W1WqHQNqdSl7ZmYu1SQ5g8GNjx6Ah5kDf1SLpAILZTYNCtbwL7eJoHXDMuaagIMCWebamkP1kNEkLAVe",
-	"EgEBtzRDN/C44CzcqcuFp++h+Vx3NBo1zeLvGA4Ur3O3K2TyP4IBItW8kSffHx8+Pjw+fHx0/GxLWOz1",
-	"RbPp83Hq4VwrfLylQrJmBhyTKd1A7VqO1DvLdUApzDLoxoO6n6gNscNbqZQaeOtm1m448jbdJPT0yfOn",
-	"Lx7vbAzupaJCD7edcCUSU0Sl69wroOUSaiBPwvAVrlF4lDPwK6npCCwQWXupt51Cz4P/iVUDlk9CcYa1",
-	"eGHqP3VVYcQN83ZVn+gRG/t4bwmv1nRm9GoW88PP6uO3rP3sxnZxxIGCuwI7nL/+KT5WKwIrG14h2kSL",
-	"uGhckOsZQtRe1X5x3ek4jqU2VxNXzrR8GgW+yUTIubiCUhYglBuaZX/VD6/WXuq/8awgdcPUVYsPvjTw",
-	"bAkKBepIxtSNDBISZYZz/jsU4cS48hPUj213nhIQbR+EQ8EKkFg+SnKnQPi4upgU+aSjk1BD/bSOm6eW",
-	"KykUJ7npcpb6fnoZTMqCFn0pMJ8AJap+1lonO+M0rCCK5bGfoLyPn8WjkuFr1FGQPIVKA64ClmdlHSLk",
-	"Zy4T2BhIqxTs2pYEXWswP3RUeDhVUES6hj0s2567S1uwsbEKOnR0gXWDfT35Fpj0NbRqv8y1Fjos9C4N",
-	"dDjQD80+r2/XpjmRGVVmGi35eWN3s3ToM2un1uD0s4Rzar8jI9nxVsOyKK6SYGQO88Tq1LB1a29pZdLV",
-	"v6SInZfT96eu3tM7D69LS6SjH5gquOjS4HXDRC5bw+9sAbV9mG8RHlNuOqNigUObAqUjlZjRDd8yCbYn",
-	"IUwua2NYQxKFo7eDIUcXCXW9Vg5i+d+dnkPAaX9SaqkWSy+sE1yp/n16vNPRWaXgv5XsVhO0thKuVQVt",
-	"W8kd9XMe+mCOUYfU3LWV+HMsIOgj2RdQsI9DAxlVaLL45gX/UbjB2JhZ79s3SGXhoJBVPjo9f4shcGSR",
-	"quzykLx2weVQiOmB3bl5CQrYt4x5mAjMZfwihlLNqcq1r6DDz2vgSLWCRJKFMLs+/EX8Il4rJRUWkrtE",
-	"IMllVoINRv788c0Z+f7Z879859OeGmZrkOtM5uzasgg4HtdD/uW6X8v8Hf4CRVruvnTE9AlUX9MR9afg",
-	"OgMdcE00C80E11YTXIccGlTU0RE7/EVcMJETKsj125xNZ9IwkS0O/sEW135hWXDiDbRKWYJZDlZsxjCc",
-	"Rq19Y6yPpslClqTgE3ZCuPlF4HwPBwFNzmhR+KafsZxjqkAxvDEiw/0iXMsfmVEzdr1vlEDyqw8mFEeg",
-	"Oe5sDqDDQJoxtkppI2V++Ivo9XsFz5jAFmM8ob3TGc3G7OD48DF2KjjO0idHR/P5/JDC14dSjY7cb/XR",
-	"u7dnr99fvIbfVB2VPT/xM2Teeo8Pn+AlcsYEnfHeSe/p4ePDp9hRPwZOP7p5cuSCM657DWSpg6OT4m0O",
-	"Lpw2HnLKoztBB3fv5J/xU15dcoTav/etv/ZKiNvAhZHxD36RIXEITX1LASUwYOxPfisZYFY5KsO1HnmW",
-	"dmhS7LoI182beu6Ammycem5Eh377bIWWnknhGnaPHz927djGWSd0NitcF8TRrw5Kqrp9q7eDiwdDEQTX",
-	"crAOTh9mXFx0Kn7DsMIjP6sHxGg5nVKrUYFdAql6vqPzn73w0WerJqQ2iWJ45VPLJ9bthrNt98/Dr8HJ",
-	"5MZqgIAiyp0bRt7IonB9Zb/KgcvmuU6Q2qAOjDhoBkrZCkEE32myfZgFszXv1+TXP9iih9sLHPODzBc7",
-	"29mVoTXfmtrP5RmXOOt4Z8//Adg8wlMfRKA4SMhf5QAtCwompmZmF/wWXh95xT3P/SkVlvWESQwRbvzW",
-	"b8jBo6/uX9+SEvFvzAvE3v5PbIyylxUv74KEF6D7RBWnt7oMoCiCZpsVVKRP80bHIkgiM+59+5yk/lE1",
-	"lP8290/JmkswHYQkS1bGIfG1UB7HC/6ZSYUtoHJVUiAYtYOi3s8Zb84J6XTAH+/w4Q2w7QQ/VrNmbs+Q",
-	"+EQco+THllpTOrDoy2pLnBOFHgIErDY85vZf9j2+3ZLV+u2z28BCsJZXzTDxIy2be1m3GHwrdECI4ULP",
-	"rO9Sg5ixpBAZX0KZqYBnqjmhMWSZ5AlB8Q0T0QG7xPApq8lvvxHX7l9Xg1Ivrmuz4a24pwZc/tUzc5qZ",
-	"D6ISordTrP2Iq+uAlGgBFT5TazXAeA85qnxzXk1I6rsOmzm1px0wiPJQyQSevX2fR5pcwx30NTGsKMi8",
-	"8k/xlyAyXob6xyEYJK5UhSctRb+Kq6q2rWKBHWACft6j+v9RDj6yYUoqWCYA/yqXbtbH7aXD/4Kthd2x",
-	"R6FC1woHYd283JokaRcWI7bWM8JL9u4X7dU3sO9wV56Bp1egOn6wRPOjXyUXB0ZOmMBiy42UOBYUwK+D",
-	"VmiOfmpu5BlE2IEMP0ousAJlP5q8+ZCNNPqTHZ5Z/5KJYwukOyRvK6XqKHd7LvjJimJqhTFkydwugUR2",
-	"41eEG0ltWQDKvjmOMWlnmK/w/3ajfcT2bLLDA1IGu/1yp+a6e50VwmxskeP5b9jjDaIeDdz48q1vWxkZ",
-	"zV35gQq/Kw/Sub5Xw/tu2OmsNNWZk8MhAjdyQYb8xo/c053P31Ep9sYsn+yt/2CX+2WXd8w6AwMqBMsd",
-	"0wxoNiFctPFImIycNqR8iOZ+AswIEucju1bldIwuO+3UPbi8V0vOvsZdWXIrMTX8oB7fXXL68vzUxeIf",
-	"5OmFxd2TSYaESR3eXQVLT/PcgVcyN64aonuRyVwu9u5hK2Pb3DjbR1/h/9/QSC8YNjovB8oMV2yHLNDY",
-	"i2eREEYJZZul3gnXX4Ll6qgXZn1XWaHwsPiZSFqljh77FQp7Z61glbrXiUmFzSwClGUNq7TBakcV2x54",
-	"b35zu6P2lH5vVkb26IKZn8KTdhWz2pMIW1nofdkia3nuZVLyaFIKxHtjO4kmXzBTz/7VfU0szfDNE3hV",
-	"in/jPIjg0bfmu3h4wy4HKkMsUa7xUaFm4lc5wIpNDH1DFpO8D43Xbg58Hol2jFk2wQmFD9aObsxPvOOE",
-	"5t1HNN/AZMDSwzzhRqdmZgrGEKebUBiE5FvxESCKFDSb6O786zs0dyA1l2NzIw3t4jnLeM4AKAvbbLB4",
-	"KNQswUKgA4QUdMAKHWZFjGWBdXGh38dnewCVcuiwDpZ8CXuPB21m1ttpH5xY3k36Doc4YDPFSPvc3WaS",
-	"FTpC9iNYXYfPdb3TBYtFAu45zjzWq/wFjUUPm7/qrU//KRnsdAZVuRVwbntTFp8Cfi2gw0pVb/nZQFC6",
-	"DOyO+LHJU5jR2pdj9HvWjO/kqF5MHdOHMOXXmjRgUCpv17Rsa73xqC0eFa67p6BUaH2CmNT56U9h0nIs",
-	"EAXzlDeoNuzyzFIz1Q+ubqQVK7UYBxJ525LL5mrgkaknwpcPKRDnuOeOonHWfBpT7exAzys4haSZ44aZ",
-	"+t/SVR/QCCZxqknVdwDzPgJYMdGZnDFvz2FhQyzW5xvsHm7Az63w/qJ+oQcxqTPdFbtglb/xG0ZoxR4A",
-	"3eP77CgesJD/objLMe5ZlaWgJ90frUHAV/D5rnljXSTwkk6YgETF7iKBFRntfROHrPlqqb7IWHFYnULp",
-	"ArF1JeV+p0o3bjet7+CKNSu+sMdEZIyIcjpgCn0wjxsuiTZUJYuc4NqGgA678DgGauALmqIABrdTrFg8",
-	"qAkdoFrjjX1YWrdrFrq9MvNPDT0MUFyXJJcvDtxEoa+zRe0en8JgrK5XfyhNJgGbpNv1MD2989WfhOHF",
-	"noub7HP2r4Q/MoqxCjhpxCjKi+b0oLqAgLNWiVH75xHYsDPJ1xqm9uqz2sVrzizwXu3mlv9gCp7nR5iG",
-	"ZznyQZ3cvfNERcI7MtHAbkLc9qXtaOWbfmgPBbC9Zk/qdB1XsS/W900y1Gv4upPsBz4CtL4CQD0yKsiA",
-	"kRCpJ28FObv4X30/Z1bPFKO5HjNmyBxmh6gSOvIosSxTFtTBej6qarhTHOh4LMqCPbv3RW1slP870zfR",
-	"UZp/qIT/dCrhy4HIV0VAkEwDGPQZRRcw7Is5spyy4S+j3U64nYTCCdmF3MDjCYd/PgaD3coHe4iqg4gA",
-	"xtcKUlkoRTBWdV0hEgF2rsrGMO9Jr5MZmotJBx10AZftW0zbp8AUiJiArqbnnDhMTxivxeY79KuZYssC",
-	"GnAcUC6P5ZwMqWuKsIQjXJMBGyOaxzKZkwFpnACJ3KMUTKrF0TzauF7lU7y77wzPoSZXEV3IufPVyxkR",
-	"ciDzBSyskBpqowNM76p/7sn7YN1zv8D78s4DgRLOud2R3WSoxYrxSLScMjfa1bWPaBfbdowiRaeDfPTV",
-	"/m9NYc5U3rAd88M6l/yjR8nZE/1QHggJxm78LK5zzht1f033XCOdbu2Yu0l8R5Ln2dFXP/Jni160D29f",
-	"nZ27n69JfwVyuYd7TAY3cZBY7a6xqtN9k9GigL99ckzxEXeT6MLMK/c7y6y+ncqP/Ide3KHL5eIaH2l3",
-	"l0iO7Qc24sK+0A+4wD31Yri7w9PuScRUSyhFWsqMxAEXrjNVYlzcahm3e9aK5jCQGce7yQln5Prq6u9S",
-	"mwMwCw4sd13f4qQ5kJTeyT8/188dUA4CP3XQGyqWJ1gBcgj1C66dRY0Tl2ohxcR5OPIcWDNLls9rqOPJ",
-	"AIS8yeGWdDAIDtW2Hss5AMrQkUNbsSodaoCktaVMqcSVkdeH5DwcMTJgmufgd0nNyIBZ1QtjOUdCKpYj",
-	"hsqLvzz7nmiGjZPPDp8cHn93SOrQK3TEsHxjPpaE6gn+AXbo2EyLSL2Oe3V7INY5aadhytvAshRsSLJy",
-	"2fWP3sKJCdP6wqyyG1lmY4bjthsDMyILyBDXP/r8KORjbAFWzISnYykUYtkcP/7Ld6knc62TLx7DIY89",
-	"eFGhyAuJSPGJp+HkzY2et979CQzTFDZr/RQX1ICWVnf81kkPd9keBIjH1vHHtKl5wOxZlSZR+dHvfTnA",
-	"c6gP6ickoOzfUpeuEU/YJnOAIwb2qrxPIeROK5UM0mtIecFylL+4litcyxUOrw4CUdNpJRWhcAyTPVCr",
-	"w4SbyRiiUl73rAilN1xwPd6/jj6TObunWpYwDjChlvFrnNHscKPu7SBB9TWiv9ZmXSBv1I4XbL5lmsTR",
-	"8qn+Tipa12a7xllVA/+8FX0yKI1f3gZ0AgYVEn1wVmh2YkUtPgLij4rRnHDTQPLCuldwn7AW1oyZIB4W",
-	"pljgu6Ma9lwOuHtgja5yOs4c3C+XN+ca3rEN2pHPd8+zDaOxBsWwsbGoDZsdlLNWThws+RSoASvLQVtb",
-	"DKf8w/hQsGoAXzBYt1SwOZqP4NdouvAeUDV+NeLI4BSe//KuzM9ubDlaprtw+4P7gdWADnFwLImcC+3E",
-	"DbBMnzjE/+39kgybWqOuxynkDLBg1JqgWKHdLFzmAMVoFofKAcIv2/hinWn/tsPkhP2UYp1W75FEMPEX",
-	"3CYm0o/B74Z+zJ01YKYf4wpU9wYjWD3Io+f40jpsOMXOMihuxwtOAnQdF9rQoqCIx2NdV0gIpFNFvk0p",
-	"utzj5y/uth7uFct4m5LJ3fc7iQbSRQDmcdVNrlAt2AS+Z2LRUtxUG7iYat07c5fskXD+EQm6Tdl0AGXq",
-	"O8xRV7i02qeeuSJjRgsIgHp6efosE+woKyTGaeK6+A2UmsFFIZsBVbuumogWxSG55FNEVQYI3JEEq/XE",
-	"jW5zPw6Jlj5iU6lSQNZkTIsh0TPGclIKwwsrksdUk4yW9inl7JD87Js3SS7Lgc/3aphXJ4YFz2IVjVnG",
-	"ZuYMXq5TyVlzoQVnO4p240Jq+L+PND6oX3UBBdK5B3fZt18lbzHmP2mWk8HCJRpzQGe5RiMqAO3A3lTD",
-	"/chHQOTlOMsm1HCDtT1hC/uLMVXTws3TaJL7R8lF/Xzt3mayT7gn1xIfrS0TJA62kDl7pCuzYefW96Wi",
-	"OSMU9tHtIPaU4ZzPqkeiK+vcMVrTe5mzfYM1NZ7xB1ZTBKupDmIOeE1duMVymD76av+3lJZczhAiAieC",
-	"iP9WSlVOr6i5UlxPrvsuOIA+vmt27WNHbNW/Zf3+Ai4jrGCZlfg1zHSrArjBCE59EJDr6He5wxji51Te",
-	"AAf+7lKleKvmxvlRcn7ccnQPN31RS51m7NRvv2KCzdcrmroZYsZsqlkBw9DkjTXoSlPSgly+u6iB39d2",
-	"0BsWRpIBI/DEWCv0R/uF28f94AG5+//X1TOu5aA+7ACmr2+oYbSgMz2WJu2EE20Uo1PEFYACS11OXaJv",
-	"3pgjgZ4TOYUimkJC4S41ZKAYnWgih0OX0/HPjMQE6Q278CvaaP9kZpg5wKXeuuYMwnNhkbcXDq88PWi4",
-	"7UsYBLIgN7QorRfqgXb9sO2ooIj1g/upQy+ekb/xH1z+yT0Ehr5CaYucMQGgvprnGIODLOWJtdTplI5Y",
-	"brURFLa5moIwSQYX0HeqoKX06SPTRqrm/nU5+rfcunWnPir3YaX5LpuyaVEgTa2MrfY5lKC26YClM2nc",
-	"fMi0LMewPAzCIHO6IBAspZYTsIVTeYALr+WfP35q9/b542exzmt83DtQ4HrMZ719NVA3515uu31/pyK3",
-	"DAuTdG6/g3+Hsr7w8tC8FcYoeenaum9SCJgp1F7ceVZd9ruGtQ3vcUf1/YqNuCU4y0lWJ2HYj+rDlhkY",
-	"gJwHpfKQrAKJwpl2Y6Yv/n56cPz8BYLSh8f5udbLcg4vCHR4qHWeYYH35GJVBEro2LBzuxHEuC1oFOF9",
-	"HfgEHuZByQvAu5eCpdhn5UQffQ3/bsXArTPD/k/enRAUkceqe7Ycuc2EWSU/Gm5MlOZHOR8xbfTRV/zH",
-	"mnrbGzlh4f6v4Bd340q+kWrA85wJ9PqEnJPdRN3xxoRW7Lv/LVlJsHjx6PL6aI5Blq+Qc6YOMqoZGbMv",
-	"iaLe3G9EOoU1o8YwZX/6H/98fPA9PRh+/vri2bc/9dIlvn6Snxs/mNS7r2rX/a4Vr3+RxR0p3hqBa/1x",
-	"oaCgroNxcmY7RmlY/kPVl2GB96QvKwKlsnn+gp1hliamcrZu8erxs8LZ3aZDP8SO+eAOg3yvRe4r94gZ",
-	"K1mOxnUSVh2lvs7Bg7qUmqnUcWmrTbisDS+l9e1PiNmKsJ2KBZ4erxk8CuWSMIfsJFqizLUfN6wNXehD",
-	"8nNo66oYC9oYBCbNfED5BDJXEEMeMG+hJeKIvye5IdicFncdjbxbuVFHoatPkXKGQV7NinPDAUszlhDB",
-	"3FiWHBkWhap7gIckqvQuWWV9LHp7Zj77sHsKhzfW0FqjNpSlyHcIYAZAO5WoCcjbDUaExhTo021hQazs",
-	"bbck31Afe9gbKfERqcbcy+VK5N1WqDRv7Q81lsHFq/hS4RbodkP4bpH5KXKZFEOuplb6U0HobBaK5KsC",
-	"+T6hUMNQm5XRrLEP5eHvpfElri5V254IL1wT8do8+Gme4y7s6cTize8rJgNJfv+CCRZDBqjMGSCdx9OY",
-	"zUI9TD0v3vfyPhtbfhEjFmrsJmyxw7LUMSNMKFlMca4KsFJpxkwYSxGpgLGg4sKnzuwCWotQHcMffcV/",
-	"dLBhawxyH0nmZjdCt3O6NWLWsH4YtmvKbUPidgkqwcjAXo5TQd0g99wKBFcSodjK0YVkFwb36hZ3RQzC",
-	"RKwoGOXQXg+5e8a9jRZFEp5ZCsZO+ZkXxTssZ2kypRt562fLy5xhLNYjr4Nn1HoqEQmzVSH/DS/5XUd1",
-	"4B3uKKIz8vTaJG7zN4cA+iB9L1jcPelSJExChzpQ1V3FaTwMa8p8xZ09+gr/76DAdrip96EAHaImjLrA",
-	"Uu0xn1VjtWkDZDjC7Kk0znZkeXjy5Cckyt6Z0+WI4H7YYIGt/y7u5famU+RrDeWcmKxnjJo8f+QedvS1",
-	"1Ex1PQJIqLs5CFhKKqQjyw4RUxFqFgcltciKW9B8PWt/0vUe67IbBrLv83MchF+0wx/f07bRHe7aObRI",
-	"wKZxASGMdeKdixtugAz6iEKfQro4qIHYcUhOi2LFOoZHR21jbIJ4Gx63r3G98JjbFgJd3GrsQap9loE3",
-	"8qjKggT4FV4nS9pw/VUO2s3WH+0F9wR+bxdXw0UEM33LbrcNABnhqdz5blAm1x09xeNP/layEmojC0Y1",
-	"/CPHSg4EaYCR/NT+L6MiYwV+VIqMKUN5akb/HkuEB3dk1Fva9uFYCzaPweICPza48+jrr3LQWs/yoxz0",
-	"9kudlnEXO7RMfoX3WKLEpkcP9rJueVQ0PEJm2xyapLpnsmStmvxhNSJ0z7v0GRhXhqoRM1aMW4OXXAdW",
-	"v472QWeswE3dtcr8PXEF0gH5Akk7p9xorBPTE4xwwvBdgF2XMwhMwYWqbHThpA7VUSFHyWL6C6ZumDqA",
-	"jCm7sSs+JK/t/8l1IUfXJKMKqi3sQwsumEckxeJ7nvtmQMzAuWhoIUd9oiU0f3ImzC8C8ToqzB9s9HlH",
-	"tTmApx28fXVNplzXkCxdkqT2gZlzaz645Y3o7JpoutCAzDmlYkEGC8M0mTPFQt/84S/CXc9EXr2OH6tH",
-	"oY2fiZzl2CtKroeyKOT8fw5podm1K0xXjE4dWxvEWcXXVuzwF7HC2iis3snRukb/n12zgpGw6Q4rzFMq",
-	"DZFsFxiHSMYwqNMqAykLRkVMBVoGvuZ5GDFYUO32nyiWMX7DqtjrGAqRq+c3dq23WdC1C9QVLCNafd+p",
-	"TcJx8U4K3SyhPUejJ/OrHPRJATmg0HLMmki7exDpihm12I1EXxnUqxZ/COH/yxpyhBJrrqFcGNHGmPOm",
-	"bJU8z1rN6TrK1+88GNwELLsT83EJu8WX+oEDCmBQdRDK9tBxpCAZ0zDV2EnseqrwW+BvAKI6IbSCDYLn",
-	"0gXm9xYAvoyth14XTNvSvdz4EIMDxooGEuq03pObW3/EPQWpG2+ZONee7Dschb4MgLYpU9XO/hJ8b6qr",
-	"+T1idC/f3DKDtVag45g4TC7dx5K8Gg4HBhOhji3VmLzCMPcQ+W5Dbdw6zpfGZVzGYwS0r73iMF5WJWMa",
-	"UXkgdzi0tgHs5/k/zl6jdSCogSbY6mwgROlfj58ff3cCPY8ef7kBSIWFDQXXhgkiBXly/JfDx4ePD5+A",
-	"ScjB9rc2YQDMDCi5LZDKe5Qg94k+5p6/HkX53kCQW0Nxy/w7BHjNvTLwGc5vMYpDU22GdTBujoGvHW5C",
-	"tqVBQPfIVfiQ+y1D2g4KdCdgHF3AE3HGx6oys35wK9vN6PRAyWJNY8r56U8f4aLftcnq3uKOrFU/G1Bv",
-	"MnzzrYugWQNUYhLKAReipnHWYmWLRu1F96IPtRLCLe+eDrQnTuIkV0N2d1UQ4e/YgjQXTuHR1xmdXtl/",
-	"dhihudNtvo/aiGoKqeVyN7pmTBMnJpUAqMiwb8lxFzzjsgFtTLPpfge510x5L82By7n5fciNS/blzssU",
-	"75ABzhC9umIBHO8FIh8OiB/03ChKXJUomBFuQUQuim0qUmF15/7ue9pod/vbZt1xsfkOd6UizyNNrG03",
-	"qyjRYmT5INIaK6u6bJ+s7J/SYabaTns2KipUk9paONgXVx9AcXWdj5uU+4lOWLOK+D7LlRHbIGcaSr4X",
-	"tWLwnULyCTZfqj63rgAm22DvpGaOyvPm/PdV7lxv/t+R7Z+YkGkfXoETVbgRqZEyFeLADjNQt2CZu3M5",
-	"7CkDeyqjhhZyVLJNwWdeO4aaTqFAVbv5Cn5Sg7vDI01yTguWmUPyQUB616NBIkpY5vtl4edU12YxsEIz",
-	"vDFAO56Q65wZyguXs3Xz7q6HnBX5tbutWw98/OUafSIjyVw5UPAVB+ghWzH36Pq0mTC79XmyUhs5XbZg",
-	"YwA2zu2JuDxLRyVzbXrgK0CJCTdkwtiMcN+9gUwKvOKuU+hqxAo0PzLDFbtLB8o+L99hLW2NyL6kFu2T",
-	"tYc/5UrFqdF8j3eNyQOh6GRKF9g1LzUTocXO1XlBEFwhARynxaX3DVN6ecLx6nhx+gXHiz87/v7Z9y/+",
-	"cvz989rM8SeRmeP7lu/7PlTOKURvAOaQLHzhuqOY3hXATsxTTJxEOHx2l90acAwKlNlMac7cBLhTQRjM",
-	"5KxG81SlO1OXGRUROW490ocuyO0a77xlbg3DIUanBhvR7czO7E48019M2HJEedpK2h9lhRRs8wxHk0Oj",
-	"PsGZvfND5x1c5MOzBMC32Jc1EHCZPdadVSAID4qowKAI2plIM1q0VQRf2O/3OhbOI6fEEkG02JnEryFy",
-	"P0LEXWwkm7AFMUxNtZ9igiQNKKt1d2+hDZs2aXek2IQt0pGhn1AosznRY6oY1pwa+DCcf7sEOPv2H0Nu",
-	"9RI2VSH3SLgCoA9q6Oza1cZhaU14APlz1X7/HWQbAdxpLU4Cri7ab72K12yoMh8Z9tfvB+h7wu4Ljgte",
-	"juX4einNYL/05bOWiZB6ewtTnCs2A3Rf3GdGi2VwgyRnHn2F/7VmQLA8utrQbq1RI37DBNlNQ6GDNQ90",
-	"LWcva3Qlc14UWNjhbJ3Yq29snNmHNeteVsl2BKdnC71au3kqPvCzd7OgMBiNf1btME51HEqVsQDJ4VC6",
-	"B2woFQOK1Eu5fbnT3/gNfOAkApR0t4+HObdvufcTfa6kHN793NF2BePmJIG4m9kF7ubAyhvm54UG2Vz3",
-	"5OwB7rs9tpw+lgXOHhrTZqVz/GhL6JdKap331lylReklOuDLO53mFwBKj8AM9Iy9RMUHi3DfuB8FeHo3",
-	"EdCPAqfZZKQA14l8KHL/G0MXmGKx35ezCKt9hKX/gy30g66HvhO7xKoazwxIwXUb7821dBUdDBwKhiEM",
-	"4RxKNWIGW28nbKFfulwVTI4BBhHSEDocssywHPFV3FwXWhQw2l3kECJXuYYRL6f+e/8gxyLAvMuo6s0l",
-	"iegECEaLMDhkXztqqCmTeQYN3+5kV61QAXFi3/ulj6xpciONtxkUc28RV2X1HS9F+56fOinvxZcTKKwY",
-	"QnuQkNUsqMANdovd+qAy5qWrsBbWmLQXzKnKYxNePsFi9jjiBR9wXyOqO3BIXV0A4fc048XUNshZ52G+",
-	"chf7D299YI97si/tzN7eX3plL72Sw2Bd1NDbRqWKcQO4h/hrJ8/3KI5rz4lCDTK1u+ggjsiuA4kBmCkZ",
-	"QA99ngTbKm/fD4HSN5dTq2sdgKqbwT0f84JV6V5Y1gnGCR26koHznkBVPfM7ubRnDzKmU1/jvQ2sb2e5",
-	"U+2lppzvatAqdD5C8i/PFYNOTVe9rsmQOydgdabMcv9E4MrUyb+EnLYc+rlugrF8sxHL77g2vq3iwcxa",
-	"3q9BCC/bjtGJ9NgxOmesoAhnNg0dnshmKJ2n/p7YbfvkuUfhdLqNY5U6eKVW3GE06skxGctS1S4asBEV",
-	"0CqsFq552Nl4cyXFCOqqrPJC4RQx+mBM/54MCbz5H3XuLXXutFvBlf/k6Kv7V2tq+YNgTU7F2q7Ar66t",
-	"L6SYIwJnSgUFdechg9zkSMteYklsLGW5RKB5lzjWa2hJ3xFCPPX7eQsoTqDSdVYqxYS5TgBz6tobbovM",
-	"6bcWO1OOAnhr2s3oeMr70O2PvXgwqVh4JE+Mec898tMkWC0YNq0ByHJNRlLmDl92KBXgAXshlWjGugNh",
-	"cuZXeE9S5R9sEZaQLJfzF+zBLWGG0AjOb9NMXqOTAuOZNWVyF3DF77pFxr7CHRWraUetQHH4uxXf067u",
-	"wVr/3NzXIQOyJJsezQ4TuZo3ZrX6LaufkKOv9n9rQA0NV2x3m7lOZ37A2qhSsx0WX9m3DCOkqdbMaF+E",
-	"VWoW5etkvhopsddDvW/+cBVKCQbZdJtRDDXSXBjnSjuHHWKDLkWNGtyFJurDbOPRInzw7zfImzKr6SIM",
-	"Ra4Cd4EWvrJAQmS8NcZv2OygnK0bAevKMW+giIF9mUkFc1dCnKgCXXCgmuDfUxcgrsMRtVtWF4bNPu1r",
-	"Lize/N6CO51cs52lAjF3ZllAzoWuO/btdhLyQxcD3ZJzhrnzndna/Qq8EZf2klA9sQ8Z1iZsQhQhVhWM",
-	"hvn+eei/imG+uSm+bkDEEpt5zKVE3AiQCxD3AvkotMaH5JKRWE4Orj1TWlawLFSwOUpCiINrugg4wAuS",
-	"87yVf/6rYm38vIQZsbN5KtKNdUwLpj5x3fKbIG/UOakOu7EpZkY3rIw74Y0tEDN+v3pqLQDGFjoMbJwj",
-	"zdQNz9Z5/f6ivZIUntHWsenXujP/PKhil7shuWSaDBYhUy8FBkiH3lZkwprTYKPlPG8zGZvkPfrq/vXt",
-	"KOeaDootitcchdaVr1XIbKGwwL6jqHWkIT+5FV25BTl72NetcU0Q4/klAJhXlbdgWKwe/Vd4F7fIB15E",
-	"hGtMnl74eicu45wb6Bl097SstBXTMLFbnlkO0P+xdeu3TrTsHBTztAvRS7zkdx07hXe4o+DpgFEFxROO",
-	"bJ707oN0IvVD3cBeW2C/lOBrqa/H9CGQYE92Ddz7fpOj+HqJ4+VGO+4hMbo8vqy++bG9bxy7o6/w/zUB",
-	"2Rs5CZt3J72w9oE7AhOyt+pAldsMFjQ1vr5V9hLHa7dJwk/6TqCB+/HyGvRhmGKucxqa9+esKFL1Lu6y",
-	"RsnLCsz4PqUuDvO5E6FbAbF6tefGjuhNwIYdxFsugzWJTVE1OCzu54JhdCIxXuiT3tVcoT3UxOp7gxEG",
-	"siRktN3B3WXDcJaVqplB1RiaVJkb8FB08NeqOELRhS1/AO0CZQoO/jcyQA4Qm0ABwZBxGHQPcVUBZdXG",
-	"dUuEqvgpoyK4eQvrKqfwhHfHancIM4cVLrBJHkBrsxF77q33Krr2zakuL1cCmLDllzT77AKfOTZabbWr",
-	"/6FLrnMlh9w3SN9d4Owu+OEjQ5Ao3zM8EWCgRipg2iTX9nGaJoNEHW4XLNmTzPl9bRcUG7Cqjm2o5NQL",
-	"tTBnhFvJD1GqlfkUrZu4bdykwx5i0OSPLaz6hH0gEfcOhx25aCSag113rTbabzc71zLoHKdNuZwpBHih",
-	"o7eAFstCavMyfAAtP2BxIF/az6ulAjyBhka9tlkYXSINMPGRxXXzzj3+2njJBJtU72hNr735/FKwA8On",
-	"DZq6xAcCrwFbQRUSTomI1Em3spVimpkDHImu98JZ76XxRdwYK4kYm5qZN24Jf4h+u/GQ2alNq9cNFQD1",
-	"ORK7LqYv3c6H7gsmOu9+KQqZTfaiCj7Brf9QBQCdFqbpGrWo5bFxLmh9hISRksihYW3KfD6WdMqT0aSf",
-	"8ev9QsmKjM/SXeczf8Gums0ssaCVvxbsIwNWSDGy/nI0Gtosgvvaw9/2Tv752TKUhkGHyI6lKnonvSNg",
-	"NHefr6GFAZMa3/rhE9/TVvvIPbT2Scgt1z5z+1j7xGHf1n8HlZP1S0bgo9WfX0Ej1a+DUtSlm2OQqvYZ",
-	"zC2rX1MCkNnnb/9/AAAA//8=",
+	"7L39chs5si/4KljdOdHT91KSv6dbjht71G73jHu6ba1l347YaR8JrEqSsIoAp4ASzePwjX2afbB9kg1k",
+	"AqgqEigWKVKS5/T8MW2RxQKQSCTy85efDzI1nSkJ0uiDk88HM17yKRgo8a/TLFOVNGfcTOyfOeisFDMj",
+	"lDw4OTiVTOQDpkom+RT+nWsN5uhgcCDslzP7k8GB/ebg5IDTew4GByX8sxIl5AcnpqxgcKCzCUy5ffmU",
+	"f/oF5NiO9Ojps8GBWczsT7UphRwffPkyODgdQ2our3I/D6ZGjEvG7bOp2djv+s7l4aPvonOxq/1rqapZ",
+	"3wnZH7Cx/UVqWvaJC3xiF5PbZF5dM7rpXKpcmNPMqHJ1Mm9ksWDzCTfMTIRm3D7FcpGf2Ik53uI42TDB",
+	"f1ZQLpqMZV+8xYzeVCZT9hXROZWQqTLXbC7MhOam6PkB01U2YVyzHKSAPDUv93hqZs+eJCd2LmS2blpq",
+	"RJMywm5jyQpuoExNReMLmxMZqXLKzcHJQc4NHNqXHCSn814aUayZzhBGqoR6SqmZVPiuLWbyQkkJdqfj",
+	"PP3aczPL/IMJhg7f92Xq+Ea9qEod4+d3E2CXEj6ZS9oiYAXXhs34OEmTjF6VGP7pw0ex8fvLnU6BswtR",
+	"8yqH6UwZkNni77CIXRILZuCTsbP5jhnFHj76jmUTXvLMXjLPkUraTvcKFixXoOtPzETIMVMyq6k3AZ5D",
+	"WS+hMfyhHb9r8lMh/d/fDSwpDJT2nf/xj//j8H9/+B9/irLez2qYJrQl8Ec1TJD3oxrejM1+EVNh4lw2",
+	"VdowYWCKwkBJ6GSyAl/UHDuHEa8Kc3Dy8MGDgZ2JmFZT/OsBEsr9GWYlpIExlDit1yqHfsyXKWlKVRSQ",
+	"Oo9S5XBDBnzz6scXZ6W6FjmsEw+SvZmBfPUjm7nnE7PyX99s985Of32rClgnss5Of2WlKiA1Fz69sF/f",
+	"bC5v4QoW3Xxc2keEHCfmgV/fcBI9qNFBiZtT4RzKa5GtnYOmxxLTcN/ecCbC9DxCWpjkTIS56eF5r1OH",
+	"ZnkelYbSfuKWz5xGn5iaffpGU/tif6xnSmpAQ+SsVMMCpvafVqhY/f3k8wGfzQqRcTvl4xk98T8+ajv/",
+	"z42x/lTC6ODk4L8d15bOMX2rj/17ccQ2BX6zeukcpGHzUsnxgHGZO2VVsVwdIQHde5ytBDPzFv5ZgabZ",
+	"5bmw7+LFWalmUBph1zLihYaBlTHho88HQl4Lw2nglRtUM2HYnGs24TKHnKlrKI/YOWQlKe5BiZpxreeq",
+	"zA8GK8ZU4+57uEztwcG8FAasSkcb9WVQv2p1OoYVYLWah08b9zgzljC8BDbhZW4pNK5Aa9Tgv2MjVbL5",
+	"RLEJ13i+MiVzNkLdfYOFPHzw6MmmK/nSZMJ/NOncWOOH8B41/AiZObDKb5aB1meqEBlqNe39ykrgBvIL",
+	"Hrmef5uA9Ds25Tm0Vtah5y7x3/JrfyoBUJM6iv0UVTkdl2qoItADdmPmE5FN7ATx9IDGI2w1CfvrlRe7",
+	"D3hZ8oX9W0RY4pXRTOTReZE8iP3AW3UrP9GZmsG6c3uOD30ZoKTpWjd+j0d3SXI5Wqjp1qS4Bpmr2OC/",
+	"TcBMoGy82I4F11Auhipf4FGYq/JK48HgUuHTdpVcLho0GSpVAJcHK1yce0nr1x8YoJ6VJ+SgyazrOP2M",
+	"j2GV2wNJViQBqqGXqF56k2faImLXHraOWIS+1pBaHZVsL29f2WdQ9X3O+FBbYa1kMLyOohp9i5I4z3VU",
+	"2U6m9z/NTWFt9e/ep/tUoqjlRcEELluDO+gDNlwwEe7w1p6suXtxPq/o4aYjrt6X6Jl+M2L88D8H7MHh",
+	"9wP2zdE3A/bNof2/i2/w9H3z7988Z5UU/6xgacnP1gj1XYmEdyvH/aRDOuyTgEnB4fZzd5LCCQmi3zo2",
+	"f+fO2x88/gfHbc1xnayGMYCV64W8zEmDTBhdO6lXFk5O86hWkq//9ZCbLGkT22ukJNFP6q3V5nAzZc6Q",
+	"Ljr60v0oh1mljcoFl7GXKnYFMNO4Wh306V0qmPBpJkrQnYsCmWt/D58waZmq//qsObBWZfgJH9pcDRU5",
+	"SCNMxD9ZiXyAh/LfJ0qbAfv//p//N/aCj2oYd8R9VENm7URVXlnVA91sqqx9v0rC0cGJrIoi8lb7xAWU",
+	"JfmSuxcuiqpEYVPAmGeLLq3TcTwT+sRuy5Qv2NCyMs8mkGNMQ1WGvfvlHM0za04yzmalMipTBbG6/Qsy",
+	"q6Yr9MLGTn5KEyCDVWivihlejhMMqeYSyjhDc6nnVlRaMSTiv8ZYpU5fWZ/XnICDsxDsDOfd+Z9WpJc3",
+	"Fi+mKoc08TmbQamVtIR9C3ANLJsoDW4FIKspCklrg2ZWawcJpRUWDYnZXJ8b8xpKHT2zr6vpEIIynFVl",
+	"aVVg/7vGQoL/dnAwK7iMGi3cMMsijGf2I/LFt7bwORuV6j9B9tbwzwrik+XraFbCSHxancNZZepgEqRN",
+	"RHTQWor0lLKrnNhPJpWgRV5BglhcMstr6E6gUzPiooCcFTCy65gIe08sj9zfvkSHZ/JajHBrY+KqgDTX",
+	"/IS7yOYNKrl7DhI8Uyqz7krTge1I8GUTLsf0vp7EVuSZuQDJhwXk6UNGB8uKNRqkNXpcUqGvtFPF8I7W",
+	"VePD8NJEV/5aNdlV9l+qPf+R6diTKSEfMHt+8qqw/wysLtAFmRlxDQOWC400GrAc2k+UMFXX+ENeGsEL",
+	"K4iILeOLW8gsTWjLY2FXSftm17wq6L6z2qy0o4McMCEv7LsGTFXmQo3cH5XEW8fO1f6RQWm4QOGoTYne",
+	"zOisDB/fRKyT88dqade8qMgPtFBVydRcRoW7vf8v0jqCveedWKeLbUQB5pVpXEMpRqLrnHBWqLGQlFgg",
+	"DB0VS8z+J6XDGeTzNYJSPPBBAqc0DEIUpSkgPEM6dli+7CJHs49TiRKHbtefhAbGvXMljSFm9tjDIEYi",
+	"4wYuurTrV4aVIGGurZ454cXIS6xCjDaxHyj1oUuuCuM99KYEPrW3m7TWIRIBA+9x4QoSg7zdd/FHJeQm",
+	"18GGGj6q0hpAdk6CbiZeFJvMZBsf9o2uG1PpRMYNl+4KoPw2NgajUXw0tUt64sBat/Y6ORgc/LPiJZdG",
+	"0F8lzAqeJXROGv6iBK5V1NRceJWB3m5leeP1KbEYV0TeQgFcB3Um5Oz1l3hOvDmitVkxeRZ/VkK+U1cg",
+	"t3Psen7okkV2q9OM0A6uYr6LMOhamIuiQM/Qspc07vYxprigcJpuZXV8/+DB8qX4NzVnhZJjPAbiGrS9",
+	"s10sTrvBKOvju2dPWlkgzx5E00Bifka72iTZb/cyQKF7764C7+pa8oDleQk6QoW/WRIQn5Ts1RlzD/p5",
+	"dljWvIDSJAwXbdRMB5cFnjw7rwGDo/ER4151ZxM7+hUs4l4ubmCsykVijCs0fkZuirXeNPA2kxxf6IU2",
+	"MLVLy7nhQ67jErFO2us0hlq5f7fklLuBQ23T+62H10fhh+ySnr20FF/Avn1AUy75GKYgzQWvPbxdR/PX",
+	"8IuGxrbFJUvLvYmh8Ibe0MVBDQ8QyNxy7UjIMZSzUkgTjYLZN10BXpN6ouaQW71tJEqreShpeGaQ5Ehi",
+	"94xVB2SGF4A7e8/ZnNstRSf8zBpZvIi7QlTsmL97ccbsNwkPUKnyKktJh1qwMM0XzpeXcsPY96QdDY4a",
+	"7rnb0pSchqRKVoKxMnkfNqblTPuKKKuYstJRTfunmneQ6zCdSGjmfrCJf2i9UtRMdg7SehAuG8c7DeUp",
+	"GInrjLtQ+/AVZMbsP2GlrIq1+mBNsrf26a7d6038X2E6dHHHJXUCg7oXM1WILBaorbNjDDqn5/j/GLnD",
+	"VWrnru7vqmyWrvSmhPuhGMuprz5a9rv0mt2a0dz7o8lMvXXPEFTRvYfGNUJOKt9NFVFMwsTxt1NJ27VF",
+	"TaoPVthlsE6BdeUHt6nNt5jm/qn0dLLvOk3o9hNzdiD6cNJrCOtG6aTq8lUjsEzLnhhMS3XeazwBbLhA",
+	"9tNQXFv9mKQghfgBDOaaGHczj8U1yCN2KhlMZ2aBpRaZVZetWiyRZO39tJdv5AS8kozLheNGDUvJHs+9",
+	"ZJM+7rlt+kcj3zycj3WqzkqO7Rrd5zdhJkgkv5qgCU35p+arG5NpKEeLWYxAlk0bBGL42ImjixrVynmS",
+	"NM+ebEiZL51cd7fpUFuerPh6bl9W308xvZ2Evrl3ppWN/3itVM34xYxqHZZIVUcMcBBemYkqhXEJxmhE",
+	"oFfv7OWvy7L86dPHz3bkW1l35LY6BQnBM1HaXFzBIkL9X4QkMlxJNZcX9kmqN5hVw0Jk1gbXg0CXlNB4",
+	"8uD7Z51i42EknW4HPg/Pio1ru48/uYfPY1Np3uUEWZLnjx/F/CKdHojnlA2hKnNCd2piGOdqfvr08dPu",
+	"AsQBVmBBeRHXdl5T4SiwRnitfSDZtNKGTfg1DJgYMakMafd0eGPHtafTou3Vb7ou1vvxd3xDr0TAhwtX",
+	"94F2lGYGiiKoRzNemn673eH2b/sbvMxMiGJvk92S+yAYpmkJR4ohcuiE61TG2YbOhHgGz7sJtKo+d5Du",
+	"3r02rN3rXlrMH+FSBfqWkYRdvW1to8PAv2uVw01tO70jwbWrwcMG72JAWJheQifOnact3lx31++CVdsL",
+	"mk9UWAV7KVwektD2mUtc6WWP1S1tUouVo3tV5cK8mEB2NVMiJpgmXE8SDm5uHBJG3KGoTEIGWO6A3F5A",
+	"zvhEdzsZn0I/Z5cl5rlxOzWGqUULdniYhUleshJ4npRVpVLpAMWvUF4VwIzVxv789qcX7Nn3zx59S3Eg",
+	"+71dLtRZsQT0gbrlkGt49iQutyybR9FLXhlvNDdex0almrKHlGGC6cJtkS6kefYkGsBAOd95PxBtt0yp",
+	"CusY0LY7Wrpx3Zb24KLbFYRLHByRhleQSm4LGjMxostjo92yq629jojhgp9TSEs0ab3K/DB3cm/DqccF",
+	"96m+YnzMff4cHxkomQasyBamF/P0l952UvEdnACP6AF/43pS3yl23V1iYZ9c8BaH7X8f7ousA6JUkrpu",
+	"nslbkUADlmMbcbtSqkoeXUM5jGdDeBN3y2jflZD5ABGp7DU1IMn1Z6fkfjtgUuXgirq0FkqyP4tQQuQ/",
+	"UiUz6grkt/6Wy0Xelt01eXALbjDfFy6DYySgsHKb41FeMF7Gqxsoi3kPA84hMWIOhoviJhFYKlgoNFgZ",
+	"hD6A6EAdF7fQ7oTi1s1KuI7nGdC7ElVicxfHt7dOriQwo+JvSQGOqauBAxMbuExt9GLge4eQBXMyEYKH",
+	"625R5FZIO7zhtf2CCuXdPe2TRsZ8pm90Ub8Gq2aEzPnaKbAy15td3u55jxHnREfY0EEDpQ3p6JglKa/O",
+	"hbyKRFuLQs0vCpXxIqr4uNQbbjD5W82GPLtC0DYhrw7xZ03fw2qCzX5MYqw6i74TAeiwOKT/26x8jPlH",
+	"50HXw8yjFBcXfHzhHoy/ZcplDTeHebzZVV8etC9v5Uguv1wVOXKfKnJ7absr1yW99BqgWcUXzZc1/Ao0",
+	"k8qvoa6SFAYLraJkmfJPF52kwUDM1J6iZdoMWAnXwAsKfpUwqvSSOpxejx82STSK/0gkWOkP7S5G3ibT",
+	"Gp2wHUfDKHWF8FaZL03aukQ1LSjf+XLPmhgTbneZjWDuk2wtvfrKTRUngxMUA/b+7S9Y2SOiLqS4mw4P",
+	"Kb67JVQGTZHZZLf20emUir8IbfpbOiFyuKFei/J3bSJUt0Zv37HjMNBEaXNCvu6RKple6EKNUaXIYLTk",
+	"q3jsMqu7wj8rF4pL6o4GundxwfBIJebLX72aas07qixvuNSbbn3EOHA+fQf3p79hU55NMEITwi+r4ag1",
+	"hLDcHYkgOb4/cdCwA3ThczbjZrI8zPpYW/+b64S9/ekFe/rk0RNyk2DubMCqRMvpxcufBt6t8/P5m9d2",
+	"C0A7GFs7ZzaEQs0bBTXfaMx9Zrko0XW+aJUJIyfZ0wojq5wYgwg/SJYPd3VftLAi6X/rAja3daGEqT1+",
+	"+PTxsx4T26iSA2EV4uyIO2MPgobsAk++3WHylNlj9OiJNaWfPWEll7masuHCWLZAnqGwDAJRAC3R+VP2",
+	"jPBWlUXHYp4Hbb+G/uMMYUWPNkVl67qOYnL6Bw/KsZLViOZIrDQKUPJS9XrAs75hzeBGsZ5Y/CRMOLrI",
+	"Us01lD/AWGxZhlSCqUp5EVMV0KfHx4A4fArjGerEicgBuzy+tNtJoujyOFNSqwKOL5sy/fJ42cuOUMTr",
+	"trljmZVc3dKusscfFqFAHQO2Q3ugsqv+2lqUwX+bQIlk0eBPKc1w/Z7a97VwUGLb+qJQ2dWPqhomcHtJ",
+	"6hO2gsTy8ULANVWwZ/a3JwTqPXbgC/4UCkP4k64UgwnNhpam6CGo6hI6hN9mp+SrnU/sldOwMJYO1AR4",
+	"3m0ajXjpSnfw4eYoLt5E83zOJIy5Eddw4oAP2vukqmHR2CSJsBW1GyiaLmflXNwuimJH/NZA5oxCOcQL",
+	"Gl+5eAGYAREVURvQ+UK4CPYuwkJ7MRohHknptB2PjFTrPHjRYxCH0DBZQdmC/gl8oxqNUFhNnfNDMs7m",
+	"AK0Kzo/VdIalmjQdu3NAMH8iT9z9Og4bb62ggU9+XNm2LV0sjpaDAC3f5qSwq7RT8WNSaefhXIr/2zOw",
+	"Tmg3DtnmMflpnTW/+pvGbva+QigNv1+Bhh88ShOVw3Y3QRaFpHkzWsZaPWFafGK5GAvjlVLL39dQLph9",
+	"xwYqx7ObIrHinONkkCNRTre00TB5Nk2LqhRmQXEuKmvPJrwoQI7hhM78GUbC/g6LFyUgHgQvjoxCXX5M",
+	"RbNcR9PXnj3+bn26dHyjKBbsN4YOKBZlzmZUHbbvfYntQZ0VuMRrt1b26ezei+78Mqud5kw0WqxQxrBP",
+	"zl5V+nPBi6g/n5w4cly5eotSFVZ6T6e8hWtmZbrL71JzEq6kw2NV/QRtGFLk5xP7hvQ9losx6HjhC7Bh",
+	"JYrc3yRjK3HQ0C+r/vBLYRt/xIGiAcHNPW72i4vQPSHKzNYgRiCJEsZVwUsGn2alD4ON2NuXj6w2k01U",
+	"qjgPx/Ap0NHMftKtQ0EQeVhpM5L0biRPRlg341abwrjnlsZEoDelVEaRryZcx7Lfz/BzV+vUYjy7uLKS",
+	"G2ITG2FSvpMZqFki8SxZyGkZwn3Z291IU6hf2ipCbB3u+iTUexRI9aFLPjnGXpFSJYyFVTASYZM6xLF0",
+	"tJbD3WvQwa7V1foRMA5q3y/VBi/XE/7o6bNk/s5QSF4ukN8LNYfyMOMa2AQ+7XFf3ZSaO9qmc+dWvQkJ",
+	"4ZHwWaxW9h2CTWH2qj/ftRB2YKT9D0Twoi4P897dH/bCqAt+YlScQDFLyI5uWKhtakoD3TvAerxdvDzl",
+	"NWjAuI7OvbrVxKVa2bhvCZxhZnuo7DtlmN13VOfBXz88+rF+xKdQuJPOxvwalqXTcGF2LjuabZEeHH7P",
+	"D0cfPj978uVP/aVDc8woVSn09BNPKJheI1/HN1ZJD886ANk+QKqe1apSxIWOMjNemQnGT1AVcMq4V8Of",
+	"o1YufdJi1iMC5+bWQY5XrQ4g/d1kTezdTSKZcWe2XX7dI+MGC3YDrPeX0erPSTlcXXrXRIfAS0xUs48s",
+	"ZVttMnVLjjB8Zx6ze2x1sdrj6NF0O1aKuFNbrROTx6zZAcVos+UZP2bX4mhiy0ujn3Yu7EfIRHzzNsEh",
+	"QBx00Jrh0y4PlbBR0NmGwxFWzahZsDsROWwOV5DSORrAl6izxQOmvFXA0r86wflqkzZNeJjhBDV6fX0q",
+	"mNBsKrRu4/Ckqv3d+uohoxvnY44bAFKFWHcUTV3I/CJPGIXeYqONBV5mE+jCT79IgOr7LZpPFKaRufC0",
+	"DJKa8pLR1ykc/C/FsG6WXsXzfBPQQKxUuODGlGJYxSoATv1Xjf5art0ohG49LmeTCbmz7jqIZmuKDsq+",
+	"++UcMWmqEvH9XFbwuf3hu1/O41REBNUhjzH3DxhnIheJ635QgueAuPmPbxuJwsR8eT/h5w5wWWBejYTl",
+	"De42TWsInJocNfs2V9Oey+q2LnHr2iqpcOZuVcWuT/p9U7HDzN6ChDklvGzi+Y6nrlBXUV8evfDuukb+",
+	"ylb5KOmmaG/CFRaRcXvvcNZF1d0XvKuShVsArRQhV6jLfgvZA+ikffb4mUt3CAeOPf7u++Vi22eP1u5B",
+	"8o75UWgj5LgSegJ5qzwuefNslsUwuGVu674Gf+VX/l4bYJrWlC9YrkKAeAFWdxj1uSbjEn3XF9hzRsGv",
+	"NyP01qMU6VNhuAGoDeHZXAQ8G/LjuhTPZhLeoz0d9efOEaSNKiG3HxdAxQWSNmHiqhT2IAc6r/Z3VSnx",
+	"Xl++zSl5LsS0iSmGCwMbX/OR8zdce/NvegK3VAyes3+zpsa/WeljP/dngNIHQWd8BvkR+7M+/dUlBNnH",
+	"/yf96Nskv0ZL8ddpHBlvqRoNBqiJ23lTvot6vAn08CJv6vRJx6HQjEt2SjiJ4cUn/tR6zi5VNZ64PAf3",
+	"FddsDkXRITIS4Sz3expc1O6tMGEXylnRa9Yac0i2XCY8s1Z1H6lK9kjaWiHh2m3Y7nqNV0H/hlm0yh2P",
+	"ZrixWLBCjQkbKmcF5rObkGG4XobGNISk942i72scz5TXtrU9pRnCdKOlO4Qxl3tDhY9n9xplZgMMGFdm",
+	"AtLYO5pwVsnchqH9wvJoO2dAldgNI4WIjHUgle5hS2KpwEoa6xYg9C74gJFoKBHZfgOAB1cQsIo7OWjw",
+	"wYck9+w96b/21a60xnFpKxeZymFdzVDIb9FYjog3HmYNLCAKkJuoZV0aM02X7aRCnFVPo0waWvhaWToK",
+	"aZsup6fJs82sMsv2VnFw7B1NI+tgM6OQv1bRJTYQOTGwUq9G7qYWdAm9OFoSCp9ENO2i2fbGvWMFMKXZ",
+	"9mLfLfHGJY/mO1uBV4rxxGyYFJC6n+376LvN3jfh+iKtKDdaooUWQphoGadmuv3OMiq1l3JMSC1yOGE9",
+	"e/gVKrvqutiwM89KlcHqTEN3HIfVnWaAZSht4zSSTXIM+PrrxD60SewHoxUxRDUiALZ9kWreQza6k1TP",
+	"My4VqXdhJNmTx7wM54YPC3hObm+fUDail3SgkW+TFTwFrZ0jLvK7CZ/NIA5tsZzNiCup3xcjw9cCmN1h",
+	"QrxrKew1Zs18okitZ6JRXUmJRinSwycDpeRFx3mvh6IjHxwLdwL0vT1k9xq07i4I7KDgucxhNqFqZTLN",
+	"dgaE3Qu5O+Av9/RSuyn3nuJ7DeVOgLLdwNv5qj1Gtlf7mtuT3Nxb9ebfTxzs+wGBvR/hteQ73Kkse844",
+	"y1d9Z5Q+W62gsCXgH28K/Z1ylT7bprYvyR4eDX/lpAwXyWzfptPKYPUWoXcjcZ6T0q/VFLB7+QxLpei5",
+	"lJq573YQCXDQrk4m9EGiICXZ1Gh9BxD8wSBQN7YvP1Nj62ipZQRliU/h3zuasftOh2ksSupb1wCjxHgS",
+	"z313vnST9607xBsD05lJYH+MTK1iYR6l1Ra5XOlF1yggyLjMoLgILXPTXBv4kusryMmCtr9NmpQJjfh9",
+	"OQaZLU4YpRwPGIIAosVPzYEgHzDfpBMLK4QmZ8XX11CL54WQMdAgVRIy2YYYNxt0Vh8JiRK4c00Okmkk",
+	"JHVk2k83y/vT452s4kS1DBmMOH4OdfTPyY9v0C8ZzH8qz1Cl6yPaS9dBkzSq6yhzUaOWrdR0CiqvXTnR",
+	"G2JLDQ5Ch+9Iu+ZSDWHAZgWXjT7N7iDWTZoHjLrmtno1DxygpyWJnkGGYrD26fRHD8uVJASMCwQfUyWr",
+	"JIKhhQgLrbuEmSpNIt/mZm34adqJojuUVFhNhU+Fvhp2tieocSzoq9DQnEmAvL/V8Nb+OMYhN+wsBqni",
+	"cWFcGPE5YrUOK8P+WUHlAr3Y0DRHJ1IQEd4BS49hoy370MEAd8+yIsK+HZD4O/A3DH0UumZH/LUxDSAC",
+	"xh36etXMPAguC9/62V+Ta63Zn9XwVs0dq6HcN2PnZzV8a2e8TIKPpE31l/NqnGYzjX1aKfan18/Wjk1v",
+	"jM94W5wJlB8X6zNCGTcuMOFqqpqQb8toJata2kxsNAY2cS43HCTTESl39vcX5//t4QN7N/348m2vAouS",
+	"jzajyApWwGbzDgnckVpLyn6f8TKkwH9UQlK2eGwxG+Yv+ARwS7qlhbc3bbDEKGkm1K4Oq1cqHxtWMi+C",
+	"TkpAqz7VKq6Y1nlX0TfGf1QDEsRAPlEdpkc2MBObyrSdeAIfPIeuYRM/XHFA0/zd+2rPZIMYmHuS2pZE",
+	"XcLeY1wbKsaJk3DqzkFPK9kz9ZrilFaF0UakeY8o2R6/xlUWkyq1SdA/WbD8kyqjUAUzXmoPIuH6uvxU",
+	"qunP529eU2sc+z1Woggllx6gXrNMwpxdwaIFdNAPW+fUYQ5hxbq+0r4T7sC92SHt+DvYAcR5Pp9BqftU",
+	"odYFwr0Aef4Oi3dQTlMJU50eJw280M9rsBdNyThqFq+23JdNPKvKmdLQ4VzEdsOoo58gpsKAZfxwXvJZ",
+	"MhZqHE0ifi3E5nEQ1w+3Af/283WjLGWWOLrH9oqMvdXaqEJ19SoO0WVLWV9xzT6qIeUWndjjl4scTbKs",
+	"KktUA0s2EdqocnH4OlUxnYsYSIS6GrAhzy+ycOgGjALLA6zHdUHhASO+zIMZmA9YJfHWt381DLXNK7Zp",
+	"i3qEZ5FyzXptv6wY9Vfbcq/sRDxH5TfnTLgOrVm9wdNIbtR6cnEFi2jSSRtAt6ezxhVDXaSsT1+X7Srv",
+	"Wa7QPpsu9wLrlV8Yv99PdTPCbzcz2YzDdVToTqsjICpyWMxVeTWoPSrOehamto5XxY8fpCshYdMEhPDO",
+	"YSKksuwoTaGneSqGtLNAkl7M2Nd2aU/w5SeemWLhMVuCqCC8d3HNDVy4LKk2p6fTWnZYzIH47WESUWXV",
+	"Cg2QWbmYmSXFITFoLxyibVh6E7zJ5OZHt5rws1Yv6F3YnXuxMyPIELwwk+6ca+9Is6x3BTDTrJXHsH2I",
+	"CqWnNS15Zi5iDhjCInHxlaCFNkBo0S87FUUhHIRbX+Bz/HXnqu0jCWm1DSrGbu3uVWGnzJr1XLtmOKgm",
+	"W6mSE5IeEXjCNRtaAe4Ywim+iMPYA5+jGcHbwNL28w4bUjNk7Ly9dnTvxEluwkDww/98cPj9hz+7fxxd",
+	"HH747/7Db//PP8UI+VrlEKzK7dxOm2DzGlO0cSwd1sv3Dx4MIkG/QskxMichugnJGnwfQIS/e/akhSD8",
+	"7MFafSsp4968+vHFDaBeW5gYS4f70dNn3oRyN2pZQ8hlhbDqLskb7PP1l2ePn327DPRxevh/035eHH74",
+	"/OTxl+iexnHYHKBqPVYhtAGJ4KUPH/3l6MHRg6OHm/b4XHZuhOW7WXSQeAcwsz4MuEFKZSpe4Os0nOWL",
+	"I2RqSlC2qN31N6/fKcrMFHLVlibaf6O9Ud0XzdY7/9cY0Za2PyFVdglQuUIeDKzWlOlfN0tNfDetlxNa",
+	"VzFxb7XaS6H1ZX2O4jOkE/X9owd/+RZbyVJ6CoK8StimvI3E0EWNZLOknLnGXI2HLqw5APk6ZM/nFGmj",
+	"0lBMmcGbCkOh+wSXTB6NU+0NHoIx9kdhua3jGoJ5iZcs0wyiY5Mq7KWBnzxOSMuji/99+OF/rArLteCn",
+	"/thl5KsNq0idvbNSXYs8qiRjrwhysKQVFyq+xD4NUlFCSp67KCX9q0aq02Is23gTTeQT73mP++qDuZo1",
+	"O5WbRpESE5pcBbTltduYIF08iA8ihCYc9VbSXYh4Ze5b6pjpHEOOajdKX9kK9iMruJjGBQt+RSShgkcq",
+	"vKgJ4QstXaHSlM9miah9Sn5ZFfr92192lc+mShHPAKGr34lGglB0zIPOw828LNSCsrsmx2kYVsuWatXj",
+	"3+BT6nIdwyLRIgcqcRA5Zm1gWw5rlMGUi2KzSa+R15g/oa+0MwOWsJgR/20QuBR74CoJaUCUTbjKt33u",
+	"DYnimKl5wMKmtMYftGXOMhHWpg805dmt5hG0BOl9SyhoTm7LMP3XfhPUzSdad0GrqVB9MWwOp7HdxbGR",
+	"2yuMkoJzS43UXD337XjpXTXU221gSGx/f9ULSN5gGyp3XfcbNqmxt9yAgfPxUjaxB4RGlLwtVPBtE+k3",
+	"zZvf/l4dMF0hWpxrO3R8TEii8IlPZwUcZWr6HG8Shx0wK9W45FN3+sg8b1nnLONtTPENeX7KP72inz58",
+	"FrkjE1fxO7wb8WocbnQrb8hFa2a3/Q1+5G/wRgX2iT/e9jceemdCBiGz2zpglSxA69bpbxSHOifiny+n",
+	"I35pd/yST8vLb4/CsyfBU6EtX6gjt9UkzZvBN5wdBTbozhsc2EdXI3CDg0+H9keH1xy99Nr++hyXSgXt",
+	"b0Zv3bvan57Vb36tml8dfLipzuIXgdtP/VlHUJaQX0RiCVtoNo3Jxa7js9Nf36oiopsMK1GYCyHTNyyl",
+	"tAqpDS8KSsinQgdMJPD5INT7h7kK4ptnEwR9RIxcrQzO1F3fO6gZ3Q/M9awU16KAMXQEcCeqyG8B/b4b",
+	"xL4x0UHNBB2sc6uqrWfX+6bVunntoSpwlR3XlgZuXyK3bW3cBvz9PODPN4oxYldeFCOtccfZG3Gr47CG",
+	"fvHj0Vhfx/6/czx4h5v/L7sR63bA2QZb+u0pXSrVYNAlU5DbW+wb6LILlO8dSjGMyJ5Y26oArg17+NRe",
+	"sCXPjNWjKS+xBDbhJdbijStspaxK9h0e8flE4VW9ouftG7+zFetyJG+sNrqvBZfxnMZEpdKa4iQsGqzL",
+	"k+JZDlxP4gK0KJg2MHO5kr7gaFRpq9UpSr1qBB8SNTcQxabZtGLMUubcwGxtQzZHLLcuP4EUsfGVsWYF",
+	"MiFTarA0eqaRV5NQ96jhT6I7LnkUrLKnr1L+4A1TqW+uJFEytVOR/PwHgSpRWpZCZmJGtfJLytEusN1K",
+	"pcwgtKzVUF6LDPYOAJLsZXvmxfMrOVKrS+5uKVPYDQ81xAkclXABrL7HzuroGsrhQe9bpKs9TFjLxsBv",
+	"9SXV/xi3CLd90/ezUg0LmMaQDmMxaY89FJwmU75gdnoIYpsAzEn0MG1hCGHVAUIaHR2cyKoooghGUERY",
+	"GpPzZ0pIRDelvoVqNAKZYydYOavMDtukop4QdZO+Dla6e8r3FS3UWCfrKKtE7fDf3r07Y/RAvMw+IZ/Q",
+	"daBy6G71FkdUqEp5gm6RkxmxxcmLNz++XHs6HIyCF3RuVSF86/Y/wX10oW7p09caogBwucZwUat9Bj7b",
+	"6SnrUld9t3T/96rymlXaqFxwGXeTUY4RltUGdWntBLZCfklAoOTl4qKsZCsBLJoU/Aa9ogWXdwTrt75Y",
+	"zNXPD0IdP3kLYSQ+beFH36i6e+2WzbiVi11YjT22qh0vsm8E1NHd+ksVTKHmqxvYO/URW5upzc4NNyJr",
+	"RShAQsl7ZlT3S+OGqLQ9qzziQMCb7oN5XqpiDYc0KNS9XR4V5IL0/Lx1PKwBMkhoruTIxusP1Tk82p5E",
+	"iag7ApDHzs1r1aSDbO6FAxrsd3QMH/dlvXglbexG4zL3jQbViC1UVTIXYlviv8Ze1fyHnuQ0eOW7UNqW",
+	"9FjENi6BIk73gWOQ2IXzFltzb3fbpFqk/1WBZkI6zYNXuTDMlFwUR8zuK6fGtyhDnJWyeeAt3mE8vkLK",
+	"a3vhkX9X1brIjfmSZxOP/t5ogtAy9DGN2/t/fDYfItarKTBelMDzRWfnrb4e6kgvbJ1Y7BUszkqlRpui",
+	"CcMi7SW5gsXefTV6wmPQLKc4AfzyDvqiIDm3hGeOEfSV1AY4lmrjkvSJ86e7ElrLSYWrceVYpTkSBdwO",
+	"7WOFIPi51f6n/ApaSdmPnjZTsh9F9fFJCXqiYhaKfzFWl4miYJXUQNgn/UdIbphdZi9nwWsX+0/Yyeo6",
+	"Vjr+uiJgTZ962FyKFQD0u9jpbtJmJeg9gZiS9zc1DxxiKeQrd69gZk7s2FOBfosrWFyMRKJL85rtpXAg",
+	"lbngZg+bi1idO97aPcKM7rkNLusNGGZIsD8EklZzzzpodqwsJVqHHW6tKC5UJcxfqxz+wEP5KvFQlm/P",
+	"XSCTvIVrbNZzHhK3Nq8H3UmZ5Z4qwRvXi39hlAwIprWyegSiT/iSuGQ8t3JdmxI7FDhB6tZWVhKF0Fhg",
+	"/+LVPIUJFHmq3XZ3h042DUXCoR1TF15/wuHbhGl3iHVpv1JKR26EJJ0cG6n+ybfurW7NyY3R2wms+2ax",
+	"78y6XTYakkZRNJWH59cii0zkBcUxGgFDnmUwMw7gLVNVkdv7yupdBiQbgjFQNrxBLom7H3qdKuCUJhJR",
+	"IzJuYJxo5tTAxndHLdiXA+aA3uT4gjJmMbzHDfcNg+4IEhSNJSd/tgBC8e8fLuLerHmpDLQGqRNaRmxW",
+	"Qg4jISFH/tJHO8bNn4jx5KIU+qozGmjloGZT8oRwDG5Sg/cV8MeblUrXhz4ms4MHf8qxrREmFNqpbcS4",
+	"KAaixRwTrkGnfPfueAUcRS8q+49rXx8dN2xxd0TWcnSdoe552oFJO+RvYiYs3M+RTJDbA5a4W0owVgxF",
+	"WZ/q7+crB6CZBqg0bJCpt03otkOTcBAbGn34vpIYp4h1AMEMwkiGQ5ftoXN4CLIGEmUQaE1Qmsau1UGW",
+	"+jQFXg58tbbGpCFVIw6iRJj91Henc4I93jBE5VgGmAqroTGO2Z/Ac2wHOQUuSdvTybM6iXZU9CWMNOEN",
+	"1ZHFeuWDhm0G7t3qBp3+N1XAi0JJ2F9Zvx2CSvv71tfbX7zMxabwMKECGXFn9QTxXH3nGaGDl9r+G6Yz",
+	"EwGK2WUEa+kG6Yph3fRGubXrwXNJK9rYUAtv9c6ITub7m+fp9SxVjkvfd215S/cMQpe5wijXjIpurEvL",
+	"qr7z1GVtRtmbBKWFRziTEEVxCf64J4++f/L9s788+n4zLIZabBORUqcxhjLyZA3KyAeHKnL44b9HEShu",
+	"Pa/6XiZV15rXhulEO07d93uXECEYUSPJMeUmmyTTTWjFHeqax+VAMPceMDpO70BiNL7ppOV2l1lfem/b",
+	"vyWYolj9YvULq49q1814bTr6KmjBhwbUS+KQJff17ctHDhXyP+xM/nRC12R8p7tiGI/WMkLPm29LxvAr",
+	"TDKEV8eiiqNOJGjOap8I1xQSnagiX26Atb4QPq4MksY7YOiKq9N4Q2sBn87rO4SUMFXX4NsM2Et8xDOj",
+	"N9YKdTeZtsWDSZHSeeOCzfCNZgWX44qPwaEh/tt751X9N0LxS5O9Kzody5FajyLT0hvceUsnTCV2MnSG",
+	"DFoNdpysZLPuLVTXk+vV5XEgVA/u+MHgwG05iji75/gPu+keUWSBnQWyVt+ym276tvu9uXdpXY7MV6p4",
+	"b2b//KGo37aivt6HkdZ7zzNFWacbmaCYZSJZ3WeQCpGoFbmPsGQZaM1mqhDZAjNP9EkD0ql+dgpgNBZk",
+	"+EYrdDmyU0kWLHPVTY0Ot5Gc04tUq+A30iWaUjv6hTu62uWfutr/ARsumMh9jupzX5UvfcLhtmmqDUkQ",
+	"eKAmQyTtx343p8LrOZW/0zykwu4v9s6YQ1Ek8tmEgfgd1Vz5rS52gwS4XpGcej/xcuWhS7sGZsfqmwVn",
+	"P+hkFzVqswv+4KROYQ4nTG9ZcLdKrVhCyTnEKk9cPmj0KnFeOJ+t4YHRXYZF6RJUMKNGB8OvJ4Aq/nqt",
+	"UPQ5MPiDeYlwGmvqz6nWCttt8wJyVsncxUwJfp0ZKKc6hZ3Unbuyz7yVRCWAnWz8wrkCj5yA06I0zgGz",
+	"GqA2bCRK3b9Frm8VECsoX5vKskX2SkhcabCfX2xzqz8k+Pg8VFcsxXtLNY5nYri5Ulc0rdiIl4mcoA15",
+	"oKm6SuppRUxxMDjwPBGFft+eJ/a4I3GCZ1UpzOLvsIiQPFdTLqK+PW6IR7EhmCrZny353p6xVz9+m4L+",
+	"jDuyKHEmoMKMhMxbbWnYGcWtMGEVe2xSvu7qGeiFeH9BoIQZT5Vgk7TBtaHW6cFcODt79XrAuJ3hmKrw",
+	"uLU9+wAgOzI6KsQmsm5rtoQa6Lt9bZQqYBOlQ9slJDQC7zFEKFLa0O+ws/BKXtPjHW7+CUEBWarbC3WA",
+	"ljFnmHPV8hA/efI4db0+dgVA/bF0Oo3f/fBQk/4L0D1YCkka55oyHiBsFUosKTPo3h0l6obKUpW7bL3Q",
+	"bouxEuALiO6UkSJVo3u1MIwXc77Q7kuNIeg2nNoKNvvSyEZkV+mMUBy5UOqKUp2wX0UzB8asGfMmpVL9",
+	"a3Sd+ea3tIMPNq5p3TSW4PktIm9TOPpLvhFPQ8LxsoQcMCWdbMBIvXMi9YkshFHjNNE+VrXkyEEIpQ4o",
+	"ZwfRiYBWKHa2Bl/FCNgGuUEpqIqVDuIuVZZS/QZEX6Hx08TBlvn6akCP60XDeNO639ytRRFhMkpXbaI8",
+	"BVzVG/cXtgdcA8i1Wd94zu1yBl6hmApZmQ2ytqZgJirm67XKpAODhBIh7iB3gFUbuMux+3XXMvwAuBJ6",
+	"HKE+8MTwTXoBzxowzKumyJsZyFc/1qBuIdk5skYPF75geWKH7P2ZlghzRMhMHbBYljy+b6kVV4sLaj5v",
+	"EtUxZ72L9UnrEBwbC1PXD/6aECNBOszlnoKVhNX2GAHnYixfydDq72aJLWkRbrfgOcv4TBheaJYrB49p",
+	"DJRbJBTcSouitXg1IabWAVZD9N2y2gJ9aInm0tpp/miKGoXtpt0mDnwSFtVeZSoHF7CM9U00CkEWxtQQ",
+	"pNH5cOPWSnFYCT/butiw0TAACwhhHYT/nnH6/2DfDvY1sXDwXno93iD/eEMVYJfwN2vSMS0BbzVvB3fs",
+	"vuXt2EntAQlxw1Bn/7ZKfXMvz6na7q33ZS8XlW/o4k55BH3xMn3vesra4yUXLtbnSrcpkBGttt2yPpvW",
+	"EKaWIELUF7umr7RVDbv6SudCX13MagijWKKRZvNSyXGd0G5/5F+ec8NZLkoMrSzIMTQPEECBxbFDmUc8",
+	"TFltQgp7WYr/hHxdnwZcUQDTI19x3Lha10MObTPs+t3RSo5ekq5APD17xdyX/pjTT7Zq5u0mtEU3765f",
+	"aheZ6lZ1g9ff/aJ7KzzpMi6pd1QD0zLaPjSeofoWCuB67eqXBUarEXmdN9pko7AIt/5ur4SB2fvZDdX0",
+	"+6F2dOsbuM4/1OX7rC5/BWz0jo+3DIfsOsnAWvj2MrLvpfC5VHOmZL+C0WUwNju56Hqxqf8t6el7Bwnb",
+	"xqFX6cQ63ykXrarKHaOW9cktBzNX5VWy0YXr0T1ECzNH/qgnySWl72zqFGyAjG7jQesHGC00QwMFo8yN",
+	"OYfsK6NZmAouklAXt1RDN7C48CzcqslFp+++2Vy31H82zeK/AHVtb3K3y4DyP8IuLXVTl4ffPzp6cPTo",
+	"6MHxoyc3SIXqzkxOn49Tj5lbgxAupbe1I+AUTOmHHNhxpH6xXIeUoiiDbg3U/0RtCNDeSaVUV2HXGHjD",
+	"vsLpSqzHD58+fvZgZ72G35Vc6tG2bcRkolWrcuWRBda1YirpSehwIzQJj2qGdiU3PdEbInOv9Lat/kWw",
+	"PylrwPJJSM6wGq8GkIy7rDDmOqbXqbOW8ezwXhNeTY3N+MUsZoe/aPY4s/qz640mCGwL34rscPby13jv",
+	"sgh2b1hCtFKZwOeEZJczwgG+aPzistdxnChtLq5cOtPyaZS0kiup5vICU1mQUK4zmf3VICytu55i44ZM",
+	"5TWUFx02+FJXuSW8GcwjmXDXl0kqkhnO+O+RhBPjyveYP7bdeUrg4L2RDmos4I55L8mtdhug2cWkyHsd",
+	"bTeLeegXmIcec046CLYaxjZkrQsIDcimVuN2KpQG0M+pTxkCJChJgQbMXfWd7vorfnUSvY6rz/bUcEye",
+	"ci0GLXf4FnZ9p9GlEpyGGUQBXfYTNPD+vbjXNHxNG4DBXcyEEGUAdK21V8J9zVUCICVVGBA2fhuCrt3X",
+	"+94aAE89JrmuYQ97rM7cox0A6ZSlHcr6UPui4q58i8YEDchyP821FgRO9DYNCBQ4981+aG7XpjGbGS/N",
+	"NJqS9JPdzcpBEK1tXUQt8BLGs/2OjVXPV42qorhIItI54Bt754etW/tKK5Mu/lPJ2Hk5fX3q8lG9cfOy",
+	"skQ6/gHKQsg+VX7XIHPVGR6ABeYeUjxIemDB6YzLBXXuCpSOZIpGN3zLIN2ehDB71+jFG4I8gqwxcok6",
+	"T60ruHM42//u7jlCHfcnpREKsvSiPMaV7OTHj3baP62S4p8V3KiN2lbCtc7w7UoJ5L7ZxwDVRe7guvvW",
+	"k3+IOSy9p/0cCwqocyTwklQqX1zhPwovmBgzO/jyBUNt1C1mlY9Oz16Ri55YpE4LPWIvnfM7JIp6dH9h",
+	"nuMF7EsCPVYIxVp+lyNVznmZa5/hR583ELIaCZMsC2EAffS7/F2+LEtVUqK7C1SyXGUV6mDsz29/esG+",
+	"f/L0L9/6sKzGBivsMlM5XFoWQcPociQ+XQ4akcmj3zGJzL2Xj0GfYHY4H3N/Ci4zvAMumYZQ7HBpb4LL",
+	"EOPDjD8+hqPf5TnInHHJLl/lMJ0pAzJbHP4dFpd+YllwMhgs5bIEsxxcwgxIV+VWvzHWhtRsoSpWiCs4",
+	"YcL8LqnJi8MBZy94UfiipImaUyijBHoxwQP+Ll3dJ5txM3FVcJy5Yk70hBDaoHA6B9JhqMyESrm0USo/",
+	"+l0eDA4KkYGkOnM6oQenM55N4PDR0QOqpHCcpU+Oj+fz+RHHr49UOT52v9XHv7x68fL1+Uv8TV1We+Db",
+	"vobI4MGDo4f0iJqB5DNxcHLw+OjB0WOCVZggpx9fPzwm1f+waSiMCVfVQRMq+SpHS1ObU3z2zD/qap6x",
+	"pv/g5B/xI18/ckyqwMGXwdon0cl08OWDPcV6pqQrY3704IErUjfuuuazWeHKFo4/OoAtEjJr1f96LQtU",
+	"n/A4L7vYkCcpTuJ8SvG3hmke+zZGKFyq6ZTbewapt2xlHfgi0X84aw2b8c6UjscFsBW85XVVUin7stFm",
+	"abEY1LkB0vIzgpxpF5CjFr5K+ktmSgXKR+wNqf+q6SgfLujRKV84sDSvarQZ4wWqp01ybswYjZP+d1i4",
+	"fcer/QeVL/ay5aFuvX1VuKDhEtc93MsUYhz3bskYX+yG+YIhjw0SKixN0gAxDvwyiImF489Nh8LiC3Fo",
+	"AZRv12aIH/Hz3TNEa0uerJ4RGjffBcXoVSv1/PETGxWXfwWzRIFbkWS3xlPneF/2os/S1q8m3JRB8V1+",
+	"Idqk2BeTm4m3lU9azq3FwfL5HTTots6z/WFwMKsi2/cyF+ZrE2nYvLeXPPvKee8tEFJQAnODL3S3YEMI",
+	"1XWKDj20dxVn8DnW88xPMiRyITbDUoAvHI5/VoBArf502GcPNjkFPSfhGDg17pCbbJIaN+Iz2Ld6Zyd/",
+	"e5qd55cG39FHaaUOixNLr7CdMDEiWwbxWRzmMFoiwli1LkDnC+d2Zj+ponB1/h/V0GVXucrcRnc6igBp",
+	"IA2O5Q5xss32oQHi1rx/SyJvpVNjL5H3aGfj/4BsHuGpNzJQHC3Cj2pInhSOLjUNZhf8FpZPvOLGc39a",
+	"04DLBQvtxyLcuCQHUbOz//qSlIiky9hnDvZ/YjtuEfv1jnUXypuwtjvirwVLflZwmT7NGx2LIInM5ODL",
+	"hyT1j3Xd0OQG708akOgqkYoteVWOmM9N9+C1+M9MlQTJoVYlBXVgcf1X9nPG283xblmnWeowk+DHusHi",
+	"LhQaOyL1DvW9+oM2bDf3eb0lzmlMHlEM0G14zO2/7Dq+3JDVBt0Ni6Nqu0POSevrHpomwCIKqWeQtXAV",
+	"LSlkJpagFWu0xbo5fgxOMXlCSHzbPxgC9hkxhYb89htx6f51Maz04tI5BN0NjJXEqrxaPTOnmXkjayF6",
+	"s4t1EHHtO/RQXmDG9dRqDdjTTo3rWISo24IOXMXznNvTjup0HjLLMZJh1/ONZpf4Bn3JDBQFm9f+ePol",
+	"ioznwec0QoXEpQ6LpKboZ3FR1xrULLADIOwPe7z+f1bDtzBKSQXLBOhly5VrcHdz6fC/cGtxd+xRqCFl",
+	"w0FooMrSMcAuMvU5aEiSbmExhrWWET3ydbt+7RpuyzLw9ApUpw+WaH78UQl5aNQVSCp+2egSpwRP/HW4",
+	"Fdr9TqMuWzvyz0pIygjek4OiNcgdeV3rRSaOLZLuiL2qL1VHuZtzwa9WFHMrjDEryO0SSmTXc1ASkzDL",
+	"Atr57NczzGf8b7fSbp842PdBSirs9sudqutuOSuE2Vgjp/Pf0sdbRD0eUu/87V9bKxntXfmBS78r99K4",
+	"vlPF+3bY6UVl6jOnRiNCKxeSjcS17zOte5+/40rujVne21f/wS53yy6/gDUGhlxKyB3TDHl2xYTs4hGt",
+	"wRzWGZhpdco++Fd67uvWqcJCbkuxaqBYbxJJf+VQu8lBSpDHoX/krDLUP1+YQSP7OFS0lFUBDGtX9RH7",
+	"TZiJqhDbvbKqt3SA3RRrHy7sL6AYJdWvQLF7G1wKM7yraHlNotQxr7lgd8qabL62K5TUOOXHnxtw7H3C",
+	"4zve/bsJjtdk8rklTXR8e4AobNEIz6HDpDOQvuLbwLoQf1LDeazz3bA2YfWYWQ14eyrfU+n6K2AT/Fs6",
+	"D0H1rl/rcv8cdL4JCLZ8HKo0YtGHRDLAOi2pcat4VamK+u5c/pJryCBkXYnI2RxR/hqy260BU5A1/oaZ",
+	"SamqMWVREkNTzaLzYkWyA74i8X0nmQG3LbtXsgIawmldTkBSkNNX/sMlub7qP/Z5u0EFwJaVlvFcoqub",
+	"juELTSen3eBjOdAyVdeANIT81EX1b+GueBVyj4WsZ72LPXrXul+t8uTCHN337U3FxqDfLzaRMXWMHace",
+	"pI2TKZlCVw/JFlQFu+TJaZ7f1S7veofPqsbhQ1V6M3Wqh7l0d1k5oUEK+la1MNAzJce59DbKS9uvZL5N",
+	"K60leumDpn22chZ2eAj2dKvepT3UeZ3uYuNO8zwcWtfKz2p1Uy75GEix94lII9+kChuVxLa5dbbj1+jy",
+	"pWdECbcoB9/QLVRp2P0NN/cugpBKFwaLn4mkK9/RY79CYe+s1bInElJh85t+yZXfYrXjmm0PfQh0c2dt",
+	"TDto79E5mF/DSLsK9O9JhK1M9K4cuGt57nlS8mhWSWpashunxjmYZspkM0BH9XseAahW+nqLu2NqM3lj",
+	"vovHhO10sHzQEuWShgqFdR/VkMr6KV8IUz/Z64Aeylx78oiPcgLZ1Vua930NPuDs7igL9PbTQH4SMsf7",
+	"g7iSNpr6PKyeDwngbBTOSlWAx5OlLges4NmV7s+/HmZwB1JzOaFhrBHzNIdM5IDmlbOT0IwPha04EYQx",
+	"YgUfQqFDV2nnvQEWQKt8ihw6pkYOsHfJlrDvuNdqZhMT8t6J5V26awgRaKybnoANOLOstNmPYHUwVZdN",
+	"uCbKsA/dMZ21v8pfiI51v/mrid/1L8lgpzOEbqi7v3Uji4kpNmHDFmeqbOJWbSAoXdrqjvixzVOUBrgv",
+	"w+hrvhl/UeMm4kbsPrR3QWZVGgrjer2mY1ub6FRd/qjw3B05pQI+Fvqkzk5/xfs+5Yiy321SotVnzEpD",
+	"OQimbgSvKzUZ1+nopnVq7dk4T2Z8RO+CvDeOOMc9t+SNQ+81104P9LzCELd3kxyKJVd4AKfxcTePlJep",
+	"GazxezdQ2O6vw8/N8O68fgGoLnlnuid2wSp/FdfAeM0eiD/vwdh4iAJT0hynXe5263sZifek+6NfjsRO",
+	"eWOdJ/AdvwKJ2V278wTWZLTv3aZAPoDnxSpqmhTqVQUfrcP1O1XlwnTfd/jEmhmf22MiM2Cymg6hJBvM",
+	"N79UTBteJitD8NmWgA678CCGzOurQKIovDe7WKniSjM+pGtNtPZhad4OUerml5kfNRR+Y0VSkly+omqT",
+	"C32dLloh9oHpp5vg028qkykE2O73/LmQWf+n30sjij3n19hx9n8JvwVOvgo8acyUXBTtFvhNAYFnrRaj",
+	"9s9j1GFnSqxVTO3TLxoPrzmzyHuNl1v+Q5Ahz49mwqmk5F6d3L3zRE3CW1LRUG+i5qNL29HJN4OAIYgd",
+	"Y9rAhdN1XAWfrO2bZKiX+HUv2Y98hC1nCkSmzrhkQ2DBU89eSfbi/H+5BCzO9KwEnusJgGFzbIBdVgjb",
+	"xpllmargrjfVN3Xha4oDHY9FWfDA7n2BZaJUYOr/zvR1rEr0jyvhX+9K+HQo81URECTTUEiOhIzgjMMn",
+	"c2w5ZcNfRiEiaDsZxxOyC7lBxxMP/3yCCruVD/YQ1QeRuvBdlhjKIilCvqrLGlYfG8CV2YSNxFIFTExm",
+	"aCGvetxB5/jYvsW0HQVbGccEdN0C/sQl5vES2AjmO7SrCV2vJaAR7Jfk8kTN2Yi7SnJLOCY0G8KEIJ+X",
+	"yZx0SNtfe+4pS2GlO/WX18YBWp7S230aYo6FjCXThZo7W72aMamGKl/gxAqlsaA09Jpbtc89ee+tee4n",
+	"eFfWeSBQwji3O7KbCLVcUR4Rzw+5b+Br7rXzbTtGUbLXQT7+bP+zJjFnqq5hx/ywziR/66HU90Q/kgdS",
+	"obIbP4vrjPNW3l/bPNdEpxsb5sNSzTWUx0rk2fFn37d+CwCPN69+fHHmfr4m/BXI5Qb3wL3v3/6ChdL2",
+	"dtdUCue+yXhR4N8+OFaKMaaXcqcrIXAv/c4yq8egwDDukPAq3E/9Er/R7i2RGNsPMBbSLugHmuCeCtjd",
+	"23G0OxIx9RQqmZYyY3kopIPzUeQXt7eM2z2rRdfpvplSVwLY5cXF35Q2h6gWHFruurzBSXNI2gcn//jQ",
+	"PHdIOXT8NJHRuWRvZiBf/Rj2mqo2/IQbZ1GD1kLJhksxcR6OPQc21JKVnGefx5NhJ802h1vSDWHMJV3b",
+	"CI7ra1vwS3ulYw6QsrqUqUp5YdTlETsLR4wNQYscfKXSEOzVa/UNMZaqhJyAtp/95cn3TAOhzTw5enj0",
+	"6Nsj1sTn5mOg9I35RDGur1y+udVDJ2ZaRPJ13NLtgVhnpJ1qD+AytCyFG5LMXHagOzcwYn7z1Vp+o9i1",
+	"qrIJaBq42fU5MoGMmtNGx4/2LYpNwIqZMDqlQhHg+aMHf/k2NbLQOrnwWDPN2MCLuhWqVNTuNDEa2N3f",
+	"bLz15k9gmLawWWunOKcG4gC547dOerjH9iBAPAC7P6btmwfVnlVpEpUfg4NPh3QO9WHzhIRWsTe8S9eI",
+	"J8IWOKQ+uXu9vE/R5c7rKxml14iLAnKSvzSXC5rLhQTICQCKHFB8WktFTByjYA/m6oBkUyErU3eP8nfP",
+	"ilD6SUihJ/u/o1+oHO4ol+WcmCt5LdPXVmPSvrnAnR0kzL6mFmaNhs2+SjIcL9x8yzSJo+VD/b2uaPdN",
+	"GtPoVCP/vJIDNqyMn94GdHJlxmSDQ6HhxIpaGgL9jyXwnAnTavdAea9oPlEurJmAZB5Ls1jQ2uka9lyO",
+	"GNWoja5y+jkuYb9cTmPckQ7ak893z7MtpbGBX7exsqgNzA6rWScnDpdsCroBa81BW10McTGxcyFpNdiE",
+	"Jmi3XMKc1Ee0azRfhHL1BctFnjBkqJX8f3lTBnXFoJnuwuwP5gdlA7q2NBPF1FxqJ26QZQbMgXxsb5dk",
+	"hAQUNT1OMWbgykOFz9BuJy4L7NdjFkel62q6rOPLg95w+un2v/tJxTqt15GEffQP3MQnMoj1aAv1mDsr",
+	"wEwP4xJU94a9Xg/kIUd9ah0VnLqCY5n7B05CLbKQ2vCi4ARiak1XDAikQ0W+TCk63UdPn91uPtyPkImu",
+	"SyZ33+/EG8gXAc3UZTe5RLWgE/iaiUVHclNWVNpQs7BU6d4L98geCeeHSNBtSpghO41R183LtA89i5JN",
+	"gBfoAPX08vRZJthxVijy08Tv4p8w1QwfCtEMzNp12US8KI7YOzGl1nuIVTBWqLUijD7OEH8cAi0DAvQt",
+	"K4lRkwkvRkzPAHJWSSMKK5InXLOMV3aUatbEd8pVNfTxXnuqMiVHhchiGY1ZBjPzAhfXK+WsPdFCwI68",
+	"3TSRRpO4bzQNNKirgALp3MB99u2jEh3K/HtNjaMo0JgjpOUlKVEBnRT3JrSmO2JvsW2boIbsIYcbte0r",
+	"WNhfTHg5LVxT6Da5f1ZCNs/X7nUmO8IdmZY0tLZMkDjYUuXwja7Vhp1r3+9KngPjuI9uB6mmzI7crJHo",
+	"yzq3DHH7WuWwb4Tb1hh/ANxGAG6bnS4R5LYPt1gO08ef7X86YXfeurYF1Gnyn5Uqq+kFNxel0FeXA+cc",
+	"IBvfFbsOqCK2rt+ydn+BjzEoILMSv9FY014BwpAHp9nN3lX0u9hhCr3nNbmvv65QKb2qvXHoEKF71cvb",
+	"1T3cdKGWOm3fqd/+EiTM1180TTXETGCqobgGPWDq2ip0lal4wd79ct7okNrYwYDWpNgQGI4Yh2GSMHf7",
+	"uB8QVff+/7r3jCs5aHbEZRLmm94wWvKZniiTNsKZNiXwKeEKYIKlrlwXzGZzA6Gd5cROMYmmUJi4yw0b",
+	"lsCvNFOjkYvp+DEjPkF+Ded+Rhvtn8oMmEOa6o1zztA9Fya5A/hHTw8eXvscu0Uv2DUvKmuF+u4k2EYl",
+	"JShi9eC+Nf2zJ+yv4gcXf3KD2DdSaouagcROKFrk5IPDKOWJ1dT5lI8ht7cRJra5nILQbpwmMHBXQUfq",
+	"01vQRpXt/etz9G+4detOfVTu40zzXRZl86IgmloZW+9zSEHtugOWzqQpudQjMpHjspzc8tgtmc35gqGz",
+	"lFtOoBLO0gNc+Fv+6YPHdm+fPngSq7ym4X7BC1xPxOxgXwXUNNBGQjuyfX/jMrcMi+3Wb76Df8O0vrB4",
+	"LN4Kvfa9dO3cNyUlNp7vTu58UT/2VSOrhnXcUn5/CWNhCQ45y5okDPtRf9jROBDhxjFVHoNVKFEE4KWl",
+	"gZ3/7fTw0dNnhC0ZhptAXEulBwId7mueZ5jgHZlYNYESd2zYud0IYtoWUorovQ58gg7zsBIFNglTElLs",
+	"s3Kijz+Hf3c2Dmkyw/5P3q0QlJDH6nd2HLnNhFktP1pmTJTmx7kYgzb6+DP9Y02+7bW6gvD+H/EXt2NK",
+	"/qTKochzkGT1STVnu/G604sZr9l3/1uyEmDx4tHF9UkdwyhfoeZQHmZcA5vAp0RSb+43Ih3CmnFjoLQ/",
+	"/Y9/PDj8nh+OPnx+9uTLnw7SKb65KHHOArrv3R8bz33VF69fyOKWLt4GgRv1cSGhoHkHz0DNCujGKA3T",
+	"v6/3ZZjgHd2XNYFS0Tz/wM4wS+tXtiogO7d49fhZ4exe06MeYsd8cItOvpcy95l7Af2+QcK6otTnOXhQ",
+	"l0pDmTouXbkJ6Enyjf6b258QszVheyULPH6EVcUh2B5v/YnNm0+iKcpCMz7U1uREfPYj9lso66oZC8sY",
+	"JAXNvEP5BCNX6EMegtfQEn7Er0luSJjz4ra9kbcrN5oodM3Wu04xyOsG2w7tvTIThR7MjWXJsYEoVN09",
+	"PCTRS+8d1NrH4mDPzGcHuyN3eGsOnTlqI1XJfIcAZgi0U4uagLzdYkQsTME63Q4WpMzebk3yJ+59D3sj",
+	"JQ2RKsx9t5yJvNsMlfar/aGmNLh4Fl9HyzAP3y0z33o7U3IkyqmV/lwyPpuFJPk6QX7AOOYwNBoMtnPs",
+	"Q3r4a2V8iqsL1XYHwgtXRLw2Dn6a57QLezqx9PK78slgkN8vMMFixAC1OoOk83gas1nIh2nGxQde3mcT",
+	"yy9yDCHH7goWO0xLnQADWapiSs0okZUqMwFpLEVUiYyFGRc+dGYn0JmE6hj++DP9o4cO22CQuwgyt6sR",
+	"+p3TrRGzRs3DsF1RbhcStwtQSWBD+7jGMmyMjWUqB+2ZjZewcnQx2EXOvabG3WhzBjKWFExyaK+H3I1x",
+	"RxfyW0fCF5aCsVP+woviHaaztJkSxf/AS2i7leSL9cjraBl1nsoevUD/FdqA3mYH0JXen338Nve6Y9td",
+	"9trsbNW2s/ZQ5KdZ7gS1rL76Tmzrm2k2WqR9vVlWDlETW11QqvZEzCit2rVTbIAMR5g9Fcb5F2h82afn",
+	"5Y67XboefattLd3e9PJ8raFcs6VllOeP3WDHnysNZd8jQIS63SaBjiw7REwlqFnXGzAtK25A8/Ws/V43",
+	"a6yrfhjIoS0tcRB90aPt3+1vG9/hrmHHP9o06ve3VrwLeS0MkkEfc6xTSCcHtRA7jthpUaxoxzh0VDem",
+	"IohXYbg9qcc0zE0Tgc5v1PYgVT4LaI18U0dBAvyKaJIlrbh+VMNutfVn+8Adgd/byTVwEVFN37LabQNA",
+	"RhxVONsN0+T6o6d4/Ml/VlBhbmQBXOM/csrkIJAG+zdw+5+MywwK+qiSGZSGCxmDrPyw1xTh4S0p9Za2",
+	"AzzWEuYxWFzkxxZ3Hn/+qIad+Sw/q+HBfqnT0e5ih5rJR1zHEiU2PXq4l03No6bhMTHb5tAk9TuTKWt1",
+	"5w97I2L1vAufoXJleDkGY8W4VXjZZWD1y2gddAYFbequr8yviSuIDsQXRNo5F0ZTnpi+Ig/nGKQh2HU1",
+	"Q8cUPlhWrSqc1KE6LtQ4mUx/DuU1lIcYMYVrO+Mj9tL+l10WanzJMl5itoUdtBASPCIpJd+L3BcDUgTO",
+	"eUMLNR4wrbD4U4A0v0vC66gxf6jQ5xeuzSGOdvjqx0s2FbqBZOmCJI0PzFxY9cFNb8xnl9gTHJE5p1wu",
+	"2HBhQLM5lBDq5o9+l+55kHm9HN9Wj2MZP8gccqoVZZcjVRRq/j9HvNBw6RLTS+BTx9aGcFZ9f/Cj3+UK",
+	"a5Ow+kWN1xX6/+aKFYzCTXdYYZ5SaYhkO8E4RDK5Qd2tMlSqAC5jV6Bl4EuRhxaDBddu/1kJGYhrqH2v",
+	"E0xErsdv7drBZk7XPlBXOI1o9n2vMgnHxTtJdLOE9hxNlsxHNRywAmNAoeQY2ki7exDpJZhysRuJvtKo",
+	"t1z8IYT/L6vIMc6sukZyYWwVtJRsVSLPOtXpJsrXV+4MbgOW3Yr6uITd4lP90ABFMKgmCGW36ziSkExh",
+	"mLrtJFU91fgt+DcCUZ0wXsMG4bh8QfG9BYIvU+mhvwumXeFeYbyLwQFjRR0JTVrvycxtDnFHTurWKhPn",
+	"2pN9h63QlwHQNmWqxtlfgu9NVTW/Jozu5ZdbZrDaClYcM4fJpQeUktfA4SBnIuaxpQqTVxjmDjzfXaiN",
+	"W/v50riMy3iMiPa1VxzGd3XKmCZUHowdjqxugPt59vcXL0k7kNxgEWx9Ngii9LtHTx99e4I1jx5/uQVI",
+	"RYkNhdAGJFOSPXz0l6MHRw+OHqJKKFD3tzphAMwMKLkdkMp7lCB3iT7mxl+PonxnIMidrrhl/h0hvOZe",
+	"GfgF9W8xpcCi2ozyYFwfA5873IZsS4OA7pGraJC7TUPaDgp0J2AcfcATqcfH6mVm7eBOtpvx6WGpijWF",
+	"KWenv77Fh75qldWt4pa0Vd8bUG/SfPOV86BZBVRREMoBF9JN47TFWheN6otuofc1E8JN744OtCdO4iTX",
+	"TXZ3lRDh39iBNBdO4fHnGZ9e2H/2aKG5022+i9yIugup5XLXumbCEycmFQCoybBvyXEbPOOiAV1Ms+l+",
+	"B7nXDnkv9YHLhfk65MY7+HTraYq3yAAvCL26ZgFq74UiHw+Ib/TcSkpclSgUEe5ARC6KbTJScXZn/u17",
+	"2mj3+ptG3Wmy+Q53pSbPN5pZ3W5WU6JDyfJOpDVaVv3YPlnZj9Kjp9pOazZqKtSd2jo42CdXH2JydZOP",
+	"25T7lV9BO4v4LtOVCdsgB40p34tGMvhOIfkkzJeyz60pQME23DulwVF53u7/vsqd69X/W9L9Ex0y7eA1",
+	"OFGNG5FqKVMjDuwwAnUDlrk9k8OeMtSnMm54ocYVbAo+89Ix1HSKCara9VfwnRrcG77RLBe8gMwcsTcS",
+	"w7seDZJQwjJfL4s/57rRiwEKDfRihHY8YZc5GC4KF7N1/e4uRwKK/NK91s0HP/50STaRUWxeOlDwFQPo",
+	"Pmsxd2j6dKkwu7V5skobNV3WYGMANs7siZg8S0clc2V6aCtgiokw7ApgxoSv3iAmRV5xz5VkasQSNN+C",
+	"ESXcpgFlx8t3mEvbILJPqSX9ZO3hT5lScWq01/FLq/NASDqZ8gVVzSsNMpTYuTwvdIKXRADHaXHpfQ2l",
+	"Xu5wvNpenH+i9uJPHn3/5Ptnf3n0/dNGz/GHkZ7j+5bv+z5UzigkawD7kCx84rqjmN4VwE7MUkycRDx8",
+	"dpfdHKgNCqbZTHkOrgPcqWSAPTnr1jx16s7URUZlRI5bi/S+C3I7x1svmVvDcITRqVFHdDuzM72TzvQn",
+	"E7acUJ62kvbHWaEkbB7haHNo1CZ4Yd9833mHJnn/NAG0LfalDQRcZo91Zy8QggclVGC8CLqZSAMvujKC",
+	"z+33e20L55FTYoEgXuxM4jcQub8hxF0qJLuCBTNQTrXvYkIkDSirTXNvoQ1M27Q7LuEKFmnP0K8klGHO",
+	"9ISXQDmnBj8M599OAc++/cdI2HuJiqqIexQ+gdAHDXR27XLjKLUmDMD+XJfff4vRRgR3WouTQLOL1luv",
+	"4jUbXpq3QPX1+wH6voK7guPCxUFOy0vdDPZLnz5rmYiotzc3xVkJM0T3pX0GXiyDGyQ58/gz/qczAkLp",
+	"0fWG9iuNGotrkGw3BYUO1jzQtZo9b9CVzUVRUGKH03ViS99YObODtfNeVsl2jKdni3u18fKUf+A3b2Zh",
+	"YjAp/1DvMHV1HKkygwDJ4VC6hzBSJSBFmqncPt3pr+IaP3ASAVO6u9vDnNlV7v1En5VKjW6/72j3BeP6",
+	"JKG4m9kJ7ubAqmvw/UKDbG5acvYAD9weW06fqIJ6D014O9M5frQV1kslb53XVl3lReUlOuLLuzvNTwAv",
+	"PYY90DN4ThcfTsJ9434U4OldR0DfCpxnV+MScZ3YmyL3vzF8QSEW+301i7DaW5z632Gh73U+9K3oJfaq",
+	"8cxAFFy38V5dS2fRYcOhoBhiE86RKsdgqPT2Chb6uYtVYecYZBCpDOOjEWQGcsJXcX1deFFga3eZo4u8",
+	"zDW2eDn13/uBHIsg8y6jqrenJKMdIIAXoXHIvnbUcFMl4wwav93JrlqhguLErvu596xpdq2M1xlKcKuI",
+	"X2XNHa9k956fOinvxZcTKFCMsDxIqroXVOAGu8VufpgZ89xlWEurTNoH5rzMYx1e3uNk9tjihQa4qxbV",
+	"PTikeV0g4ffU48U0Nshp56G/ch/9j159aI97si7thX29f/TCPnqhRkG7aKC3jasyxg1oHtKvnTzfozhu",
+	"jBOFGoRyd95BapHdBBJDMFM2xBr6PAm2Vd28HoKkb66m9q51AKquB/d8Igqow704rRPyEzp0JYPnPYGq",
+	"+sLv5NKe3UufTnOOd9awvpvlTrWXmmq+q0arWPmIwb88LwErNV32umYj4YyA1Z4yy/UTgStTJ/8dxrTV",
+	"yPd1kwD5Zi2WfxHa+LKKe9Nreb8KIS62G6OT6LFjdM5YQhH1bBo5PJHNUDpP/Tup2vbhU4/C6e42QVnq",
+	"aJVacUfeqIeP2ERVZeOhIYy5xFLhcuGKh52ONy+VHGNelb28SDhFlD5s078nRYJe/keee0eeO++XcOU/",
+	"Of7s/tUZWn4joc2plNsV+NWV9YUQc0TgTLnkeN15yCDXOdKyl1wSG0tRLhlo3seP9RJL0neEEM/9ft4A",
+	"ihOpdJlVZQnSXCaAOXVjhdsic/qtpcqU4wDemjYzep7yAVb7Uy0ediqWHsmTfN5zj/x0FbQWcps2AGSF",
+	"ZmOlcocvO1Il4gF7IZUoxroFYfLCz/COpMrfYRGmkEyX8w/swSwBw3gE57etJq+5kwLjmTVpcuf4xFdd",
+	"ImOXcEvJatpRK1Ac/+7E97Szu7favzB3dciQLMmiR7PDQK4WrV6tfsuaJ+T4s/3PGlBDI0rY3WauuzPf",
+	"UG5UpWGHyVd2laGFNNcajPZJWJWGKF8n49VEib0e6n3zh8tQSjDIpttMYqgV5iI/V9o47OEbdCFqusGd",
+	"a6LZzDbuLaKBv14nb0qt5ovQFLl23AVa+MwChZ7xTh+/gdlhNVvXAtalY15jEgN8mqkS+64EP1ENuuBA",
+	"NdG+585B3IQj6taszg3M3u+rLyy9/M6cO71Ms52FAil2ZllAzaVuGvbdehLxQx8F3ZJzRrHznenagxq8",
+	"kab2nHF9ZQcZNTpsohchlhVMivn+eei/imK+uSq+rkHEEpt5zKWE3wiRCwj3gvgolMaH4JJRlE6Opj2U",
+	"WtWwLFzCnCQh+sE1XwQc4AXLRd7JP/9VsTZ+W8KM2Fk/FeXaOqYF04C5avlNkDeanNSE3dgUM6MfVsat",
+	"8MYWiBlf7z21FgBjizsMdZxjDeW1yNZZ/f6hvZIUx+iq2PRz3Zl9Hq5iF7thuQLNhosQqVeSHKQjryuC",
+	"tOo06mi5yLtUxjZ5jz+7f305zoXmw2KL5DVHoXXpazUyW0gssGuUjYo04ic3ows3IacP+7w1oRlhPD9H",
+	"APM68xYVi9Wj/yO9xU3ynicR0RyTpxe/3onJOBcGawbdOy0rbcU0IHfLM8sO+j+2bv3WyY6dw2SebiH6",
+	"jh75qn2nuIZbcp4OgZeYPOHI5knvPkgHUt80Fey1CfZLAb6O/HoKHyIJ9qTX4LvvNjhKy0scL9facQ+B",
+	"0eX2Zc3Nj+1969gdf8b/rnHIXqursHm3UgtrB9wRmJB9VQ+q3KSxoGnw9Y2il9Reu0sSvte3Ag08iKfX",
+	"kA0DJbjKaSzen0NRpPJd3GOtlJcVmPF9Sl1q5nMrQrcGYvXXnms7ojcBG3YQb7kK2iQVRTXgsITvC0be",
+	"iUR7ofd6V32F9pATq+8MRhjJkpDRdgd3Fw2jXlZlQw2q29Ck0tyQh6KNv1bFEYkuKvlDaBdMU3Dwv5EG",
+	"cojYhBcQNhnHRvfoV5WYVm1ctUTIip8Cl8HMW1hTOYUnvDtWu0WYOcpwwU3yAFqbtdhzq96r6No3p7q4",
+	"XIVgwpZf0uyzC3zmWGu11ar++y65zko1Er5A+vYcZ7fBD2+BQKJ8zfCVRAU1kgHTJbm299O0GSRqcDtn",
+	"yZ5kzte1XZhsAHUe26hUUy/UQp8RYSU/eqlW+lN0buK2fpMee0hOkz+2sK4T9o5E2jtqduS8kaQO9t21",
+	"Rmu/3excR6Nz6jblYqbo4MWK3gJLLAulzfPwAZb8oMZBfGk/r6eK8AQaC/W6emH08TRgx0eI3807t/gb",
+	"7SUTbFKv0apee7P5lYRDI6YtmrrABwGvIVthFhJ1iYjkSXeyVQkazCG1RNd74azXyvgkbvKVRJRNDeYn",
+	"N4U/RL/deIzsNLrV69YVgPk5iqoups/dzofqC5C9d7+Shcqu9nIVvMdX/3EVIHRa6KZrykUjjk19QZst",
+	"JIxSTI0MdF3m84niU5H0Jv1GX+8XSlZmYpauOp/5B3ZVbGaJhaX8DWcfG0Kh5Njay1FvaDsJ7vMB/fbg",
+	"5B8fLENpbHRI7FiVxcHJwTEymnvP51DCQEGNL4Pwia9pa3zkBm18EmLLjc/cPjY+cdi3zd9h5mTzkTHa",
+	"aM3xa2ik5nOYirr0cnJSNT7DvmXNZyoEMvvw5f8PAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

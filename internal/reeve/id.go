@@ -49,6 +49,10 @@ type (
 	InvitationID string
 	// FactorID names a second factor of somebody, fact_…
 	FactorID string
+	// AssetGroupID names a group of assets, agrp_…
+	AssetGroupID string
+	// AccessPolicyID names a policy of who may see what, apol_…
+	AccessPolicyID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -128,6 +132,12 @@ func NewInvitationID() InvitationID { return InvitationID(newID("inv")) }
 
 // NewFactorID makes a fresh FactorID.
 func NewFactorID() FactorID { return FactorID(newID("fact")) }
+
+// NewAssetGroupID makes a fresh AssetGroupID.
+func NewAssetGroupID() AssetGroupID { return AssetGroupID(newID("agrp")) }
+
+// NewAccessPolicyID makes a fresh AccessPolicyID.
+func NewAccessPolicyID() AccessPolicyID { return AccessPolicyID(newID("apol")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.

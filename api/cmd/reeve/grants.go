@@ -1,31 +1,12 @@
 package main
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/reeve-pam/reeve/api/client"
 )
-
-// place is a scope for people.
-func place(s client.Scope) string {
-	if s.Everything != nil && *s.Everything {
-		return "everything"
-	}
-	var parts []string
-	if sites := list(s.Sites); len(sites) > 0 {
-		parts = append(parts, "site "+strings.Join(sites, " or "))
-	}
-	if s.Tags != nil {
-		for _, k := range slices.Sorted(maps.Keys(*s.Tags)) {
-			parts = append(parts, "tag "+k+"="+(*s.Tags)[k])
-		}
-	}
-	return strings.Join(parts, ", ")
-}
 
 // held says what assignments give, a line each.
 func held(all []client.Assignment) []string {
@@ -199,25 +180,18 @@ func (a *app) assignmentCmd() *cobra.Command {
 
 func (a *app) assignmentAddCmd() *cobra.Command {
 	var role, user, group string
-	var sites []string
-	var tags map[string]string
-	var everything bool
+	var scope scopeFlags
 	add := &cobra.Command{
 		Use: "add", Short: "Give a PAM role to a user or a group, somewhere", Args: exactArgs(),
-		Long:    "Give a PAM role to a user or a group. Sites are alternatives, tags must all be there; with both, both must hold.",
-		Example: "  reeve assignment add --role lifecycle-operator --group dba --site dmz --tag kind=database\n  reeve assignment add --role auditor --user ada --everything",
+		Long: `Give a PAM role to a user or a group. Sites, types and asset groups are alternatives each, tags must all be there; of these conditions
+all that are given must be met.`,
+		Example: "  reeve assignment add --role lifecycle-operator --group dba --site dmz --tag kind=database\n  reeve assignment add --role user --user ada --asset-group windows\n  reeve assignment add --role auditor --user ada --everything",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			in := client.AssignmentRequest{Role: role, Scope: client.Scope{Everything: &everything}}
-			if len(sites) > 0 {
-				in.Scope.Sites = &sites
-			}
-			if len(tags) > 0 {
-				in.Scope.Tags = &tags
-			}
+			in := client.AssignmentRequest{Role: role, Scope: scope.scope()}
 			if user != "" {
 				in.User = &user
 			}
@@ -235,9 +209,7 @@ func (a *app) assignmentAddCmd() *cobra.Command {
 	f.StringVar(&role, "role", "", "PAM role to give (required)")
 	f.StringVar(&user, "user", "", "who gets it")
 	f.StringVar(&group, "group", "", "the group that gets it")
-	f.StringSliceVar(&sites, "site", nil, "in this site; may be repeated")
-	f.StringToStringVar(&tags, "tag", nil, "on assets with this tag, key=value; may be repeated")
-	f.BoolVar(&everything, "everything", false, "everywhere")
+	scope.on(add)
 	_ = add.MarkFlagRequired("role")
 	add.MarkFlagsOneRequired("user", "group")
 	add.MarkFlagsMutuallyExclusive("user", "group")
@@ -347,6 +319,6 @@ installation as a whole. The privileges are listed by reeve pam-role privileges.
 			})
 		},
 	}
-	c.Flags().BoolVar(&why, "why", false, "which assignment allows it, or what is missing")
+	c.Flags().BoolVar(&why, "why", false, "which assignment allows it, what is missing, or which access policy hides it")
 	return c
 }

@@ -155,7 +155,7 @@ func (a *app) userShowCmd() *cobra.Command {
 				}
 				a.pairs("name", u.Name, "kind", u.Kind, "status", u.Status, "directory", str(u.Directory), "full name", str(u.Profile.FullName), "e-mail", str(u.Profile.Email),
 					"department", str(u.Profile.Department), "time zone", str(u.Profile.TimeZone), "vendor", vendor,
-					"groups", strings.Join(list(u.Groups), ", "), "holds", strings.Join(held(list(u.Assignments)), "\n"), "created", when(&u.CreatedAt), "id", u.Id)
+					"groups", strings.Join(list(u.Groups), ", "), "holds", strings.Join(held(list(u.Assignments)), "\n"), "limited by", strings.Join(list(u.AccessPolicies), ", "), "created", when(&u.CreatedAt), "id", u.Id)
 			})
 		},
 	}
