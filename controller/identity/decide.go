@@ -88,7 +88,7 @@ func (s Sight) Can(p Privilege, o Object) bool { return s.Decide(p, o).Allowed }
 
 // Anywhere reports whether the principal holds the privilege for anything at all.
 func (s Sight) Anywhere(p Privilege) bool {
-	if t := s.who.Token; t != nil && !t.allows(p) {
+	if !s.who.Token.allows(p) {
 		return false
 	}
 	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) })
@@ -97,7 +97,7 @@ func (s Sight) Anywhere(p Privilege) bool {
 // holds reports whether the principal has the privilege in all of the scope, by one
 // assignment. Privileges that no token carries can be given away with one.
 func (s Sight) holds(p Privilege, in Scope) bool {
-	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
+	if t := s.who.Token; !t.gives(p) || !t.reachesAll(in) {
 		return false
 	}
 	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Contains(in) })
@@ -105,7 +105,7 @@ func (s Sight) holds(p Privilege, in Scope) bool {
 
 // gives reports whether the principal has the privilege for the object, to give it away.
 func (s Sight) gives(p Privilege, o Object) bool {
-	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
+	if t := s.who.Token; !t.gives(p) || !t.reaches(o) {
 		return false
 	}
 	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Covers(o) })
@@ -114,13 +114,16 @@ func (s Sight) gives(p Privilege, o Object) bool {
 // Decide says whether the principal may do what the privilege stands for to the object,
 // and why. Nothing is allowed but by an assignment; root alone needs none.
 func (s Sight) Decide(p Privilege, o Object) Decision {
-	if t := s.who.Token; t != nil && !t.allows(p) {
+	if !s.who.Token.allows(p) {
 		return Decision{Because: "the token does not carry " + string(p)}
+	}
+	info, known := infoOf(p)
+	if !s.who.Token.reaches(o) && !info.Catalogue {
+		return Decision{Because: "the token can be used only in " + s.who.Token.Scope.String()}
 	}
 	if s.who.Kind == Root {
 		return Decision{Allowed: true, Because: "root may do everything"}
 	}
-	info, known := infoOf(p)
 	if !known {
 		return Decision{Because: "there is no such privilege"}
 	}

@@ -73,7 +73,7 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 	return shut, nil
 }
 
-// present reports whether somebody has a session or a token.
+// present reports whether somebody has a session, a token or a wrap that can be opened.
 func present(tx *store.Tx, id reeve.PrincipalID) (bool, error) {
 	for _, err := range ListSessions(tx, id) {
 		return err == nil, err
@@ -81,7 +81,8 @@ func present(tx *store.Tx, id reeve.PrincipalID) (bool, error) {
 	for _, err := range tokens.Scan(tx, "principal", store.Range{Prefix: []string{string(id)}}) {
 		return err == nil, err
 	}
-	return false, nil
+	n, err := openWraps(tx, id) // they outlive a session that nobody uses
+	return n > 0, err
 }
 
 // follow does to a user what their directory says.

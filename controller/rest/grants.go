@@ -104,15 +104,33 @@ func (s *Server) DeletePAMRole(ctx context.Context, r DeletePAMRoleRequestObject
 	return DeletePAMRole204Response{}, err
 }
 
-func showAssignment(tx *store.Tx, a *identity.Assignment) client.Assignment {
-	out := client.Assignment{Id: string(a.ID), Role: a.Role, CreatedAt: a.CreatedAt, Scope: client.Scope{Everything: optional(a.Scope.Everything), Tags: mapped(a.Scope.Tags)}}
-	if len(a.Scope.Sites) > 0 {
+func showScope(tx *store.Tx, s identity.Scope) client.Scope {
+	out := client.Scope{Everything: optional(s.Everything), Tags: mapped(s.Tags)}
+	if len(s.Sites) > 0 {
 		sites := []string{}
-		for _, id := range a.Scope.Sites {
+		for _, id := range s.Sites {
 			sites = append(sites, names{tx}.site(id))
 		}
-		out.Scope.Sites = &sites
+		out.Sites = &sites
 	}
+	return out
+}
+
+// asScope finds what a scope names.
+func asScope(tx *store.Tx, in client.Scope) (identity.Scope, error) {
+	out := identity.Scope{Everything: value(in.Everything), Tags: value(in.Tags)}
+	for _, ref := range value(in.Sites) {
+		site, err := inventory.GetSite(tx, ref)
+		if err != nil {
+			return identity.Scope{}, err
+		}
+		out.Sites = append(out.Sites, site.ID)
+	}
+	return out, nil
+}
+
+func showAssignment(tx *store.Tx, a *identity.Assignment) client.Assignment {
+	out := client.Assignment{Id: string(a.ID), Role: a.Role, CreatedAt: a.CreatedAt, Scope: showScope(tx, a.Scope)}
 	name := identity.SubjectName(tx, a.Subject)
 	if reeve.ValidID("grp", a.Subject) {
 		out.Group = &name
@@ -172,13 +190,9 @@ func (s *Server) AddAssignment(ctx context.Context, r AddAssignmentRequestObject
 		return nil, reeve.Errorf(reeve.Invalid, "subject_unclear", "an assignment is for a user or for a group").WithFix("give user or group").WithField("/user")
 	}
 	out, err := update(ctx, s, r.Params.IdempotencyKey, in, func(tx *store.Tx, by audit.Actor) (client.Assignment, error) {
-		scope := identity.Scope{Everything: value(in.Scope.Everything), Tags: value(in.Scope.Tags)}
-		for _, ref := range value(in.Scope.Sites) {
-			site, err := inventory.GetSite(tx, ref)
-			if err != nil {
-				return client.Assignment{}, err
-			}
-			scope.Sites = append(scope.Sites, site.ID)
+		scope, err := asScope(tx, in.Scope)
+		if err != nil {
+			return client.Assignment{}, err
 		}
 		a, err := identity.Assign(tx, by, caller(ctx), identity.NewAssignment{Role: in.Role, Subject: value(in.User) + value(in.Group), Group: in.Group != nil, Scope: scope})
 		if err != nil {

@@ -37,6 +37,9 @@ type ServerInterface interface {
 	// RevealSecret Reveal the password of an account; recorded before it is shown
 	// (POST /v1/accounts/{account}/secret)
 	RevealSecret(c *gin.Context, account AccountPath)
+	// WrapSecret Make a wrapping token, for which the password of an account is revealed once
+	// (POST /v1/accounts/{account}/wrap)
+	WrapSecret(c *gin.Context, account AccountPath)
 	// ActOnAccount Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
 	// (POST /v1/accounts/{account}/{action})
 	ActOnAccount(c *gin.Context, account AccountPath, action string, params ActOnAccountParams)
@@ -337,6 +340,12 @@ type ServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(c *gin.Context, token string, params RevokeTokenParams)
+	// Unwrap Get the password that a wrapping token stands for, once
+	// (POST /v1/unwrap)
+	Unwrap(c *gin.Context)
+	// LookUpWrap Show what a wrapping token stands for, without using it
+	// (POST /v1/unwrap/lookup)
+	LookUpWrap(c *gin.Context)
 	// ListUsers List users and service accounts
 	// (GET /v1/users)
 	ListUsers(c *gin.Context, params ListUsersParams)
@@ -370,6 +379,12 @@ type ServerInterface interface {
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(c *gin.Context)
+	// ListWraps List wraps, the oldest first
+	// (GET /v1/wraps)
+	ListWraps(c *gin.Context, params ListWrapsParams)
+	// RevokeWrap Revoke a wrap that was not opened
+	// (DELETE /v1/wraps/{wrap})
+	RevokeWrap(c *gin.Context, wrap string, params RevokeWrapParams)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -520,6 +535,31 @@ func (siw *ServerInterfaceWrapper) RevealSecret(c *gin.Context) {
 	}
 
 	siw.Handler.RevealSecret(c, account)
+}
+
+// WrapSecret operation middleware
+func (siw *ServerInterfaceWrapper) WrapSecret(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account AccountPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", c.Param("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter account: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.WrapSecret(c, account)
 }
 
 // ActOnAccount operation middleware
@@ -3992,6 +4032,32 @@ func (siw *ServerInterfaceWrapper) RevokeToken(c *gin.Context) {
 	siw.Handler.RevokeToken(c, token, params)
 }
 
+// Unwrap operation middleware
+func (siw *ServerInterfaceWrapper) Unwrap(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.Unwrap(c)
+}
+
+// LookUpWrap operation middleware
+func (siw *ServerInterfaceWrapper) LookUpWrap(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.LookUpWrap(c)
+}
+
 // ListUsers operation middleware
 func (siw *ServerInterfaceWrapper) ListUsers(c *gin.Context) {
 
@@ -4432,6 +4498,90 @@ func (siw *ServerInterfaceWrapper) Whoami(c *gin.Context) {
 	siw.Handler.Whoami(c)
 }
 
+// ListWraps operation middleware
+func (siw *ServerInterfaceWrapper) ListWraps(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListWrapsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListWraps(c, params)
+}
+
+// RevokeWrap operation middleware
+func (siw *ServerInterfaceWrapper) RevokeWrap(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "wrap" -------------
+	var wrap string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "wrap", c.Param("wrap"), &wrap, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter wrap: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RevokeWrapParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RevokeWrap(c, wrap, params)
+}
+
 // GinServerOptions provides options for the Gin server.
 type GinServerOptions struct {
 	BaseURL      string
@@ -4560,6 +4710,11 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/accounts/:account", wrapper.GetAccount)
 	router.POST(options.BaseURL+"/v1/accounts/:account/:action", wrapper.ActOnAccount)
 	router.POST(options.BaseURL+"/v1/accounts/:account/secret", wrapper.RevealSecret)
+	router.POST(options.BaseURL+"/v1/accounts/:account/wrap", wrapper.WrapSecret)
+	router.GET(options.BaseURL+"/v1/wraps", wrapper.ListWraps)
+	router.DELETE(options.BaseURL+"/v1/wraps/:wrap", wrapper.RevokeWrap)
+	router.POST(options.BaseURL+"/v1/unwrap", wrapper.Unwrap)
+	router.POST(options.BaseURL+"/v1/unwrap/lookup", wrapper.LookUpWrap)
 	router.GET(options.BaseURL+"/v1/jobs", wrapper.ListJobs)
 	router.GET(options.BaseURL+"/v1/jobs/:job", wrapper.GetJob)
 	router.GET(options.BaseURL+"/v1/jobs/:job/log", wrapper.GetJobLog)
@@ -4725,6 +4880,46 @@ type RevealSecretdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RevealSecretdefaultApplicationProblemPlusJSONResponse) VisitRevealSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WrapSecretRequestObject struct {
+	Account AccountPath `json:"account"`
+	Body    *WrapSecretJSONRequestBody
+}
+
+type WrapSecretResponseObject interface {
+	VisitWrapSecretResponse(w http.ResponseWriter) error
+}
+
+type WrapSecret201JSONResponse CreatedWrap
+
+func (response WrapSecret201JSONResponse) VisitWrapSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WrapSecretdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response WrapSecretdefaultApplicationProblemPlusJSONResponse) VisitWrapSecretResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8637,6 +8832,84 @@ func (response RevokeTokendefaultApplicationProblemPlusJSONResponse) VisitRevoke
 	return err
 }
 
+type UnwrapRequestObject struct {
+	Body *UnwrapJSONRequestBody
+}
+
+type UnwrapResponseObject interface {
+	VisitUnwrapResponse(w http.ResponseWriter) error
+}
+
+type Unwrap200JSONResponse RevealedSecret
+
+func (response Unwrap200JSONResponse) VisitUnwrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnwrapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnwrapdefaultApplicationProblemPlusJSONResponse) VisitUnwrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LookUpWrapRequestObject struct {
+	Body *LookUpWrapJSONRequestBody
+}
+
+type LookUpWrapResponseObject interface {
+	VisitLookUpWrapResponse(w http.ResponseWriter) error
+}
+
+type LookUpWrap200JSONResponse Wrap
+
+func (response LookUpWrap200JSONResponse) VisitLookUpWrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LookUpWrapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LookUpWrapdefaultApplicationProblemPlusJSONResponse) VisitLookUpWrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListUsersRequestObject struct {
 	Params ListUsersParams
 }
@@ -9067,6 +9340,79 @@ func (response WhoamidefaultApplicationProblemPlusJSONResponse) VisitWhoamiRespo
 	return err
 }
 
+type ListWrapsRequestObject struct {
+	Params ListWrapsParams
+}
+
+type ListWrapsResponseObject interface {
+	VisitListWrapsResponse(w http.ResponseWriter) error
+}
+
+type ListWraps200JSONResponse WrapPage
+
+func (response ListWraps200JSONResponse) VisitListWrapsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListWrapsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListWrapsdefaultApplicationProblemPlusJSONResponse) VisitListWrapsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeWrapRequestObject struct {
+	Wrap   string `json:"wrap"`
+	Params RevokeWrapParams
+}
+
+type RevokeWrapResponseObject interface {
+	VisitRevokeWrapResponse(w http.ResponseWriter) error
+}
+
+type RevokeWrap204Response struct {
+}
+
+func (response RevokeWrap204Response) VisitRevokeWrapResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeWrapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RevokeWrapdefaultApplicationProblemPlusJSONResponse) VisitRevokeWrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// ListAccounts List accounts
@@ -9081,6 +9427,9 @@ type StrictServerInterface interface {
 	// RevealSecret Reveal the password of an account; recorded before it is shown
 	// (POST /v1/accounts/{account}/secret)
 	RevealSecret(ctx context.Context, request RevealSecretRequestObject) (RevealSecretResponseObject, error)
+	// WrapSecret Make a wrapping token, for which the password of an account is revealed once
+	// (POST /v1/accounts/{account}/wrap)
+	WrapSecret(ctx context.Context, request WrapSecretRequestObject) (WrapSecretResponseObject, error)
 	// ActOnAccount Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
 	// (POST /v1/accounts/{account}/{action})
 	ActOnAccount(ctx context.Context, request ActOnAccountRequestObject) (ActOnAccountResponseObject, error)
@@ -9381,6 +9730,12 @@ type StrictServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(ctx context.Context, request RevokeTokenRequestObject) (RevokeTokenResponseObject, error)
+	// Unwrap Get the password that a wrapping token stands for, once
+	// (POST /v1/unwrap)
+	Unwrap(ctx context.Context, request UnwrapRequestObject) (UnwrapResponseObject, error)
+	// LookUpWrap Show what a wrapping token stands for, without using it
+	// (POST /v1/unwrap/lookup)
+	LookUpWrap(ctx context.Context, request LookUpWrapRequestObject) (LookUpWrapResponseObject, error)
 	// ListUsers List users and service accounts
 	// (GET /v1/users)
 	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
@@ -9414,6 +9769,12 @@ type StrictServerInterface interface {
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(ctx context.Context, request WhoamiRequestObject) (WhoamiResponseObject, error)
+	// ListWraps List wraps, the oldest first
+	// (GET /v1/wraps)
+	ListWraps(ctx context.Context, request ListWrapsRequestObject) (ListWrapsResponseObject, error)
+	// RevokeWrap Revoke a wrap that was not opened
+	// (DELETE /v1/wraps/{wrap})
+	RevokeWrap(ctx context.Context, request RevokeWrapRequestObject) (RevokeWrapResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx *gin.Context, request any) (any, error)
@@ -9606,6 +9967,50 @@ func (sh *strictHandler) RevealSecret(ctx *gin.Context, account AccountPath) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RevealSecretResponseObject); ok {
 		if err := validResponse.VisitRevealSecretResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// WrapSecret operation middleware
+func (sh *strictHandler) WrapSecret(ctx *gin.Context, account AccountPath) {
+	var request WrapSecretRequestObject
+
+	request.Account = account
+
+	var body WrapSecretJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.WrapSecret(ctx, request.(WrapSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "WrapSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(WrapSecretResponseObject); ok {
+		if err := validResponse.VisitWrapSecretResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -12883,6 +13288,90 @@ func (sh *strictHandler) RevokeToken(ctx *gin.Context, token string, params Revo
 	}
 }
 
+// Unwrap operation middleware
+func (sh *strictHandler) Unwrap(ctx *gin.Context) {
+	var request UnwrapRequestObject
+
+	var body UnwrapJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Unwrap(ctx, request.(UnwrapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Unwrap")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(UnwrapResponseObject); ok {
+		if err := validResponse.VisitUnwrapResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// LookUpWrap operation middleware
+func (sh *strictHandler) LookUpWrap(ctx *gin.Context) {
+	var request LookUpWrapRequestObject
+
+	var body LookUpWrapJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LookUpWrap(ctx, request.(LookUpWrapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LookUpWrap")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(LookUpWrapResponseObject); ok {
+		if err := validResponse.VisitLookUpWrapResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListUsers operation middleware
 func (sh *strictHandler) ListUsers(ctx *gin.Context, params ListUsersParams) {
 	var request ListUsersRequestObject
@@ -13209,347 +13698,414 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 	}
 }
 
+// ListWraps operation middleware
+func (sh *strictHandler) ListWraps(ctx *gin.Context, params ListWrapsParams) {
+	var request ListWrapsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListWraps(ctx, request.(ListWrapsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListWraps")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListWrapsResponseObject); ok {
+		if err := validResponse.VisitListWrapsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokeWrap operation middleware
+func (sh *strictHandler) RevokeWrap(ctx *gin.Context, wrap string, params RevokeWrapParams) {
+	var request RevokeWrapRequestObject
+
+	request.Wrap = wrap
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeWrap(ctx, request.(RevokeWrapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeWrap")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RevokeWrapResponseObject); ok {
+		if err := validResponse.VisitRevokeWrapResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // Base64 encoded, compressed with deflate, json marshaled OpenAPI spec.
 // Stored as a slice of fixed-width chunks rather than one concatenated
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3si/4KljeOaHxPexufc+4FTf2tGV5Rh5Z0qql64gd63SDVUkS7iJAA6imOArd2KfZB9sn2UAm",
-	"UB8kUCyyyVb7XPsft8hiAUgkEvn5y8+DTM3mSoK0ZnD6eTDnms/AgsZ/nWWZKqV9y+3U/TMHk2kxt0LJ",
-	"wengTDKRD5nSTPIZ/Ac3BuzxYDgQ7su5+8lw4L4ZnA44vWcwHGj4rRQa8sGp1SUMByabwoy7l8/4p1cg",
-	"J26kh0+eDgd2OXc/NVYLORl8+TIcnE0gNZeXeZgHU2PGJePu2dRs3Hd95/Lg4V+jc3Gr7TuXLsq47246",
-	"lzIX9iyzSq9P5o0slmwx5ZbZqTCMu6dYLvJTNzG/fRwnW03wtxL0srl37sU7zOhNaTPlXhGdk4ZM6dyw",
-	"hbBTmpui54fMlNmUccNykALy1Lz846mZPX2cnNi5kNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDrI",
-	"uYUj95JBcjofpBXFhumMYKw01FNKzaTEd+0wk+dKSnA7Hefp14GbWRYeTDB09X1fpo5v1PNSmxg/v58C",
-	"u5TwyV7SFgEruLFszidJmmT0qsTwTx48jI3/N63Kea/zzSbu0QQ18LsbHu+XOczmyoLMlv+AZUwOL5mF",
-	"T9bN5q/MKvbg4V9ZNuWaZ06OP0MqGTfdK1iyXIGpP7FTISdMyaym3hR4DrpeQmP4Izd+1+RnQoZ//3Xo",
-	"SGFBu3f+5z//j6P/9fHf/xRlvR/VKE1oR+Bf1ShB3l/V6GZs9krMhI1z2UwZy4SFGQoDJaGTyQp8UXPs",
-	"HMa8LOzg9MH9+0M3EzErZ/iv+0go/89qVkJamIDGab1WOfRjvkxJq1VRQOo8SpXDDRnwzcvvn7/V6lrk",
-	"sEk8SPZmDvLl92zun0/MKnx9s917e/bTO1XAJpH19uwnplUBqbnw2YX7+mZzeQdXsOzmY+0eEXKSmAd+",
-	"fcNJ9KBGByVuToVz0Nci2zgHQ48lpuG/veFMhO15hIywyZkIe9PD88GkDs3qPEoD2n3il8+80pyYmnv6",
-	"RlP74n5s5koaQF3/rVajAmbuTydUnIp8+nnA5/NCZNxN+WROT/z7r8bN/3NjrD9pGA9OB//tpDYmTuhb",
-	"cxLeiyO2KfCz00sXIC1baCUnQ8Zl7pVVxXJ1jAT07/HmCMztO/itBEOzy3Ph3sWLt1rNQVvh1jLmhYGh",
-	"kzHVR58HQl4Ly2ngtRvUMGHZghs25TKHnKlr0MfsHDJNinulRM25MQul88FwzV5p3H0PVqk9HCy0sOBU",
-	"OtqoL8P6VevTsawAp9U8eNK4x5l1hOEa2JTr3FFoUoIxW0zzwf2Hj7ed55cmi/2zScXGCj5W71GjXyGz",
-	"A6faepPP2ZStjSCLJykchDW1wbTCs0P68YXIU0K2+9cjbrOkfHY6kSbWIlLPeA6OLxxTKjsFbaIvzTRw",
-	"C/kFjyzq5ynIwFruda1N6lDIh4OsNFblgsvYSxW7ApgbXK2pdn/tHa2frb7lBw2AamP0p/BpLjSYzkWB",
-	"zM0zxkcGpD1lEq7ptu+3vjHPyOHQJTp+wIe+DAfRDbeGiTw6e5GDtMJGdOXSmbxOdP7HVBk7ZP/f//P/",
-	"xl7g9MqoUvirGjEns5S+YspRYTAcKF3bIUrC8eBUlkUReat74gK0Jrume+GiKDXgj2DCs2V0FxxP1hzP",
-	"hDl12zLjSzZyrMyzKeRoX6vSsvevztHYd6KNcaefWZWpgljd/Qsya5hUaBE0qDpSqgAu3VTo5okLT2e/",
-	"S6SD5XqSYEi1kKDjDM2lWTghN1ZuSdFfo2vKpMX+5w0nYPC28m1V593rQmvSK4i2i5lTn5PE52wO2ijp",
-	"CPsO4BpYNlUG/ApAOg3/nwPjJGY2GA4mIEE7YdGQmM31+TGvQZvomX1dzkZOR6DJZ6XW7u4Mv2sspLIl",
-	"hoN5waWJrYBb5liE8cx9RHZhawufsbFW/wKJCoizgzbe9AXxiZ8E15ovcQoaxuLT+hzelrZ2bEDlhFon",
-	"jDMWHEV6Stl1TuwnkzQYkZeQIBaXzPEaXn50asZcFJCzAsZuHVPh7onVkSvCrY22SiVUvpPXYoRbGxNX",
-	"BaS55gfcRbZoUMnfc5DgGa3spivNVGxHgi+bcjmh9/UktiI94gIkHxWQpw8ZHSwn1miQ1uhxSYV6e6eK",
-	"EZT+tXkZy7WNrvy1arKr7L9Ud/4j03EnU0I+ZO785GXh/qxYXaA6nFlxDUOWC4M0GrIc2k9omKlr/CHX",
-	"VvDCCSJiy/jiljJLE9rxWLWrgjj5mpcF3XfmlJXSjQ5yyIS8cO8aMlXaCzX2/ygl3jpuru4fGWjLBQpH",
-	"YzVq1tFZWT65iVh322pQS7vmRQko3Jeq1EwtZFS4u/v/Iq0juHvei3W62Mbk7FybxjVoMRZd54SzQk2E",
-	"JCe3sHRUHDH7n5RVBTwPJuCwih1USvEwGKxeaRhWFn1TQASG9OywetlFjmZLye1Q9t/yCawr/JUIXLNy",
-	"0MV2ia6z4M6d9b5tgoEREaUSPkV2hFzKQZi6Z9CjF1TYILvdHh1v3gecYpQWE4iZPe4wiLEzpeGiS7t+",
-	"aZkGCQvj9MwpL8ZBYhVivI39QG74Lrkq3PsN4+5wAp+52006sxKJgE7guHAFiQ7H7rv4VyXkNtfBlho+",
-	"qtIGQHZOgm4mXhTbzCSu5bq5JBWUm103tjSJ6A+X/gqgcCabgDUoPpraJT0xcNatu04Gw8FvJddcWkH/",
-	"0jAveJbQOWn4Cw3cqKipuQwqA73dyfLG61NiMa6IvIMCuKnUmSpE21/iefHmidZmxeRZ/FEJ+V5dgdzN",
-	"cRT4oUsWua1OM0Lb0YexF2HRtbAQRYH+PmSODR674cDa4sJApmRuWhGGb+/fX70U/64WrFBygsdAXINx",
-	"dzbzP/aDUQTir08ftyIST+9HQxLNLWnuRpLst3sZoNC9c1dBcHWteMDyXIOJUOHvjgTEJ5q9fMv8g2Ge",
-	"HZY1L0DbhOFirJqbymWBJ8/Na8jgeHLMeFDd2dSNfgXLuJeLW5govUyMcYXGz9hPsdabhsFmkpMLszQW",
-	"Zm5pObd8xE1cItYB5E5jqBWHviWn3A0catvebz28Pgo/ZJf07KWj+BIO7QOaccknMANpL3jt4e06mj9V",
-	"v2hobDtcsrTcmxgKb+gNXRzU8ACBzB3XjoWcgJ5rISOs9IbedAV4TZqpWkDu9Lax0E7zUNLyzCLJkcT+",
-	"GacOyAwvAH/2nrEFd1s6VprxuTOyeBF3hajYMX///C1z3yQ8QFrlZZaSDrVgYYYvvS8v5YZx70k7Gjw1",
-	"/HO3pSl5DUlppsE6mXwIG9NxpntFlFWsLk1U0/6h5h3kOgxtCcP8D7bxD21WipqJN5W0HlaXjeedhvJU",
-	"GYmbjDtKdbvN2xzvzTt5m++mQ978xm9FGx91R/Hwur6YUyx3hVS1FYqD8NJOlRZunmj6OcZETfHti59W",
-	"hn365Mmjp3u6r7uj99tctGvhzbV3ObXm4gqWEeq/EpLIcCXVQl64Jw1K63k5KkTm5LoZVnRpsW9j3Mf3",
-	"v43RZcY/vaSnHzxd5+Q93KOBFRvXaR8bpcc9upmo/S/WGf/UfPmjh7G7tvNWe0YedlXaU7pGE8N48+XJ",
-	"k0dPuhOshphhAvoiroW8psQ4YA2XTftAsllpLJvyaxgyMXYKE4Xh6PDGjmvPi7BtKTavw8224YYLbts9",
-	"XfOqjpZsMRXZlJlMzZ24gKIgS8IwPufa9tvtDlOyfYcFmZkQxWIiZ3FH20FUf0rk7JRw+Ahx6JSbVBRz",
-	"S0MgHhV6P4VWVts6e7k92iQRzvEh7xDvXhvmJnUvLaahePczzaaPouF39ba1jcBMd1Dl8FPbTe9IcO26",
-	"Q6rBu+hkFLaX0Ilz51mLNzfd9ftg1faCFlNVrYK9ED62JYx75hJXetljdSub1GLl6F6VubDPp5BdzZWI",
-	"CaYpN9OE0cStz/SPHmapbEIGOO6A3F1AQG9BE44XBa73GbvUGDvlbmoMw1VLdnSUVZO8ZBp4npRVWqm0",
-	"0fsT6KsCmHXa2J/f/fCcPf326cNvyLfgvnfLhTrTggoZULcccQNPH8fllmPzaHXGS2dPX1MeXPU6NtZq",
-	"xh5Q1AJTUNoiXUj79HHUKEY533k/EG13DNNV6xjStnta+nH9lvbgotsVhCscHJGGV5AKmFYaMzGij43S",
-	"brnVVqliDGtU8HNyk4gmrdeZHxZe7m059bjgPjNXjE94iMnysQXNDGDGqbC9mKe/9HaTiu/gFHhED/g7",
-	"N9P6TnHr7hILh+SCdzhs//vwUGQdEqWS1PXzTN6KlBS9YoxncbtSqlIeX4MexT3swcTd0YN0JWQ+xIo7",
-	"d00NSXL92Su53wyZVDmgum3AGKEk+7Oo0lLDR0ozq65AfhNuuVzkbdldkwe34Abzfe6jAmMBhZPbHI/y",
-	"knEdz5ijzJgDDLiAxIg5WC6Km3j1KAmuMOBkEPoAogN1XNzC+BOKWzfXcB33XdO7EpnHC+8bdrdOriQw",
-	"q+JvSRVUqquhL5Yc+uwf9GLge0eQVeZkwq0L192iyK+QdnjLa/u5KqWt7ukQiJjwubnRRf0anJpRZWPV",
-	"ToG1ud7s8vbPhxpYLzqqDR02qlCRjp5ZkvLqXMirSECwKNTiolAZL6KKjw/ncIsJRWo+4tkVFqUKeXWE",
-	"P2v6HtaDNocxiTGTOfpOLLDFhMP+b3PyMeYfXVS6HkazUlxc8MmFfzD+lhmXdTkt5oZkV3150L28FXdf",
-	"fbkqcuQ+VeTu0vZXrg+k9BqgmRkezcGw/AoMkyqsoc68FxaTd6NkmfFPF52k+dld1zN3ilZpM2QaroEX",
-	"BmtONIxLs6IOp9cThk0SDYflEgmmw6Hdx8i7ZO+gE7bjaFilrrB8LwvprjuXPaQF5ftQQlATY8rdLrMx",
-	"LELihqNXX7mp4mTwgmLIPrx7hdmiIupCirvp8JDiu1tCZdgUmU12ax+dTqn4Shjb39Ipit30WpS/G4Nr",
-	"3Rq9e8eew0BTZewp+brHSjOzNIWaoEqRwXjFV/HIZ+t0hX/WLhSfKORntf8Lhkey+1/8FNRUZ95RtVLD",
-	"pd506y+mahZ8+r6c2dxjM55NMUJThV/Ww1EbCOG4OxJB8nx/6qEvhujC52zO7XR1mM2xtv431yl798Nz",
-	"9uTxw8fkJsF8jKoWHy2n5y9+GAa3zo/nb167LQDjYTrcnNkICrVoJGneM5hPw3Kh0XW+bJWeICe50wpj",
-	"p5xYO3enEsny8WvdF61aePpvU8Dmti6UamqPHjx59LTHxLbKDsRSvTg74s64g2Agu8CT73aYPGXuGD18",
-	"7Ezpp4+Z5jJXMzZaWscWyDMUlsHiRqAlen/KgStYS110LOZZpe3Xpc2cIWzC8bZ1qV3XUUxOfxcKPVct",
-	"fwycRtNtASUvVURVeD03zEPfKtYTi59UE44t8nmhsqvvVTlKAFiQeKDCLom1K4WAayqfydxvTwndZuIr",
-	"v8J2CUuF2D4PzNnGI5iUEk3Jss7fRRwadkZOvcXUyaaGKrpC+SnwvFuHHnPt8wbx4eYoPjBB83zGJEy4",
-	"Fddw6quu2uqXKkdFQ/eSWDNX+wsiOyKZOxBxBTpauPZzo0Q9WkcWz6Z+6R3LYIdEVCwZQyudirKc0MIq",
-	"HzEeYzGk9tcilh+3Lke8EdDbT2XhrFCyeX3iG9V4jFw981ayZJwtAFrp47+WsznmidN03M4BaHdJiDxx",
-	"SZg4fpJTl4ehbmht23a0xT0thxXGUpuTql2lnYofk9J4V9hKoNidgU2nu3HItg/ezsDxnon/prGbvWXN",
-	"TxCYeXN2WBg8ShOVw24qbBath6VY1CeWi4mTLjYkFvL5nDIet7iKnt4UowCnGF91I1NpZVm3lt7sdfGL",
-	"7pwXd2PmTNTwcainOjkuIZ7lmQteRH2MZFjKScknKLq1KpygmM14q37fiQ+fc6IWdI5Jr8DqkSnqVaRc",
-	"LKbuDWmRmYsJmNgl62YyKkWRB6E1ccyNxocu+5cZV9v4PQ4UDVJs7wVwX1xUiFVRBndKOhZMaZiUBdcM",
-	"Ps11cM2P2bsXD93FmU1VKgkVx9BlERWeAmux8b73mx28PrQZSXo3EroirJtxd3FjLGZHBaeiN6V5RSu8",
-	"p9yjyKzYgPi54xgDbcZzi9OlNNvVSFthU/bcHNQ8kQyTTFh2DOG/7O0CoSnUL20l27YOd30S6j2qSNUp",
-	"nzxjr0kpDRPh7rKEK7d2u64crdUQ3IYq+Gt1tXkEjM2490u1xcvNlD988jSZUzASkusl8nuhFqCPMm6A",
-	"TeHTAffVT6m5o206d27VmypJNeLSj+WEv8eiasyoC+e7FsJcLrc7EJVnZ3WYD/7+cBeGu6wm4hpklIpT",
-	"KOYJ2dFd/ryDkK3p3lGUismVI1ibcuVvih9MXEfnXt1qMkWtbNy1pLJqZrtpgJ252WcMM46O69zc6wfH",
-	"39ePhLCuP+lswq9hVTqNlnbvsqMJRXn/6Ft+NP74+enjL3/qLx2aY0apSu7wH3hcwRxXn28CPCKOKbWI",
-	"yw5l57y0U3TN4o3u9eygYT9DhVuGfKish3N/HMKbbtCOtb1sQai119cXMGqbUEncW+aIUMOQ3WDZfoAW",
-	"2FXH6s9J01tfetdER8A1ZsK4R1bSObaZuiNHNXxnoqR/bH2xJoA/0HQ7VorF0jutE7NTnA0BxXi75dkw",
-	"ZtfiaGKrS6Ofdi7se8iE2e6eboCioJ4TD3zwViJ6/yxj70pL2gHVwwwnaNApF1I6hGEzYUy7RjPB5GF9",
-	"9ZBR+oTYwRbFylXMKoq0J2R+kScMqWDlUMYqcJ1NoQtb76I0US9K2KLFVGE6iA8zyUosUn4huqKEh4Yi",
-	"X/TN0iR4nm8DKIEZxxfcWi1GZSyT9yx81cAB9bDoPjO7zr1iQu5LGSOkI1t0UPb9q3OsVyw1Yj/47L5z",
-	"98P3r87jVER0nRGPMfd3GLoitwLuKQUriAPiJjO+bSwKG0v7/gE/92BcAuPjElY3uNucq8sja3LU7Ntc",
-	"TXsu69u6wq0bqx2qM3eraml90u+aWlrN7B1IWFDgehvHZDwETejnocxxGVxcjTj0TnHlNHir10bjMu7g",
-	"WK1dVN1/4arSrLoFULMXco267OcqCoiOzaePnvqwZXXg2KO/frtaNPf04cY9SN4x3wtjhZyUwkwhb5W5",
-	"JG+e7aKRw1vmtu5r8Cd+Fe61IaZbzPiS5aqK3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0qheJ33Jsx",
-	"40f/GrL7R98O2b3je0N27+geBjDvXdx7xkopfit9cNenajWTaR4e6Kg/884TY5WG3H1cACUJS9qEqc82",
-	"PoAc6Lza35da4r2+eptTEkwVciSmcLb41td85PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDQhMxueQ",
-	"H7M/m7OffGDfPf4/6EffJPk1WlK7SePIeEvVaDBATdzOm/J91EtMgBgXeVOnTzrbhGFcsjPC0KhefBpO",
-	"beBsrcrJ1Ieh/VfcsAUURYfISISA/O9pcFG7hKoJ+/DHml6z0RuKZMtlwpvpVPexKmWP5Is1Em7cht2u",
-	"13g148+YDaf88WiG6IolK9TEyW4nSQrMS7VVptBmGRrTEFIeq0zJsdCzDc5ayk/Z2Z4yDCHc0NIdwYTL",
-	"gyEGxrP0rLLzNMBgaXpYg5i0u5ZQtgPEoHe5Y/wVNOIWblFq7VNzvZBpJefWO/kxuf8HT7+tXZtrwMeA",
-	"hZ3Li0zlsCl73z3I8EEsDMI7C2PlS4jCHyWqylbGTNPlZpiB8bQht7PrFdZbHFcTEfpBBdtPPdQKKlS0",
-	"LAo+iWiYvwkn7N+xBhrQhBM9dKuBiebRnD8nLLSYTO2WQejU3ebeR99t974pNxdpJbMBNV9BM2MOWZya",
-	"aVjjVbSvIF+YkEbkcMp69kYoVHbVdSkg4vFapu36TCvUYY+BlmaAVYgy62/zbWLafLMgdw9tE55Ah3oM",
-	"VYgIgHC6Ui16SCV/kup5xuUR9YSI5LHxmIV+bvmogGfkMg4JTGN6SQfK2y4JjzMwxjuxIr+b8vkc4uXd",
-	"q5lbuJL6fTEy/C1AWtwG6ssNAB871O/3LWW3xm1wtrvwTpRa2lFiS4r08MmClrG6weq810PRka+M8n3g",
-	"02ztd+4AstvgMMWd/6lOqVxrK+RDJqZDtfJJkWxKFXtk1gi7J6yYCm6l6xXEwP3r9/2Ue0/xg4Gb5xy4",
-	"D/zAu/l5Q+PLoHA1tye5ubfqCa/24U55wXFWB0jMSIHmPbx//9aE14rfba+y7BnjLF/3O1G6ZrmGRJSA",
-	"QNvCwzhk9y68m/E/NroZn+5S3xJjjx+pMVW0rCWCaNHqy71eJRg6FaRxvwh3vgH8hT5/ngd0/XSTtp07",
-	"vFkLs7lN1FmPbX2VY36Y00qa7b7XE6MzLjMoLqqWN2nN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktjxl",
-	"lEo5ZAi4pEo79OC+kA9ZaLKBCePCkDn6+wPE5nkhZAygQWlCgdkST2CLzmhjIfGkd67Jw1+MhSRE5cN0",
-	"o7g7PdrI+kpUAZBhInxrwypC4+XHPfQ8VWYmpZ0rHZr49rlT0fSJ3qnKXtQIMWtlUYIq1NZO9JY4HsNB",
-	"1aEr0m5JqxEM2bzgstFnyR/EusnSkFHXm1avpaEHT3MkMXPIUAzWvoP+SC25klRtfIFAL0qzUiLwTOUF",
-	"p3VrmCttEzkRN2ujR9OO33IkqbBKBJ/ysOUES3OKN9uSvqoakjEJkPfXTt+5H8c45IbI4PF6NLJ0KdTz",
-	"DHHxRqVlv5VQ+mAcNiTJ0VlRiYhQGUePIVC2e2gwxN1zrIgQOwMSf4Nww9BHVderSOVczPSJAJ9WuNw1",
-	"Mw8r0zi0bgrX5EarCbur36Ja7TSUu6ZU/6hG79yMV0kQbfPZJefVJM1mBvusUHzGbJ4tta53b4zPWOzY",
-	"rgblx8XmrD1sY0rJhlQr0oTXWa0MX9fS5mKrMbAJk95ykMxEpNzbfzw//28P7ru76fsX73oljms+3o4i",
-	"a+W22827ymWN1JBRIvCc6yob+FclJCXOxhazZYw55MI60q0svL1pwxVGSTOh8fUlvdKt2KiUeVHppARq",
-	"F9Jh4oppnRsTfWP8R3VNb6qVs39kC6dVU5l2E09gsebQNWzih2uOTpq/f1/tAWsQA/MDUtuSSNE+eCxl",
-	"S8U4cRLO0l2rY3dkYOoNefr/gOV70LNUQkRnGNsAL8yzutbeULBdzeMVSIeyp+alnisDHQ4QbDWD+t0p",
-	"1hkPWcaPFprPk/Ea62kS8dAiNIKHonywC0hnmK8fZSXu7Oke2ysyFNZLDArV1aemioA5yoYqROzJjbkD",
-	"p85ez0WO6nzojqw0mwpjlV4evU5VEeYiVjitroZsxPOLTAMG1XgxZBT8GmKNmg9cDRnxZd7s09rohNpQ",
-	"8revYqQt6hFCQso1axjDsmLUX2/JtLYT8XSJn70heg1mpcd1I3nJmOnFFSyj0BE7tUD3xQ4XKcsl1Cr6",
-	"alSWK9TtZ6s9O3rlDyWbnDeikG4zk6DZoStsp7whHBAydhdKXw1ra9xbXsLWltW6+Nncenb7IGn1zlHC",
-	"7duzYWNFxSoppSJJL2bsq/e2J/jiE8+sE9mEY1CJCsJlFdfcwoVvbtfm9HTofY/J2oizWk0iqug4oQEy",
-	"08u5XcklSgz69NFf+6VJbsvS2+BCJTc/utUEX7J+Qe/DZjmIjRKpluaFnXbnVAYnjGO9K4C5Ya1Yaytb",
-	"Y/uut76r3EXMeD8PfeUwKY3mAXkDLA59ejNRFKLRCrQPQCn+unPV7pGEtNqlUny/Ntu6sFN2w3quPWg9",
-	"k7BAqZITkBEReMoNGzkB7hmCWvcRDFaPmvVm2HsLKy3Mu9qQmiFj5+21p3snnmGzNJof/ev+0bcf/+z/",
-	"OL44+vjfw4ff/J9/ihHytcrhFjvs3qkWuDGav3n5/fPvYLKr+yabOikkY8k05w+fPA1mpr9RdQ21lBXC",
-	"qbskb7Afx1+ePnr6zWrx+9nR/037eXH08fPjR1/+1L/LJDm6GmMVwliQiB334OFfju8f3z9+sG0vrlXD",
-	"uFq+n0UHicstDeDvlmQzNCAmQghpi7SvlK855GFrtTCgaYRMzYAhlqrT7uL1jTEMxfeKsseEZLx6o/eF",
-	"Eu3vmYCO2kMf00XDcbzBiHa0/QGpsk98sDXyYFCupkz/ujhqtrdtPYwwpoyJe6fVXgpjLutzFJ8hnahv",
-	"H97/yzfY8s3iWUCMPQm7lK8k+OjMVP3WEXIx8M1qr6INbw/iIVmzVJ2zbUoSVwZ+/CghWo4v/tfRx39f",
-	"lywbkdsCj2bkFKtWkWLUt1pdizyqUSIAMnkj0rc8VSIh+LBUFPnPcx8Oor9qqCMjJrJdfN2EAQguzrhT",
-	"tLLtsmb7TdvI92fCkF1NW1775yxCZwXgCISYS3hEnVi4EPEytXfUBsqG/rxItRvlCexUA58VXMzipxC/",
-	"IpJQ9Q9lUteECFVHPud/xufzRHg0ddidvvnh3at9lc9Tx6Pu9Hd/UTplUap1p2eDg6ipYqxk3ogcKJtY",
-	"5Bi4RhRoZ1vAjItihwqpbbYhNP/rXVDvqd/kyIpWrfGH7UO6MZDZPPC3GtFsSZq7FtpsTm7HgOHvXVQ2",
-	"u8M2hGULSr6WnNsXX+8mWbdyolSjpDB2UiM1V89DEzZ6V42/cxsVx7sL+HoBSRG/pfbTdQEgNLm7BoYM",
-	"vMeQ8hoD5CZCF+2g0O2aOrptpmj6qnivGDeECTba6tbYkrzdja1vdMOEaALOkXoqjUFryC8ifsUd7qHG",
-	"5GLC9O3ZT+98R9O2jByVorAXQqblI6VGCWksLwpK7KSEWQwqotqUcUkw7MxXPN08sljdJmLs66lxpl74",
-	"7qHG5TAwkHMtrkUBE+gI5kxVkd8COmw3yGtjosOaCTpY51YVk8Cud00n8fM6QBXDOjtuLGXYPaV/11z+",
-	"Lfj7WYXP2kjqjcnlKB5KQxA3+hdvdxw20C9+PBrr69j/954Hv+Lm/5fdiE074DW7HX14lDqRaPQbAqvk",
-	"AhOHBrXqAuB5T31y0Qd3cGitlpvaU6gxueg2FFzG05ESCeobctKxVqTOSo8HKFPNSnlRMGNh7tOcQp75",
-	"uDROCVOUNbEkyCgoTCrVGqKl79sWCjjKnFuYb2xlUXXc9G20aQIpYuMr13MVUd0y3Tgm9EwjJJ7Qzgi/",
-	"PtGAisw3p5uZq5R3assMupvrNJRD5zWaMP9hRZUoLbWQmZhTKd6KLrMP2BWtlB1WXaEM6GuRwcHri5Pt",
-	"ot4GafpSjlWsWXcXQnrhNrwqHUuUaVfyev09blbYdnrQW+h3oZ1Xa9ka0aW+U/of4xbhdu+r+FarUQGz",
-	"GAhRLJwUoA3mWk00n1GfAzc9xJdL1OMnuj+1IAow2RQRE44Hp7IsiihAAhQRlsZmfdh8HnGQKZV0PAaZ",
-	"Yw8tOS/tHhtM4bUe9Um9roxq/1ToyFSoiUmWz5SJkrG/v3//ltEDx4n2zFH5hJa+yqG7cwl9sPrbUstT",
-	"RJE/nRNbnD5/8/2LjacDv60FnV9VFUzy+5/gPrpQd3SgGgNRfJncOOlGXo5QT4vPdnpfurTL0JAw/Htd",
-	"18xKY1UuuIzXh1F6AFZTVerSxgnsVFieqLDO9fJCl3JzV1KnfGGx3ldCDdpcI+DLJodV+SY5ZmEsPu3g",
-	"tNyqqG/jls25k4tdUFA9tqrtnHdvBIup8eOq+s9PpvnqRml/fcQ2Jlmyc8utyFruYJCgec9kyH4ZmBCV",
-	"tm9LW7eSh0qx2GT1aVVs4JAGhbq3KxSDX5Cen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmtmnSQ",
-	"zb3wOEb9jo7lk76sFy+git1oXOahb44as6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94Fn",
-	"kNiF8w6bGu5226SaS/5NgWFCes2Dl7mwzGouimP2mpobFzwjgApvpdy4C6ufSnyFBGjwPED6rat1kRvz",
-	"Bc+mAZi1gU9MKXuM2pRgBmZw14REHASTVTNgvNDA82Vn74m+DuVIW0GTWOwVLN9qpcZb7mU0FTw4Na5g",
-	"eXDXipnyWEX+GU4Av/wKkOVIzt0OR5SgL6WxvqEsLsmcevc30niIub2FkB68+gqW1BP/Vmgfy+HGz532",
-	"P+NX0MqnfPikmU35MKqPTzWYqYpZKOHFWBgiioKV0gCVvPcfIblhbpm9nAWvfaA1YSer61jF4OuScLtC",
-	"IlRzKU4A0O9ip7tJm1XIAWfFQhxpJnCIo1AouruCuT11Y88E+i2uYHkxFommgxu2l6J3lKGOmz1qLmJ9",
-	"7nhr94gK+ue2uKy3YJgRoT0QNk7NPZswV7EojGhd7XBrRXGhKmHxeuc+tX+UwX/lMvjV23MfBenvsIs/",
-	"5OdVlsz2pVx7qZA6UBFn43oJL4ySATFU1laPOLcJXxKXjOdOrhurua1jwH5tupQohCYC2/GtpxVMochT",
-	"3SO7m2exWVXfV3VK6IIDTjh8myiwHqgo7VdK6ciNCKKXY/GkhrheX7UixzUnN8bsJrDumsW+N+t21WhI",
-	"GkXRzBueX4tYs/nnoY8wdZLW6I6BufW4Ppkqi9zdV07vsiDZCKwF3fAG+bz9fqBFqoAzmkhEjbi93uG3",
-	"gwSHxpKXPztgGIT3j5Zxb9ZCKwutQer8kzGba8hhLCTkyF+JDuO7w/JOxWR6oYW56owGOjlo2Iw8IRyD",
-	"m9SvdA3z62ZVjvWhj8nsyoM/40vHG1hT5Ka2FeOiGNimaTf57us23XWnlO3Gda+PjlttcXdE1nF0nQ4c",
-	"ePoZAdR7YFFiJqy5zZFMkLsDlrhbNFih+7S2bhyAZtaeMrBFYt2em5X76niDPvxQBIhTxKTrygzCSIYH",
-	"FeyhcwTkmQYAWaOheY0n0di1OshSn6aKlyu+2pjQ35CqEQdRIsx+FhrHeMEexyNXebSLfwiroTGOyZrA",
-	"c+zUNAMuSdszybM6jTY7CgVVNOEt1ZHlZuWDhm0G7v3qhp3+N1XA80JJOFxFrhuCqnL7lsa6X7zIxbbI",
-	"DlXxIMINminC+AVge2EqL7X7G2ZzG8F42GcEa+UG6Yph3fRGubXrIXBJK9rYUAtv9c6ITubbm6fV9Syc",
-	"jEvf9215S/cMog75KhTf64JurEvHqqGxxWVtRrmbBKVFACeSEAVgqPxxjx9++/jbp395+O12ZdS12CYi",
-	"pU5jDCDg8QaAgI8eEODo43+PFo/fehr0ncyBrjWvLdOJ9pxpH/YuIUIwokaSY8ZtNk2mm9CKO9S1UFKP",
-	"GL49EDC83oHEaHzTScvdLrO+9N4VHr4yRbFYxekXTh81vtHgxuzx9RLqjw2UhsQhS+7ruxcPPaDbf7qZ",
-	"/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFUeTSNCc1z4RbigkOlVFvtpfY2OpSUIZJI13yNAVV6fx",
-	"VojSIZ03AMNrmKlrCOjS7hIf88yarbVC002mXaEcUqT03rjKZrhnWMHlpOQT8EBm//bBe1X/jQC40mTv",
-	"ik7HcqQ2A0C09AZ/3tIJU4mdrBpPVVoNNrQqZbNMrSpdJterz+NAlA3c8cFw4LccRZzbc/zDbXrAN1gi",
-	"oHTWaoty003fdb+39y5typH5nSre29k/fyjqt62ob/ZhpPXe80xR1ulWJihmmUhWtzGiuiGPib9w32Pr",
-	"hgU9WRQVdD41NRCGzcAeszNJNirz5UaNFnkrSEbuvViNEcmTaYyJ13shMPkHQSaEhe7evO6JuFDnculP",
-	"uYEhGy2ZyEMG67NQIC1DOuKuSawNOVFzSP+MsV6hjzfSZ9rSbcSrfqUGmBurX9pYLNfhHGJFET5VMSrl",
-	"vIMoJBIEuF0f/Nc+dwKTPUxlk/SE5cNfbzyvIT0Df7DQWFa/oZKZyoCw0SQ2Li9l7sN5BOrLLOiZSUGZ",
-	"dKdVHDKlIpGk7iYbl4VXEBpK4rQow3DInHJiLDVB7y0YAwB1rDR5Y5bFDokVVU5Fg/3CYptb/THBx+dV",
-	"4v9KKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSumwQUwyGg8ATUUDh3XnigDsSJ7iOu7pbKb8rQgwdFeNE",
-	"BrzWSu8T/7eNzbzmqq5gRSm2KlWjzZszeIsFXxr/pcFgShuFZQ0gdGVkK7KrdG4TjlwodUVBewRNbkZz",
-	"7YYxb5L037/azCsiYUs7+ODg/bYDv0WEUQrMdUXLDzRETkJCDpmSPjcIY07eHOrjI6tGjdPEBK/ramtb",
-	"AbILEd4DbGEHwnRP2z6QGlt2n0/WSDdMD0H3OSV9UdLKkOgrDH6aONgy31zXwkpZgAnBsO3azzsFJMJk",
-	"lHjVhBdBVWUfVax4wA2A7N9NfxiK6GZClnaL/IMZ2KnKE33k6/b6To+H3COlbOH4wfZ9XcsIA+BK6HFs",
-	"joknhm/TzKw0Xad0gWBXKaaP5WDi+1Z6NLR2pua95kI9w9SUrbm/4zBvLeB8k8lrAn8C6fEFewo7EiC7",
-	"V6Cei4l8KfeJeYr91FqlCw3kUCxHgFNmxCeWi4mwBq1HzrQvnMDqyS1y0J/ukIG+ucTNccwzlvG5sLww",
-	"LFcemMta0DtE124Fan8jeEPlYO5Abjj33ejueJPxu9us2xHwVqOAuGN3LQroJnWLzZw3hK0246v3zeQ4",
-	"p9z9d8H9sFqitqVXImXEhVIo+n5IGPvueMml9xz6QjDy8kRrd3as9qI1VFNLECFqPm9oTuY0hK7mZLkw",
-	"VxfzGhAhFrY0bKGVnNTpce5H4eU5t7xulD3EAMyiAhSoWBxbFQS4o5TmLKSwghfiX5BvQrrFFWFqN6/M",
-	"+0SP2g3NJFA/xtZxHT0l6CXpeoazty+Z/zIcc/rJTh3h/IR2aAnX9UvjnYndqk3lqPG/6N6KQLqMSwKR",
-	"72wXnMx3eQfY9XTTGlYFRqubXZ2F0mSjahF+/d2WoYX5h/n/XmrZ3dCSOtWj93yyY5nDvj39znJwQs+9",
-	"lzzrUi2Ykv3KHFYhRNzkouuNt1s8jD5415o4oonoTPLojN6TlT5Vpd4z1kafjCiwC6WvTEfzZ99qHXPz",
-	"HH/Uk+SSYmjbOgAa0Fi7WOb9UAmFYagIowO6MecqsGgNq6aCiySsoB3VnS00ezwLt6ra0+m7a7r9LTU8",
-	"SrP4K6A2gU3u9jHO8CPsYjpkpsymTnF+8O3D4/vHD4/vnzx8vCPA5eZ8mvT5OAtIbzV0zkqMuQnlHhyn",
-	"/fBuOo7UK8d1SCnyKJrWQP1P1JYooJ1USrWx8p2otmxklc4ffvTgyaOn9/fW3Oq95tKMd+00IBO9gZRP",
-	"6i+wGgPTI06dEEXYemFIeJRztF+47VlzGJl7aXbtLSkqO2cs5AS045OqgbezOrGXJ/cBY+Zb9PmEELK8",
-	"rBs+1Jysp3tk/GIes/eeN9sgqHHVTFsQRAS+FdnBt8peb28QQZyrlhCtryHIFCHZ5ZzQ6y4av7jsdRyn",
-	"ytiLK1hGT6OklWBH3Av3JCnZvnmB+9WwWlp3FuCW0PRO+oC+6LD1VhpPrFRJY97WlF8DWgxSkczwRuZa",
-	"SfyjXlz5AUPLu52nBHrLG+kBMiq0jGCN3ypGLs0uJkU+mGjLpiq1ysTVU8eVXOZ1lw9H/dBFAtt1Y/We",
-	"kuS3xuyV0POil55xVs0gWuZ7GOdv8NPEvV/V13RH+dbLdgpCVzBftXZIaGC5SpTNEq1SiCw7EnSjwnzX",
-	"AWPxVGF+yQb2cGz71j/aAZtJCVJ1M3A3YUr5zXeAq20AWYZpbtTQcaK3qaDjgb5r+nlzu7b1vc+5trNo",
-	"eP8Ht5ulL0zfiD9PfUwSxqn7jk1Uz1eNy6K4SOKU+HJod6dWW7fxlU4mXfxLydh5OXt9hgemNh5elI5I",
-	"J9+BLoTsk/t9DTJXnW5eWGIeD/n1ZYCbmc25XFL7hYrSkZqR6IbvGGw5kBBm7xvtsCpnvSBrh1yOvj7H",
-	"p2F79MX/8PccYVGGk9Jw6Tt6UU7QGhbPo4d7bYJRSvFbCTfqhbGTcK2z5brSa3iAgB6iOsY9iGPfKqOP",
-	"MYeggazUwi7PMZeP2v8A16SyhLzG8FH1gqm188GXLxgyIQzxdT46e/uSMOaIReoUq2P2wjuXq6SrgPkq",
-	"7DO8gEM2eaggJZ/5L3Ks9ILr3IRsGfq8gZvQSD5imQaEwOSFOf5F/iJfaK00Vbb4gBPLVVaiDuY7nj5+",
-	"8pdvQnjNIOw2u8xUDpeORdDwuByLT5fDRoTp+BdM/vDv5RMwp9iYik94OAWXGd4Bl8xAsMrZpbsJLqtY",
-	"DWbP8Akc/yLPQeaMS3b5MofZXFmQ2fLoH7C8DBPLKiPeYha1I5jjYA1zIHcad/qNdTaaYUtVskJcwSkT",
-	"9hdJ0N8eHZI950UR8oGnakGhAg30YgKN+UX6agA253bq0+I5wyDLEFUoQRg0wuscSIeRslPKojZWqfz4",
-	"FzkYDgqRgaTqIzqhg7M5z6Zw9PD4/sD3BkbOMqcnJ4vF4pjj18dKT078b83Jq5fPX7w+f4G/qYstBshj",
-	"jSDM6eD+8QN6RM1B8rkYnA4eHd8/fkTFdlPk9JPrByfeOeMT21GWeqQaJV/maMIZG9AoAvADFncNTv8Z",
-	"P+X1Iyd0+w++DDc+iX4bfDCCDB0mWQWoMN9/xaGECoz7yW8lIJyFpzI+G0DpeI/6hb6T8IU+qXFH3GbT",
-	"1LiRO/TLRye0zFxJX8vz8P59X6llvXbC5/PC2apCyZNfPcpE/fpOa4cmj4oiCq5VZx2ePoq4eO9U/IXV",
-	"DE8CjD+K0XI24+5GRXapSDUIxR7/HFQffcSW48YmEl91CGGeOrMbz7bbv4DMgidTWHcDVABjwpth7AdV",
-	"FD7l/Fc18tE83ySvgeFNHgcDeCk7IUh1+W22r2Did+b9hvz6BywHtL3IMd+pfLm3nV3Ds//Svv18nHGF",
-	"sx7ubfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pT+kgF0hzhxi/Dlhw8+ez/+pKUiH+D",
-	"IBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dhlWp1s80LLtOneatjUUkiOx18+Zik/kndHPUm70/JmveoOkjF",
-	"VrSMYxZybgLEB/6ZKU3VIWpdUhBOpUepPMwZb0OI9zrg9/c4eAuHM8GPNQz9zRmSRqQOC6EBmVOlKxZ9",
-	"Vm+JN6LIQkCH1ZbH3P3l1vHlhqw27G7rghqC07waiknodtXey6bGEKqkquJxIc3c2S6N6nNHCpmJlQL0",
-	"uia9biEWKzpPnhAS39jbFMuarZhBQ36Hjbj0f12MSrO8bHR5deKeWzT518/MWWbfyFqI3uxiHUZMXY+x",
-	"wAvM8Jk5rQGRv9Wkts1F3Txh6AtdFtyddoQnQHuH4jfOsnfruWfYJb7BXDILRcEWtX1Kv0SR8azKsxuj",
-	"QuJTVURSUwyzuKhzqGoW2ANc0McDXv8/qtE7GKekgmMCtK9y5WHAby4d/iduLe6OOwo18EZ1EDa10mtI",
-	"km5hMYGNlhE9cnC76KC2gVvDbVkGgV4V1emDFZqf/KqEPLLqCiTl3G51iVNCAf66uhXaXSHaG/kcPexI",
-	"hh+VkJSBcpibvD3IVjf6gz2e2bDIxLFF0h2zl/Wl6il3cy74yYli7oQxRsn8LqFE9sjs0nerdCyA6cWC",
-	"EM67GeYz/r9baZ/AgVV2HCClsLsv96qu++WsEWZrjZzOf0sfbxH1ZOQ7m+782lrJaO/Kd1yGXbmTxvVX",
-	"Vbxvh52el7Y+c2o8JkwnIdlYXIduPKb3+Tsp5cGY5YN79R/s8nXZ5RU4Y2DEpYTcM82IZ1dMyC4eqZom",
-	"phWp4KL5Og5mwo8Jnl135fT0Lvvbqb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+Tpxcl9JZWMCJM6",
-	"vPtylp7luce1At/JEr17kaYd3vceEK1i29w62yef8f9fSEkvgApqVx1lVmjYIwu09uJxxIVRYtpmafbC",
-	"9e9Rc/XUq9qA1lGharD4mUhqpZ4ehxUKB2etSiv1y4lJhe00ApJlLa20xWonNdseBWt+e72jMcpwMC8j",
-	"e3QO9qdqpH35rA4kwtYm+rV0kY089ywpeQwrJbrvBOzFm3wOthn9a9qalJoRiifqns29xd0J4UremO/i",
-	"7g03HcwMcUS5pKGqnIlf1YgyNsn1jVFM9roq8PUtYvOIt2MK2RU1L7qzenSrtdItBzRv36P5AzYNKkMn",
-	"NtroVDstCUAQnoxjj4RQ8i2wVxsreHZl+vNvqNDcg9Rc9c1NDJYl55CJHBAUh8psKHmoylnCiWAFCCv4",
-	"CApTwUhPVZH7Ntu+3idEe9yK+djX1K/YEu4dd1rNbJbT3jmxvJ/wHeE7UzHFxITY3XaSFStCDiNYfYXP",
-	"ZbPShZJFKkhUaodo1vkLC4vuNn81S5/+SzLY2Ryzcn0psrEbirLEDDtdIvin0s2Sny0EpY/A7okf2zxF",
-	"Ea1DGUa/55vxlZo0k6lj9yE2AHQqDSqUOug1HdvaLDzq8kdVz30lp1RV+oQ+qbdnP1VNGGOOKGy1uEW2",
-	"YZ8xSwN6WJm6kVKs1GQ8+NxNUy7bs8EhUyPil3fJEee555a8cU59mnLj9cDAKwRQ3o5xY7vdL+msDywE",
-	"UwR4XtcdIBR4BUzKTKbmEPQ5SmyI+fpCgd3ddfj5GX49r19Vg5i8M/0T+2CVv4lrYLxmD6sYr+rsOB2w",
-	"Kv7DaZdj3LMuS/Ge9P/odAJ+j5/vmzc2eQLf8yuQGKjYnyewJqN7b+KQtZeWqouMJYc1KZROENuUUh52",
-	"qvSd+NL3HT6xYcbn7pjIDHyTa7LBAkawonb0yTR892xLQFe7cD8GahASmqIABje7WCl50DA+omtNtPZh",
-	"Zd6+WOjml1kYtaphwOS6JLlCcuA2F/omXdTt8Rn2zOj79JvSZgqxSfo9j41Vez/9QVpRHDi5yY1z+Ev4",
-	"HXDyVeBJY1ZzUbQbCzQFBJ61Woy6f56gDjtXYqNi6p5+3nh4w5lF3mu83PEfNsgJ/IiNchxH3qmTe3Ce",
-	"qEl4Syoa6k2EQ72yHZ18M6zKQ52Vu1KTOtvEVfDJ2b5JhnqBX/eS/chHP56/ec0KBPXIuGQjYJWnnr2U",
-	"7Pn5/xyGFnRmroHnZgpg2QL7BOgSK/I4cyxTFtzDR96rc7hTHOh5LMqCA7f3RaOjRPh3Zq6jXbb+uBL+",
-	"y10Jn45kvi4CKsk0wh5gUXQBC5/sieOULX8ZrXai7WQcT8g+5AYdTzz8iykq7E4+uENUH0QCyr3UGMoi",
-	"KUK+qssakQgxWnU2ZWOxkswVkxlGyKsed9A5PnZoMe1GQXT5mICuO2WcekxProGNYbFHuxo0rApoxHEg",
-	"uTxVCzbmvijCEY4Jw0YwJTSPVTInHdLUHIq4R2tsYkdtOIz1tcpn9PZQGZ5jTq5mplALb6uXcybVSOVL",
-	"nFihDOZGV3Cw6/Z5IO+dNc/DBL+WdV4RKGGcux3ZT4RarimPzKgZ+K5vvnzEeN+2ZxQlex3kk8/ufxsS",
-	"c2bqGvbMD5tM8ncBJedA9CN5IBUqu/GzuMk4b+X9tc1zQ3S6sWGeUbKsl7Qr4g11EQpEMREiv+2AqECI",
-	"B7s81h5obiXWz+Umve5lD0TGw7h4z+p1JCujwgM3ofUwButT5XnuLbEzPYwPfB0MnqAeKFTlBZc9JbJS",
-	"xhoGzemB06okXkhjeVFwqvNz6jgqGmkVNKQ/Raf78MnT2/Wzfw8ZVTYmJHTuv9+LlOHLquDPe029A9yJ",
-	"ao8IQrkYyw6naaNhQCol8Ll/5ICEC0Mk6DaD2QjD33u0fWu8GxNMWqHZFHiBgjXQK9BnlWAnWaGoZ1xc",
-	"h/oBXdj4UKUlYTTQeyl5URyz92JGaE0IrTNR6Lo99ZDw/seVAjekmlddStTGprwYMzMHbJBpReFEsrNg",
-	"M166Ucr5Mfs5JIWyXJWjYEe6U5UpOS5EFouUZBnM7XNcXC9XdnuihYA93aI0kQau0D1DAw3r7KKKdH7g",
-	"Pvv2qxIyvW0fDORstPQGTI5VX5dUcVsV8OHeVGhGx+wdIv0IwsitYsOGzyB0mZxyPSs8Tmeb3D8qIZvn",
-	"a/9qqxvhK6Vf0NDGMUHiYEuVwz1Tqw27840Hzhqc/vNjKzaieQ6M4z76HaRcNepTUede9GWdW64Cfa1y",
-	"OHQRaGuMP2pAIzWgTXA0rAPtwy2Ow8zJZ/e/FXNn1fIgZA8CJ/utVLqcXXCL3eYv6QoPBfw+iXZImbZ1",
-	"XljdFpVBAZmT+A0sNncFCOtoZ1oAw75SwNskMSQRZxK9prYqvy8TjF7V3rgAUR/aBUX3cNuFOuq0qwLC",
-	"9muQsNh80TTVEDuFmYECQdbVtVPoSlvygr1/dd4A1WvsYFAsrGIjYDhiLMX6nfvC7+Nh6gz9+//3vWd8",
-	"KkMTRBG7h215wxjJ52aqbNoIZ8Zq4DOqV8DAjSlnKBBNE/9DGG85sTN0zhUKA4LcspEGfmWYGo8J0pGF",
-	"Mdf55pxfw3mY0Vb7pzIL9oimemNfNvq2qkneXDh8H+jBq9c+o87z1IKdiVDFUDWLigqKWJ55QDN++pj9",
-	"TXxHimMYBJvJoMtMzUEiWJAROblzjeUWTp2mzmd8Arm7jdBhjrhh4xqhliYw9FdBh0v1HRirdHv/+hz9",
-	"G27dplMflfs403yfyd68KIimTsbW+1x3QO64A1bOpPV9J9KynIA7EWCTLfiSYX9o7jiBUkN1KJwJt/yT",
-	"+4/c3j65/ziW0U3DvcIL3EzFfHCoxOx2P41dt+/vXOaOYRGh9+Y7+HcMF1SLx6SwCp45SNfOfVNSIlZx",
-	"d9Doef3Y7xoup1rHLeUNaJgIR3DIWdYkYbUf9Ycd2JpYkY8heMT6R4kiwPj2Ved/Pzt6+OQpgd1Vw4V+",
-	"Watyjh6o6HBX40fVBL+SiVUTKHHHVju3H0FM20JKEb3XF7XQYR6VokAcPSUhxT5rJ/rkc/V3J7ZOkxkO",
-	"f/JuhaBU0Vy/s+PIbSfMavnRMmOiND/JxQSMNSef6Y8NcbxrdQXV+7/HX9yOKfmD0iOR5yDbbRn3UBuJ",
-	"L2a8Zt/Db8lagCWIR5+rReoY4qEXagH6KOMG2BQ+JYKFediIdAhrjl3W3U//85/3j77lR+OPn58+/vKn",
-	"QTp0GDoE+LYGyXv3+8Zzv+uLNyxkeUsXb4PAjby7CjOyeQdTR45u7JNq+nf1vqwm+JXuy5pAqWheeGBv",
-	"WCiJbh+dW7x+/Jxw9q/pkWexZz64RSffC5ljBuuRkMxOtSonU7bWfJx6kBkjlKzaTJUGdOq4dOUmvG80",
-	"ReHN7U+I2ZqwvZIFHj3c0NAESzYR3zzZmt23MTKWL80x+7lKF6sZS5gAXj+C4FA+xcgV+pBHEDS0hB/x",
-	"9yQ3JCx4cdveyNuVG83q9iY6tVcM8hqD3jcd8D0cl9vLkhML0RL4O3hIopfee6i1j+XgwMznBvtK7vDW",
-	"HGJMiMJiwQ0bq1LmeyyMxgK+WtRUiF4tRnRSmfJ/O1iQuuN3a5I/8OB7OBgpaYhUwi86d5vd/PebodJ+",
-	"dTjUlAbXIF243TrcLS9tCPYpmQV0+kzJsdAzDCdSiaUFyWZClhYMYveEFkc+9tod2S58tvHGwPZZnr9/",
-	"8/7tgQ4g7djXcrFQb0SaQ4pjaD+rXhaOboeJa38HE0FRYpBaFTNCVEXsk9JOQVq3SDeT+TzOTu2zePKZ",
-	"/uihU3oCfK2gb+vg9Dw3O1fGjuu17pp824W45QNGEtjIPU7dP3zDthxMSIbiGtZOHgafyNnW1IBrYjCQ",
-	"sSRdkgs/NNe1f1/oVwsWv/P0c1MwsTP6PMjFPeaWtDnS97UJDeRU7mEsOk9h3UA3eSH+jR75XXtVcA23",
-	"5FGZBHpt4zf5m0f2uJO2D07uK11+RJjEpefBUvblJwnwKin1kXb25DP+v8eFtcdN/RoXnkfKQAhLSpWe",
-	"inndLou3wIMizJ4Ko+xGlrsnT34iohycOX2MBt9HBQ4osILfye9NL8/TBsp5MdmM2LR5/sQPdvK5NKD7",
-	"HgEi1O0chJe+p6wnyx6RUAhChgCQO2TFDWi+mbWpD3oXJGUE24jayAaO9F90wxp9pW3je9y1t1iiQF3+",
-	"JboQNol3Ia+FRTKYE451AunknJe2QtTFwtWiWNOGceioLkxFCC+r4Q7VhgeHuWkizvmN4AwTiY3ngNbH",
-	"vToK4fVWyUSTLGnF9Vc16lZbf3QPfCVQOze5Bt6Bb2K5U7XZFkALOKrwthqmqSXL/nxXvfUefL+VUGJu",
-	"YgHc4B85ZVKMuaCkxRy4+1/GZQYFfVTKDLTlItV774ApuqNbUuqp1S72r4dFDO4G+bHFnSeff1WjznyS",
-	"H9VocFjqdMBY7lEz+RXXsUKJbY8e7mVT86hpeELMtj0uaf3OZMpYjejpbsQpv67CV6hcWa4nYJ0Ydwov",
-	"u6xY/TJah5xBQZu67yvz98QVRAfiCyLtggtbd6q2oVUPwampOTqi8EFdtqpgUofqpFCTZDL7Oehr0EcY",
-	"sYRrN+Nj9sL9H/taXrKMa8x2wFaZAntvI9LIs9Dp3hfjUQTM+zoLNRkyo7D4UoC0v0icb6ZmYKg3EBXa",
-	"vOLGHuFoRy+/v2QzYRoIFT5I0fjALoRTH/z0Jnx+yQxfGkTcwKbOo6UFwxagoapbP/5F+udB5vVyqnak",
-	"WEYPMoecajXZJXXo/B9jXhi49InhGvjMs7Ul/BRatgZq5B8TVq/UZFOh/c++WMAq3HQsi1tUlEpDH7kJ",
-	"xqGPyO3pb5WRUgVwGbsCHQNfirxqHVBw4/efachAXEPta51iInA9fmvX9tvNHrF3cBrR7PdeZQqei/eS",
-	"aFY1jy/UhCyZX9VoyApxDcO65BfaCDoHEOkarF7uR6KvNeDRyz+E8P/lFDnGmVPXSC5MeKt9WVu2KpFn",
-	"ner0m5ffP8c29Dn83nPbm0u5JfXxzRzky+8x8woJ6BOx0ABFkDkjJjKAgHe7jiMJwRR2qdtJUNVRjZ+C",
-	"/0aYnVPGq0nQuHxJ0bslgipR6V+4C2Zd0Vlhg4uBURf7qCOhSesDmbnNIb6Sk7q1ylTveP/9HlucrXDV",
-	"1kzVOPsnn8NbOquKXxP21urLHTM4bQUrftm5N9aHlBLXwMEgZyLmkaUKg9cY5it4vtcouw8/X1vqNG/F",
-	"FfqfjGAiduguGhmgs+kSpWwZQsXBcOHY6Qa4n2//8fwFaQeSWyxCrc8G+/O7H56zvz588vCbU6w5RHXi",
-	"w7tXCJ/ORlotEFEfK66EsSCZkuzBw78c3z++f/wAVUKBur/TCUl5toqdODFG4NWrnIEpB255B5QgOMZX",
-	"FB/fwaSUaQw2zEfdvx/OJ3Oo9mnuPADrrrhV/h0LKcz0oAz8nHBZrRZY1JoBcpXHJwy5uz4dbeQou85U",
-	"P+AsD8xVNMjXzRvy4jidaoZfE5AD3eR7SxpKeX+bzEbYneuXmbODO9luzmdHWhUbCkPenv30Dh/6Xaus",
-	"fhW3pK0GzH+zTVONl96D5hRQRUEo1CWNv2m8tljrolF90S/0rmZC+Ol9pQMdiJM4yXXznH0lRIQ3diC9",
-	"Vafw5POczy7cnz1aY+x1m79GbkTdXcRxuYeknfLEiUkFAGoyHFpy3AbP+GhAF9Nsu9+V3OvqXfsiF/b3",
-	"ITfew6dbz0y8RQZ4joGTBgsQbDeKfDwgoYFTKylxXaJQRDgdfEdI7O0zUHF2b8PbD7TR/vU3jbo/D41t",
-	"97YrNXnuGeZ0u3lNiQ4lKziRNmhZ9WOHZOUwSg+s9L3WTNRUqBHYOzg4JFMfYTJ1k4/blPuJX0E7cfhr",
-	"ZigTtkAOBlO8l43k771C4klYrGSbO1OAgm24d8qAp/Ki3ddtnTs3q/+3pPsnOl+4wWtwoBq3IR4Fa1b8",
-	"7zECdQOWuT2Tw50y1KcybnmhJiVsC/7ywjPUbIYJqoZp4HkI31ZvuGdYLngBmT1mbySGdwMaI6F0ZaFe",
-	"FX/OTY17zKAwQC9GaMVTdpmD5aLwMVuPY385FlDkl/61fj748adLsomsYgvtQbnXDKC7rMV8RdOnS4XZ",
-	"r82Tlcaq2aoGGwOQ8WZPxORZOSqZL5NDWwFTTIRlVwBzJkLBBjEp8op/TpOpEUvQfAdWaLhNA8qNl+8x",
-	"l7ZB5JBSS/rJxsOfMqXi1Giv41UL+b9KOpnxJVWtKwNyGEqafZ4XOsE1EaCzNe01aLPauWi9bRj/RG3D",
-	"Hj/89vG3T//y8NsnjV5iDyK9xA4t3w99qLxRSNaAkKH7uLCGeYqZfQHcxCzFxEnEw+d22c/B/b2kNJsZ",
-	"zwHP5DE7kwyw1wYmsLShEdnMR0ZlRI47i/SuC3I3x1uvktvAcISRaVBH9DuzN72TzvQnW205oSztJO1P",
-	"skJJ2D7C0ebQqE3w3L35rvMOTfLuaQJoWxxKG6hwkQPWnLtACJ6TUHnxIuhmIgO86MoIPnffH/AA4vuT",
-	"gSBe7E3iNxCx7xHiLRWSYXtH0DMTuogQSSuU06a5tzQWZm3anWi4gmXaM/QTCWVYMDPlGijn1OKH1fl3",
-	"U8Cz7/4YC3cvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3tt4QqW32C0EcGVNsIa0Oyi9dXreMmWa/sO130o",
-	"oO0r+FpwWLg4yGl5qZvBfRnSZx0TEfUO5qZ4q2GO6Lq0z8ALRsTfzJknn/F/nREQSo+uN7RfadREXINk",
-	"+yko9LDiFV3L+bMGXdlCFAUldnhdJ7b0rZUzN1g772WdbCd4ena4VxsvT/kHfg5mVsE99IHX8mmHBbqh",
-	"xkpnUCF8eZRs37nVUaSZyh3Snf4mrvEDLxEwpbu7Pctbt8qDn+i3WqnxbWt4my4Y36cIxd3cTXA/B9ZZ",
-	"ypaagFayuWnJuQM89HvsOH2qCur9M+XtTOf40VZYL5W8dV47dZUXZZDoiO/u77QwAbz0GKdOl8/o4sNJ",
-	"+G/8jyp4eMrXDf6rEc+uJhpxldibIg+/sXxJIRb3fTmPsNo7nPo/YGnudD70regl7qoJzEAU3LTxQV1L",
-	"Z9Fhw59KMTRXkLv9mICl0tsrWJpnPlaFnVuQQaSyjI/HkFnICU/F91XhRaEWlDAZuiYLe8zOwvdhIM8i",
-	"yLyrqObtKcloBwbgRdW441A7arktk3EGg9/upy0mL0icuHU/C541w66VDTqDBr+K+FXW3PFSdu/5mZfy",
-	"QXx5gQLFGMuDpKp7MVXc4LbYzw8zY575DGvplEn3wILrPNZh5QNO5oAtVmiArwSZ04dDmtcFEv5APVZs",
-	"Y4O8dh58kr30Px+YSpWkvceglhqHxkoSIN+ux+krYWzIq74zzU4PeyPgYrtB8ogee4bHi2UUUNOUsQcU",
-	"2A4m7yy8k8rtHjwJaHieuQWlqaJaWhrIyRx98JBNVakbD41gwiXWCuqlrx70Qn6hlZxgYoXjXmoKEpH6",
-	"YiJfHgprgF7+R6JrR6Ir75dxET45+ez/6owtvZHQ5lRK7qj41df1VDGmiMCZcckn0MAM8a3bHHvJFbGx",
-	"4uaWFc37GLIvsCZ1TxDNPOznDbD3kEqXWak1SHuZaoLdWOEN+2AbYTekK5zjE7/rVGW3hFtKGjCeWtX+",
-	"4787cdbOqeH1nfSsu7l9LTecI0uy+MTu0aHuO46vblnzhJx8dv/bAC5lhYb9beYm0fWGYtSlgT0Gwd0q",
-	"q1aa2L7chGB4aSDK18m4AVHioIf60PzhI8UJBtl2m0kMtdyNZG+kdfQeNpoPFaCGZdhiKgpoNfU7jiEn",
-	"eEPn92tsp7SbRq/42oCqaBEiPAo9FJ2+Fgvzo3K+qRWeT4u5xmASfJorjfjzFKAhj5ovfvXgZmhmcW+o",
-	"N2Ehxs7mC5jUkYALzD8cqj8evfxrmdz9NOS9uWTJh+lYQC2kadpX3Sow8seJAX0tsk0aU3jooGTDMbqy",
-	"jsNc96bbLAJon4+iUlf60bLyNilJOv44nDPA/qLI37nIu45bm7zO0MC/vpzkwvBRsUMAxlNoUwimRheo",
-	"nGNujbKRVUmmip/RhZ9Q3m5YLQwjnLJnCMLX6JHpLOz1A/09vcVP8o47wmmOyROKX+/lul0Ii3mv/p2O",
-	"lXZiGpD75ZlVG/OPrdu8dbJj59Ah3S1E39Mjv2u7E9dwS4bnCLhGkCtPtkB6/0HaF/im6arZmCSy4qPq",
-	"yBEhDxiS4FB9fd27v65/j5aXOF6+m8gBfHurqPvNzY/tfevYnXzG//foaBk271byud2AeyqIda/qQZWb",
-	"NMOwDb6+kQOOWrR1ScIP5lbgrYbxCBFhVoAGn/2PBSgLKIpUyMY/1orarEHlHVLqEiD1rQjdGkwoXHse",
-	"OtdsA5jlYQqcdei1SUrsa5R0i4BtDzmzSYjsDwbubFNoN7evJKuRLAkZ7XZwf55EwmPXDTWohlJOQV0h",
-	"D0XB69fFEYkuSlvF8kTMHvIQVpEmCFh1jBcQNqrDZomYeyoxNcD6jJ8qs2MGXFZm3pKZNCbW/ljtlvto",
-	"+k0KReDbtYnwqz6o6Do0p3qfZomAWI5f0uyzD4yxWHuA9cqUuy653mo1FiHJ//acY7fBD6GvZsh7v5Ko",
-	"oEYSC7ok1+5+mjaDRA1u7yw5kMz5fW0XBmqgTrjAtu9eqFVYucJJfvRSrWGsdm7irn6THntITpM/trDO",
-	"dQ+ORNo7Auz23khSB/vuWqM9xX52rqM5HyGm+2ojdPBiVnqBacKFMvZZ9QGmraHGQXzpPq+niiU2BpNN",
-	"u/Bc+3gasGsJxO/mvVv8jRYpCTap13iYbpfe5lcSjqyYtWjq0esIPADZCiO4hHQaSfXpZCsNBuxRoz/t",
-	"3jlrrfNqRNk00Gh/+4foxxTulX65zSsAY5uKEgdnz/zOVwmEIHvvfikLlV0d5Cr4gK/+4yrA8v+qI5TV",
-	"y0ZwknrbNGFQrVJMjS10XeaLqeIzkfQm/UxfHxYOSWZinq6cmIcH9mLKcMLvwnKUhrOPjaBQcuLs5ag3",
-	"tJ1A8HlAvx2c/vOjYyiDzTqIHUtdDE4HJ8ho/j2fqyw8Cmp8GVaf+Lho8yM/aOOTKrbc+MzvY+MTj9/U",
-	"/B1mnTQfmaCN1hy/Lu9tPodpPCsvJydV4zPE3m8+U2Ix/scv/38AAAD//w==",
+	"7L39khs3si/4KljeOaHxPVS3vmfciht72rI8I48sadXSdcSOdbrBqiQJdxGgAVRTHIVu7NPsg+2TbCAT",
+	"qA8SKBbZZHf7XPsft8hiAUgkEvn5yy+DTM3mSoK0ZnDyZTDnms/AgsZ/nWaZKqV9x+3U/TMHk2kxt0LJ",
+	"wcngVDKRD5nSTPIZ/Ac3BuzRYDgQ7su5+8lw4L4ZnAw4vWcwHGj4rRQa8sGJ1SUMByabwoy7l8/459cg",
+	"J26kR0+fDQd2OXc/NVYLORl8/TocnE4gNZdXeZgHU2PGJePu2dRs3Hd95/Lw0V+jc3Gr7TuXLsq47647",
+	"lzIX9jSzSq9P5q0slmwx5ZbZqTCMu6dYLvITNzG/fRwnW03wtxL0srl37sU7zOhtaTPlXhGdk4ZM6dyw",
+	"hbBTmpui54fMlNmUccNykALy1Lz846mZPXuSnNiZkNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDLI",
+	"uYX77iWD5HQ+SiuKDdMZwVhpqKeUmkmJ79phJi+UlOB2Os7TbwI3syw8mGDo6vu+TB3fqBelNjF+/jAF",
+	"diHhs72gLQJWcGPZnE+SNMnoVYnhnz58FBv/b1qV817nm03cowlq4HfXPN6vcpjNlQWZLf8By5gcXjIL",
+	"n62bzV+ZVezho7+ybMo1z5wcf45UMm66l7BkuQJTf2KnQk6YkllNvSnwHHS9hMbw9934XZOfCRn+/deh",
+	"I4UF7d75n//8P+7/r0///qco6/2oRmlCOwL/qkYJ8v6qRtdjs9diJmycy2bKWCYszFAYKAmdTFbgi5pj",
+	"5zDmZWEHJw8fPBi6mYhZOcN/PUBC+X9WsxLSwgQ0TuuNyqEf82VKWq2KAlLnUaocrsmAb199/+KdVlci",
+	"h03iQbK3c5Cvvmdz/3xiVuHr6+3eu9Of3qsCNomsd6c/Ma0KSM2Fz87d19eby3u4hGU3H2v3iJCTxDzw",
+	"62tOogc1OihxfSqcgb4S2cY5GHosMQ3/7TVnImzPI2SETc5E2Oseno8mdWhW51Ea0O4Tv3zmlebE1NzT",
+	"15raV/djM1fSAOr677QaFTBzfzqh4lTkky8DPp8XIuNuysdzeuLffzVu/l8aY/1Jw3hwMvhvx7UxcUzf",
+	"muPwXhyxTYGfnV66AGnZQis5GTIuc6+sKparIySgf483R2Bu38NvJRiaXZ4L9y5evNNqDtoKt5YxLwwM",
+	"nYypPvoyEPJKWE4Dr92ghgnLFtywKZc55ExdgT5iZ5BpUtwrJWrOjVkonQ+Ga/ZK4+57uErt4WChhQWn",
+	"0tFGfR3Wr1qfjmUFOK3m4dPGPc6sIwzXwKZc545CkxKM2WKaDx88erLtPL82WeyfTSo2VvCpeo8a/QqZ",
+	"HTjV1pt8zqZsbQRZPEnhIKypDaYVnh3Sj89FnhKy3b8ecZsl5bPTiTSxFpF6xnNwfOGYUtkpaBN9aaaB",
+	"W8jPeWRRP09BBtZyr2ttUodCPhxkpbEqF1zGXqrYJcDc4GpNtftr72j9bPUtP2gAVBujP4XPc6HBdC4K",
+	"ZG6eMz4yIO0Jk3BFt32/9Y15Rg6HLtHxAz70dTiIbrg1TOTR2YscpBU2oiuXzuR1ovM/psrYIfv//p//",
+	"N/YCp1dGlcJf1Yg5maX0JVOOCoPhQOnaDlESjgYnsiyKyFvdE+egNdk13QsXRakBfwQTni2ju+B4suZ4",
+	"JsyJ25YZX7KRY2WeTSFH+1qVln14fYbGvhNtjDv9zKpMFcTq7l+QWcOkQougQdWRUgVw6aZCN09ceDr7",
+	"XSIdLNeTBEOqhQQdZ2guzcIJubFyS4r+Gl1TJi32v2w4AYN3lW+rOu9eF1qTXkG0nc+c+pwkPmdz0EZJ",
+	"R9j3AFfAsqky4FcA0mn4/xwYJzGzwXAwAQnaCYuGxGyuz495BdpEz+ybcjZyOgJNPiu1dndn+F1jIZUt",
+	"MRzMCy5NbAXcMscijGfuI7ILW1v4nI21+hdIVECcHbTxpi+IT/wkuNZ8iVPQMBaf1+fwrrS1YwMqJ9Q6",
+	"YZyx4CjSU8quc2I/maTBiLyEBLG4ZI7X8PKjUzPmooCcFTB265gKd0+sjlwRbm20VSqh8p28FiPc2pi4",
+	"KiDNNT/gLrJFg0r+noMEz2hlN11ppmI7EnzZlMsJva8nsRXpEecg+aiAPH3I6GA5sUaDtEaPSyrU2ztV",
+	"jKD0r83LWK5tdOVvVJNdZf+luvMfmY47mRLyIXPnJy8L92fF6gLV4cyKKxiyXBik0ZDl0H5Cw0xd4Q+5",
+	"toIXThARW8YXt5RZmtCOx6pdFcTJV7ws6L4zJ6yUbnSQQybkuXvXkKnSnqux/0cp8dZxc3X/yEBbLlA4",
+	"GqtRs47OyvLJdcS621aDWtoVL0pA4b5UpWZqIaPC3d3/52kdwd3zXqzTxTYmZ+faNK5Ai7HoOiecFWoi",
+	"JDm5haWj4ojZ/6SsKuB5MAGHVeygUoqHwWD1SsOwsuibAiIwpGeH1csucjRbSm6Hsv+OT2Bd4a9E4JqV",
+	"gy62C3SdBXfurPdtEwyMiCiV8DmyI+RSDsLUPYMevaDCBtnt9uho8z7gFKO0mEDM7HGHQYydKQ3nXdr1",
+	"K8s0SFgYp2dOeTEOEqsQ423sB3LDd8lV4d5vGHeHE/jM3W7SmZVIBHQCx4UrSHQ4dt/Fvyoht7kOttTw",
+	"UZU2ALJzEnQz8aLYZiZxLdfNJamgXO+6saVJRH+49FcAhTPZBKxB8dHULumJgbNu3XUyGA5+K7nm0gr6",
+	"l4Z5wbOEzknDn2vgRkVNzWVQGejtTpY3Xp8Si3FF5D0UwE2lzlQh2v4Sz4s3T7Q2KybP4o9KyA/qEuRu",
+	"jqPAD12yyG11mhHajj6MvQiLroWFKAr09yFzbPDYDQfWFucGMiVz04owfPvgweql+He1YIWSEzwG4gqM",
+	"u7OZ/7EfjCIQf332pBWRePYgGpJobklzN5Jkv9nLAIXunbsKgqtrxQOW5xpMhAp/dyQgPtHs1TvmHwzz",
+	"7LCseQHaJgwXY9XcVC4LPHluXkMGR5MjxoPqzqZu9EtYxr1c3MJE6WVijEs0fsZ+irXeNAw2k5ycm6Wx",
+	"MHNLy7nlI27iErEOIHcaQ6049A055a7hUNv2fuvh9VH4IbugZy8cxZdwaB/QjEs+gRlIe85rD2/X0fyp",
+	"+kVDY9vhkqXlXsdQeEtv6OKghgcIZO64dizkBPRcCxlhpbf0pkvAa9JM1QJyp7eNhXaah5KWZxZJjiT2",
+	"zzh1QGZ4Afiz95wtuNvSsdKMz52RxYu4K0TFjvmHF++Y+ybhAdIqL7OUdKgFCzN86X15KTeMe0/a0eCp",
+	"4Z+7KU3Ja0hKMw3WyeRD2JiOM90roqxidWmimvYPNe8g12FoSxjmf7CNf2izUtRMvKmk9bC6bDzvNJSn",
+	"ykjcZNxRqttN3uZ4b97J23w3HfL6N34r2vi4O4qH1/X5nGK5K6SqrVAchJd2qrRw80TTzzEmaorvXv60",
+	"Muyzp08fP9vTfd0dvd/mol0Lb669y6k155ewjFD/tZBEhkupFvLcPWlQWs/LUSEyJ9fNsKJLi30b4z55",
+	"8G2MLjP++RU9/fDZOifv4R4NrNi4TvvYKD3u0c1E7X+xzvjn5ssfP4rdtZ232nPysKvSntA1mhjGmy9P",
+	"nz5+2p1gNcQME9DncS3kDSXGAWu4bNoHks1KY9mUX8GQibFTmCgMR4c3dlx7XoRtS7F5HW62DTdccNvu",
+	"6ZpXdbRki6nIpsxkau7EBRQFWRKG8TnXtt9ud5iS7TssyMyEKBYTOYs72g6i+lMiZ6eEw0eIQ6fcpKKY",
+	"WxoC8ajQhym0strW2cvt0SaJcIYPeYd499owN6l7aTENxbufaTZ9FA2/qzetbQRmuoMqh5/abnpHgmvX",
+	"HVIN3kUno7C9hE6cO09bvLnprt8Hq7YXtJiqahXspfCxLWHcMxe40oseq1vZpBYrR/eqzIV9MYXscq5E",
+	"TDBNuZkmjCZufaZ/9DBLZRMywHEH5O4CAnoLmnC8KHC9z9mFxtgpd1NjGK5asvv3s2qSF0wDz5OySiuV",
+	"Nnp/An1ZALNOG/vz+x9esGffPnv0DfkW3PduuVBnWlAhA+qWI27g2ZO43HJsHq3OeOXs6SvKg6tex8Za",
+	"zdhDilpgCkpbpAtpnz2JGsUo5zvvB6LtjmG6ah1D2nZPSz+u39IeXHSzgnCFgyPS8BJSAdNKYyZG9LFR",
+	"2i232ipVjGGNCn5ObhLRpPU688PCy70tpx4X3KfmkvEJDzFZPragmQHMOBW2F/P0l95uUvEdnAKP6AF/",
+	"52Za3ylu3V1i4ZBc8B6H7X8fHoqsQ6JUkrp+nslbkZKiV4zxLG5XSlXKoyvQo7iHPZi4O3qQLoXMh1hx",
+	"566pIUmuP3sl95shkyoHVLcNGCOUZH8WVVpq+EhpZtUlyG/CLZeLvC27a/LgFlxjvi98VGAsoHBym+NR",
+	"XjKu4xlzlBlzgAEXkBgxB8tFcR2vHiXBFQacDEIfQHSgjotbGH9CcevmGq7ivmt6VyLzeOF9w+7WyZUE",
+	"ZlX8LamCSnU59MWSQ5/9g14MfO8IssqcTLh14apbFPkV0g5veW2/UKW01T0dAhETPjfXuqjfgFMzqmys",
+	"2imwNtfrXd7++VAD60VHtaHDRhUq0tEzS1JenQl5GQkIFoVanBcq40VU8fHhHG4xoUjNRzy7xKJUIS/v",
+	"48+avof1oM1hTGLMZI6+EwtsMeGw/9ucfIz5RxeVrofRrBQXF3xy7h+Mv2XGZV1Oi7kh2WVfHnQvb8Xd",
+	"V1+uihy5TxW5u7T9lesDKb0GaGaGR3MwLL8Ew6QKa6gz74XF5N0oWWb883knaX521/XMnaJV2gyZhivg",
+	"hcGaEw3j0qyow+n1hGGTRMNhuUSC6XBo9zHyLtk76ITtOBpWqUss38tCuuvOZQ9pQfkhlBDUxJhyt8ts",
+	"DIuQuOHo1VduqjgZvKAYso/vX2O2qIi6kOJuOjyk+O6WUBk2RWaT3dpHp1MqvhbG9rd0imI3vRbl78bg",
+	"WrdG796x5zDQVBl7Qr7usdLMLE2hJqhSZDBe8VU89tk6XeGftQvFJwr5We3/guGR7P6XPwU11Zl3VK3U",
+	"cKk33fqLqZoFn74vZzb32IxnU4zQVOGX9XDUBkI47o5EkDzfn3joiyG68DmbcztdHWZzrK3/zXXC3v/w",
+	"gj198ugJuUkwH6OqxUfL6cXLH4bBrfPj2ds3bgvAeJgON2c2gkItGkma9wzm07BcaHSdL1ulJ8hJ7rTC",
+	"2Ckn1s7dqUSyfLqt+6JVC0//bQrY3NSFUk3t8cOnj5/1mNhW2YFYqhdnR9wZdxAMZOd48t0Ok6fMHaNH",
+	"T5wp/ewJ01zmasZGS+vYAnmGwjJY3Ai0RO9POXAFa6mLjsU8r7T9urSZM4RNONq2LrXrOorJ6e9Coeeq",
+	"5Y+B02i6LaDkpYqoCq/nmnnoW8V6YvGTasKxRb4oVHb5vSpHCQALEg9U2CWxdqUQcEXlM5n77Qmh20x8",
+	"5VfYLmGpENvngTnbeASTUqIpWdb5u4hDw07JqbeYOtnUUEVXKD8Fnnfr0GOufd4gPtwcxQcmaJ7PmYQJ",
+	"t+IKTnzVVVv9UuWoaOheEmvman9BZEckcwcirkBHC9d+bpSoR+vI4tnUr7xjGeyQiIolY2ilU1GWE1pY",
+	"5SPGYyyG1P5axPLj1uWINwJ6+6ksnBVKNq9PfKMaj5GrZ95KloyzBUArffzXcjbHPHGajts5AO0uCZEn",
+	"LgkTx09y6vIw1A2tbduOtrin5bDCWGpzUrWrtFPxY1Ia7wpbCRS7M7DpdDcO2fbB2xk43jPx3zR2s7es",
+	"+QkCM2/ODguDR2micthNhc2i9bAUi/rMcjFx0sWGxEI+n1PG4xZX0bPrYhTgFOOrbmQqrSzrxtKbvS5+",
+	"3p3z4m7MnIkaPg71VCfHJcSzPHPBi6iPkQxLOSn5BEW3VoUTFLMZb9XvO/Hhc07Ugs4x6RVYPTJFvYqU",
+	"i8XUvSEtMnMxARO7ZN1MRqUo8iC0Jo650fjQZf8y42obv8eBokGK7b0A7ovzCrEqyuBOSceCKQ2TsuCa",
+	"wee5Dq75MXv/8pG7OLOpSiWh4hi6LKLCU2AtNt73frOD14c2I0nvRkJXhHUz7i5ujMXsqOBU9KY0r2iF",
+	"95R7FJkVGxA/dxxjoM14bnG6lGa7GmkrbMqem4OaJ5JhkgnLjiH8l71dIDSF+qWtZNvW4a5PQr1HFak6",
+	"5ZNn7DUppWEi3F2WcOXWbteVo7UagttQBX+lLjePgLEZ936ptni5mfJHT58lcwpGQnK9RH4v1AL0/Ywb",
+	"YFP4fMB99VNq7mibzp1b9bZKUo249GM54R+wqBoz6sL5roUwl8vtDkTl2Vkd5qO/P9yF4S6ribgCGaXi",
+	"FIp5QnZ0lz/vIGRruncUpWJy5QjWplz5m+IHE9fRuVc3mkxRKxt3LamsmtluGmBnbvYpw4yjozo39+rh",
+	"0ff1IyGs6086m/ArWJVOo6Xdu+xoQlE+uP8tvz/+9OXZk69/6i8dmmNGqUru8B94XMEcV59vAjwijim1",
+	"iMsOZee8tFN0zeKN7vXsoGE/R4VbhnyorIdzfxzCm27QjrW9akGotdfXFzBqm1BJ3FvmiFDDkF1j2X6A",
+	"FthVx+rPSNNbX3rXREfANWbCuEdW0jm2mbojRzV8Z6Kkf2x9sSaAP9B0O1aKxdI7rROzU5wNAcV4u+XZ",
+	"MGbX4mhiq0ujn/ZZ2M+az7db10Lz+VzICa3siJ31WMrCj9K1EpzJ6kLwh53r+B4yYbbTNxrgLqivxQM4",
+	"vJVQ3z9b2rsEk/ZM9TDDCRp0LobUFGHYTBjTrjVNHNawvnrIKH1CDGSLousq9hZFDBQyP88TBmGw1ijz",
+	"FrjOptCFEXhemqg3KGzRYqowrcWHy2Ql3ilPEl1qwkNckU/9eukePM+3AcbAzOlzbq0WozKWkXwavmrg",
+	"mXp4d59hXueQMSH3pVQSYpMtOij74fUZ1l2WGjEsfJbimfvhh9dncSoiStCIx5j7OwzBkXsE95SCLsQB",
+	"cdMf3zYWhY2lr/+An3tQMYFxfgmrG9xtltZlnjU5avZtrqY9l/VtXeHWjVUb1Zm7UfW6Pul3Tb2uZvYe",
+	"JCwoAL+NgzUeSicU91CuuQyuukY8faf4eBqE1mvVcRl3cMzZLqruvwBXaVbdAmihCLlGXfZzFc1EB+2z",
+	"x898+LU6cOzxX79dLf579mjjHiTvmO+FsUJOSmGmkLfKdZI3z3ZR1eENc1v3NfgTvwz32hDTRmZ8yXJV",
+	"xSGX4HSHcZ9rMi7R932BPWcUY3k7Rk89SpE+FU/xO+7tmPH7/xqyB/e/HbJ7R/eG7N79exiIvXd+7zkr",
+	"pfit9EFqn3LWTAp6dKCj/tw7gYxVGnL3cQGU7CxpE6Y+a/oAcqDzav9Qaon3+uptTsk8VeiUmGK0tLD1",
+	"NR85f6ONN/+2J3BHxeA5+7c3fAb/5qSP+zycAUpnApPxOeRH7M/m9CefoOAe/x/0o2+S/BotDd6kcWS8",
+	"pWo0GKAmbudN+SHq7SZgj/O8qdMnnYbCMC7ZKWGBVC8+Cac2cLZW5WTqw+n+K27YAoqiQ2QkQln+9zS4",
+	"qF1b1YR9GGdNr9no1UWy5TLhlXWq+1iVskcSyRoJN27DbtdrvCrzZ8zqU/54NEONxZIVauJkt5MkBebX",
+	"2irjabMMjWkIKc9bpuRY6NkGpzPl2exsTxmGUHRo6Y5gwuXBkA/j2YZW2XkaKLE0PaxBTD5eS4zbASrR",
+	"hw4wjgwa8Re3KBn3KcZeyLSSjOud/JTc/4OnEdcu2jUAZ8AC1eV5pnLYVIXgHmT4IBY44Z2FMf8lRGGc",
+	"EtVxK2Om6XI97MN4+pPb2fVK8S2Oq4kI/aCC7aeuawXdKlreBZ9FNF2hCYvs37EGftCERT10y4SJ5tHc",
+	"RScstJhM7ZbB9NTd5t5H3233vik352klswGZX0FMYy5cnJppeOZV1LIgX5iQRuRwwnr2eChUdtl1KSBy",
+	"81rG8PpMK/Rkj+WWZoBVqDXrb/NtYvN8syB3D20TZsHAQAwdiQiAsMBSLXpIJX+S6nnG5RH1tojk4/GY",
+	"hX5m+aiA5+QyDolYY3pJB1rdLombMzDGO7Eiv5vy+RziZeqrGWi4kvp9MTL8LUBz3AR6zTWAKzvU7w8t",
+	"ZbfGn3C2u/BOlFraUYJOivTw2YKWsfrH6rzXQ9GRr4zyfeDsbO137gDk2+AwxZ3/qU4NXWuP5EMmpkO1",
+	"8smdbEqVh2TWCLsnzJsKNqbrFcTA/XEI/JR7T/GjgevnTrgP/MC7+XlDA8+gcDW3J7m5N+oJr/bhTnnB",
+	"cVYHSDBJgf89evDgxoTXit9tr7LsOeMsX/c7UdppuYaolIBy28LDOGT3zr2b8T82uhmf7VKnE2OPH6nB",
+	"VrQ8J4LM0eovvl7tGDoupPHLCD+/AWCGPn+ehy4B6WZzO3eqsxZmc5uoFx/b+irHPDenlTTblq8neGdc",
+	"ZlCcV6170pqrUTMYqXzJuLmEnCw199uk6ZLQvD7qCchsecIoJXTIEDhKlXboQYohH7LQLAQT34Uhc/T3",
+	"B+zN80LIGNCE0oRmsyUuwhYd3sZC4knvXJOH8RgLScjQh+mqcXd6zZH1lahmIMNE+BaNVYTGy4976Hmq",
+	"zExKn1c6NCPuc6ei6RO9U5U9r5Fu1sq7BFXarZ3oLfFIhoOq01ikbZRWIxiyecFlo1+UP4h1s6gho+49",
+	"rZ5RQw8C50hi5pChGKx9B/0RZ3IlqWr6HAFrlGalRACdygtO69YwV9omciKu1w6Qph2/5UhSYbULPuXh",
+	"1wle5wRvtiV9VTVWYxIg76+dvnc/jnHINRHO43V1ZOlSqOc54vuNSst+K6H0wThsrJKjs6ISEaHCjx5D",
+	"wG/30GCIu+dYEaGCBiT+BuGGoY+q7l2RCsCY6RMBcK3wxWtmHlamcWhBFa7JjVYTdom/QbXaaSh3Tan+",
+	"UY3euxmvkiDarrRLzqtJms0M9ouh+IzZPFtqwe/eGJ+x2LHtDsqP881Ze9iOlZINqealCRO0WuG+rqXN",
+	"xVZjYDMpveUgmYlIuXf/eHH23x4+cHfT9y/f90qA13y8HUXWyoa3m3eVkxuphaOE5jnXVVbzr0pInyYb",
+	"WcyWMeaQ0+tIt7Lw9qYNVxglzYTG18n0Srdio1LmRaWTEjhfSIeJK6Z1bkz0jfEf1bXJqZbU/pEtnFZN",
+	"ZdpNPIEpm0PXsIkfrjk6af7+fbUHrEEMzA9IbUsi1fzgsZQtFePESThNd9+O3ZGBqTfUG/wDlh9Az1IJ",
+	"EZ1hbAO8MM9rzABDwXY1j1dSHcqempd6rgx0OECwZQ7qdydYLz1kGb+/0HyejNdYT5OIhxYhHjyk5sNd",
+	"wEbDfP0oK3FnT/fYXpGhsF5SUKiufjtVBMxRNlRTYm9xzB04cfZ6LnJU50OXZ6XZVBir9PL+m1Q1ZC5i",
+	"BeDqcshGPD/PNGBQjRdDRsGvIdba+cDVkBFf5s1+s42Org0lf/tqTNqiHiEkpFyzFjMsK0b99dZSazsR",
+	"T5f42RuiV2BWenU3kpeMmZ5fwjIKgbFTK3df7HCeslxCzaWvqmW5Qt1+ttp7pFf+ULJZeyMK6TYzCf4d",
+	"utt2yhvCMyFjd6H05bC2xr3lJWxtWa2Ln80tdLcPklbvHCXcvj0bT1ZUrJJSKpL0Ysa+em97gi8/88w6",
+	"kU14DJWoIHxZccUtnPsmfW1OT4fe95isjXix1SSiio4TGiAzvZzblVyixKDPHv+1X5rktiy9Db5VcvOj",
+	"W00wLOsX9D5sloPYKJGqb17YaXdOZXDCONa7BJgb1oq1trI1tu/e67vjnceM97PQHw+T0mgekDdA79Cn",
+	"NxNFIRotTfsAreKvO1ftHklIq10q3vdrs60LO2U3rOfKg+8zCQuUKjkBMhGBp9ywkRPgniGoBSHBefWo",
+	"vW+Gvbew0sK8qw2pGTJ23t54unfiMjZLvPn9fz24/+2nP/s/js7vf/rv4cNv/s8/xQj5RuVwg52C71Qr",
+	"3xjN3776/sV3MNnVfZNNnRSSsWSas0dPnwUz09+ouoaMygrh1F2SN9hX5C/PHj/7ZrWI//T+/037eX7/",
+	"05cnj7/+qX+3THJ0NcYqhLEgEQPv4aO/HD04enD0cNueYquGcbV8P4sOEpdbGsDfLclmaEBlhBDSFmlf",
+	"KV9zyMPWamFA0wiZmgFDTFin3cXrG2NYkB8UZY8JyXj1Ru8LJdrfMwHltYc+pouG43iDEe1o+wNSZZ84",
+	"Z2vkwaBcTZn+dXHUNHDbehhhTBkT906rvRDGXNTnKD5DOlHfPnrwl2+wdZ3Fs4BYgRJ2KV9J8NGpqfrG",
+	"I3Rk4JvVnksb3h7EQ7JmqTpn25Qkrgz85HFCtByd/6/7n/59XbJsRKALPJqRU6xaRYpR32l1JfKoRolA",
+	"zuSNSN/yVImEIMpSUeQ/z304iP6qIZuMmMh28XUTBiC4OONO0cq2y5ptRG0j358JQ3Y1bXntn7MIARYA",
+	"MBAqL+ERdWLhXMTL1N5TOysb+gwj1a6VJ7BTDXxWcDGLn0L8ikhC1T+USV0TIlQd+Zz/GZ/PE+HR1GF3",
+	"+ubH96/3VT5PnZu609/9RemURanWnZ4NDqLmkLGSeSNyoGxikWPgGtGsnW0BMy6KHSqkttmG0MSwd0G9",
+	"p36TIytatcYftg/pxkBm88DfaESzJWnuWmizObkdA4a/d1HZ7HLbEJYtSPxacm5ffL2bZN3KiVKNksLU",
+	"SY3UXD0PzeToXTWO0E1UHO8u4OsFJEX8ltpP1wWAEOvuGhgy8B5DymsM0KEIwbSDQrdr6ui2maLpq+KD",
+	"YtwQttloq1tjS/J2N+i+1g0Togk4R+oNNQatIT+P+BV3uIcak4sJ03enP733nVnbMnJUisKeC5mWj5Qa",
+	"JaSxvCgosZMSZjGoiGpTxiXByTNf8XT9yGJ1m4ixr6fGmXrhu4cal8PAWc61uBIFTKAjmDNVRX4DKLfd",
+	"YLWNiQ5rJuhgnRtVTAK73jWdxM/rAFUM6+y4sZRh95T+XXP5t+Dv5xXObCOpNyaXo3goDUHc6MO83XHY",
+	"QL/48Wisr2P/P3gevMXN/y+7EZt2wGt2O/rwKHUi0bA4BFbJBSYODWrVBcDzgfr9og/u4NBaLTe1p1Bj",
+	"ctFtKLiMpyMlEtQ35KRjrUidlR4PUKaarvKiYMbC3Kc5hTzzcWmcEqYoa2JJkFFQmFSqNURL37ctFHCU",
+	"ObMw39iSo+oc6tuB0wRSxMZXrucqorplunFM6JlGSDyhnREOf6KRFplvTjczlynv1JYZdNfXaSiHzms0",
+	"Yf7DiipRWmohMzGnUrwVXWYfsCtaKTusulsZ0Fcig4PXFyfbXr0L0vSVHKtY0/EupPfCbXhVOpYo067k",
+	"9fp73Kywffagt9DvQm2v1rI1okt9p/Q/xi3C7d4f8p1WowJmMRCiWDgpQBvMtZpoPqN+DW56iC+XqMdP",
+	"dLFqQRRgsikiJhwNTmRZFFGABCgiLI1NB7GJPuI5UyrpeAwyx15gcl7aPTbKwms96pN6UxnV/qnQWapQ",
+	"E5MsnykTJWN///DhHaMHjhJtpqPyCS19lUN3Bxb6YPW3pZYniIZ/Mie2OHnx9vuXG08HflsLOr+qKpjk",
+	"9z/BfXSh7uhANQai+DK5cdKNvByhnhaf7fS+dGmXobFi+Pe6rpmVxqpccBmvD6P0AKymqtSljRPYqbA8",
+	"UWGd6+W5LuXm7qpO+cJivVtCDdpcI+DLJodV+SY5ZmEsPu/gtNyqqG/jls25k4tdUFA9tqrtnHdvBIup",
+	"8eOq+s9PpvnqRml/fcQ2JlmyM8utyFruYJCgec9kyH4ZmBCVtu9KW7fEh0qx2GT1aVVs4JAGhbq3KxSD",
+	"n5Oen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmjmnSQzb3wOEb9jo7lk76sFy+git1oXOah/48a",
+	"s6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94FnkNiF8x6bM+5226SaZP5NgWFCes2Dl7mw",
+	"zGouiiP2hpo0FzwjgApvpVy7m6yfSnyFBGjwIkD6rat1kRvzJc+mAZi1gU9MKXuM2q1gBmZw14REHAST",
+	"VTNgvNDA82VnD42+DuVIe0STWOwlLN9ppcZb7mU0FTw4NS5heXDXipnyWEX+KU4Av7wFyHIk526HI0rQ",
+	"V9JY3xgXl2ROvPsbaTzE3N5CSA9efQlL6u1/I7SP5XDj5077n/FLaOVTPnrazKZ8FNXHpxrMVMUslPBi",
+	"LAwRRcFKaYBK3vuPkNwwt8xezoI3PtCasJPVVaxi8E1JuF0hEaq5FCcA6Hex092kzSrkgLNiIY40EzjE",
+	"USgU3V3C3J64sWcC/RaXsDwfi0TzxA3bS9E7ylDHzR41F7E+d7y1e0QF/XNbXNZbMMyI0B4IG6fmnk2Y",
+	"q1gURrSudri1orhQlbB4s3O/3T/K4G+5DH719txHQfp7uEIc/bMqS2b7Uq69VEgdqIizcb2EF0bJgBgq",
+	"a6tHnNuEL4lLxnMn143V3NYxYL82XUoUQhOBbQXX0wqmUOSpLpjdzbPYrKrvqzoldMEBJxy+TRRYD1SU",
+	"9iuldORGBNHLsXhSQ1yvr1qq45qTG2N2E1h3zWLfm3W7ajQkjaJo5g3Pr0Ssaf6L0A+ZOmJrdMfA3Hpc",
+	"n0yVRe7uK6d3WZBsBNaCbniDfN5+P9AiVcApTSSiRtxcD/SbQYJDY8nLnx0wDML7R8u4N2uhlYXWIHX+",
+	"yZjNNeQwFhJy5K9Ep/TdYXmnYjI918JcdkYDnRw0bEaeEI7BTeq7uob5db0qx/rQx2R25cGf8aXjDawp",
+	"clPbinFRDGzTfJx893W78bpTynbjutdHx622uDsi6zi6TgcOPP2cAOo9sCgxE9bc5kgmyN0BS9wtGqzQ",
+	"fVp0Nw5AM2tPGdgisW7PTdd9dbxBH34oAsQpYtJ1ZQZhJMODCvbQOQLyTAOArNGYvcaTaOxaHWSpT1PF",
+	"yxVfbUzob0jViIMoEWY/DY1jvGCP45GrHIuSUmE1NMYxWRN4jp2aZsAlaXsmeVan0WZHoaCKJrylOrLc",
+	"rHzQsM3AvV/dsNP/pgp4USgJh6vIdUNQVW7f0lj3i5e52BbZoSoeRLhBM0UYvwBsL0zlpXZ/w2xuIxgP",
+	"+4xgrdwgXTGs694oN3Y9BC5pRRsbauGN3hnRyXx7/bS6noWTcen7oS1v6Z5B1CFfheJ7XdCNdeFYNTS2",
+	"uKjNKHeToLQI4EQSogAMlT/uyaNvn3z77C+Pvt2ujLoW20Sk1GmMAQQ82QAQ8MkDAtz/9N+jxeM3ngZ9",
+	"J3Oga81ry3SiPWfah71LiBCMqJHkmHGbTZPpJrTiDnUtlNQjhm8PBAyvdyAxGt900nK3y6wvvXeFh69M",
+	"USxWcfqF00eNbzS4MXt8vYT6UwOlIXHIkvv6/uUjD+j2n24mfzqhazK+010xjEcbGaHnzbcjY4QVJhki",
+	"qGNRxdEkEjTntU+EGwqJTlWRr/bX2FhqklAGSeMdMnTF1Wm8FaJ0SOcNwPAaZuoKArq0u8THPLNma63Q",
+	"dJNpVyiHFCm9N66yGe4ZVnA5KfkEPJDZv330XtV/IwCuNNm7otOxHKnNABAtvcGft3TCVGInq8ZTlVaD",
+	"Da1K2SxTq0qXyfXq8zgQZQN3fDAc+C1HEef2HP9wmx7wDZYIKJ212qJcd9N33e/tvUubcmR+p4r3dvbP",
+	"H4r6TSvqm30Yab33LFOUdbqVCYpZJpLVbYyobshj4i/c99i6YUFPFkUFnU9NDYRhM7BH7FSSjcp8uVGj",
+	"Rd4KkpF7L1ZjRPJkGmPi9V4ITP5BkAlhobs3r3siLtS5XPpTbmDIRksm8pDB+jwUSMuQjrhrEmtDTtQc",
+	"0j9jrFfo4630mbZ0G/GqX6kB5sbqlzYWy3U4g1hRhE9VjEo57yAKiQQBbtcH/7XPncBkD1PZJD1h+fDX",
+	"G89rSM/AHyw0ltVvqGSmMiBsNImNy0uZ+3AegfoyC3pmUlAm3WkVh0ypSCSpu8nGZeElhIaSOC3KMBwy",
+	"p5wYS03QewvGAEAdK03emGWxQ2JFlVPRYL+w2OZWf0rw8VmV+L8SitRqEk8S8HMlkWYUG3OdSFfZkgea",
+	"WpWkLhvEFIPhIPBEFFB4d5444I7ECa7jru5Wyu+KEENHxTiRAa+10vvE/21jM6+5qitYUYqtStVo8+YM",
+	"3mLBl8Z/aTCY0kZhWQMIXRnZiuwynduEIxdKXVLQHkGTm9Fcu2HM6yT9968284pI2NIOPjh4v+3AbxFh",
+	"lAJzXdHyAw2Rk5CQQ6akzw3CmJM3h/r4yKpR4zQxweu62tpWgOxChPcAW9iBMN3Ttg+kxpbd55M10g3T",
+	"Q9B9TklflLQyJPoKg58mDrbMN9e1sFIWYEIwbLv2804BiTAZJV414UVQVdlHFSsecAMg+3fTH4YiupmQ",
+	"pd0i/2AGdqryRB/5ur2+0+Mh90gpWzh+sH1f1zLCALgSehybY+KJ4ds0MytN1yldINhViuljOZj4vpUe",
+	"Da2dqXmvuVDPMDVla+7vOMxbCzjfZPKKwJ9AenzBnsKOBMjuFahnYiJfyX1inmI/tVbpQgM5FMsR4IQZ",
+	"8ZnlYiKsQeuRM+0LJ7B6cosc9Gc7ZKBvLnFzHPOcZXwuLC8My5UH5rIW9A7RtRuB2t8I3lA5mDuQG858",
+	"N7o73mT87jbrdgS80Sgg7thdiwK6Sd1gM+cNYavN+Op9MznOKHf/fXA/rJaobemVSBlxoRSKvh8Sxr47",
+	"XnLpPYe+EIy8PNHanR2rvWgN1dQSRIiazxuakzkNoas5WS7M5fm8BkSIhS0NW2glJ3V6nPtReHnOLa8b",
+	"ZQ8xALOoAAUqFsdWBQHuKKU5Cyms4IX4F+SbkG5xRZjazSvzPtGjdkMzCdSPsXVcR08Jekm6nuH03Svm",
+	"vwzHnH6yU0c4P6EdWsJ1/dJ4Z2K3alM5avwvurcikC7jkkDkO9sFJ/Nd3gN2Pd20hlWB0epmV2ehNNmo",
+	"WoRff7dlaGH+cf6/l1p2N7SkTvXoA5/sWOawb0+/sxyc0HPvJc+6VAumZL8yh1UIETe56Hrj7RYPow/e",
+	"tSaOaCI6kzw6ow9kpU9VqfeMtdEnIwrsQulL09H82bdax9w8xx/1JLmkGNq2DoAGNNYulnk/VEJhGCrC",
+	"6IBuzLkKLFrDqqngIgkrqP9CTIiDdt4++NA17AA8OTdqCNBZvWuWwA21R0ofiNdATQWbZ8FHRMOPsOfp",
+	"kJkymzo1++G3j44eHD06enD86MmOcJibs2/Sp+k04MLVQDsrEekm8Htws/ZDx+k4gK8d1yGlyP9oWgP1",
+	"P39bYoZ2Ummbo5pukeW7XG3ZJCudm/z44dPHzx7srXHWB82lGe/axUAm+g4pXzBQYKUHpl6cOAGNkPjC",
+	"kKgp52gbcduznjEy99Ls2rdSVDbUWMgJaMdVVXNwZ9Fin1Dug9HMt//zySZk1Vk3fKhnWU8lyfj5PGZL",
+	"vmi2WFDjqlG3IPgJfCuyg2/Dvd46IYJmVy0hWrtDcCxCsos5IeOdN35x0evwTpWx55ewjJ5dSSvBbrvn",
+	"7klS4H1jBPerYbW07gzDLWHvnawCfd5hR640tVipwMacsCm/ArRGpCIJ4w3YtXL7x7248iOGrXc7Twlk",
+	"mLfSg29USBzB0r9R/F2a3afomhea72gwdvTtx1QKISe+UX//xW7s/bFxrTSr6FpNtPVVlaJm4mq+O4Fc",
+	"5nW3FMdpoRsHtj3HKkglyf+PWUChd0gvDey0mkG0XPowTvTg74rvX/U13d6+hbWdgtAVXFqtZROqWq4S",
+	"5cdEqxSyzY4E3aiv33XgXTxNmKezgT0c277zj3bAj1KiWd1U3U2YUqfzHWB/G4CgYZobbRec6E2aLnig",
+	"75rl0tyubWMYc67tLJom8YPbzdIX+G/E8ad+MAkj333HJqrnq8ZlUZwn8V58WbnTH6qt2/hKJ5PO/6Vk",
+	"7LycvjnFA1ObVS9LR6Tj70AXQvbJob8CmatOdzksMR+K4iMywPbM5lwuqY1FRelI7U10w3cMWh1ICLMP",
+	"jbZiVdBDkB1Irltf5+TT2T2K5X/4e44wPcNJaYRGHL0ot2oN0+jxo702Eyml+K2Ea/UU2Um41lmHXWlK",
+	"PEBpD1H15B4Ms2+1Vkxs/Kz5PNb7AE35qKVmGs0lhGUawZ7iN7B/zfmWd+LN+2s/SiuKqu1wxiUbAYZl",
+	"tsrXUonWtXiPL6aK8cIpF1hegn2DG6mZwdbFcgWyOFCF3YNj2JEpCvPScIQy7ITQgC7exYfbottevLj0",
+	"qo2MQI+18lwX2MvT9t89P1Q86c7tIm8n3jVWuS2axCr/9u06jFjbIV7oOGmNUUNutvtkENZUdZPON9eu",
+	"oUIWTn/rANd81IDYqjoBN3PVNrSudhLnRtU1FHF3TV37eWfzdwcxM6zTKDu8sx0iaKO3p5dDu3Fkbt+l",
+	"fZsAzWnn7+Nu12/7wLNXPsm4hl8KOcy4c6g4PXyEQT/D+NhCAGrGNMw6l7rGsXj8qOUofrjZUZxEt0G1",
+	"Jiu1sMszrLegFo3ANblDQu1J+Kh6wdTa+eDrV0xroT4v67x++u4V4QCT+lmnwR+xlz4BoEqMD7j87rp1",
+	"ByNU/AWUD8pr+EWOlV5wnZuQ0UyfR4irFpJlGhCm3Kk+v8hf5EutlabqY58UxHKVlejf8V3pnzz9yzch",
+	"BcpgaxR2kakcLpz6iQ7ci7H4fDFsZAEd/YIJuv69fALmBJuH8gkPGvZFhgLrghkIsRB24cTWRZVPgxnO",
+	"fAJHv8gzkLm7Qi5e5TCbKwsyW97/BywvwsSyKnRisdLNEcxpxxrmQCFPd/eNLUj3x1KVrBCX4K7cXyS1",
+	"Z/EI3uwFL4pQszVVC0rn0EAvJmC/X6Sv2GRzbqe+dJEzTIQZontGEE6g8P4MpMNI2SlVuhmrVH70i7uJ",
+	"CpGBpApx0v4Hp3OeTeH+o6MHg+Gg1IXnLHNyfLxYLI44fn2k9OTY/9Ycv3714uWbs5f4m7ogdoA81kiU",
+	"ORk8OHpIj7iTyOdicDJ4fPTg6DEBIkyR04+vHh77+9MXH6Kk92iCSr7K0RVubEAMC+BcWIA/OPln/Far",
+	"Hzmmq2rwdbjxSYyW4YMxjSIgloUkIqzJXLkoUAy7n/xWAkKOeSrjswE4mPeoMe07CV+MnRp3xG02TY0b",
+	"uRu+fnJiy8yV9PXWjx488NX01ns++HxeiAz35vhXfzfUr+/0pNLkUatBwbUaIsXTR1kxXtDHX1jN8Di0",
+	"WkIxWs5m3FnryC4VqQahIPefg+qjT84EVcYmipN0SDM7YWJMZ9vtX0DPw5Pp1AWpKhBY4fVU9oMqCl8W",
+	"+Ksa+Ywr38i40WeFIjcG0OB3QpCwk9psX7Xy2Zn3G/LrH7Ac0PYix3yn8uXednat59DX9v3nc8FWOOvR",
+	"3sb/Dtk8wlNvZUVxlJC/qhF5LTiqUAbsPvitWj7xih/P/1NpSvGtGmlEuPHrsCUHj7/4v74mJeLfIAjE",
+	"weFPbIyyH2pe3gcJz/Duk3V2hLvLEEmkutnmBZfp07zVsagkkZ0Ovn5KUv+4bmB/nfenZM0HVB2kYita",
+	"xhELedEBhg3/zJSmCl61LikIS9wjiR/mjLfbvPQ64A/2OHgLKz3Bj3WroOszJI1IXbCCH8+p0hWLPq+3",
+	"xDtoyfuIwbAtj/nxIvgXD8BmP2DOb+USdRaZ7+84rJR8q6hYrbXc0AnMfYDR4qlW5cQj6ZukJcwm3pZ1",
+	"Fuwv8qLEIPbF0Cu8bxTL1DxAczScpAE/AfV6r+YEX6OoPEl4FIgZQqqzNzlCtbYVReGfQX3bTkEesdRh",
+	"O2lMPOxeo8POL3LtrP2s+fygJ63p9Oh1zh7ubegX5KEiX1D8kLnNrGSyTyB4VXO+b0x0/QP4k9Oy+Equ",
+	"AlXNVEXbiaPZZBKcz7bH8Qs16v16zSM57O6EiQq7M4QadkJoENze8qYCH5yXFd6WkGYOWQuwy0kmmYkV",
+	"zK4axqvuuhzzdSYlCWlT7h8MkaCsmEFDnQpy8SL4Q0elWV54e9UrxNiPQ+nL9SvsNLNvZa3TXE/PHUai",
+	"Wh6WDt1+J4hQQ82S1KQOw4m639zQs9mCO2ZCdxa6HygtjX2g9dwz7ALfYC6YhQKjIyEURb/EG/x5VZo0",
+	"RvvAZ/eLpOEWZnFel53ULLAHhNVPB9TGf1Sj9zBOyQ/HBHjt5Mp3Trq+rPifuLW4O+4o1FiF1UHY1H28",
+	"IT26hcUENjoq6JGDuykOaqq7NdyUoR7oVVGdPlih+fGvSsj7eAtQmeJWOvWGa35NGtFFiGT4UQlJafiH",
+	"ue7bg9zSxV8vMnFsD3/TK0lhR79LKJF9MyvpG/w7FsCKTGFhM8N8wf9329DuicGhD1LSfnZf7tV69stZ",
+	"I8zWBjKd/5Z53CLq8YiaMu/+2lrJaO/Kd1yGXbmTvq5btYNvhp1elLY+c2o8JhhcIdlYXIUGpqb3+Tsu",
+	"5cGY5aN79R/scrvs8hqcMTDi0tnnxDQjnl0yIbt4pOozn1akgsf0duI9BLkZAi3uyukZ7PG3U/9Yz0E1",
+	"ObeMm9Lk1lzc9EEz3LJi9OX5qQ+N3cnTi5O7JZWMCJM6vPuKXZzmuYcCBt/8Hx07kT6HPhQWQIBj29w6",
+	"28df8P9fSUkvgHK1Vv3WVmjYIwu09uJJxIVRYjVaafbC9R9Qc/XUq/yldZC2Gix+JpJaqafHYYXCwVmr",
+	"0kr9cmJSYTuNgGRZSyttsdpxzbb3G8m5u48yHMzLyB6dgf2pGmlfPqsDibC1id6WLrKR554nJY9hpUT3",
+	"nYC9BHfOwDaD8U1bkzKlQrodPZXi3zgPEhT/tfku7t5w08FELUeUCxqqSmH6VY2aERNMKmBvKkwk5ls4",
+	"RbwdU8guqd/rndWjW91obzi/4OY9mj9gn9UyNK+mjU51IJYA1PWAcWwrF1CyBLa3ZgXPLk1//g2gNnuQ",
+	"mqu+uYnB3MwcMpEDJuES1gDF/KoUQpwIxhdZwUdQmKrzzlQVVAJTgR6E4KtbMeZurnP3a/eOO61mNhGI",
+	"7pxY3k80nfKBqUZ8YkK8bjvJioXuhxGsHrjgolnAT7lbVRcJH/de5y/ES7jb/NVEdPgvyWCncyzA8+hN",
+	"xm7AmhCzudKW+iUo3UQy2EJQ+gjsnvixzVMU0TqUYfR7vhlfq0mzbjJ2H2LPdKfSoEKpg17Tsa1NjIEu",
+	"f1T13C05pSqUA/RJvTv9qepbH3NEYXf6LZJ/+4xZGtDDytSNoC6kJuPxuq+bAd2eDQ6ZGhG/vEuOOM89",
+	"N+SNc+rTlBuvBwZeoZ5O7Rg3mK6U6LeE+aB8nldVYozdk6peDgxhnYI+R4kNMV9fwNK4uw4/P8Pb8/pV",
+	"cCPJO9M/sQ9W+Zu4AsZr9rCK8QpSg9MBq+I/nHY5xj3rshTvSf+PTifg9/j5vnljkyfwA78EiYGK/XkC",
+	"azK69yYOWXtpqfrkWHJYk0LpBLFNFR5hp0rfvDx93+ETG2Z85o6JzIDJcjYC7evnfIaeYsZynUxywmdb",
+	"ArrahQcxrLaQ0BQtt7vexUq5vIbxEV1rorUPK/P2tXvXv8zCqFVJESbXJckVkgO3udA36aJuj0+xzWDf",
+	"p9+WNlMI0Njv+TMhs/5PI8bAgZOb3DiHv4TfA89Xq2PbvdiaAgLPWi1G3T+PUYedK7FRMXVPv2g8vOHM",
+	"Iu81Xu74D3uKBn7E3qKOI+/UyT04T9QkvCEVDfUmqjlf2Y5OvhlWSDDOyl2Bn5lt4ir47GzfJEO9xK97",
+	"yX7kox/P3r5hBWIV+rrrylPPXkn24ux/DkPXbjPXwHMzBbBsgcn6usQCWc4cy5QF94j79+qSihQHeh6L",
+	"suDA7X3RAHoI/87MVRTc4Y8r4b/clfD5vszXRUAlmUbYNjmKTGHhsz12nLLlL6PFh7SdjOMJ2YfcoOOJ",
+	"h38xRYXdyQd3iOqDSFUSFxpDWSRFyFd1UQOtYlsLnU3ZWKwkc8VkhhHysscddIaPHVpMu1GwIVdMQNfN",
+	"BU98GwSugY1hsUe7GjSsCmiEbCO5PFULNua+KMIRjgnDRjAl4L5VMicd0tRPl7hHa+z7TZ0LjfWVVKf0",
+	"9lDDlWNOrmamUAtvq5dzJtVI5UucWKEM5kZXHTTW7fNA3jtrnocJ3pZ1XhEoYZy7HdlPhFquKY9Yt+cb",
+	"ZfvyEeN9255RlOx1kI+/uP9tSMyZqSvYMz9sMsnfB0DMA9GP5IFUqOzGz+Im47yV99c2zw3R6dqGeUbJ",
+	"sl7Srog31EUoEMVEiPy2A6ICEVfs8kh7/OyVWD+Xm/S6Vz1g6Q/j4j2t15GsjAoPXIfWw1iRbJXnubfE",
+	"zvQwPvB1MLSQeqBQlRdc9pTIShlrGDSnB04qhAohjeVFwanOz6njqGikVdCQ/hSdLkJG36Sf/XvIqLIx",
+	"IaFz//1epAxfVgV/3mvqHeBOVHuAHsrFWHY4TRs91lIpgS/8IwckXBgiQbcZzEYY/t6j7VvDT5lg0grN",
+	"psALFKyBXoE+qwQ7zgpFbba7Kt/xoUpLwmig91LyojhiH8SMgFkR6Wqi0HV7UpWW448rBW5INa+6lKiN",
+	"TXkxZmYOkLMSsTGFRQs246UbpZwfsZ9DUijLVTkKdqQ7VZmS40JksUhJlsHcvsDF9XJltydaCNjTLUoT",
+	"acB83TM00LDOLqpI5wfus2+/KiHT2/bRQM5GS2/A5Fj1dUEVt1UBH+5NBS52xN4j8JYg/LcqNmz4DEJj",
+	"/inXs8K3H2iT+0clZPN87V9tdSPcUvoFDW0cEyQOtlQ53DO12rA733gcu8HJPz+1YiOa58A47qPfQcpV",
+	"o9Z+de5FX9a54SrQNyqHQxeBtsb4owY0UgPaxCrEOtA+3OI4zBx/cf9bMXdWLQ8C2iGswN9KpcvZObfn",
+	"WpjLC7rCQwG/T6IdUqZtnRfm4Uew3XcBmZP4DWhEdwUI62hnWn1TfKWAt0liwD7OJHpDnSh/XyYYvaq9",
+	"cQHUNHRYje7htgt11GlXBYTt1yBhsfmiaaohdgozAwX2jlJXTqErbckL9uH1WQPjsrGDDQidETAcMZZi",
+	"/d594ffxMHWG/v3/+94zPpWhiWmKDZe3vGGM5HMzVTZthDNjNfAZ1Stg4MaUMxSIpon/IYy3nNgpOucK",
+	"hQFBbtlIA780TI3HhLDKwpjrfHPGr+AszGir/VOZBXufpnptXzb6tqpJXl84fB/owavXPsdeAkt2xYvS",
+	"WaEBTyv0140KilieeUDCfvaE/U18R4pjGAT7b6LLzONJjcCInNy5CNN94jR1PuMThA4CdJgjjN+4bkZB",
+	"Exj6q6DDpfoejFW6vX99jv41t27TqY/KfZxpvs9kb14URFMnY+t9rkJbXXfAypm0vp1eWpYTji7i3bIF",
+	"XzrrDI/aTFFqqA6FM+GWf/rgsdvbpw+exDK6abjXeIGbqZgPDpWY3W4TuOv2/Z3L3DEsNuO4/g7+HcMF",
+	"1eIxKazqxBKka+e+KSmxLUl30OhF/djvGi6nWscN5Q1omAhHcMhZ1iRhtR/1hx1Qt1iRjyF4bOuFEkWA",
+	"8R1/z/5+ev/R02eEpVYNF5pTrMo5eqCiw12NH1UTvC18vYpAiTu22rn9CGLaFlKK6L2+qIUO86gUBWLn",
+	"KQkp9lk70cdfqr87sXWazHD4k3cjBKWK5vqdHUduO2FWy4+WGROl+XEuJmCsOf5Cf2yI412pS6je/z3+",
+	"4mZMyR+UHok8B9nuZL+H2kh8MeM1+x5+S9YCLEE8+lwtUsewPUGhFqDvZ9wAm8LnRLAwDxuRDmHNubWg",
+	"3U//858P7n/L748/fXn25OufBunQYWgG5nugJO/d7xvP/a4v3rCQ5Q1dvA0CN/LuKszI5h1Mzfe6sU+q",
+	"6d/V+7Ka4C3dlzWBUtG88MDesFASjf06t3j9+Dnh7F/TI89iz3xwg06+lzLHDNb7Qlb40LzZlDBkqvpu",
+	"OlVH2dKATh2XrtyED43+h7y5/QkxWxO2V7LA40cbmhJhySa2GziJovsKE1pgGcuX5oj9XKWL1YwlTOgl",
+	"MYLgUKZ+bOhDHkHQ0BJ+xN+T3JCw4MVNeyNvVm40q9ubiNReMcjrlhC+B4hvTb/cXpYcW4iWwN/BQxK9",
+	"9D5ArX0sBwdmPjfYLbnDW3OIMSEKiwU3bKxKme+xMBoL+GpRUyF6tRjRSWXK/+1gwTHf7MH5gQffw8FI",
+	"SUOkEn7RuYuIlMzPd7/VGa1Xh0NNaXAN0oXbrcPd8qpqaqBkFppFZEqOhZ5hOJFKLC1INhOytGColZ7v",
+	"OOZjr92R7cJnG28MbJ/m+Ye3H94d6ADSjt1uCwOaQ4pjaD+rNgaOboeJa38HE0FRYpBaFTNCVEXsk9JO",
+	"QVq3SDeT+TzOTu2zePyF/uihU3oC3FbQt3Vwep6bnStjx/Vad02+7ULc8gEjCWzkHqdmPL5/Yg4mJENx",
+	"DWsnD4NP5GxrasCNriUgY0m6JBd+aK5r/77QWwsWv/f0c1MwsTP6IsjFPeaWtDnSt5kK/RxV7mEsOk8h",
+	"IVx0Xoh/o0d+114VXMMNeVQmgV7b+E3+5pE97qTtg5O7pcuPCJO49DxYyr78JAFeJaU+0s4ef8H/97iw",
+	"9ript3HheaQMhLCkVOmpmNfd63gLPCjC7Kkwym5kuXvy5CciysGZ08do8H1U4IACK/id/N708jxtoJwX",
+	"k82ITZvnj/1gx19KA7rvESBC3cxBeOVbPHuy7BEJhSBkCAC5Q1Zcg+abWfujAd0NSRnBNqKuzoEj/Rfd",
+	"sEa3tG18j7v2DksUcNOwq/tm8S7klbBIBnPMsU4gnZzzylaIuli4WhRr2jAOHdWFqQjhVTXcodrw4DDX",
+	"TcQ5uxacYSKx8QzQ+rhn2r0ZnRUpmmRJK66/qlG32vqje+CWQO3c5Bp4B76n7E7VZlsALeCowttqmKaW",
+	"LPvzXfXWe/D9VkKJuYkFcIN/5JRJMeaCkhZz4O5/GZcZFPRRKTPQlotU770DpuiObkipp87X7lhLWMTg",
+	"bpAfW9x5/OVXNerMJ/lRjQaHpU4HjOUeNZNfcR0rlNj26OFeNjWPmobHxGzb45LW70ymjNWInu5GxJax",
+	"PnxF7UC5noB1YtwpvOyiYvWLaB1yBgVt6r6vzN8TVxAdiC+ItAsubN043oZWPQSnpuboiMIHddmqgkkd",
+	"quNCTZLJ7Gegr0Dfx4glXLkZH7GX7v/Y1/KCZVxjtgO2yhTYCh+RRij5XeShGI8iYN7XWajJkBmFxZcC",
+	"JDbhxaa+MzDUG4gKbV5zY+/jaPdffX/BZsI0ECp8kKLxgV0Ipz746U34/IIZvjSIuIE91kdLC4YtQENV",
+	"t370i/TPg8zr5VTtSLGMHmQOOdVqsgvq0Pk/xrwwcOETwzXwmWdrS/gptGwd7RBMwuq1mmwqtP/ZFwtY",
+	"hZvum9sGSqWhj9wE49BH5Pb0t8pIqQK4jF2BjoEvRF61Dii48fvPNGQgrqD2tU4xEbgev7Vrg+2crBsO",
+	"KmLv4DSi2e+9yhQ8F+8l0cwROnA0WTK/qtGQFeIKhnXJL7QRdA4g0jVYvdyPRF9rwKOXfwjh/8spcowz",
+	"p66RXJjwVvuytmxVIs861em3r75/8U6rK5HD7z23vbmUG1If385BvvoeM6+QgD4RCw1QBJkzYiIDCHi3",
+	"6ziSEExhl7qdBFUd1fgp+G+E2Tmhvvk4CRqXLyl6t0RQJSr9C3fBrCs6K2xwMTCDveOjjoQmrQ9k5jaH",
+	"uCUndWuViXMdyL7HFmcrXLU1UzXO/vGX8JbOquI3hL21+nLHDE5bwYpfduaN9SGlxDVwMMiZiHlkqcLg",
+	"NYa5Bc/3GmX34edrS53mrbhC/+MRTMQO3UUjA3Q2XaKULUOoOBguHDvdAPfz3T9evCTtQHKLRaj12WB/",
+	"fv/DC/bXR08ffXOCNYeoTnx8/xrh09lIqwUi6mPFlTAWJFOSPXz0l6MHRw+OHqJKKFD3dzohKc9WsWMn",
+	"xgi8epUzMOXALe+AEgTHuEXx8R1MSpnGYMN81P374Xwyh2qf5s4DsO6KW+XfsZDCTA/KwC8Il9VqgUWt",
+	"GSBXeXzCkLvr09FGjrLrTPUDzvLAXEWD3G7ekBfH6VQz/JqAHOgm31vSUMr722Q2wu5cv8ycHdzJdnM+",
+	"u69VsaEw5N3pT+/xod+1yupXcUPaasD8N9s01XjlPWhOAVUUhEJd0vibxmuLtS4a1Rf9Qu9qJoSf3i0d",
+	"6ECcxEmum+fsKyEivLED6a06hcdf5nx27v7s0Rpjr9t8G7kRdXcRx+UeknbKEycmFQCoyXBoyXETPOOj",
+	"AV1Ms+1+V3Kvq3fty1zY34fc+ACfbzwz8QYZ4AUGThosQLDdKPLxgIQGTq2kxHWJQhHhdPAdIbG3z0DF",
+	"2b0Lbz/QRvvXXzfq/iI0tt3brtTkuWeY0+3mNSU6lKzgRNqgZdWPHZKVwyg9sNL3WjNRU6FGYO/g4JBM",
+	"fR+TqZt83KbcT/wS2onDt5mhTNgCORhM8V42kr/3CoknYbGSbe5MAQq24d4pA57Ki3Zft3Xu3Kz+35Du",
+	"n+h84QavwYFq3IZ4FKxZ8b/HCNQ1WObmTA53ylCfyrjlhZqUsC34y0vPULMZJqgapoHnIXxbveGeYbng",
+	"BWT2iL2VGN4NaIyE0pWFelX8OTc17jGDwgC9GKEVT9hFDpaLwsdsPY79xVhAkV/41/r54MefL8gmsoot",
+	"tAflXjOA7rIWc4umT5cKs1+bJyuNVbNVDTYGIOPNnojJs3JUMl8mh7YCppgIyy4B5kyEgg1iUuQV/5wm",
+	"UyOWoPkerNBwkwaUGy/fYy5tg8ghpZb0k42HP2VKxanRXsfrFvJ/lXQy40uqWlcG5DCUNPs8L3SCayJA",
+	"Z2vaK9BmtXPRetsw/pnahj159O2Tb5/95dG3Txu9xB5GeokdWr4f+lB5o5CsASFD93FhDfMUM/sCuIlZ",
+	"iomTiIfP7bKfg/t7SWk2M54DnskjdioZYK8NTGBpQyOymY+MyogcdxbpXRfkbo43XiW3geEII9Ogjuh3",
+	"Zm96J53pz7backJZ2knaH2eFkrB9hKPNoVGb4IV7813nHZrk3dME0LY4lDZQ4SIHrDl3gRA8J6Hy4kXQ",
+	"zUQGeNGVEXzmvj/gAcT3JwNBvNibxG8gYt8jxFsqJMP2jqBnJnQRIZJWKKdNc29pLMzatDvWcAnLtGfo",
+	"JxLKsGBmyjVQzqnFD6vz76aAZ9/9MRbuXqKiKuIehU8gUkEDHd343DhKrakGYH/22sIlLL/BaCOCK22E",
+	"NaDZReur1/GSLdf2Pa77UEDbl3BbcFi4OMhpeambwX0Z0mcdExH1DuameKdhjui6tM/AC0bE38yZx1/w",
+	"f50REEqPrje0X2nURFyBZPspKPSw4hVdy/nzBl3ZQhQFJXZ4XSe29K2VMzdYO+9lnWzHeHp2uFcbL0/5",
+	"B34OZlbBPfSB1/JphwW6ocZKZ1AhfHmUbN+51VGkmcod0p3+Jq7wAy8RMKW7uz3LO7fKg5/od1qp8U1r",
+	"eJsuGN+nCMXd3E1wPwfWWcqWmoBWsrlpybkDPPR77Dh9qgrq/TPl7Uzn+NFWWC+VvHXeOHWVF2WQ6Ijv",
+	"7u+0MAG89BinTpfP6eLDSfhv/I8qeHjK1w3+qxHPLicacZXY2yIPv7F8SSEW9305j7Dae5z6P2Bp7nQ+",
+	"9I3oJe6qCcxAFNy08UFdS2fRYcOfSjE0l5C7/ZiApdLbS1ia5z5WhZ1bkEGksoyPx5BZyAlPxfdV4UWh",
+	"FpQwGbomC3vETsP3YSDPIsi8q6jm7SnJaAcG4EXVuONQO2q5LZNxBoPf7qctJi9InLh1Pw+eNcOulA06",
+	"gwa/ivhV1tzxUnbv+amX8kF8eYECxRjLg6SqezFV3OC22M8PM2Oe+wxr6ZRJ98CC6zzWYeUjTuaALVZo",
+	"gFuCzOnDIc3rAgl/oB4rtrFBXjsPPsle+p8PTKVK0j5gUEuNQ2MlCZBv1+P0tTA25FXfmWanh70RcLHd",
+	"IHlEjz3D48UyCqhpytgDCmwHk3ca3knldg+fBjQ8z9yC0lRRLS0N5GSOPnzEpqrUjYdGMOESawX10lcP",
+	"eiG/0EpOMLHCcS81BYlIfTGRrw6FNUAv/yPRtSPRlffLuAifHH/xf3XGlt5KaHMqJXdU/OrreqoYU0Tg",
+	"zLjkE2hghvjWbY695IrYWHFzy4rmfQzZl1iTuieIZh728xrYe0ili6zUGqS9SDXBbqzwmn2wjbAb0hXO",
+	"8InfdaqyW8INJQ0YT61q//HfnThrZ9Tw+k561t3cbssN58iSLD6xe3So+47jq1vWPCHHX9z/NoBLWaFh",
+	"f5u5SXS9pRh1aWCPQXC3yqqVJrYvNyEYXhqI8nUybkCUOOihPjR/+EhxgkG23WYSQy13I9kbaR29h43m",
+	"QwWoYRm2mIoCWk39jmLICd7Q+f0a2yntptErvjagKlqECI9CD0Wnr8XC/H4539QKz6fFXGEwCT7PlUb8",
+	"eQrQkEfNF796cDM0s7g31JuwEGNn8wVM6kjABeYfD9Ufj15+WyZ3Pw15by5Z8mE6FlALaZr2VbcKjPxx",
+	"bEBfiWyTxhQeOijZcIyurOMw173pNosA2uejqNSVfrSsvE1Kko4/DucMsL8o8ncu8q7j1iavMzTwr6/H",
+	"uTB8VOwQgPEU2hSCqdEFKueYW6NsZFWSqeJndO4nlLcbVgvDCKfsOYLwNXpkOgt7/UB/T2/xk7zjjnCa",
+	"Y/KE4td7uW4XwmLeq3+nY6WdmAbkfnlm1cb8Y+s2b53s2Dl0SHcL0Q/0yO/a7sQ13JDhOQKuEeTKky2Q",
+	"3n+Q9gW+bbpqNiaJrPioOnJEyAOGJDhUX1/37tv179HyEsfLdxM5gG9vFXW/ufmxvW8du+Mv+P8eHS3D",
+	"5t1IPrcbcE8Fse5VPahynWYYtsHX13LAlXKh+bwrkA/k/1QexO4S5HMm6NC6n2Kzdd8/vUSUEwK2qXzL",
+	"7oAvFB5w8sZjKLjZRqvZQAO/vHAvPne6zwUVA/wiUZlzGg/2GcXCkhAmoCbvJ06pRtPUv59TB6RcoJZE",
+	"2TvCskupFv5ro2aAvmAsY8lFnhY/MQTAj0S6Q8Uh3ctvrXXHFdqrZyg2kvBNYfv2H4AE2+6z5hNZHEnm",
+	"GObBiLKxGO0fY8Njma3UH2Jaey18iNGPC6Uu23b1yt2v1OXH+c//RTcW15XYTjetA3hEpmrhAU26ti/4",
+	"/EqD1ozt3kpsK9mlvX00NwLJN4xHtQlnx0koqljCorkFFEUqzOwfa0Wa1+A9D6kpEoj+jSiKNQBaUNWr",
+	"Dd4C5M9Dq+SqsoApGbkBQyFCPw7ImU3C+n80cGcb2bu53ZJ+iWRJCAq3g/uLflAPCd0w3Wr49xQ8H/JQ",
+	"tOHGugpF6hal2mNJNWY8eti9SOMWREpApRmba2KDV8yXl5jOZH2WYpWNNgMuK9fUkpk0jt/+WO2Ge//6",
+	"TQrAFdu1tvGrPqjoOjSn+jgMqbeOX9Lssw9cxFhLk/Vqursuud5pNRahMOnmVJyb4IfQCzjU6jibQkaT",
+	"obok1+6+5TaDRPVY7+A9kMz5fW0XBpehThJDE9ILtQrfWzjJj571NVzozk3c1dfbYw/J0fvHFtb1OSH4",
+	"QXtHTQZ8BIXUwb671mips5+d62goSl0efIUk+jGwkqbA0oZCGfu8+gBTbVHjIL50n9dTxbJAA/kGDOo+",
+	"3lHstATxu3nvXspGW6cEm9RrPEyHXu+nVBLuWzFr0dQjbhLgCbKV8f4poWPpiZ1spcGAvd/oqb13zlrr",
+	"Fh1RNg00Wnb/Ifqx7GSlx3fzCsB8DEXJzrPnbfclmgN9d7+UhcouD3IVfMRX/3EVIGRJ1cXO6mUjoYL6",
+	"cTWhm61STI0tdF3mi6niM5H0Jv1MXx8Wwk1mYp6u9pqHB/ZiynDCHMQSukaAgo2gUHLi7OWOCM5C83lX",
+	"vlg75fp5jXN4z8QSrkmCUbZ1o3b5EubUJoeznC+rghd3LKMwhq+FsT/jzH7X4Vq3hBtywuE+DoPaEWve",
+	"tu51xd8cf3H/6xG78x7032noDgNbFVx6CB9BHifQdQJ5jRDSjnG8tvP9y4BO9eDkn58c/Qy2/qJplboY",
+	"nAyOka5+GV+qnH5KkXAnIWDvUZZV8yMvDhqfVJlqjc+8hG184tEgm7/DHNbmIxP0njTHr8FCms9hUvDK",
+	"y2kjGp9hJ5/mMyVC+3z6+v8HAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -49,6 +49,8 @@ type (
 	InvitationID string
 	// FactorID names a second factor of somebody, fact_…
 	FactorID string
+	// WrapID names a wrapped answer, wrap_…
+	WrapID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -128,6 +130,9 @@ func NewInvitationID() InvitationID { return InvitationID(newID("inv")) }
 
 // NewFactorID makes a fresh FactorID.
 func NewFactorID() FactorID { return FactorID(newID("fact")) }
+
+// NewWrapID makes a fresh WrapID.
+func NewWrapID() WrapID { return WrapID(newID("wrap")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.
