@@ -2092,6 +2092,9 @@ type SealStatusScheme string
 
 // Service defines model for Service.
 type Service struct {
+	// Does What it does.
+	Does string `json:"does"`
+
 	// Enabled On or off.
 	Enabled bool `json:"enabled"`
 
@@ -2106,6 +2109,9 @@ type Service struct {
 
 	// Name Its name.
 	Name string `json:"name"`
+
+	// Switched Whether it can be switched off.
+	Switched bool `json:"switched"`
 }
 
 // ServiceList defines model for ServiceList.

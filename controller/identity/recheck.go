@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -14,7 +15,8 @@ import (
 // RecheckDirectories asks the directories about those of their users who have a session or a token.
 // Of who is gone, replaced, disabled or expired there it ends the sessions and the
 // memberships in mapped groups; those of everybody else it makes what the directory says.
-// A directory that does not answer changes nothing. It returns how many were shut out.
+// A directory that does not answer changes nothing. It returns how many were shut out, and
+// beside them which directories did not answer.
 func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err error) {
 	var ask []*Principal
 	known := map[string]*directory.Directory{}
@@ -47,6 +49,7 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 	if err != nil {
 		return 0, err
 	}
+	var silent error
 	for _, p := range ask {
 		d := known[p.Directory]
 		if d == nil {
@@ -57,6 +60,10 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 		switch {
 		case err != nil && (!no || !refused.Judged): // the others of it would wait as long
 			known[p.Directory] = nil
+			if no {
+				err = errors.New(refused.Reason)
+			}
+			silent = errors.Join(silent, fmt.Errorf("directory %s did not say: %w", d.Name, err))
 			continue
 		case err == nil && a.Shut != "":
 			refused = &directory.Refused{Reason: a.Shut}
@@ -70,7 +77,7 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 			return shut, err
 		}
 	}
-	return shut, nil
+	return shut, silent
 }
 
 // present reports whether somebody has a session, a token or a wrap that can be opened.

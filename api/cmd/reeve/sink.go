@@ -164,9 +164,13 @@ func (a *app) systemCmd() *cobra.Command {
 			return a.show(l, func() {
 				var rows [][]any
 				for _, s := range l.Items {
-					rows = append(rows, []any{s.Name, onOff(s.Enabled), l.Leader, when(s.LastTick), str(s.LastError), when(s.ErrorAt)})
+					state := "always on"
+					if s.Switched {
+						state = onOff(s.Enabled)
+					}
+					rows = append(rows, []any{s.Name, state, l.Leader, when(s.LastTick), str(s.LastError), when(s.ErrorAt), s.Does})
 				}
-				a.table([]any{"service", "state", "runs on", "last tick", "last error", "at"}, rows)
+				a.table([]any{"service", "state", "runs on", "last tick", "last error", "at", "what it does"}, rows)
 			})
 		},
 	}
