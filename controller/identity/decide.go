@@ -105,10 +105,16 @@ func (s Sight) holds(p Privilege, in Scope) bool {
 
 // gives reports whether the principal has the privilege for the object, to give it away.
 func (s Sight) gives(p Privilege, o Object) bool {
-	if t := s.who.Token; !t.gives(p) || !t.reaches(o) {
+	if !s.who.Token.gives(p) || !s.reaches(o) {
 		return false
 	}
 	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Covers(o) })
+}
+
+// reaches reports whether the token, if it is one, can be used on the object.
+func (s Sight) reaches(o Object) bool {
+	t := s.who.Token
+	return t == nil || t.Scope == nil || t.Scope.Covers(o)
 }
 
 // Decide says whether the principal may do what the privilege stands for to the object,
@@ -118,7 +124,7 @@ func (s Sight) Decide(p Privilege, o Object) Decision {
 		return Decision{Because: "the token does not carry " + string(p)}
 	}
 	info, known := infoOf(p)
-	if !s.who.Token.reaches(o) && !info.Catalogue {
+	if !info.Catalogue && !s.reaches(o) {
 		return Decision{Because: "the token can be used only in " + s.who.Token.Scope.String()}
 	}
 	if s.who.Kind == Root {

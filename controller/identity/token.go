@@ -47,9 +47,6 @@ func (t *Token) gives(p Privilege) bool {
 	return t == nil || !t.Limited || slices.Contains(t.Privileges, p)
 }
 
-// reaches reports whether the token can be used for the object.
-func (t *Token) reaches(o Object) bool { return t == nil || t.Scope == nil || t.Scope.Covers(o) }
-
 // reachesAll reports whether the token can be used for everything in the scope.
 func (t *Token) reachesAll(in Scope) bool { return t == nil || t.Scope == nil || t.Scope.Contains(in) }
 
