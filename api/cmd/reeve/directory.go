@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,9 +30,9 @@ nothing more. Try it afterwards with reeve directory test.`,
 			if err != nil {
 				return err
 			}
-			ca, err := os.ReadFile(caFile) //nolint:gosec // the user's choice
+			ca, err := readNamed("--ca-file", caFile)
 			if err != nil {
-				return usagef("the directory's authority cannot be read: %w", err)
+				return err
 			}
 			password, err := a.readSecret(passwordFile, "Password of "+in.BindDn)
 			if err != nil {
@@ -146,13 +145,8 @@ func (a *app) directoryRenewCmd() *cobra.Command {
 				return err
 			}
 			var in client.DirectoryRenewal
-			if caFile != "" {
-				raw, err := os.ReadFile(caFile) //nolint:gosec // the user's choice
-				if err != nil {
-					return usagef("the directory's authority cannot be read: %w", err)
-				}
-				text := string(raw)
-				in.Ca = &text
+			if in.Ca, err = readText("--ca-file", caFile); err != nil {
+				return err
 			}
 			if passwordFile != "" {
 				password, err := a.readSecret(passwordFile, "Password of the bind account")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"sort"
 	"strings"
 
@@ -168,9 +167,6 @@ its bytes. Agents refuse every other binary.`,
 			}
 			registered := []client.Connector{}
 			for _, path := range args {
-				if _, err := os.Stat(path); err != nil {
-					return usagef("%w", err)
-				}
 				if err := asProgram(path); err != nil {
 					return err
 				}

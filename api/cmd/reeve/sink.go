@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,14 +62,11 @@ up nobody and loses nothing. With --max-lag or --max-lag-records, passwords are 
 			if seconds := int64(age / time.Second); seconds > 0 {
 				in.MaxLagSeconds = &seconds
 			}
-			if caFile != "" {
-				pem, err := os.ReadFile(caFile)
-				if err != nil {
-					return usagef("%w", err)
-				}
-				text := string(pem)
-				in.Ca = &text
+			ca, err := readText("--sink-ca-file", caFile)
+			if err != nil {
+				return err
 			}
+			in.Ca = ca
 			if secretFile != "" {
 				secret, err := a.readSecret(secretFile, "secret")
 				if err != nil {

@@ -205,7 +205,7 @@ func (a *app) snapshotCmd() *cobra.Command {
 			if resp.StatusCode != http.StatusOK {
 				return problem(resp)
 			}
-			n, err := writeNew(args[0], resp.Body)
+			n, err := writeNew("FILE", args[0], resp.Body)
 			if err != nil {
 				return err
 			}
@@ -222,9 +222,9 @@ func (a *app) snapshotCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f, err := os.Open(args[0])
+			f, err := openNamed("FILE", args[0])
 			if err != nil {
-				return usagef("%w", err)
+				return err
 			}
 			defer f.Close()
 			if _, err := call[none](c.RestoreSnapshotWithBody(cmd.Context(), "application/octet-stream", f)); err != nil {
@@ -240,10 +240,10 @@ func (a *app) snapshotCmd() *cobra.Command {
 
 // writeNew copies r into a new file that only its owner may read. A copy cut short
 // leaves no file behind.
-func writeNew(path string, r io.Reader) (int64, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func writeNew(what, path string, r io.Reader) (int64, error) {
+	f, err := createNamed(what, path)
 	if err != nil {
-		return 0, usagef("%w", err)
+		return 0, err
 	}
 	n, err := io.Copy(f, r)
 	if err == nil {
