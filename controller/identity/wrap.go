@@ -327,6 +327,9 @@ func RefuseWrap(ctx context.Context, st *store.Store, w *Wrap, o Opener, err err
 				return err
 			}
 		}
+		if kind := reeve.KindOf(err); kind != reeve.Unauthenticated && kind != reeve.Denied && code != "wrap_used" {
+			return nil // the token is good: what it stands for cannot be read now
+		}
 		return noteFailure(tx, "", o.From)
 	})
 	if failed != nil { // what err is about may not have been made either

@@ -88,6 +88,11 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 		}
 		var scope *identity.Scope
 		if in.Scope != nil {
+			for _, site := range value(in.Scope.Sites) { // anybody makes tokens: nobody learns of sites by it
+				if err := permitFor(ctx, tx, identity.SiteRead, siteKind, site); err != nil {
+					return client.Token{}, err
+				}
+			}
 			limit, err := asScope(tx, *in.Scope)
 			if err != nil {
 				return client.Token{}, err

@@ -150,14 +150,17 @@ func TestAWrapNeedsWhatARevealNeeds(t *testing.T) {
 		_, err := fleet.Answer[client.CreatedWrap](c.Stranger(0, bearer).WrapSecret(ctx, account.Id, client.WrapRequest{Reason: "curious"}))
 		return err
 	}
-	systemtest.Call[client.User](c, func(api *client.Client) (*http.Response, error) {
-		return api.AddUser(ctx, nil, client.UserRequest{Name: "stranger", Service: new(bool)})
-	})
 	wide := systemtest.Call[client.CreatedToken](c, func(api *client.Client) (*http.Response, error) {
 		return api.CreateToken(ctx, client.TokenRequest{Name: "scoped", Scope: &client.Scope{Tags: &map[string]string{"team": "other"}}})
 	})
 	if err := try(wide.Secret); !code(err, "account_not_found") {
 		t.Errorf("root's token for another place: %v", err)
+	}
+	for _, site := range []string{"inside", "nowhere"} {
+		_, err := fleet.Answer[client.CreatedToken](c.Stranger(0, p.token.Secret).CreateToken(ctx, client.TokenRequest{Name: "x", Scope: new(inSites(site))}))
+		if !code(err, "site_not_found") {
+			t.Errorf("a token for site %s, which its maker does not see: %v", site, err)
+		}
 	}
 	elsewhere, here := p.wrap(t, account.Id, client.WrapRequest{Networks: &[]string{"192.0.2.0/24"}}), p.wrap(t, account.Id, client.WrapRequest{Networks: &[]string{"127.0.0.0/8"}})
 	if err := open(elsewhere); !code(err, "wrap_elsewhere") {
