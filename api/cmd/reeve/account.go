@@ -132,25 +132,15 @@ func (a *app) accountListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Account{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"account", "state", "sync", "protection", "role", "owner", "verified", "expires", "id"}, func(cur *string) ([]client.Account, *string, error) {
 				p := &client.ListAccountsParams{Cursor: cur}
 				if asset != "" {
 					p.Asset = &asset
 				}
 				page, err := call[client.AccountPage](c.ListAccounts(cmd.Context(), p))
-				items = append(items, page.Items...)
-				return page.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, acc := range items {
-					rows = append(rows, []any{acc.Name + "@" + acc.Asset, acc.State, syncOf(acc), legacyMark(acc.Legacy), acc.Role, str(acc.Owner), when(acc.VerifiedAt), when(acc.ExpiresAt), acc.Id})
-				}
-				a.table([]any{"account", "state", "sync", "protection", "role", "owner", "verified", "expires", "id"}, rows)
+				return page.Items, page.Next, err
+			}, func(acc client.Account) []any {
+				return []any{acc.Name + "@" + acc.Asset, acc.State, syncOf(acc), legacyMark(acc.Legacy), acc.Role, str(acc.Owner), when(acc.VerifiedAt), when(acc.ExpiresAt), acc.Id}
 			})
 		},
 	}

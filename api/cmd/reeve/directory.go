@@ -77,25 +77,15 @@ func (a *app) directoryListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Directory{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "address", "bind account", "user base", "user filter", "users"}, func(cur *string) ([]client.Directory, *string, error) {
 				p, err := call[client.DirectoryPage](c.ListDirectories(cmd.Context(), &client.ListDirectoriesParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, d := range items {
-					users := "are added by hand"
-					if d.CreateUsers {
-						users = "are made at first sign-in"
-					}
-					rows = append(rows, []any{d.Name, d.Address, d.BindDn, d.UserBase, d.UserFilter, users})
+				return p.Items, p.Next, err
+			}, func(d client.Directory) []any {
+				users := "are added by hand"
+				if d.CreateUsers {
+					users = "are made at first sign-in"
 				}
-				a.table([]any{"name", "address", "bind account", "user base", "user filter", "users"}, rows)
+				return []any{d.Name, d.Address, d.BindDn, d.UserBase, d.UserFilter, users}
 			})
 		},
 	}

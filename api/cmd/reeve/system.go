@@ -328,21 +328,11 @@ func (a *app) tokenCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Token{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "of", "limited to", "created", "expires", "last used", "id"}, func(cur *string) ([]client.Token, *string, error) {
 				p, err := call[client.TokenPage](c.ListTokens(cmd.Context(), &client.ListTokensParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, t := range items {
-					rows = append(rows, []any{t.Name, str(t.Principal), limits(t), when(&t.CreatedAt), when(t.ExpiresAt), when(t.LastUsedAt), t.Id})
-				}
-				a.table([]any{"name", "of", "limited to", "created", "expires", "last used", "id"}, rows)
+				return p.Items, p.Next, err
+			}, func(t client.Token) []any {
+				return []any{t.Name, str(t.Principal), limits(t), when(&t.CreatedAt), when(t.ExpiresAt), when(t.LastUsedAt), t.Id}
 			})
 		},
 	}

@@ -94,21 +94,11 @@ func (a *app) wrapCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Wrap{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"account", "state", "made by", "for", "reason", "good until", "opened", "from", "id"}, func(cur *string) ([]client.Wrap, *string, error) {
 				p, err := call[client.WrapPage](c.ListWraps(cmd.Context(), &client.ListWrapsParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, w := range items {
-					rows = append(rows, []any{w.Account, w.State, w.MadeBy, str(w.For), w.Reason, when(&w.ExpiresAt), when(w.OpenedAt), str(w.OpenedFrom), w.Id})
-				}
-				a.table([]any{"account", "state", "made by", "for", "reason", "good until", "opened", "from", "id"}, rows)
+				return p.Items, p.Next, err
+			}, func(w client.Wrap) []any {
+				return []any{w.Account, w.State, w.MadeBy, str(w.For), w.Reason, when(&w.ExpiresAt), when(w.OpenedAt), str(w.OpenedFrom), w.Id}
 			})
 		},
 	}
