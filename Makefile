@@ -16,7 +16,7 @@ GOTESTSUM := $(BIN)/gotestsum --format pkgname --format-icons text --rerun-fails
 # What tests and the demo need from Debian; see docs/development.md.
 PACKAGES := openssh-server openssh-client sudo mariadb-server postgresql-15 inetutils-telnetd systemd nftables iproute2 iputils-ping openssl tcpdump fuse3 \
   protobuf-compiler libprotobuf-dev util-linux gcc libc6-dev python3-winrm python3-oracledb freetds-bin \
-  samba samba-ad-provision samba-dsdb-modules samba-vfs-modules slapd rsyslog rsyslog-openssl
+  samba samba-ad-provision samba-dsdb-modules samba-vfs-modules slapd rsyslog rsyslog-openssl chromium chromium-driver
 
 .PHONY: help
 help: ## list the targets

@@ -107,6 +107,24 @@ func (e ClockDoubtReason) Valid() bool {
 	}
 }
 
+// Defines values for FactorRequestKind.
+const (
+	Totp     FactorRequestKind = "totp"
+	Webauthn FactorRequestKind = "webauthn"
+)
+
+// Valid indicates whether the value is a known member of the FactorRequestKind enum.
+func (e FactorRequestKind) Valid() bool {
+	switch e {
+	case Totp:
+		return true
+	case Webauthn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for JobState.
 const (
 	JobStateCancelled JobState = "cancelled"
@@ -313,7 +331,7 @@ type AcceptRequest struct {
 	// Invitation As it was handed over. Secret.
 	Invitation *string `json:"invitation,omitempty"`
 
-	// Password At least 15 characters that are hard to guess. Secret.
+	// Password At least 15 characters that are hard to guess, or 8 for who has a second factor. Secret.
 	Password *string `json:"password,omitempty"`
 }
 
@@ -836,8 +854,11 @@ type Cluster struct {
 	Members []Member `json:"members"`
 }
 
-// CodeRequest defines model for CodeRequest.
-type CodeRequest struct {
+// ConfirmRequest defines model for ConfirmRequest.
+type ConfirmRequest struct {
+	// Answer Of a security key to the challenge: what PublicKeyCredential.toJSON gives, as text.
+	Answer *string `json:"answer,omitempty"`
+
 	// Code The six digits that the app shows. Secret.
 	Code *string `json:"code,omitempty"`
 }
@@ -931,10 +952,11 @@ type ConnectorRequest struct {
 
 // CreatedFactor defines model for CreatedFactor.
 type CreatedFactor struct {
-	Factor Factor `json:"factor"`
+	Challenge *KeyChallenge `json:"challenge,omitempty"`
+	Factor    Factor        `json:"factor"`
 
 	// Uri The otpauth link for the app. Secret; shown this once.
-	Uri string `json:"uri"`
+	Uri *string `json:"uri,omitempty"`
 }
 
 // CreatedInvitation defines model for CreatedInvitation.
@@ -1087,7 +1109,7 @@ type Factor struct {
 	// Id Its id.
 	Id string `json:"id"`
 
-	// Kind totp.
+	// Kind totp, an authenticator app, or webauthn, a security key or passkey.
 	Kind string `json:"kind"`
 
 	// LastUsedAt When it was last used.
@@ -1108,9 +1130,15 @@ type FactorList struct {
 
 // FactorRequest defines model for FactorRequest.
 type FactorRequest struct {
+	// Kind An authenticator app, which it is if left out, or a security key.
+	Kind *FactorRequestKind `json:"kind,omitempty"`
+
 	// Name What to call it.
 	Name *string `json:"name,omitempty"`
 }
+
+// FactorRequestKind An authenticator app, which it is if left out, or a security key.
+type FactorRequestKind string
 
 // Facts defines model for Facts.
 type Facts struct {
@@ -1349,6 +1377,18 @@ type JoinToken struct {
 
 	// Token A secret.
 	Token string `json:"token"`
+}
+
+// KeyChallenge defines model for KeyChallenge.
+type KeyChallenge struct {
+	// ExpiresAt Until when it can be answered.
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Options For PublicKeyCredential.parseRequestOptionsFromJSON, or parseCreationOptionsFromJSON for a new key, as text.
+	Options string `json:"options"`
+
+	// Url A page that asks the key, for a browser on the machine of the person.
+	Url string `json:"url"`
 }
 
 // KeyTerm defines model for KeyTerm.
@@ -1629,7 +1669,7 @@ type PasswordRequest struct {
 	// Current The password there is. Secret.
 	Current *string `json:"current,omitempty"`
 
-	// Password The new one. Secret.
+	// Password The new one: at least 15 characters that are hard to guess, or 8 for who has a second factor. Secret.
 	Password *string `json:"password,omitempty"`
 }
 
@@ -2090,6 +2130,30 @@ type SealStatus struct {
 // SealStatusScheme How the seal key is kept.
 type SealStatusScheme string
 
+// SecurityKeys defines model for SecurityKeys.
+type SecurityKeys struct {
+	// Domain That keys are for (the RP ID).
+	Domain string `json:"domain"`
+
+	// Urls At which browsers find the cluster. People are sent to the first.
+	Urls []string `json:"urls"`
+
+	// UserVerification Whether keys must ask for a PIN, a finger or a face.
+	UserVerification bool `json:"user_verification"`
+}
+
+// SecurityKeysRequest defines model for SecurityKeysRequest.
+type SecurityKeysRequest struct {
+	// Domain That keys are for; left out: the host of the first URL. Its hosts are in it.
+	Domain *string `json:"domain,omitempty"`
+
+	// Urls At which browsers find the cluster: https, a name, and a port if it is not 443.
+	Urls []string `json:"urls"`
+
+	// UserVerification Whether keys must ask for a PIN, a finger or a face; left out: yes.
+	UserVerification *bool `json:"user_verification,omitempty"`
+}
+
 // Service defines model for Service.
 type Service struct {
 	// Does What it does.
@@ -2162,8 +2226,20 @@ type SessionList struct {
 	Items []Session `json:"items"`
 }
 
+// SignInChallengeRequest defines model for SignInChallengeRequest.
+type SignInChallengeRequest struct {
+	// Name Name of the user; capitals do not matter.
+	Name string `json:"name"`
+
+	// Password Secret.
+	Password *string `json:"password,omitempty"`
+}
+
 // SignInRequest defines model for SignInRequest.
 type SignInRequest struct {
+	// Answer Of a security key to a challenge, instead of a code: what PublicKeyCredential.toJSON gives, as text.
+	Answer *string `json:"answer,omitempty"`
+
 	// Code Of a second factor, if there is one: six digits, or a recovery code. Secret.
 	Code *string `json:"code,omitempty"`
 
@@ -2244,8 +2320,17 @@ type Status struct {
 	Version string `json:"version"`
 }
 
+// StepUpChallengeRequest defines model for StepUpChallengeRequest.
+type StepUpChallengeRequest struct {
+	// Password Secret.
+	Password *string `json:"password,omitempty"`
+}
+
 // StepUpRequest defines model for StepUpRequest.
 type StepUpRequest struct {
+	// Answer Of a security key to a challenge, instead of a code: what PublicKeyCredential.toJSON gives, as text.
+	Answer *string `json:"answer,omitempty"`
+
 	// Code Of a second factor, if there is one: six digits, or a recovery code. Secret.
 	Code *string `json:"code,omitempty"`
 
@@ -2995,6 +3080,12 @@ type RotateKeysParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ConfigureSecurityKeysParams defines parameters for ConfigureSecurityKeys.
+type ConfigureSecurityKeysParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListSessionsParams defines parameters for ListSessions.
 type ListSessionsParams struct {
 	// User Id or name; left out: the caller.
@@ -3181,11 +3272,11 @@ type RenewDirectoryJSONRequestBody = DirectoryRenewal
 // TestDirectoryJSONRequestBody defines body for TestDirectory for application/json ContentType.
 type TestDirectoryJSONRequestBody = DirectoryTestRequest
 
-// AddTOTPJSONRequestBody defines body for AddTOTP for application/json ContentType.
-type AddTOTPJSONRequestBody = FactorRequest
+// AddFactorJSONRequestBody defines body for AddFactor for application/json ContentType.
+type AddFactorJSONRequestBody = FactorRequest
 
 // ConfirmFactorJSONRequestBody defines body for ConfirmFactor for application/json ContentType.
-type ConfirmFactorJSONRequestBody = CodeRequest
+type ConfirmFactorJSONRequestBody = ConfirmRequest
 
 // AddGroupJSONRequestBody defines body for AddGroup for application/json ContentType.
 type AddGroupJSONRequestBody = GroupRequest
@@ -3229,14 +3320,23 @@ type ProveRekeyJSONRequestBody = RekeyProof
 // UnsealNodeJSONRequestBody defines body for UnsealNode for application/json ContentType.
 type UnsealNodeJSONRequestBody = UnsealRequest
 
+// ConfigureSecurityKeysJSONRequestBody defines body for ConfigureSecurityKeys for application/json ContentType.
+type ConfigureSecurityKeysJSONRequestBody = SecurityKeysRequest
+
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInRequest
+
+// BeginSignInJSONRequestBody defines body for BeginSignIn for application/json ContentType.
+type BeginSignInJSONRequestBody = SignInChallengeRequest
 
 // AddSiteJSONRequestBody defines body for AddSite for application/json ContentType.
 type AddSiteJSONRequestBody = SiteRequest
 
 // StepUpJSONRequestBody defines body for StepUp for application/json ContentType.
 type StepUpJSONRequestBody = StepUpRequest
+
+// BeginStepUpJSONRequestBody defines body for BeginStepUp for application/json ContentType.
+type BeginStepUpJSONRequestBody = StepUpChallengeRequest
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenRequest
@@ -4043,30 +4143,30 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/factors (the `ListFactors` operationId).
 	ListFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// AddTOTPWithBody Begin the enrolment of an authenticator app
+	// AddFactorWithBody Begin the enrolment of an authenticator app or a security key
 	//
-	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 	//
 	// Takes any type of body and a specified content type.
 	//
-	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-	AddTOTPWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+	AddFactorWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// AddTOTP Begin the enrolment of an authenticator app
+	// AddFactor Begin the enrolment of an authenticator app or a security key
 	//
-	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 	//
 	// Takes a body of the `application/json` content type.
 	//
-	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-	AddTOTP(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+	AddFactor(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RemoveFactor Remove a second factor of the caller
 	//
 	// Corresponds with DELETE /v1/factors/{factor} (the `RemoveFactor` operationId).
 	RemoveFactor(ctx context.Context, factor string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ConfirmFactorWithBody Make a second factor count, with a code of it
+	// ConfirmFactorWithBody Make a second factor count, with a code or an answer of it
 	//
 	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 	//
@@ -4075,7 +4175,7 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
 	ConfirmFactorWithBody(ctx context.Context, factor string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ConfirmFactor Make a second factor count, with a code of it
+	// ConfirmFactor Make a second factor count, with a code or an answer of it
 	//
 	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 	//
@@ -4460,6 +4560,31 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/seal/unseal (the `UnsealNode` operationId).
 	UnsealNode(ctx context.Context, body UnsealNodeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetSecurityKeys Show where security keys can be used
+	//
+	// Code security_keys_off before it is configured.
+	//
+	// Corresponds with GET /v1/security-keys (the `GetSecurityKeys` operationId).
+	GetSecurityKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfigureSecurityKeysWithBody Say at which addresses browsers find the cluster
+	//
+	// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+	ConfigureSecurityKeysWithBody(ctx context.Context, params *ConfigureSecurityKeysParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfigureSecurityKeys Say at which addresses browsers find the cluster
+	//
+	// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+	ConfigureSecurityKeys(ctx context.Context, params *ConfigureSecurityKeysParams, body ConfigureSecurityKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListSessions List the sessions of the caller, or of a user
 	//
 	// Those of others need the privilege identity.read.
@@ -4491,6 +4616,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
 	EndSession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginSignInWithBody Get a challenge for the security keys of a user
+	//
+	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+	BeginSignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginSignIn Get a challenge for the security keys of a user
+	//
+	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+	BeginSignIn(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSites List sites
 	//
@@ -4545,6 +4688,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/step-up (the `StepUp` operationId).
 	StepUp(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginStepUpWithBody Get a challenge for the security keys of the caller
+	//
+	// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+	BeginStepUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginStepUp Get a challenge for the security keys of the caller
+	//
+	// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+	BeginStepUp(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	//
@@ -5933,15 +6094,15 @@ func (c *Client) ListFactors(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
-// AddTOTPWithBody Begin the enrolment of an authenticator app
+// AddFactorWithBody Begin the enrolment of an authenticator app or a security key
 //
-// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 //
 // Takes any type of body and a specified content type.
 //
-// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-func (c *Client) AddTOTPWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAddTOTPRequestWithBody(c.Server, contentType, body)
+// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+func (c *Client) AddFactorWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddFactorRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5952,15 +6113,15 @@ func (c *Client) AddTOTPWithBody(ctx context.Context, contentType string, body i
 	return c.Client.Do(req)
 }
 
-// AddTOTP Begin the enrolment of an authenticator app
+// AddFactor Begin the enrolment of an authenticator app or a security key
 //
-// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 //
 // Takes a body of the `application/json` content type.
 //
-// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-func (c *Client) AddTOTP(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAddTOTPRequest(c.Server, body)
+// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+func (c *Client) AddFactor(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddFactorRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5986,7 +6147,7 @@ func (c *Client) RemoveFactor(ctx context.Context, factor string, reqEditors ...
 	return c.Client.Do(req)
 }
 
-// ConfirmFactorWithBody Make a second factor count, with a code of it
+// ConfirmFactorWithBody Make a second factor count, with a code or an answer of it
 //
 // The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 //
@@ -6005,7 +6166,7 @@ func (c *Client) ConfirmFactorWithBody(ctx context.Context, factor string, conte
 	return c.Client.Do(req)
 }
 
-// ConfirmFactor Make a second factor count, with a code of it
+// ConfirmFactor Make a second factor count, with a code or an answer of it
 //
 // The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 //
@@ -6920,6 +7081,61 @@ func (c *Client) UnsealNode(ctx context.Context, body UnsealNodeJSONRequestBody,
 	return c.Client.Do(req)
 }
 
+// GetSecurityKeys Show where security keys can be used
+//
+// Code security_keys_off before it is configured.
+//
+// Corresponds with GET /v1/security-keys (the `GetSecurityKeys` operationId).
+func (c *Client) GetSecurityKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSecurityKeysRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfigureSecurityKeysWithBody Say at which addresses browsers find the cluster
+//
+// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+func (c *Client) ConfigureSecurityKeysWithBody(ctx context.Context, params *ConfigureSecurityKeysParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfigureSecurityKeysRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfigureSecurityKeys Say at which addresses browsers find the cluster
+//
+// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+func (c *Client) ConfigureSecurityKeys(ctx context.Context, params *ConfigureSecurityKeysParams, body ConfigureSecurityKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfigureSecurityKeysRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListSessions List the sessions of the caller, or of a user
 //
 // Those of others need the privilege identity.read.
@@ -6982,6 +7198,44 @@ func (c *Client) SignIn(ctx context.Context, body SignInJSONRequestBody, reqEdit
 // Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
 func (c *Client) EndSession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndSessionRequest(c.Server, session)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginSignInWithBody Get a challenge for the security keys of a user
+//
+// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+func (c *Client) BeginSignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginSignInRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginSignIn Get a challenge for the security keys of a user
+//
+// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+func (c *Client) BeginSignIn(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginSignInRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7116,6 +7370,44 @@ func (c *Client) StepUpWithBody(ctx context.Context, contentType string, body io
 // Corresponds with POST /v1/step-up (the `StepUp` operationId).
 func (c *Client) StepUp(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStepUpRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginStepUpWithBody Get a challenge for the security keys of the caller
+//
+// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+func (c *Client) BeginStepUpWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginStepUpRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginStepUp Get a challenge for the security keys of the caller
+//
+// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+func (c *Client) BeginStepUp(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginStepUpRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -10294,19 +10586,19 @@ func NewListFactorsRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
-// NewAddTOTPRequest calls the generic AddTOTP builder with application/json body
-func NewAddTOTPRequest(server string, body AddTOTPJSONRequestBody) (*http.Request, error) {
+// NewAddFactorRequest calls the generic AddFactor builder with application/json body
+func NewAddFactorRequest(server string, body AddFactorJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewAddTOTPRequestWithBody(server, "application/json", bodyReader)
+	return NewAddFactorRequestWithBody(server, "application/json", bodyReader)
 }
 
-// NewAddTOTPRequestWithBody constructs an http.Request for the AddTOTP method, with any body, and a specified content type
-func NewAddTOTPRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+// NewAddFactorRequestWithBody constructs an http.Request for the AddFactor method, with any body, and a specified content type
+func NewAddFactorRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -12326,6 +12618,88 @@ func NewUnsealNodeRequestWithBody(server string, contentType string, body io.Rea
 	return req, nil
 }
 
+// NewGetSecurityKeysRequest constructs an http.Request for the GetSecurityKeys method
+func NewGetSecurityKeysRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/security-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewConfigureSecurityKeysRequest calls the generic ConfigureSecurityKeys builder with application/json body
+func NewConfigureSecurityKeysRequest(server string, params *ConfigureSecurityKeysParams, body ConfigureSecurityKeysJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfigureSecurityKeysRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewConfigureSecurityKeysRequestWithBody constructs an http.Request for the ConfigureSecurityKeys method, with any body, and a specified content type
+func NewConfigureSecurityKeysRequestWithBody(server string, params *ConfigureSecurityKeysParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/security-keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListSessionsRequest constructs an http.Request for the ListSessions method
 func NewListSessionsRequest(server string, params *ListSessionsParams) (*http.Request, error) {
 	var err error
@@ -12450,6 +12824,46 @@ func NewEndSessionRequest(server string, session string) (*http.Request, error) 
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewBeginSignInRequest calls the generic BeginSignIn builder with application/json body
+func NewBeginSignInRequest(server string, body BeginSignInJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginSignInRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBeginSignInRequestWithBody constructs an http.Request for the BeginSignIn method, with any body, and a specified content type
+func NewBeginSignInRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sign-in/challenge")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -12706,6 +13120,46 @@ func NewStepUpRequestWithBody(server string, contentType string, body io.Reader)
 	}
 
 	operationPath := fmt.Sprintf("/v1/step-up")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewBeginStepUpRequest calls the generic BeginStepUp builder with application/json body
+func NewBeginStepUpRequest(server string, body BeginStepUpJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginStepUpRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBeginStepUpRequestWithBody constructs an http.Request for the BeginStepUp method, with any body, and a specified content type
+func NewBeginStepUpRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/step-up/challenge")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -14345,23 +14799,23 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/factors (the `ListFactors` operationId).
 	ListFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error)
 
-	// AddTOTPWithBodyWithResponse Begin the enrolment of an authenticator app
+	// AddFactorWithBodyWithResponse Begin the enrolment of an authenticator app or a security key
 	//
-	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-	AddTOTPWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error)
+	// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+	AddFactorWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddFactorResponse, error)
 
-	// AddTOTPWithResponse Begin the enrolment of an authenticator app
+	// AddFactorWithResponse Begin the enrolment of an authenticator app or a security key
 	//
-	// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+	// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
-	// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-	AddTOTPWithResponse(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error)
+	// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+	AddFactorWithResponse(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*AddFactorResponse, error)
 
 	// RemoveFactorWithResponse Remove a second factor of the caller
 	//
@@ -14370,7 +14824,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/factors/{factor} (the `RemoveFactor` operationId).
 	RemoveFactorWithResponse(ctx context.Context, factor string, reqEditors ...RequestEditorFn) (*RemoveFactorResponse, error)
 
-	// ConfirmFactorWithBodyWithResponse Make a second factor count, with a code of it
+	// ConfirmFactorWithBodyWithResponse Make a second factor count, with a code or an answer of it
 	//
 	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 	//
@@ -14379,7 +14833,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/factors/{factor} (the `ConfirmFactor` operationId).
 	ConfirmFactorWithBodyWithResponse(ctx context.Context, factor string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmFactorResponse, error)
 
-	// ConfirmFactorWithResponse Make a second factor count, with a code of it
+	// ConfirmFactorWithResponse Make a second factor count, with a code or an answer of it
 	//
 	// The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 	//
@@ -14812,6 +15266,33 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/seal/unseal (the `UnsealNode` operationId).
 	UnsealNodeWithResponse(ctx context.Context, body UnsealNodeJSONRequestBody, reqEditors ...RequestEditorFn) (*UnsealNodeResponse, error)
 
+	// GetSecurityKeysWithResponse Show where security keys can be used
+	//
+	// Code security_keys_off before it is configured.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/security-keys (the `GetSecurityKeys` operationId).
+	GetSecurityKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSecurityKeysResponse, error)
+
+	// ConfigureSecurityKeysWithBodyWithResponse Say at which addresses browsers find the cluster
+	//
+	// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+	ConfigureSecurityKeysWithBodyWithResponse(ctx context.Context, params *ConfigureSecurityKeysParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfigureSecurityKeysResponse, error)
+
+	// ConfigureSecurityKeysWithResponse Say at which addresses browsers find the cluster
+	//
+	// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+	ConfigureSecurityKeysWithResponse(ctx context.Context, params *ConfigureSecurityKeysParams, body ConfigureSecurityKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfigureSecurityKeysResponse, error)
+
 	// ListSessionsWithResponse List the sessions of the caller, or of a user
 	//
 	// Those of others need the privilege identity.read.
@@ -14847,6 +15328,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /v1/sessions/{session} (the `EndSession` operationId).
 	EndSessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*EndSessionResponse, error)
+
+	// BeginSignInWithBodyWithResponse Get a challenge for the security keys of a user
+	//
+	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+	BeginSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error)
+
+	// BeginSignInWithResponse Get a challenge for the security keys of a user
+	//
+	// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+	BeginSignInWithResponse(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error)
 
 	// ListSitesWithResponse List sites
 	//
@@ -14909,6 +15408,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/step-up (the `StepUp` operationId).
 	StepUpWithResponse(ctx context.Context, body StepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*StepUpResponse, error)
+
+	// BeginStepUpWithBodyWithResponse Get a challenge for the security keys of the caller
+	//
+	// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+	BeginStepUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginStepUpResponse, error)
+
+	// BeginStepUpWithResponse Get a challenge for the security keys of the caller
+	//
+	// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+	BeginStepUpWithResponse(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpResponse, error)
 
 	// ListServicesWithResponse List what the cluster does by itself, on or off, and when it last did
 	//
@@ -17392,7 +17909,7 @@ func (r ListFactorsResponse) ContentType() string {
 	return ""
 }
 
-type AddTOTPResponse struct {
+type AddFactorResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
@@ -17402,22 +17919,22 @@ type AddTOTPResponse struct {
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r AddTOTPResponse) GetJSON201() *CreatedFactor {
+func (r AddFactorResponse) GetJSON201() *CreatedFactor {
 	return r.JSON201
 }
 
 // GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r AddTOTPResponse) GetApplicationproblemJSONDefault() *Problem {
+func (r AddFactorResponse) GetApplicationproblemJSONDefault() *Problem {
 	return r.ApplicationproblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r AddTOTPResponse) GetBody() []byte {
+func (r AddFactorResponse) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r AddTOTPResponse) Status() string {
+func (r AddFactorResponse) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -17425,7 +17942,7 @@ func (r AddTOTPResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r AddTOTPResponse) StatusCode() int {
+func (r AddFactorResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -17433,7 +17950,7 @@ func (r AddTOTPResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r AddTOTPResponse) ContentType() string {
+func (r AddFactorResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19283,6 +19800,102 @@ func (r UnsealNodeResponse) ContentType() string {
 	return ""
 }
 
+type GetSecurityKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SecurityKeys
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSecurityKeysResponse) GetJSON200() *SecurityKeys {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSecurityKeysResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSecurityKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSecurityKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSecurityKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSecurityKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ConfigureSecurityKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SecurityKeys
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfigureSecurityKeysResponse) GetJSON200() *SecurityKeys {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfigureSecurityKeysResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfigureSecurityKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfigureSecurityKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfigureSecurityKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfigureSecurityKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListSessionsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19414,6 +20027,54 @@ func (r EndSessionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r EndSessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginSignInResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *KeyChallenge
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginSignInResponse) GetJSON201() *KeyChallenge {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginSignInResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginSignInResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginSignInResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginSignInResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginSignInResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19695,6 +20356,54 @@ func (r StepUpResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StepUpResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginStepUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *KeyChallenge
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginStepUpResponse) GetJSON201() *KeyChallenge {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginStepUpResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginStepUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginStepUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginStepUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginStepUpResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -21674,34 +22383,34 @@ func (c *ClientWithResponses) ListFactorsWithResponse(ctx context.Context, reqEd
 	return ParseListFactorsResponse(rsp)
 }
 
-// AddTOTPWithBodyWithResponse Begin the enrolment of an authenticator app
+// AddFactorWithBodyWithResponse Begin the enrolment of an authenticator app or a security key
 //
-// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-func (c *ClientWithResponses) AddTOTPWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error) {
-	rsp, err := c.AddTOTPWithBody(ctx, contentType, body, reqEditors...)
+// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+func (c *ClientWithResponses) AddFactorWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddFactorResponse, error) {
+	rsp, err := c.AddFactorWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseAddTOTPResponse(rsp)
+	return ParseAddFactorResponse(rsp)
 }
 
-// AddTOTPWithResponse Begin the enrolment of an authenticator app
+// AddFactorWithResponse Begin the enrolment of an authenticator app or a security key
 //
-// It counts once it is confirmed, within ten minutes. Not with a token. Takes no Idempotency-Key: the link is shown this once.
+// It counts once it is confirmed: an app within ten minutes, a key within five, in the same session. Not with a token. Takes no Idempotency-Key: the link is shown this once.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
-// Corresponds with POST /v1/factors (the `AddTOTP` operationId).
-func (c *ClientWithResponses) AddTOTPWithResponse(ctx context.Context, body AddTOTPJSONRequestBody, reqEditors ...RequestEditorFn) (*AddTOTPResponse, error) {
-	rsp, err := c.AddTOTP(ctx, body, reqEditors...)
+// Corresponds with POST /v1/factors (the `AddFactor` operationId).
+func (c *ClientWithResponses) AddFactorWithResponse(ctx context.Context, body AddFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*AddFactorResponse, error) {
+	rsp, err := c.AddFactor(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseAddTOTPResponse(rsp)
+	return ParseAddFactorResponse(rsp)
 }
 
 // RemoveFactorWithResponse Remove a second factor of the caller
@@ -21717,7 +22426,7 @@ func (c *ClientWithResponses) RemoveFactorWithResponse(ctx context.Context, fact
 	return ParseRemoveFactorResponse(rsp)
 }
 
-// ConfirmFactorWithBodyWithResponse Make a second factor count, with a code of it
+// ConfirmFactorWithBodyWithResponse Make a second factor count, with a code or an answer of it
 //
 // The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 //
@@ -21732,7 +22441,7 @@ func (c *ClientWithResponses) ConfirmFactorWithBodyWithResponse(ctx context.Cont
 	return ParseConfirmFactorResponse(rsp)
 }
 
-// ConfirmFactorWithResponse Make a second factor count, with a code of it
+// ConfirmFactorWithResponse Make a second factor count, with a code or an answer of it
 //
 // The first one brings recovery codes, which are shown this once. The other sessions of the caller end.
 //
@@ -22483,6 +23192,51 @@ func (c *ClientWithResponses) UnsealNodeWithResponse(ctx context.Context, body U
 	return ParseUnsealNodeResponse(rsp)
 }
 
+// GetSecurityKeysWithResponse Show where security keys can be used
+//
+// Code security_keys_off before it is configured.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/security-keys (the `GetSecurityKeys` operationId).
+func (c *ClientWithResponses) GetSecurityKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSecurityKeysResponse, error) {
+	rsp, err := c.GetSecurityKeys(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSecurityKeysResponse(rsp)
+}
+
+// ConfigureSecurityKeysWithBodyWithResponse Say at which addresses browsers find the cluster
+//
+// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+func (c *ClientWithResponses) ConfigureSecurityKeysWithBodyWithResponse(ctx context.Context, params *ConfigureSecurityKeysParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfigureSecurityKeysResponse, error) {
+	rsp, err := c.ConfigureSecurityKeysWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfigureSecurityKeysResponse(rsp)
+}
+
+// ConfigureSecurityKeysWithResponse Say at which addresses browsers find the cluster
+//
+// The caller must hold every privilege everywhere. The domain cannot change while there are keys: they answer to no other.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/security-keys (the `ConfigureSecurityKeys` operationId).
+func (c *ClientWithResponses) ConfigureSecurityKeysWithResponse(ctx context.Context, params *ConfigureSecurityKeysParams, body ConfigureSecurityKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfigureSecurityKeysResponse, error) {
+	rsp, err := c.ConfigureSecurityKeys(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfigureSecurityKeysResponse(rsp)
+}
+
 // ListSessionsWithResponse List the sessions of the caller, or of a user
 //
 // Those of others need the privilege identity.read.
@@ -22541,6 +23295,36 @@ func (c *ClientWithResponses) EndSessionWithResponse(ctx context.Context, sessio
 		return nil, err
 	}
 	return ParseEndSessionResponse(rsp)
+}
+
+// BeginSignInWithBodyWithResponse Get a challenge for the security keys of a user
+//
+// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+func (c *ClientWithResponses) BeginSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error) {
+	rsp, err := c.BeginSignInWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginSignInResponse(rsp)
+}
+
+// BeginSignInWithResponse Get a challenge for the security keys of a user
+//
+// Everything that is wrong has one answer, as in signing in, which takes what the key answers. The challenge is good once, for five minutes.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/sign-in/challenge (the `BeginSignIn` operationId).
+func (c *ClientWithResponses) BeginSignInWithResponse(ctx context.Context, body BeginSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginSignInResponse, error) {
+	rsp, err := c.BeginSignIn(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginSignInResponse(rsp)
 }
 
 // ListSitesWithResponse List sites
@@ -22651,6 +23435,36 @@ func (c *ClientWithResponses) StepUpWithResponse(ctx context.Context, body StepU
 		return nil, err
 	}
 	return ParseStepUpResponse(rsp)
+}
+
+// BeginStepUpWithBodyWithResponse Get a challenge for the security keys of the caller
+//
+// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+func (c *ClientWithResponses) BeginStepUpWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginStepUpResponse, error) {
+	rsp, err := c.BeginStepUpWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginStepUpResponse(rsp)
+}
+
+// BeginStepUpWithResponse Get a challenge for the security keys of the caller
+//
+// Stepping up takes what the key answers. The challenge is good once, for five minutes, in this session; asking for another ends it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/step-up/challenge (the `BeginStepUp` operationId).
+func (c *ClientWithResponses) BeginStepUpWithResponse(ctx context.Context, body BeginStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginStepUpResponse, error) {
+	rsp, err := c.BeginStepUp(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginStepUpResponse(rsp)
 }
 
 // ListServicesWithResponse List what the cluster does by itself, on or off, and when it last did
@@ -24582,15 +25396,15 @@ func ParseListFactorsResponse(rsp *http.Response) (*ListFactorsResponse, error) 
 	return response, nil
 }
 
-// ParseAddTOTPResponse parses an HTTP response from a AddTOTPWithResponse call
-func ParseAddTOTPResponse(rsp *http.Response) (*AddTOTPResponse, error) {
+// ParseAddFactorResponse parses an HTTP response from a AddFactorWithResponse call
+func ParseAddFactorResponse(rsp *http.Response) (*AddFactorResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &AddTOTPResponse{
+	response := &AddFactorResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -25888,6 +26702,72 @@ func ParseUnsealNodeResponse(rsp *http.Response) (*UnsealNodeResponse, error) {
 	return response, nil
 }
 
+// ParseGetSecurityKeysResponse parses an HTTP response from a GetSecurityKeysWithResponse call
+func ParseGetSecurityKeysResponse(rsp *http.Response) (*GetSecurityKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSecurityKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SecurityKeys
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseConfigureSecurityKeysResponse parses an HTTP response from a ConfigureSecurityKeysWithResponse call
+func ParseConfigureSecurityKeysResponse(rsp *http.Response) (*ConfigureSecurityKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfigureSecurityKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SecurityKeys
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListSessionsResponse parses an HTTP response from a ListSessionsWithResponse call
 func ParseListSessionsResponse(rsp *http.Response) (*ListSessionsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -25970,6 +26850,39 @@ func ParseEndSessionResponse(rsp *http.Response) (*EndSessionResponse, error) {
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginSignInResponse parses an HTTP response from a BeginSignInWithResponse call
+func ParseBeginSignInResponse(rsp *http.Response) (*BeginSignInResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginSignInResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest KeyChallenge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -26164,6 +27077,39 @@ func ParseStepUpResponse(rsp *http.Response) (*StepUpResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginStepUpResponse parses an HTTP response from a BeginStepUpWithResponse call
+func ParseBeginStepUpResponse(rsp *http.Response) (*BeginStepUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginStepUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest KeyChallenge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

@@ -88,7 +88,7 @@ func (p *person) add(who Caller) (f *Factor, uri reeve.Secret) {
 
 func (p *person) confirm(who Caller, id reeve.FactorID, code string) (recovery []reeve.Secret, err error) {
 	err = p.st.Update(context.Background(), func(tx *store.Tx) error {
-		_, recovery, err = ConfirmTOTP(tx, by, who, p.keys, id, reeve.SecretString(code))
+		recovery, err = ConfirmTOTP(tx, by, who, p.keys, id, reeve.SecretString(code))
 		return err
 	})
 	return recovery, err
@@ -364,7 +364,7 @@ func TestWhoMayChangeSecondFactors(t *testing.T) {
 	}{
 		"add by token": {"factor_by_token", func(tx *store.Tx) error { _, _, err := AddTOTP(tx, by, byToken, p.keys, ""); return err }},
 		"confirm by token": {"factor_by_token", func(tx *store.Tx) error {
-			_, _, err := ConfirmTOTP(tx, by, byToken, p.keys, f.ID, reeve.SecretString(p.code(0)))
+			_, err := ConfirmTOTP(tx, by, byToken, p.keys, f.ID, reeve.SecretString(p.code(0)))
 			return err
 		}},
 		"remove by token":         {"factor_by_token", func(tx *store.Tx) error { return RemoveFactor(tx, by, byToken, f.ID) }},
@@ -372,7 +372,7 @@ func TestWhoMayChangeSecondFactors(t *testing.T) {
 		"reset by root's token":   {"factor_by_token", func(tx *store.Tx) error { _, err := ResetFactors(tx, by, root, ada.ID); return err }},
 		"remove another's":        {"factor_not_found", func(tx *store.Tx) error { return RemoveFactor(tx, by, session, f.ID) }},
 		"confirm another's": {"factor_not_found", func(tx *store.Tx) error {
-			_, _, err := ConfirmTOTP(tx, by, session, p.keys, f.ID, reeve.SecretString(p.code(0)))
+			_, err := ConfirmTOTP(tx, by, session, p.keys, f.ID, reeve.SecretString(p.code(0)))
 			return err
 		}},
 	} {

@@ -90,6 +90,7 @@ func AcceptInvitation(ctx context.Context, st *store.Store, secret, fresh reeve.
 		return err
 	}
 	var about []string
+	var least int
 	err = st.View(ctx, func(tx *store.Tx) error {
 		if err := admitAddress(tx, from); err != nil {
 			return err
@@ -97,6 +98,7 @@ func AcceptInvitation(ctx context.Context, st *store.Store, secret, fresh reeve.
 		p, _, err := invited(tx, hash)
 		if err == nil {
 			about = p.about()
+			least, err = leastPassword(tx, p.ID)
 		}
 		return err
 	})
@@ -106,7 +108,7 @@ func AcceptInvitation(ctx context.Context, st *store.Store, secret, fresh reeve.
 	if err != nil {
 		return err
 	}
-	hashed, err := HashPassword(ctx, fresh, about...)
+	hashed, err := HashPassword(ctx, fresh, least, about...)
 	if err != nil {
 		return err
 	}

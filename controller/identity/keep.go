@@ -17,7 +17,7 @@ import (
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
 		pamRoles.Replace(to, from), assignments.Replace(to, from), sessions.Replace(to, from), passwords.Replace(to, from),
-		invitations.Replace(to, from), wraps.Replace(to, from), failed.Replace(to, from), factors.Replace(to, from), recoveries.Replace(to, from), directory.Keep(to, from))
+		invitations.Replace(to, from), wraps.Replace(to, from), failed.Replace(to, from), factors.Replace(to, from), recoveries.Replace(to, from), parties.Replace(to, from), ceremonies.Replace(to, from), directory.Keep(to, from))
 }
 
 // Refound voids all tokens, sessions, invitations, wraps and passwords, because it is not known

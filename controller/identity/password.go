@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -34,10 +35,11 @@ const (
 var hashing = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 // Lengths of a password in characters: NIST SP 800-63B-4 §3.1.1.2 asks for 15 where it is
-// the only factor, and for no rules of composition.
+// the only factor, for 8 beside a second one, and for no rules of composition.
 const (
-	minPassword = 15
-	maxPassword = 256
+	minPassword   = 15
+	minWithFactor = 8
+	maxPassword   = 256
 )
 
 // password is what is stored of the password with which somebody signs in to Reeve.
@@ -46,26 +48,46 @@ type password struct {
 	Salt      []byte            `cbor:"2,keyasint"`
 	Hash      []byte            `cbor:"3,keyasint"`
 	SetAt     time.Time         `cbor:"4,keyasint"`
+	Short     bool              `cbor:"5,keyasint,omitempty"` // under minPassword: never the only factor
 }
 
 var passwords = store.NewTable("password", store.Key(func(p *password) string { return string(p.Principal) }))
 
 // Hashed is a password that was found good enough and is hashed already, so that it can be
 // stored in a transaction: hashing takes too long for one.
-type Hashed struct{ salt, hash []byte }
+type Hashed struct {
+	salt, hash []byte
+	length     int // in characters
+}
 
-// HashPassword checks a new password and hashes it. about are words that belong to the
-// person, which must not be most of it. Codes password_short, password_long,
-// password_weak, with what to do better.
-func HashPassword(ctx context.Context, secret reeve.Secret, about ...string) (Hashed, error) {
+func tooShort(length, least int) error {
+	err := reeve.Errorf(reeve.Invalid, "password_short", "the password has %d characters; at least %d are needed", length, least).WithField("/password")
+	if least == minPassword {
+		return err.WithFix("take a few words that do not belong together; %d are enough for who has a second factor", minWithFactor)
+	}
+	return err.WithFix("take a few words that do not belong together")
+}
+
+// leastPassword is how long a password of somebody must be.
+func leastPassword(tx *store.Tx, id reeve.PrincipalID) (int, error) {
+	if all, err := confirmed(tx, id); err != nil || len(all) > 0 {
+		return minWithFactor, err
+	}
+	return minPassword, nil
+}
+
+// HashPassword checks a new password and hashes it. least is how long it must be; about are
+// words that belong to the person, which must not be most of it. Codes password_short,
+// password_long, password_weak, with what to do better.
+func HashPassword(ctx context.Context, secret reeve.Secret, least int, about ...string) (Hashed, error) {
 	text := normal(secret)
 	defer text.Wipe()
-	switch n := utf8.RuneCount(text.Bytes()); {
+	n := utf8.RuneCount(text.Bytes())
+	switch {
 	case !utf8.Valid(text.Bytes()):
 		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_invalid", "the password is not UTF-8").WithField("/password")
-	case n < minPassword:
-		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_short", "the password has %d characters; at least %d are needed", n, minPassword).
-			WithFix("take a few words that do not belong together").WithField("/password")
+	case n < least:
+		return Hashed{}, tooShort(n, least)
 	case n > maxPassword:
 		return Hashed{}, reeve.Errorf(reeve.Invalid, "password_long", "the password has more than %d characters", maxPassword).WithField("/password")
 	}
@@ -77,7 +99,7 @@ func HashPassword(ctx context.Context, secret reeve.Secret, about ...string) (Ha
 	salt := make([]byte, saltBytes)
 	_, _ = rand.Read(salt) // never fails
 	hash, err := derive(ctx, text, salt)
-	return Hashed{salt, hash}, err
+	return Hashed{salt, hash, n}, err
 }
 
 // derive waits for its turn and hashes.
@@ -111,12 +133,25 @@ func (p *password) matches(ctx context.Context, secret reeve.Secret) (bool, erro
 }
 
 // setPassword stores a password. An invitation that is open ends: it was made to replace
-// the old one.
+// the old one. Code password_short for one that was long enough beside a second factor that
+// is gone by now.
 func setPassword(tx *store.Tx, id reeve.PrincipalID, h Hashed) error {
+	if least, err := leastPassword(tx, id); err != nil || h.length < least {
+		return cmp.Or(err, tooShort(h.length, least))
+	}
 	if err := endInvitations(tx, id); err != nil {
 		return err
 	}
-	return passwords.Put(tx, &password{Principal: id, Salt: h.salt, Hash: h.hash, SetAt: tx.Now()})
+	return passwords.Put(tx, &password{Principal: id, Salt: h.salt, Hash: h.hash, SetAt: tx.Now(), Short: h.length < minPassword})
+}
+
+// shortPassword reports whether somebody has a password that must not be their only factor.
+func shortPassword(tx *store.Tx, id reeve.PrincipalID) (bool, error) {
+	p, err := passwords.Get(tx, string(id))
+	if reeve.KindOf(err) == reeve.NotFound {
+		return false, nil
+	}
+	return err == nil && p.Short, err
 }
 
 func forgetPassword(tx *store.Tx, id reeve.PrincipalID) error {

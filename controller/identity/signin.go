@@ -27,10 +27,13 @@ type Attempt struct {
 	Name     string // as typed
 	Password reeve.Secret
 	Code     reeve.Secret // of a second factor; empty: none is shown
+	Answer   string       // of a security key, to a challenge, as the browser puts it; "": none
 	Keys     store.Cipher // opens second factors
 	From     netip.Addr
 	Client   string
 	Node     string
+
+	session reeve.SessionID // that is stepped up; "": they sign in
 }
 
 // signInFailed is the one answer to everything that is wrong, so that nobody learns which
@@ -43,7 +46,7 @@ func signInFailed() error {
 // SignIn begins a session for somebody who knows the password of an active user and shows
 // a second factor, if there is one. It takes as long for a name that nobody has. Codes
 // sign_in_failed, sign_ins_too_many; after the right password alone second_factor_needed,
-// second_factor_wrong.
+// security_key_needed, second_factor_wrong, security_key_copied.
 func SignIn(ctx context.Context, st *store.Store, in Attempt) (s *Session, secret reeve.Secret, err error) {
 	id, err := check(ctx, st, in)
 	if err != nil {
@@ -58,7 +61,7 @@ func SignIn(ctx context.Context, st *store.Store, in Attempt) (s *Session, secre
 
 // StepUp proves again who the owner of a session is.
 func StepUp(ctx context.Context, st *store.Store, who Caller, in Attempt) (s *Session, err error) {
-	in.Name = who.Name
+	in.Name, in.session = who.Name, who.Session.ID
 	id, err := check(ctx, st, in)
 	if err != nil {
 		return nil, err
@@ -201,7 +204,7 @@ func enter(ctx context.Context, st *store.Store, in Attempt, id checked, do func
 			return err
 		}
 		second, err := useSecondFactor(tx, p, in)
-		if reeve.CodeOf(err) == "second_factor_wrong" {
+		if code := reeve.CodeOf(err); code == "second_factor_wrong" || code == "security_key_copied" {
 			wrong = err
 			return refuse(tx, in, p, id.outside, nil, map[string]string{"second_factor": "wrong"})
 		}
@@ -257,7 +260,15 @@ func ChangePassword(ctx context.Context, st *store.Store, who Caller, in Attempt
 	if err != nil {
 		return err
 	}
-	hashed, err := HashPassword(ctx, fresh, who.about()...)
+	var least int
+	err = st.View(ctx, func(tx *store.Tx) (err error) {
+		least, err = leastPassword(tx, who.ID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	hashed, err := HashPassword(ctx, fresh, least, who.about()...)
 	if err != nil {
 		return err
 	}

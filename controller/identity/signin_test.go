@@ -264,7 +264,7 @@ func TestPasswordsThatAreEasyToGuessAreRefused(t *testing.T) {
 		"ada.lovelace.ada": "password_weak", "bad \xff\xfe utf-8 of sixteen": "password_invalid",
 		good: "",
 	} {
-		_, err := HashPassword(t.Context(), reeve.SecretString(text), "ada", "lovelace")
+		_, err := HashPassword(t.Context(), reeve.SecretString(text), minPassword, "ada", "lovelace")
 		if reeve.CodeOf(err) != code {
 			t.Errorf("%q: %v", text, err)
 		}

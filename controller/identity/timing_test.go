@@ -25,8 +25,12 @@ func TestHowLongAFailureTakesTellsNothingOfTheUser_Z5(t *testing.T) {
 	withPassword(t, st, "ada")
 	off := withPassword(t, st, "off")
 	principal(t, st, "fresh")
+	keyed := &person{t: t, st: st, clock: clock, keys: storetest.NewCipher(), name: "keyed"}
+	withPassword(t, st, keyed.name)
+	keyed.configure(RelyingParty{Addresses: []string{site}, VerifyUser: true})
+	keyed.enrolKey(keyed.mustSignIn(""))
 	update(t, st, func(tx *store.Tx) error { _, err := DisablePrincipal(tx, by, root, off.ID); return err })
-	kinds := []string{"nobody", "ada", "off", "fresh"}
+	kinds := []string{"nobody", "ada", "off", "fresh", "keyed"}
 	const rounds = 600
 	took := map[string][]time.Duration{}
 	want := signInFailed().Error()

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base32"
@@ -66,25 +65,9 @@ func (f *Factor) use(tx *store.Tx, keys store.Cipher, code reeve.Secret) (bool, 
 // AddTOTP begins the enrolment of an authenticator app for the caller; one that was begun
 // and not confirmed ends. The uri, which holds the key, is returned this once.
 func AddTOTP(tx *store.Tx, by audit.Actor, who Caller, keys store.Cipher, name string) (f *Factor, uri reeve.Secret, err error) {
-	if err := bySession(who); err != nil {
+	f, err = newFactor(tx, who, totpKind, name, "authenticator app")
+	if err != nil {
 		return nil, reeve.Secret{}, err
-	}
-	if err := checkText(name); err != nil {
-		return nil, reeve.Secret{}, err
-	}
-	count := 0
-	for old, err := range factors.Scan(tx, "principal", store.Range{Prefix: []string{string(who.ID)}}) {
-		if err == nil && old.Confirmed.IsZero() {
-			err = factors.Delete(tx, string(old.ID))
-		} else {
-			count++
-		}
-		if err != nil {
-			return nil, reeve.Secret{}, err
-		}
-	}
-	if count >= mostFactors {
-		return nil, reeve.Secret{}, reeve.Errorf(reeve.Conflict, "factors_too_many", "you have %d second factors already", count).WithFix("remove one: reeve factor remove")
 	}
 	key := make([]byte, totpKey)
 	_, _ = rand.Read(key) // never fails
@@ -93,7 +76,6 @@ func AddTOTP(tx *store.Tx, by audit.Actor, who Caller, keys store.Cipher, name s
 	if err != nil {
 		return nil, reeve.Secret{}, reeve.Errorf(reeve.Internal, "factor_not_made", "the second factor could not be made").Wrap(err)
 	}
-	f = &Factor{ID: reeve.NewFactorID(), Principal: who.ID, Kind: totpKind, Name: cmp.Or(name, "authenticator app"), Created: tx.Now()}
 	if f.Key, err = keys.Seal(f.binding(), key); err != nil {
 		return nil, reeve.Secret{}, err
 	}
@@ -103,22 +85,13 @@ func AddTOTP(tx *store.Tx, by audit.Actor, who Caller, keys store.Cipher, name s
 	return f, reeve.SecretString(made.URL()), audit.Record(tx, audit.Event{By: by, Action: "factor.add", Object: string(f.ID), Details: map[string]string{"kind": f.Kind, "name": f.Name}})
 }
 
-// ConfirmTOTP makes a second factor count, with a code that shows that its owner has it.
-// The first one brings recovery codes, which are returned this once. The caller's other
-// sessions end: they were begun without it. Codes factor_not_found, factor_confirmed,
+// ConfirmTOTP makes an authenticator app count, with a code that shows that its owner has
+// it; see [Factor.confirm]. Codes factor_not_found, factor_confirmed, factor_kind,
 // code_wrong.
-func ConfirmTOTP(tx *store.Tx, by audit.Actor, who Caller, keys store.Cipher, id reeve.FactorID, code reeve.Secret) (f *Factor, recovery []reeve.Secret, err error) {
-	if err := bySession(who); err != nil {
-		return nil, nil, err
-	}
-	f, err = GetFactor(tx, who, id)
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case !f.Confirmed.IsZero():
-		return nil, nil, reeve.Errorf(reeve.Conflict, "factor_confirmed", "this second factor is confirmed already")
-	case !tx.Now().Before(f.Created.Add(EnrolFor)):
-		return nil, nil, reeve.Errorf(reeve.NotFound, "factor_not_found", "there is no factor %q", id).WithFix("add it again: reeve factor add-totp")
+func ConfirmTOTP(tx *store.Tx, by audit.Actor, who Caller, keys store.Cipher, id reeve.FactorID, code reeve.Secret) (recovery []reeve.Secret, err error) {
+	f, err := pendingFactor(tx, who, id, totpKind)
+	if err != nil {
+		return nil, err
 	}
 	used, err := f.use(tx, keys, code)
 	if err == nil && !used {
@@ -126,24 +99,7 @@ func ConfirmTOTP(tx *store.Tx, by audit.Actor, who Caller, keys store.Cipher, id
 			WithFix("enter the six digits it shows now; if they are not taken, set the clock of the device").WithField("/code")
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	f.Confirmed = tx.Now()
-	if err := factors.Put(tx, f); err != nil {
-		return nil, nil, err
-	}
-	if err := endOtherSessions(tx, by, who); err != nil {
-		return nil, nil, err
-	}
-	if _, err := prove(tx, by, who.Session.ID, []string{f.Kind}); err != nil {
-		return nil, nil, err
-	}
-	if err := audit.Record(tx, audit.Event{By: by, Action: "factor.confirm", Object: string(f.ID), Details: map[string]string{"kind": f.Kind, "name": f.Name}}); err != nil {
-		return nil, nil, err
-	}
-	if all, err := confirmed(tx, who.ID); err != nil || len(all) > 1 {
-		return f, nil, err
-	}
-	recovery, err = MakeRecoveryCodes(tx, by, who)
-	return f, recovery, err
+	return f.confirm(tx, by, who)
 }

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/reeve-pam/reeve/api/client"
@@ -38,30 +39,86 @@ func (s *Server) ListFactors(ctx context.Context, _ ListFactorsRequestObject) (L
 	return ListFactors200JSONResponse(out), err
 }
 
-// AddTOTP implements the contract.
-func (s *Server) AddTOTP(ctx context.Context, r AddTOTPRequestObject) (AddTOTPResponseObject, error) {
+// AddFactor implements the contract.
+func (s *Server) AddFactor(ctx context.Context, r AddFactorRequestObject) (AddFactorResponseObject, error) {
 	var uri reeve.Secret
+	var challenge *identity.Challenge
 	f, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (f *identity.Factor, err error) {
-		f, uri, err = identity.AddTOTP(tx, by, caller(ctx), s.Seal, value(r.Body.Name))
+		if value(r.Body.Kind) == client.Webauthn {
+			f, challenge, err = identity.AddKey(tx, by, caller(ctx), s.Seal, value(r.Body.Name))
+		} else {
+			f, uri, err = identity.AddTOTP(tx, by, caller(ctx), s.Seal, value(r.Body.Name))
+		}
 		return f, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return AddTOTP201JSONResponse{Factor: showFactor(f), Uri: uri.Reveal()}, nil
+	out := client.CreatedFactor{Factor: showFactor(f), Uri: optional(uri.Reveal())}
+	if challenge != nil {
+		shown := showChallenge(challenge)
+		out.Challenge = &shown
+	}
+	return AddFactor201JSONResponse(out), nil
 }
 
 // ConfirmFactor implements the contract.
 func (s *Server) ConfirmFactor(ctx context.Context, r ConfirmFactorRequestObject) (ConfirmFactorResponseObject, error) {
+	if (r.Body.Code == nil) == (r.Body.Answer == nil) {
+		return nil, reeve.Errorf(reeve.Invalid, "factor_proof", "one proof of the second factor is needed").WithFix("send a code of the app, or an answer of the key")
+	}
 	var recovery []reeve.Secret
+	var wrong error
 	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
-		_, recovery, err = identity.ConfirmTOTP(tx, by, caller(ctx), s.Seal, reeve.FactorID(r.Factor), secret(r.Body.Code))
+		wrong = nil
+		if r.Body.Answer == nil {
+			recovery, err = identity.ConfirmTOTP(tx, by, caller(ctx), s.Seal, reeve.FactorID(r.Factor), secret(r.Body.Code))
+			return none{}, err
+		}
+		recovery, err = identity.ConfirmKey(tx, by, caller(ctx), s.Seal, reeve.FactorID(r.Factor), *r.Body.Answer)
+		if reeve.CodeOf(err) == "answer_wrong" {
+			wrong, err = err, nil
+		}
 		return none{}, err
 	})
-	if err != nil {
+	if err = cmp.Or(err, wrong); err != nil {
 		return nil, err
 	}
 	return ConfirmFactor200JSONResponse{Codes: revealed(recovery)}, nil
+}
+
+func showChallenge(c *identity.Challenge) client.KeyChallenge {
+	return client.KeyChallenge{Options: string(c.Options), Url: c.Address + keyPage, ExpiresAt: c.Expires}
+}
+
+func showSecurityKeys(r *identity.RelyingParty) client.SecurityKeys {
+	return client.SecurityKeys{Domain: r.Domain, Urls: r.Addresses, UserVerification: r.VerifyUser}
+}
+
+// GetSecurityKeys implements the contract.
+func (s *Server) GetSecurityKeys(ctx context.Context, _ GetSecurityKeysRequestObject) (GetSecurityKeysResponseObject, error) {
+	var out client.SecurityKeys
+	err := s.view(ctx, func(tx *store.Tx) error {
+		r, err := identity.GetRelyingParty(tx)
+		if err == nil {
+			out = showSecurityKeys(r)
+		}
+		return err
+	})
+	return GetSecurityKeys200JSONResponse(out), err
+}
+
+// ConfigureSecurityKeys implements the contract.
+func (s *Server) ConfigureSecurityKeys(ctx context.Context, r ConfigureSecurityKeysRequestObject) (ConfigureSecurityKeysResponseObject, error) {
+	in := identity.RelyingParty{Domain: value(r.Body.Domain), Addresses: r.Body.Urls, VerifyUser: r.Body.UserVerification == nil || *r.Body.UserVerification}
+	out, err := update(ctx, s, r.Params.IdempotencyKey, r.Body, func(tx *store.Tx, by audit.Actor) (client.SecurityKeys, error) {
+		made, err := identity.ConfigureSecurityKeys(tx, by, caller(ctx), in)
+		if err != nil {
+			return client.SecurityKeys{}, err
+		}
+		return showSecurityKeys(made), nil
+	})
+	return ConfigureSecurityKeys200JSONResponse(out), err
 }
 
 // RemoveFactor implements the contract.

@@ -43,7 +43,7 @@ const (
 // rules has one entry for each operation.
 var rules = map[string]rule{
 	"GetStatus": {access: open}, "UnsealNode": {access: open}, "JoinCluster": {access: open}, "RenewNode": {access: open},
-	"SignIn": {access: open, records: "session.begin"}, "AcceptInvitation": {access: open, records: "invitation.accept"},
+	"SignIn": {access: open, records: "session.begin"}, "BeginSignIn": {access: open}, "AcceptInvitation": {access: open, records: "invitation.accept"},
 	"BeginOIDC": {access: open}, "FinishOIDC": {access: open, records: "session.begin"},
 	"Unwrap": {access: open, records: "wrap.open"}, "LookUpWrap": {access: open},
 
@@ -69,15 +69,18 @@ var rules = map[string]rule{
 
 	"ListSessions":   {access: own},
 	"StepUp":         {access: own, records: "session.step_up", session: true},
+	"BeginStepUp":    {access: own, records: "session.step_up", session: true},
 	"EndSession":     {access: own, records: "session.end"},
 	"ChangePassword": {access: own, records: "password.change", session: true},
 
-	"ListFactors":       {access: own},
-	"AddTOTP":           {access: own, records: "factor.add", stepUp: true, session: true},
-	"ConfirmFactor":     {access: own, records: "factor.confirm", session: true},
-	"RemoveFactor":      {access: own, records: "factor.remove", stepUp: true, session: true},
-	"MakeRecoveryCodes": {access: own, records: "recovery_code.create", stepUp: true, session: true},
-	"ResetFactors":      {access: whole, needs: identity.IdentityManage, records: "factor.reset", stepUp: true, session: true},
+	"ListFactors":           {access: own},
+	"AddFactor":             {access: own, records: "factor.add", stepUp: true, session: true},
+	"ConfirmFactor":         {access: own, records: "factor.confirm", session: true},
+	"RemoveFactor":          {access: own, records: "factor.remove", stepUp: true, session: true},
+	"MakeRecoveryCodes":     {access: own, records: "recovery_code.create", stepUp: true, session: true},
+	"GetSecurityKeys":       {access: own},
+	"ConfigureSecurityKeys": {access: whole, needs: identity.IdentityManage, records: "security_keys.configure", stepUp: true},
+	"ResetFactors":          {access: whole, needs: identity.IdentityManage, records: "factor.reset", stepUp: true, session: true},
 
 	"ListUsers":   {access: whole, needs: identity.IdentityRead},
 	"GetUser":     {access: whole, needs: identity.IdentityRead},

@@ -172,13 +172,13 @@ type ServerInterface interface {
 	// ListFactors List the second factors of the caller
 	// (GET /v1/factors)
 	ListFactors(c *gin.Context)
-	// AddTOTP Begin the enrolment of an authenticator app
+	// AddFactor Begin the enrolment of an authenticator app or a security key
 	// (POST /v1/factors)
-	AddTOTP(c *gin.Context)
+	AddFactor(c *gin.Context)
 	// RemoveFactor Remove a second factor of the caller
 	// (DELETE /v1/factors/{factor})
 	RemoveFactor(c *gin.Context, factor string)
-	// ConfirmFactor Make a second factor count, with a code of it
+	// ConfirmFactor Make a second factor count, with a code or an answer of it
 	// (POST /v1/factors/{factor})
 	ConfirmFactor(c *gin.Context, factor string)
 	// ListGroups List groups
@@ -295,6 +295,12 @@ type ServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(c *gin.Context)
+	// GetSecurityKeys Show where security keys can be used
+	// (GET /v1/security-keys)
+	GetSecurityKeys(c *gin.Context)
+	// ConfigureSecurityKeys Say at which addresses browsers find the cluster
+	// (PUT /v1/security-keys)
+	ConfigureSecurityKeys(c *gin.Context, params ConfigureSecurityKeysParams)
 	// ListSessions List the sessions of the caller, or of a user
 	// (GET /v1/sessions)
 	ListSessions(c *gin.Context, params ListSessionsParams)
@@ -304,6 +310,9 @@ type ServerInterface interface {
 	// EndSession End a session
 	// (DELETE /v1/sessions/{session})
 	EndSession(c *gin.Context, session string)
+	// BeginSignIn Get a challenge for the security keys of a user
+	// (POST /v1/sign-in/challenge)
+	BeginSignIn(c *gin.Context)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(c *gin.Context, params ListSitesParams)
@@ -322,6 +331,9 @@ type ServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(c *gin.Context)
+	// BeginStepUp Get a challenge for the security keys of the caller
+	// (POST /v1/step-up/challenge)
+	BeginStepUp(c *gin.Context)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(c *gin.Context)
@@ -2225,8 +2237,8 @@ func (siw *ServerInterfaceWrapper) ListFactors(c *gin.Context) {
 	siw.Handler.ListFactors(c)
 }
 
-// AddTOTP operation middleware
-func (siw *ServerInterfaceWrapper) AddTOTP(c *gin.Context) {
+// AddFactor operation middleware
+func (siw *ServerInterfaceWrapper) AddFactor(c *gin.Context) {
 
 	for _, middleware := range siw.HandlerMiddlewares {
 		middleware(c)
@@ -2235,7 +2247,7 @@ func (siw *ServerInterfaceWrapper) AddTOTP(c *gin.Context) {
 		}
 	}
 
-	siw.Handler.AddTOTP(c)
+	siw.Handler.AddFactor(c)
 }
 
 // RemoveFactor operation middleware
@@ -3584,6 +3596,59 @@ func (siw *ServerInterfaceWrapper) UnsealNode(c *gin.Context) {
 	siw.Handler.UnsealNode(c)
 }
 
+// GetSecurityKeys operation middleware
+func (siw *ServerInterfaceWrapper) GetSecurityKeys(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetSecurityKeys(c)
+}
+
+// ConfigureSecurityKeys operation middleware
+func (siw *ServerInterfaceWrapper) ConfigureSecurityKeys(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConfigureSecurityKeysParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ConfigureSecurityKeys(c, params)
+}
+
 // ListSessions operation middleware
 func (siw *ServerInterfaceWrapper) ListSessions(c *gin.Context) {
 
@@ -3647,6 +3712,19 @@ func (siw *ServerInterfaceWrapper) EndSession(c *gin.Context) {
 	}
 
 	siw.Handler.EndSession(c, session)
+}
+
+// BeginSignIn operation middleware
+func (siw *ServerInterfaceWrapper) BeginSignIn(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginSignIn(c)
 }
 
 // ListSites operation middleware
@@ -3822,6 +3900,19 @@ func (siw *ServerInterfaceWrapper) StepUp(c *gin.Context) {
 	}
 
 	siw.Handler.StepUp(c)
+}
+
+// BeginStepUp operation middleware
+func (siw *ServerInterfaceWrapper) BeginStepUp(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginStepUp(c)
 }
 
 // ListServices operation middleware
@@ -4639,18 +4730,22 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/users/:user/enable", wrapper.EnableUser)
 	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions)
 	router.POST(options.BaseURL+"/v1/sessions", wrapper.SignIn)
+	router.POST(options.BaseURL+"/v1/sign-in/challenge", wrapper.BeginSignIn)
 	router.GET(options.BaseURL+"/v1/oidc", wrapper.ListOIDCProviders)
 	router.POST(options.BaseURL+"/v1/oidc", wrapper.AddOIDCProvider)
 	router.DELETE(options.BaseURL+"/v1/oidc/:provider", wrapper.RemoveOIDCProvider)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/begin", wrapper.BeginOIDC)
 	router.POST(options.BaseURL+"/v1/oidc/:provider/finish", wrapper.FinishOIDC)
 	router.POST(options.BaseURL+"/v1/step-up", wrapper.StepUp)
+	router.POST(options.BaseURL+"/v1/step-up/challenge", wrapper.BeginStepUp)
 	router.DELETE(options.BaseURL+"/v1/sessions/:session", wrapper.EndSession)
 	router.POST(options.BaseURL+"/v1/password", wrapper.ChangePassword)
 	router.GET(options.BaseURL+"/v1/factors", wrapper.ListFactors)
-	router.POST(options.BaseURL+"/v1/factors", wrapper.AddTOTP)
+	router.POST(options.BaseURL+"/v1/factors", wrapper.AddFactor)
 	router.DELETE(options.BaseURL+"/v1/factors/:factor", wrapper.RemoveFactor)
 	router.POST(options.BaseURL+"/v1/factors/:factor", wrapper.ConfirmFactor)
+	router.GET(options.BaseURL+"/v1/security-keys", wrapper.GetSecurityKeys)
+	router.PUT(options.BaseURL+"/v1/security-keys", wrapper.ConfigureSecurityKeys)
 	router.POST(options.BaseURL+"/v1/recovery-codes", wrapper.MakeRecoveryCodes)
 	router.POST(options.BaseURL+"/v1/users/:user/reset-factors", wrapper.ResetFactors)
 	router.POST(options.BaseURL+"/v1/invitations/accept", wrapper.AcceptInvitation)
@@ -6673,17 +6768,17 @@ func (response ListFactorsdefaultApplicationProblemPlusJSONResponse) VisitListFa
 	return err
 }
 
-type AddTOTPRequestObject struct {
-	Body *AddTOTPJSONRequestBody
+type AddFactorRequestObject struct {
+	Body *AddFactorJSONRequestBody
 }
 
-type AddTOTPResponseObject interface {
-	VisitAddTOTPResponse(w http.ResponseWriter) error
+type AddFactorResponseObject interface {
+	VisitAddFactorResponse(w http.ResponseWriter) error
 }
 
-type AddTOTP201JSONResponse CreatedFactor
+type AddFactor201JSONResponse CreatedFactor
 
-func (response AddTOTP201JSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+func (response AddFactor201JSONResponse) VisitAddFactorResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -6695,12 +6790,12 @@ func (response AddTOTP201JSONResponse) VisitAddTOTPResponse(w http.ResponseWrite
 	return err
 }
 
-type AddTOTPdefaultApplicationProblemPlusJSONResponse struct {
+type AddFactordefaultApplicationProblemPlusJSONResponse struct {
 	Body       Problem
 	StatusCode int
 }
 
-func (response AddTOTPdefaultApplicationProblemPlusJSONResponse) VisitAddTOTPResponse(w http.ResponseWriter) error {
+func (response AddFactordefaultApplicationProblemPlusJSONResponse) VisitAddFactorResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8262,6 +8357,84 @@ func (response UnsealNodedefaultApplicationProblemPlusJSONResponse) VisitUnsealN
 	return err
 }
 
+type GetSecurityKeysRequestObject struct {
+}
+
+type GetSecurityKeysResponseObject interface {
+	VisitGetSecurityKeysResponse(w http.ResponseWriter) error
+}
+
+type GetSecurityKeys200JSONResponse SecurityKeys
+
+func (response GetSecurityKeys200JSONResponse) VisitGetSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSecurityKeysdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetSecurityKeysdefaultApplicationProblemPlusJSONResponse) VisitGetSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfigureSecurityKeysRequestObject struct {
+	Params ConfigureSecurityKeysParams
+	Body   *ConfigureSecurityKeysJSONRequestBody
+}
+
+type ConfigureSecurityKeysResponseObject interface {
+	VisitConfigureSecurityKeysResponse(w http.ResponseWriter) error
+}
+
+type ConfigureSecurityKeys200JSONResponse SecurityKeys
+
+func (response ConfigureSecurityKeys200JSONResponse) VisitConfigureSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfigureSecurityKeysdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfigureSecurityKeysdefaultApplicationProblemPlusJSONResponse) VisitConfigureSecurityKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListSessionsRequestObject struct {
 	Params ListSessionsParams
 }
@@ -8362,6 +8535,45 @@ type EndSessiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response EndSessiondefaultApplicationProblemPlusJSONResponse) VisitEndSessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginSignInRequestObject struct {
+	Body *BeginSignInJSONRequestBody
+}
+
+type BeginSignInResponseObject interface {
+	VisitBeginSignInResponse(w http.ResponseWriter) error
+}
+
+type BeginSignIn201JSONResponse KeyChallenge
+
+func (response BeginSignIn201JSONResponse) VisitBeginSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginSignIndefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginSignIndefaultApplicationProblemPlusJSONResponse) VisitBeginSignInResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8591,6 +8803,45 @@ type StepUpdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response StepUpdefaultApplicationProblemPlusJSONResponse) VisitStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpRequestObject struct {
+	Body *BeginStepUpJSONRequestBody
+}
+
+type BeginStepUpResponseObject interface {
+	VisitBeginStepUpResponse(w http.ResponseWriter) error
+}
+
+type BeginStepUp201JSONResponse KeyChallenge
+
+func (response BeginStepUp201JSONResponse) VisitBeginStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginStepUpdefaultApplicationProblemPlusJSONResponse) VisitBeginStepUpResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9562,13 +9813,13 @@ type StrictServerInterface interface {
 	// ListFactors List the second factors of the caller
 	// (GET /v1/factors)
 	ListFactors(ctx context.Context, request ListFactorsRequestObject) (ListFactorsResponseObject, error)
-	// AddTOTP Begin the enrolment of an authenticator app
+	// AddFactor Begin the enrolment of an authenticator app or a security key
 	// (POST /v1/factors)
-	AddTOTP(ctx context.Context, request AddTOTPRequestObject) (AddTOTPResponseObject, error)
+	AddFactor(ctx context.Context, request AddFactorRequestObject) (AddFactorResponseObject, error)
 	// RemoveFactor Remove a second factor of the caller
 	// (DELETE /v1/factors/{factor})
 	RemoveFactor(ctx context.Context, request RemoveFactorRequestObject) (RemoveFactorResponseObject, error)
-	// ConfirmFactor Make a second factor count, with a code of it
+	// ConfirmFactor Make a second factor count, with a code or an answer of it
 	// (POST /v1/factors/{factor})
 	ConfirmFactor(ctx context.Context, request ConfirmFactorRequestObject) (ConfirmFactorResponseObject, error)
 	// ListGroups List groups
@@ -9685,6 +9936,12 @@ type StrictServerInterface interface {
 	// UnsealNode Give this node one share of the seal key
 	// (POST /v1/seal/unseal)
 	UnsealNode(ctx context.Context, request UnsealNodeRequestObject) (UnsealNodeResponseObject, error)
+	// GetSecurityKeys Show where security keys can be used
+	// (GET /v1/security-keys)
+	GetSecurityKeys(ctx context.Context, request GetSecurityKeysRequestObject) (GetSecurityKeysResponseObject, error)
+	// ConfigureSecurityKeys Say at which addresses browsers find the cluster
+	// (PUT /v1/security-keys)
+	ConfigureSecurityKeys(ctx context.Context, request ConfigureSecurityKeysRequestObject) (ConfigureSecurityKeysResponseObject, error)
 	// ListSessions List the sessions of the caller, or of a user
 	// (GET /v1/sessions)
 	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
@@ -9694,6 +9951,9 @@ type StrictServerInterface interface {
 	// EndSession End a session
 	// (DELETE /v1/sessions/{session})
 	EndSession(ctx context.Context, request EndSessionRequestObject) (EndSessionResponseObject, error)
+	// BeginSignIn Get a challenge for the security keys of a user
+	// (POST /v1/sign-in/challenge)
+	BeginSignIn(ctx context.Context, request BeginSignInRequestObject) (BeginSignInResponseObject, error)
 	// ListSites List sites
 	// (GET /v1/sites)
 	ListSites(ctx context.Context, request ListSitesRequestObject) (ListSitesResponseObject, error)
@@ -9712,6 +9972,9 @@ type StrictServerInterface interface {
 	// StepUp Prove again who owns the session
 	// (POST /v1/step-up)
 	StepUp(ctx context.Context, request StepUpRequestObject) (StepUpResponseObject, error)
+	// BeginStepUp Get a challenge for the security keys of the caller
+	// (POST /v1/step-up/challenge)
+	BeginStepUp(ctx context.Context, request BeginStepUpRequestObject) (BeginStepUpResponseObject, error)
 	// ListServices List what the cluster does by itself, on or off, and when it last did
 	// (GET /v1/system/services)
 	ListServices(ctx context.Context, request ListServicesRequestObject) (ListServicesResponseObject, error)
@@ -11483,11 +11746,11 @@ func (sh *strictHandler) ListFactors(ctx *gin.Context) {
 	}
 }
 
-// AddTOTP operation middleware
-func (sh *strictHandler) AddTOTP(ctx *gin.Context) {
-	var request AddTOTPRequestObject
+// AddFactor operation middleware
+func (sh *strictHandler) AddFactor(ctx *gin.Context) {
+	var request AddFactorRequestObject
 
-	var body AddTOTPJSONRequestBody
+	var body AddFactorJSONRequestBody
 	var err error
 	// A request validator built on kin-openapi's openapi3filter with
 	// KeepValidatedValue leaves the value it validated on the body. Bind
@@ -11506,18 +11769,18 @@ func (sh *strictHandler) AddTOTP(ctx *gin.Context) {
 	request.Body = &body
 
 	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.AddTOTP(ctx, request.(AddTOTPRequestObject))
+		return sh.ssi.AddFactor(ctx, request.(AddFactorRequestObject))
 	}
 	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "AddTOTP")
+		handler = middleware(handler, "AddFactor")
 	}
 
 	response, err := handler(ctx, request)
 
 	if err != nil {
 		sh.options.HandlerErrorFunc(ctx, err)
-	} else if validResponse, ok := response.(AddTOTPResponseObject); ok {
-		if err := validResponse.VisitAddTOTPResponse(ctx.Writer); err != nil {
+	} else if validResponse, ok := response.(AddFactorResponseObject); ok {
+		if err := validResponse.VisitAddFactorResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -12832,6 +13095,74 @@ func (sh *strictHandler) UnsealNode(ctx *gin.Context) {
 	}
 }
 
+// GetSecurityKeys operation middleware
+func (sh *strictHandler) GetSecurityKeys(ctx *gin.Context) {
+	var request GetSecurityKeysRequestObject
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSecurityKeys(ctx, request.(GetSecurityKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSecurityKeys")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(GetSecurityKeysResponseObject); ok {
+		if err := validResponse.VisitGetSecurityKeysResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ConfigureSecurityKeys operation middleware
+func (sh *strictHandler) ConfigureSecurityKeys(ctx *gin.Context, params ConfigureSecurityKeysParams) {
+	var request ConfigureSecurityKeysRequestObject
+
+	request.Params = params
+
+	var body ConfigureSecurityKeysJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfigureSecurityKeys(ctx, request.(ConfigureSecurityKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfigureSecurityKeys")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ConfigureSecurityKeysResponseObject); ok {
+		if err := validResponse.VisitConfigureSecurityKeysResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListSessions operation middleware
 func (sh *strictHandler) ListSessions(ctx *gin.Context, params ListSessionsParams) {
 	var request ListSessionsRequestObject
@@ -12919,6 +13250,48 @@ func (sh *strictHandler) EndSession(ctx *gin.Context, session string) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
 		if err := validResponse.VisitEndSessionResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginSignIn operation middleware
+func (sh *strictHandler) BeginSignIn(ctx *gin.Context) {
+	var request BeginSignInRequestObject
+
+	var body BeginSignInJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginSignIn(ctx, request.(BeginSignInRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginSignIn")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginSignInResponseObject); ok {
+		if err := validResponse.VisitBeginSignInResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13108,6 +13481,48 @@ func (sh *strictHandler) StepUp(ctx *gin.Context) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(StepUpResponseObject); ok {
 		if err := validResponse.VisitStepUpResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginStepUp operation middleware
+func (sh *strictHandler) BeginStepUp(ctx *gin.Context) {
+	var request BeginStepUpRequestObject
+
+	var body BeginStepUpJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginStepUp(ctx, request.(BeginStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginStepUp")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(BeginStepUpResponseObject); ok {
+		if err := validResponse.VisitBeginStepUpResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13756,356 +14171,372 @@ func (sh *strictHandler) RevokeWrap(ctx *gin.Context, wrap string, params Revoke
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39khs3si/4KljeOaHxPVS3vmfciht72rI8I48sadXSdcSOdbrBqiQJdxGgAVRTHIVu7NPsg+2TbCAT",
-	"qA8SKBbZZHf7XPsft8hiAUgkEvn5yy+DTM3mSoK0ZnDyZTDnms/AgsZ/nWaZKqV9x+3U/TMHk2kxt0LJ",
-	"wcngVDKRD5nSTPIZ/Ac3BuzRYDgQ7su5+8lw4L4ZnAw4vWcwHGj4rRQa8sGJ1SUMByabwoy7l8/459cg",
-	"J26kR0+fDQd2OXc/NVYLORl8/TocnE4gNZdXeZgHU2PGJePu2dRs3Hd95/Lw0V+jc3Gr7TuXLsq47647",
-	"lzIX9jSzSq9P5q0slmwx5ZbZqTCMu6dYLvITNzG/fRwnW03wtxL0srl37sU7zOhtaTPlXhGdk4ZM6dyw",
-	"hbBTmpui54fMlNmUccNykALy1Lz846mZPXuSnNiZkNmmaakxTcoKt42aFdyCTk3F4AubExkrPeN2cDLI",
-	"uYX77iWD5HQ+SiuKDdMZwVhpqKeUmkmJ79phJi+UlOB2Os7TbwI3syw8mGDo6vu+TB3fqBelNjF+/jAF",
-	"diHhs72gLQJWcGPZnE+SNMnoVYnhnz58FBv/b1qV817nm03cowlq4HfXPN6vcpjNlQWZLf8By5gcXjIL",
-	"n62bzV+ZVezho7+ybMo1z5wcf45UMm66l7BkuQJTf2KnQk6YkllNvSnwHHS9hMbw9934XZOfCRn+/deh",
-	"I4UF7d75n//8P+7/r0///qco6/2oRmlCOwL/qkYJ8v6qRtdjs9diJmycy2bKWCYszFAYKAmdTFbgi5pj",
-	"5zDmZWEHJw8fPBi6mYhZOcN/PUBC+X9WsxLSwgQ0TuuNyqEf82VKWq2KAlLnUaocrsmAb199/+KdVlci",
-	"h03iQbK3c5Cvvmdz/3xiVuHr6+3eu9Of3qsCNomsd6c/Ma0KSM2Fz87d19eby3u4hGU3H2v3iJCTxDzw",
-	"62tOogc1OihxfSqcgb4S2cY5GHosMQ3/7TVnImzPI2SETc5E2Oseno8mdWhW51Ea0O4Tv3zmlebE1NzT",
-	"15raV/djM1fSAOr677QaFTBzfzqh4lTkky8DPp8XIuNuysdzeuLffzVu/l8aY/1Jw3hwMvhvx7UxcUzf",
-	"muPwXhyxTYGfnV66AGnZQis5GTIuc6+sKparIySgf483R2Bu38NvJRiaXZ4L9y5evNNqDtoKt5YxLwwM",
-	"nYypPvoyEPJKWE4Dr92ghgnLFtywKZc55ExdgT5iZ5BpUtwrJWrOjVkonQ+Ga/ZK4+57uErt4WChhQWn",
-	"0tFGfR3Wr1qfjmUFOK3m4dPGPc6sIwzXwKZc545CkxKM2WKaDx88erLtPL82WeyfTSo2VvCpeo8a/QqZ",
-	"HTjV1pt8zqZsbQRZPEnhIKypDaYVnh3Sj89FnhKy3b8ecZsl5bPTiTSxFpF6xnNwfOGYUtkpaBN9aaaB",
-	"W8jPeWRRP09BBtZyr2ttUodCPhxkpbEqF1zGXqrYJcDc4GpNtftr72j9bPUtP2gAVBujP4XPc6HBdC4K",
-	"ZG6eMz4yIO0Jk3BFt32/9Y15Rg6HLtHxAz70dTiIbrg1TOTR2YscpBU2oiuXzuR1ovM/psrYIfv//p//",
-	"N/YCp1dGlcJf1Yg5maX0JVOOCoPhQOnaDlESjgYnsiyKyFvdE+egNdk13QsXRakBfwQTni2ju+B4suZ4",
-	"JsyJ25YZX7KRY2WeTSFH+1qVln14fYbGvhNtjDv9zKpMFcTq7l+QWcOkQougQdWRUgVw6aZCN09ceDr7",
-	"XSIdLNeTBEOqhQQdZ2guzcIJubFyS4r+Gl1TJi32v2w4AYN3lW+rOu9eF1qTXkG0nc+c+pwkPmdz0EZJ",
-	"R9j3AFfAsqky4FcA0mn4/xwYJzGzwXAwAQnaCYuGxGyuz495BdpEz+ybcjZyOgJNPiu1dndn+F1jIZUt",
-	"MRzMCy5NbAXcMscijGfuI7ILW1v4nI21+hdIVECcHbTxpi+IT/wkuNZ8iVPQMBaf1+fwrrS1YwMqJ9Q6",
-	"YZyx4CjSU8quc2I/maTBiLyEBLG4ZI7X8PKjUzPmooCcFTB265gKd0+sjlwRbm20VSqh8p28FiPc2pi4",
-	"KiDNNT/gLrJFg0r+noMEz2hlN11ppmI7EnzZlMsJva8nsRXpEecg+aiAPH3I6GA5sUaDtEaPSyrU2ztV",
-	"jKD0r83LWK5tdOVvVJNdZf+luvMfmY47mRLyIXPnJy8L92fF6gLV4cyKKxiyXBik0ZDl0H5Cw0xd4Q+5",
-	"toIXThARW8YXt5RZmtCOx6pdFcTJV7ws6L4zJ6yUbnSQQybkuXvXkKnSnqux/0cp8dZxc3X/yEBbLlA4",
-	"GqtRs47OyvLJdcS621aDWtoVL0pA4b5UpWZqIaPC3d3/52kdwd3zXqzTxTYmZ+faNK5Ai7HoOiecFWoi",
-	"JDm5haWj4ojZ/6SsKuB5MAGHVeygUoqHwWD1SsOwsuibAiIwpGeH1csucjRbSm6Hsv+OT2Bd4a9E4JqV",
-	"gy62C3SdBXfurPdtEwyMiCiV8DmyI+RSDsLUPYMevaDCBtnt9uho8z7gFKO0mEDM7HGHQYydKQ3nXdr1",
-	"K8s0SFgYp2dOeTEOEqsQ423sB3LDd8lV4d5vGHeHE/jM3W7SmZVIBHQCx4UrSHQ4dt/Fvyoht7kOttTw",
-	"UZU2ALJzEnQz8aLYZiZxLdfNJamgXO+6saVJRH+49FcAhTPZBKxB8dHULumJgbNu3XUyGA5+K7nm0gr6",
-	"l4Z5wbOEzknDn2vgRkVNzWVQGejtTpY3Xp8Si3FF5D0UwE2lzlQh2v4Sz4s3T7Q2KybP4o9KyA/qEuRu",
-	"jqPAD12yyG11mhHajj6MvQiLroWFKAr09yFzbPDYDQfWFucGMiVz04owfPvgweql+He1YIWSEzwG4gqM",
-	"u7OZ/7EfjCIQf332pBWRePYgGpJobklzN5Jkv9nLAIXunbsKgqtrxQOW5xpMhAp/dyQgPtHs1TvmHwzz",
-	"7LCseQHaJgwXY9XcVC4LPHluXkMGR5MjxoPqzqZu9EtYxr1c3MJE6WVijEs0fsZ+irXeNAw2k5ycm6Wx",
-	"MHNLy7nlI27iErEOIHcaQ6049A055a7hUNv2fuvh9VH4IbugZy8cxZdwaB/QjEs+gRlIe85rD2/X0fyp",
-	"+kVDY9vhkqXlXsdQeEtv6OKghgcIZO64dizkBPRcCxlhpbf0pkvAa9JM1QJyp7eNhXaah5KWZxZJjiT2",
-	"zzh1QGZ4Afiz95wtuNvSsdKMz52RxYu4K0TFjvmHF++Y+ybhAdIqL7OUdKgFCzN86X15KTeMe0/a0eCp",
-	"4Z+7KU3Ja0hKMw3WyeRD2JiOM90roqxidWmimvYPNe8g12FoSxjmf7CNf2izUtRMvKmk9bC6bDzvNJSn",
-	"ykjcZNxRqttN3uZ4b97J23w3HfL6N34r2vi4O4qH1/X5nGK5K6SqrVAchJd2qrRw80TTzzEmaorvXv60",
-	"Muyzp08fP9vTfd0dvd/mol0Lb669y6k155ewjFD/tZBEhkupFvLcPWlQWs/LUSEyJ9fNsKJLi30b4z55",
-	"8G2MLjP++RU9/fDZOifv4R4NrNi4TvvYKD3u0c1E7X+xzvjn5ssfP4rdtZ232nPysKvSntA1mhjGmy9P",
-	"nz5+2p1gNcQME9DncS3kDSXGAWu4bNoHks1KY9mUX8GQibFTmCgMR4c3dlx7XoRtS7F5HW62DTdccNvu",
-	"6ZpXdbRki6nIpsxkau7EBRQFWRKG8TnXtt9ud5iS7TssyMyEKBYTOYs72g6i+lMiZ6eEw0eIQ6fcpKKY",
-	"WxoC8ajQhym0strW2cvt0SaJcIYPeYd499owN6l7aTENxbufaTZ9FA2/qzetbQRmuoMqh5/abnpHgmvX",
-	"HVIN3kUno7C9hE6cO09bvLnprt8Hq7YXtJiqahXspfCxLWHcMxe40oseq1vZpBYrR/eqzIV9MYXscq5E",
-	"TDBNuZkmjCZufaZ/9DBLZRMywHEH5O4CAnoLmnC8KHC9z9mFxtgpd1NjGK5asvv3s2qSF0wDz5OySiuV",
-	"Nnp/An1ZALNOG/vz+x9esGffPnv0DfkW3PduuVBnWlAhA+qWI27g2ZO43HJsHq3OeOXs6SvKg6tex8Za",
-	"zdhDilpgCkpbpAtpnz2JGsUo5zvvB6LtjmG6ah1D2nZPSz+u39IeXHSzgnCFgyPS8BJSAdNKYyZG9LFR",
-	"2i232ipVjGGNCn5ObhLRpPU688PCy70tpx4X3KfmkvEJDzFZPragmQHMOBW2F/P0l95uUvEdnAKP6AF/",
-	"52Za3ylu3V1i4ZBc8B6H7X8fHoqsQ6JUkrp+nslbkZKiV4zxLG5XSlXKoyvQo7iHPZi4O3qQLoXMh1hx",
-	"566pIUmuP3sl95shkyoHVLcNGCOUZH8WVVpq+EhpZtUlyG/CLZeLvC27a/LgFlxjvi98VGAsoHBym+NR",
-	"XjKu4xlzlBlzgAEXkBgxB8tFcR2vHiXBFQacDEIfQHSgjotbGH9CcevmGq7ivmt6VyLzeOF9w+7WyZUE",
-	"ZlX8LamCSnU59MWSQ5/9g14MfO8IssqcTLh14apbFPkV0g5veW2/UKW01T0dAhETPjfXuqjfgFMzqmys",
-	"2imwNtfrXd7++VAD60VHtaHDRhUq0tEzS1JenQl5GQkIFoVanBcq40VU8fHhHG4xoUjNRzy7xKJUIS/v",
-	"48+avof1oM1hTGLMZI6+EwtsMeGw/9ucfIz5RxeVrofRrBQXF3xy7h+Mv2XGZV1Oi7kh2WVfHnQvb8Xd",
-	"V1+uihy5TxW5u7T9lesDKb0GaGaGR3MwLL8Ew6QKa6gz74XF5N0oWWb883knaX521/XMnaJV2gyZhivg",
-	"hcGaEw3j0qyow+n1hGGTRMNhuUSC6XBo9zHyLtk76ITtOBpWqUss38tCuuvOZQ9pQfkhlBDUxJhyt8ts",
-	"DIuQuOHo1VduqjgZvKAYso/vX2O2qIi6kOJuOjyk+O6WUBk2RWaT3dpHp1MqvhbG9rd0imI3vRbl78bg",
-	"WrdG796x5zDQVBl7Qr7usdLMLE2hJqhSZDBe8VU89tk6XeGftQvFJwr5We3/guGR7P6XPwU11Zl3VK3U",
-	"cKk33fqLqZoFn74vZzb32IxnU4zQVOGX9XDUBkI47o5EkDzfn3joiyG68DmbcztdHWZzrK3/zXXC3v/w",
-	"gj198ugJuUkwH6OqxUfL6cXLH4bBrfPj2ds3bgvAeJgON2c2gkItGkma9wzm07BcaHSdL1ulJ8hJ7rTC",
-	"2Ckn1s7dqUSyfLqt+6JVC0//bQrY3NSFUk3t8cOnj5/1mNhW2YFYqhdnR9wZdxAMZOd48t0Ok6fMHaNH",
-	"T5wp/ewJ01zmasZGS+vYAnmGwjJY3Ai0RO9POXAFa6mLjsU8r7T9urSZM4RNONq2LrXrOorJ6e9Coeeq",
-	"5Y+B02i6LaDkpYqoCq/nmnnoW8V6YvGTasKxRb4oVHb5vSpHCQALEg9U2CWxdqUQcEXlM5n77Qmh20x8",
-	"5VfYLmGpENvngTnbeASTUqIpWdb5u4hDw07JqbeYOtnUUEVXKD8Fnnfr0GOufd4gPtwcxQcmaJ7PmYQJ",
-	"t+IKTnzVVVv9UuWoaOheEmvman9BZEckcwcirkBHC9d+bpSoR+vI4tnUr7xjGeyQiIolY2ilU1GWE1pY",
-	"5SPGYyyG1P5axPLj1uWINwJ6+6ksnBVKNq9PfKMaj5GrZ95KloyzBUArffzXcjbHPHGajts5AO0uCZEn",
-	"LgkTx09y6vIw1A2tbduOtrin5bDCWGpzUrWrtFPxY1Ia7wpbCRS7M7DpdDcO2fbB2xk43jPx3zR2s7es",
-	"+QkCM2/ODguDR2micthNhc2i9bAUi/rMcjFx0sWGxEI+n1PG4xZX0bPrYhTgFOOrbmQqrSzrxtKbvS5+",
-	"3p3z4m7MnIkaPg71VCfHJcSzPHPBi6iPkQxLOSn5BEW3VoUTFLMZb9XvO/Hhc07Ugs4x6RVYPTJFvYqU",
-	"i8XUvSEtMnMxARO7ZN1MRqUo8iC0Jo650fjQZf8y42obv8eBokGK7b0A7ovzCrEqyuBOSceCKQ2TsuCa",
-	"wee5Dq75MXv/8pG7OLOpSiWh4hi6LKLCU2AtNt73frOD14c2I0nvRkJXhHUz7i5ujMXsqOBU9KY0r2iF",
-	"95R7FJkVGxA/dxxjoM14bnG6lGa7GmkrbMqem4OaJ5JhkgnLjiH8l71dIDSF+qWtZNvW4a5PQr1HFak6",
-	"5ZNn7DUppWEi3F2WcOXWbteVo7UagttQBX+lLjePgLEZ936ptni5mfJHT58lcwpGQnK9RH4v1AL0/Ywb",
-	"YFP4fMB99VNq7mibzp1b9bZKUo249GM54R+wqBoz6sL5roUwl8vtDkTl2Vkd5qO/P9yF4S6ribgCGaXi",
-	"FIp5QnZ0lz/vIGRruncUpWJy5QjWplz5m+IHE9fRuVc3mkxRKxt3LamsmtluGmBnbvYpw4yjozo39+rh",
-	"0ff1IyGs6086m/ArWJVOo6Xdu+xoQlE+uP8tvz/+9OXZk69/6i8dmmNGqUru8B94XMEcV59vAjwijim1",
-	"iMsOZee8tFN0zeKN7vXsoGE/R4VbhnyorIdzfxzCm27QjrW9akGotdfXFzBqm1BJ3FvmiFDDkF1j2X6A",
-	"FthVx+rPSNNbX3rXREfANWbCuEdW0jm2mbojRzV8Z6Kkf2x9sSaAP9B0O1aKxdI7rROzU5wNAcV4u+XZ",
-	"MGbX4mhiq0ujn/ZZ2M+az7db10Lz+VzICa3siJ31WMrCj9K1EpzJ6kLwh53r+B4yYbbTNxrgLqivxQM4",
-	"vJVQ3z9b2rsEk/ZM9TDDCRp0LobUFGHYTBjTrjVNHNawvnrIKH1CDGSLousq9hZFDBQyP88TBmGw1ijz",
-	"FrjOptCFEXhemqg3KGzRYqowrcWHy2Ql3ilPEl1qwkNckU/9eukePM+3AcbAzOlzbq0WozKWkXwavmrg",
-	"mXp4d59hXueQMSH3pVQSYpMtOij74fUZ1l2WGjEsfJbimfvhh9dncSoiStCIx5j7OwzBkXsE95SCLsQB",
-	"cdMf3zYWhY2lr/+An3tQMYFxfgmrG9xtltZlnjU5avZtrqY9l/VtXeHWjVUb1Zm7UfW6Pul3Tb2uZvYe",
-	"JCwoAL+NgzUeSicU91CuuQyuukY8faf4eBqE1mvVcRl3cMzZLqruvwBXaVbdAmihCLlGXfZzFc1EB+2z",
-	"x898+LU6cOzxX79dLf579mjjHiTvmO+FsUJOSmGmkLfKdZI3z3ZR1eENc1v3NfgTvwz32hDTRmZ8yXJV",
-	"xSGX4HSHcZ9rMi7R932BPWcUY3k7Rk89SpE+FU/xO+7tmPH7/xqyB/e/HbJ7R/eG7N79exiIvXd+7zkr",
-	"pfit9EFqn3LWTAp6dKCj/tw7gYxVGnL3cQGU7CxpE6Y+a/oAcqDzav9Qaon3+uptTsk8VeiUmGK0tLD1",
-	"NR85f6ONN/+2J3BHxeA5+7c3fAb/5qSP+zycAUpnApPxOeRH7M/m9CefoOAe/x/0o2+S/BotDd6kcWS8",
-	"pWo0GKAmbudN+SHq7SZgj/O8qdMnnYbCMC7ZKWGBVC8+Cac2cLZW5WTqw+n+K27YAoqiQ2QkQln+9zS4",
-	"qF1b1YR9GGdNr9no1UWy5TLhlXWq+1iVskcSyRoJN27DbtdrvCrzZ8zqU/54NEONxZIVauJkt5MkBebX",
-	"2irjabMMjWkIKc9bpuRY6NkGpzPl2exsTxmGUHRo6Y5gwuXBkA/j2YZW2XkaKLE0PaxBTD5eS4zbASrR",
-	"hw4wjgwa8Re3KBn3KcZeyLSSjOud/JTc/4OnEdcu2jUAZ8AC1eV5pnLYVIXgHmT4IBY44Z2FMf8lRGGc",
-	"EtVxK2Om6XI97MN4+pPb2fVK8S2Oq4kI/aCC7aeuawXdKlreBZ9FNF2hCYvs37EGftCERT10y4SJ5tHc",
-	"RScstJhM7ZbB9NTd5t5H3233vik352klswGZX0FMYy5cnJppeOZV1LIgX5iQRuRwwnr2eChUdtl1KSBy",
-	"81rG8PpMK/Rkj+WWZoBVqDXrb/NtYvN8syB3D20TZsHAQAwdiQiAsMBSLXpIJX+S6nnG5RH1tojk4/GY",
-	"hX5m+aiA5+QyDolYY3pJB1rdLombMzDGO7Eiv5vy+RziZeqrGWi4kvp9MTL8LUBz3AR6zTWAKzvU7w8t",
-	"ZbfGn3C2u/BOlFraUYJOivTw2YKWsfrH6rzXQ9GRr4zyfeDsbO137gDk2+AwxZ3/qU4NXWuP5EMmpkO1",
-	"8smdbEqVh2TWCLsnzJsKNqbrFcTA/XEI/JR7T/GjgevnTrgP/MC7+XlDA8+gcDW3J7m5N+oJr/bhTnnB",
-	"cVYHSDBJgf89evDgxoTXit9tr7LsOeMsX/c7UdppuYaolIBy28LDOGT3zr2b8T82uhmf7VKnE2OPH6nB",
-	"VrQ8J4LM0eovvl7tGDoupPHLCD+/AWCGPn+ehy4B6WZzO3eqsxZmc5uoFx/b+irHPDenlTTblq8neGdc",
-	"ZlCcV6170pqrUTMYqXzJuLmEnCw199uk6ZLQvD7qCchsecIoJXTIEDhKlXboQYohH7LQLAQT34Uhc/T3",
-	"B+zN80LIGNCE0oRmsyUuwhYd3sZC4knvXJOH8RgLScjQh+mqcXd6zZH1lahmIMNE+BaNVYTGy4976Hmq",
-	"zExKn1c6NCPuc6ei6RO9U5U9r5Fu1sq7BFXarZ3oLfFIhoOq01ikbZRWIxiyecFlo1+UP4h1s6gho+49",
-	"rZ5RQw8C50hi5pChGKx9B/0RZ3IlqWr6HAFrlGalRACdygtO69YwV9omciKu1w6Qph2/5UhSYbULPuXh",
-	"1wle5wRvtiV9VTVWYxIg76+dvnc/jnHINRHO43V1ZOlSqOc54vuNSst+K6H0wThsrJKjs6ISEaHCjx5D",
-	"wG/30GCIu+dYEaGCBiT+BuGGoY+q7l2RCsCY6RMBcK3wxWtmHlamcWhBFa7JjVYTdom/QbXaaSh3Tan+",
-	"UY3euxmvkiDarrRLzqtJms0M9ouh+IzZPFtqwe/eGJ+x2LHtDsqP881Ze9iOlZINqealCRO0WuG+rqXN",
-	"xVZjYDMpveUgmYlIuXf/eHH23x4+cHfT9y/f90qA13y8HUXWyoa3m3eVkxuphaOE5jnXVVbzr0pInyYb",
-	"WcyWMeaQ0+tIt7Lw9qYNVxglzYTG18n0Srdio1LmRaWTEjhfSIeJK6Z1bkz0jfEf1bXJqZbU/pEtnFZN",
-	"ZdpNPIEpm0PXsIkfrjk6af7+fbUHrEEMzA9IbUsi1fzgsZQtFePESThNd9+O3ZGBqTfUG/wDlh9Az1IJ",
-	"EZ1hbAO8MM9rzABDwXY1j1dSHcqempd6rgx0OECwZQ7qdydYLz1kGb+/0HyejNdYT5OIhxYhHjyk5sNd",
-	"wEbDfP0oK3FnT/fYXpGhsF5SUKiufjtVBMxRNlRTYm9xzB04cfZ6LnJU50OXZ6XZVBir9PL+m1Q1ZC5i",
-	"BeDqcshGPD/PNGBQjRdDRsGvIdba+cDVkBFf5s1+s42Org0lf/tqTNqiHiEkpFyzFjMsK0b99dZSazsR",
-	"T5f42RuiV2BWenU3kpeMmZ5fwjIKgbFTK3df7HCeslxCzaWvqmW5Qt1+ttp7pFf+ULJZeyMK6TYzCf4d",
-	"utt2yhvCMyFjd6H05bC2xr3lJWxtWa2Ln80tdLcPklbvHCXcvj0bT1ZUrJJSKpL0Ysa+em97gi8/88w6",
-	"kU14DJWoIHxZccUtnPsmfW1OT4fe95isjXix1SSiio4TGiAzvZzblVyixKDPHv+1X5rktiy9Db5VcvOj",
-	"W00wLOsX9D5sloPYKJGqb17YaXdOZXDCONa7BJgb1oq1trI1tu/e67vjnceM97PQHw+T0mgekDdA79Cn",
-	"NxNFIRotTfsAreKvO1ftHklIq10q3vdrs60LO2U3rOfKg+8zCQuUKjkBMhGBp9ywkRPgniGoBSHBefWo",
-	"vW+Gvbew0sK8qw2pGTJ23t54unfiMjZLvPn9fz24/+2nP/s/js7vf/rv4cNv/s8/xQj5RuVwg52C71Qr",
-	"3xjN3776/sV3MNnVfZNNnRSSsWSas0dPnwUz09+ouoaMygrh1F2SN9hX5C/PHj/7ZrWI//T+/037eX7/",
-	"05cnj7/+qX+3THJ0NcYqhLEgEQPv4aO/HD04enD0cNueYquGcbV8P4sOEpdbGsDfLclmaEBlhBDSFmlf",
-	"KV9zyMPWamFA0wiZmgFDTFin3cXrG2NYkB8UZY8JyXj1Ru8LJdrfMwHltYc+pouG43iDEe1o+wNSZZ84",
-	"Z2vkwaBcTZn+dXHUNHDbehhhTBkT906rvRDGXNTnKD5DOlHfPnrwl2+wdZ3Fs4BYgRJ2KV9J8NGpqfrG",
-	"I3Rk4JvVnksb3h7EQ7JmqTpn25Qkrgz85HFCtByd/6/7n/59XbJsRKALPJqRU6xaRYpR32l1JfKoRolA",
-	"zuSNSN/yVImEIMpSUeQ/z304iP6qIZuMmMh28XUTBiC4OONO0cq2y5ptRG0j358JQ3Y1bXntn7MIARYA",
-	"MBAqL+ERdWLhXMTL1N5TOysb+gwj1a6VJ7BTDXxWcDGLn0L8ikhC1T+USV0TIlQd+Zz/GZ/PE+HR1GF3",
-	"+ubH96/3VT5PnZu609/9RemURanWnZ4NDqLmkLGSeSNyoGxikWPgGtGsnW0BMy6KHSqkttmG0MSwd0G9",
-	"p36TIytatcYftg/pxkBm88DfaESzJWnuWmizObkdA4a/d1HZ7HLbEJYtSPxacm5ffL2bZN3KiVKNksLU",
-	"SY3UXD0PzeToXTWO0E1UHO8u4OsFJEX8ltpP1wWAEOvuGhgy8B5DymsM0KEIwbSDQrdr6ui2maLpq+KD",
-	"YtwQttloq1tjS/J2N+i+1g0Togk4R+oNNQatIT+P+BV3uIcak4sJ03enP733nVnbMnJUisKeC5mWj5Qa",
-	"JaSxvCgosZMSZjGoiGpTxiXByTNf8XT9yGJ1m4ixr6fGmXrhu4cal8PAWc61uBIFTKAjmDNVRX4DKLfd",
-	"YLWNiQ5rJuhgnRtVTAK73jWdxM/rAFUM6+y4sZRh95T+XXP5t+Dv5xXObCOpNyaXo3goDUHc6MO83XHY",
-	"QL/48Wisr2P/P3gevMXN/y+7EZt2wGt2O/rwKHUi0bA4BFbJBSYODWrVBcDzgfr9og/u4NBaLTe1p1Bj",
-	"ctFtKLiMpyMlEtQ35KRjrUidlR4PUKaarvKiYMbC3Kc5hTzzcWmcEqYoa2JJkFFQmFSqNURL37ctFHCU",
-	"ObMw39iSo+oc6tuB0wRSxMZXrucqorplunFM6JlGSDyhnREOf6KRFplvTjczlynv1JYZdNfXaSiHzms0",
-	"Yf7DiipRWmohMzGnUrwVXWYfsCtaKTusulsZ0Fcig4PXFyfbXr0L0vSVHKtY0/EupPfCbXhVOpYo067k",
-	"9fp73Kywffagt9DvQm2v1rI1okt9p/Q/xi3C7d4f8p1WowJmMRCiWDgpQBvMtZpoPqN+DW56iC+XqMdP",
-	"dLFqQRRgsikiJhwNTmRZFFGABCgiLI1NB7GJPuI5UyrpeAwyx15gcl7aPTbKwms96pN6UxnV/qnQWapQ",
-	"E5MsnykTJWN///DhHaMHjhJtpqPyCS19lUN3Bxb6YPW3pZYniIZ/Mie2OHnx9vuXG08HflsLOr+qKpjk",
-	"9z/BfXSh7uhANQai+DK5cdKNvByhnhaf7fS+dGmXobFi+Pe6rpmVxqpccBmvD6P0AKymqtSljRPYqbA8",
-	"UWGd6+W5LuXm7qpO+cJivVtCDdpcI+DLJodV+SY5ZmEsPu/gtNyqqG/jls25k4tdUFA9tqrtnHdvBIup",
-	"8eOq+s9PpvnqRml/fcQ2JlmyM8utyFruYJCgec9kyH4ZmBCVtu9KW7fEh0qx2GT1aVVs4JAGhbq3KxSD",
-	"n5Oen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmjmnSQzb3wOEb9jo7lk76sFy+git1oXOah/48a",
-	"s6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94FnkNiF8x6bM+5226SaZP5NgWFCes2Dl7mw",
-	"zGouiiP2hpo0FzwjgApvpVy7m6yfSnyFBGjwIkD6rat1kRvzJc+mAZi1gU9MKXuM2q1gBmZw14REHAST",
-	"VTNgvNDA82VnD42+DuVIe0STWOwlLN9ppcZb7mU0FTw4NS5heXDXipnyWEX+KU4Av7wFyHIk526HI0rQ",
-	"V9JY3xgXl2ROvPsbaTzE3N5CSA9efQlL6u1/I7SP5XDj5077n/FLaOVTPnrazKZ8FNXHpxrMVMUslPBi",
-	"LAwRRcFKaYBK3vuPkNwwt8xezoI3PtCasJPVVaxi8E1JuF0hEaq5FCcA6Hex092kzSrkgLNiIY40EzjE",
-	"USgU3V3C3J64sWcC/RaXsDwfi0TzxA3bS9E7ylDHzR41F7E+d7y1e0QF/XNbXNZbMMyI0B4IG6fmnk2Y",
-	"q1gURrSudri1orhQlbB4s3O/3T/K4G+5DH719txHQfp7uEIc/bMqS2b7Uq69VEgdqIizcb2EF0bJgBgq",
-	"a6tHnNuEL4lLxnMn143V3NYxYL82XUoUQhOBbQXX0wqmUOSpLpjdzbPYrKrvqzoldMEBJxy+TRRYD1SU",
-	"9iuldORGBNHLsXhSQ1yvr1qq45qTG2N2E1h3zWLfm3W7ajQkjaJo5g3Pr0Ssaf6L0A+ZOmJrdMfA3Hpc",
-	"n0yVRe7uK6d3WZBsBNaCbniDfN5+P9AiVcApTSSiRtxcD/SbQYJDY8nLnx0wDML7R8u4N2uhlYXWIHX+",
-	"yZjNNeQwFhJy5K9Ep/TdYXmnYjI918JcdkYDnRw0bEaeEI7BTeq7uob5db0qx/rQx2R25cGf8aXjDawp",
-	"clPbinFRDGzTfJx893W78bpTynbjutdHx622uDsi6zi6TgcOPP2cAOo9sCgxE9bc5kgmyN0BS9wtGqzQ",
-	"fVp0Nw5AM2tPGdgisW7PTdd9dbxBH34oAsQpYtJ1ZQZhJMODCvbQOQLyTAOArNGYvcaTaOxaHWSpT1PF",
-	"yxVfbUzob0jViIMoEWY/DY1jvGCP45GrHIuSUmE1NMYxWRN4jp2aZsAlaXsmeVan0WZHoaCKJrylOrLc",
-	"rHzQsM3AvV/dsNP/pgp4USgJh6vIdUNQVW7f0lj3i5e52BbZoSoeRLhBM0UYvwBsL0zlpXZ/w2xuIxgP",
-	"+4xgrdwgXTGs694oN3Y9BC5pRRsbauGN3hnRyXx7/bS6noWTcen7oS1v6Z5B1CFfheJ7XdCNdeFYNTS2",
-	"uKjNKHeToLQI4EQSogAMlT/uyaNvn3z77C+Pvt2ujLoW20Sk1GmMAQQ82QAQ8MkDAtz/9N+jxeM3ngZ9",
-	"J3Oga81ry3SiPWfah71LiBCMqJHkmHGbTZPpJrTiDnUtlNQjhm8PBAyvdyAxGt900nK3y6wvvXeFh69M",
-	"USxWcfqF00eNbzS4MXt8vYT6UwOlIXHIkvv6/uUjD+j2n24mfzqhazK+010xjEcbGaHnzbcjY4QVJhki",
-	"qGNRxdEkEjTntU+EGwqJTlWRr/bX2FhqklAGSeMdMnTF1Wm8FaJ0SOcNwPAaZuoKArq0u8THPLNma63Q",
-	"dJNpVyiHFCm9N66yGe4ZVnA5KfkEPJDZv330XtV/IwCuNNm7otOxHKnNABAtvcGft3TCVGInq8ZTlVaD",
-	"Da1K2SxTq0qXyfXq8zgQZQN3fDAc+C1HEef2HP9wmx7wDZYIKJ212qJcd9N33e/tvUubcmR+p4r3dvbP",
-	"H4r6TSvqm30Yab33LFOUdbqVCYpZJpLVbYyobshj4i/c99i6YUFPFkUFnU9NDYRhM7BH7FSSjcp8uVGj",
-	"Rd4KkpF7L1ZjRPJkGmPi9V4ITP5BkAlhobs3r3siLtS5XPpTbmDIRksm8pDB+jwUSMuQjrhrEmtDTtQc",
-	"0j9jrFfo4630mbZ0G/GqX6kB5sbqlzYWy3U4g1hRhE9VjEo57yAKiQQBbtcH/7XPncBkD1PZJD1h+fDX",
-	"G89rSM/AHyw0ltVvqGSmMiBsNImNy0uZ+3AegfoyC3pmUlAm3WkVh0ypSCSpu8nGZeElhIaSOC3KMBwy",
-	"p5wYS03QewvGAEAdK03emGWxQ2JFlVPRYL+w2OZWf0rw8VmV+L8SitRqEk8S8HMlkWYUG3OdSFfZkgea",
-	"WpWkLhvEFIPhIPBEFFB4d5444I7ECa7jru5cdVWnum/jjR+bmcIrsg/9G+NE4rzWSu8TNrgN6bzm4a7Q",
-	"SCkkK1WjO5yzk4sFXxr/pcEYTBu8ZQ1XdGVkK7LLdEoUjlwodUmxfsRabgaB7YYxr1Mr0OmYMQths+nG",
-	"EJh0lnN4NrWpcW0I+aoxUM0yHex58Dbg4RhEZGQKY3bF+Ah7hJyKGzVkSvqUJQyFeSutj+uuGjVOExOc",
-	"wasddwXILqB6j/uFjRHTrXb7IH1s2RQ/Wbrd4CpBagblolEuzZDoKwx+mhAcMt9cbsNKWYAJMbrtuuI7",
-	"vSjCZJQP1kQ9QQ1qH8W1KEAMgOzf5H8YavtmQpZ2i7SIGdipyhPt7euu/868gNwDuGzhj8Kugl3LCAPg",
-	"Suhx7NmJJ4Zv02OtNF2ndIEYXCmmj6WG4vtWWke0dqbmveZCPcPUlK25v+Mwby3gfO/LK8KkAulhD3sK",
-	"OxIguxfGnomJfCX3CcWKbd5aFRUNQFOskoATZsRnlouJsAaNWs60r+fAos4tUuOf7ZAYv7nyznHMc5bx",
-	"ubC8MCxXHi/MWtA7BP1upAPARkyJyu/dAShx5pvk3fHe53e3h7gj4I0GJ3HH7lpw0k3qBntMb4imbYZ9",
-	"75tgckYlBe+DV2S1cm5LZ0nKtgwVWvT9kKD/3fGSS+/Q9PVp5HyKlhTtWIRGa6imliBC1Krf0DPNaQhd",
-	"PdNyYS7P5zVOQ8xcNWyhlZzUWXvuR+HlObe87t89xLjQosI5qFgcOygEFKaU5iyksIIX4l+QbwLgxRVh",
-	"xjmvvA6J1rkbelygfowd7TpaXdBL0mUWp+9eMf9lOOb0k50a1fkJ7dCpruuXxvs4u1Wbyn/kf9G9FYF0",
-	"zqRFbPvOLsbJNJz3gM1YN61hVWC0muzVyTFNNqoW4dffbRlamH+c/++llt0NLalTPfrAJztWX+w7AOEs",
-	"Byf03HvJ4S/VginZr/piFdnETS663ngXyMPog3ettySaiM4kj87oA1npU1XqPUOA9EnUArtQ+tJ09KT2",
-	"HeAxZdDxRz1JLim0t60DoIHYtYtl3g8sURiGijD6xRtzruKd1rBqKrhIgjDqvxATwrOdtw8+dA07AE/O",
-	"jRoCdFbvmiVwQ12b0gfiNVCvw+ZZ8IHa8CNsxTpkpsymTs1++O2jowdHj44eHD96siNK5+akoPRpOg1w",
-	"dTX+z0qgvIlHH9ys/UB7Og7ga8d1SCnyP5rWQP3P35ZQpp1U2uaopjt3+eZbW/buSqdMP3749PGzB3vr",
-	"5/VBc2nGuzZXkIl2SMrXMRRYgIIZISdOQCNSvzAkaso52kbc9iyzjMy9NLu20xSVDTUWcgLacVXVs9xZ",
-	"tNi+lPsYOfNdCX0ODFl11g0fymzWM1wyfj6P2ZIvmp0f1LjqHy4IFQPfiuzgu4Ovd3SIgOxVS4iWFBFK",
-	"jJDsYk6AfeeNX1z0OrxTZez5JSyjZ1fSSrAJ8Ll7khR436/B/WpYLa078XFLNH4nq0Cfd9iRK702VgrD",
-	"MVVtyq8ArRGpSMJ4A3YNBeBxL678iNH03c5TArDmrfSYIBVASLD0bxQWmGb3KbrmheY7GoyJJuofpsAw",
-	"w0PICcNntljsxpYkG9dKs4qu1UQ7clWZcyau5rsTyGVeN3FxnBaahGA3dizOVJL8/5icFFqa9NLATqsZ",
-	"RKu4D+NED/6u+P5VX9Pt7Ttr2ykIXaG41Vo2gb0lM0KIVinAnR0JulFfv+t4wHiaMH1oA3s4tn3nH+1A",
-	"RaX8t7rXu5swZXTnO6ARN3BKwzQ32i440Zs0XfBA3zXLpbld28Yw5lzbWTRN4ge3m6XHHdjYXoDa1CSM",
-	"fPcdm6ierxqXRXGehKHx1e5Of6i2buMrnUw6/5eSsfNy+uYUD0xtVr0sHZGOvwNdCNkntf8KZK463eWw",
-	"xHwrio/IgCY0m3O5pO4aFaUjGU3RDd8xaHUgIcw+NLqdVUEPQXYguW59+ZXPsvfgmv/h7zmCGg0npREa",
-	"cfSi3Ko1qKXHj/ba46SU4rcSrtXqZCfhWidDdqUp8YDwPUTVk3uMzr45cDGx8bPm81hLBjTlo5aaafS8",
-	"EJZpxKCK38D+Nedb3ok376/9KK0oqm7IPs1QIQT6FvlaKtFRF+/xxVQxXjjlAqtesJ1xI/Uz2LpYRUEW",
-	"B6qwe3AMOzJF0WcajlCGDRoaiMq7+HBbdNuLF5detZER6LFWHu0CW4za/rvnh4on3bld5O3Eu8YqtwW5",
-	"WOXfvs2QEQI8xAsdJ60xakgZd58MwpqqJtf55pI6VMjC6W8d4JqPGshfVYPiZq7aho7aTuLcqLqGIu6u",
-	"qWs/72z+7iBmhnUaZYd3tkMEbfT29HJoN47M7bu0bxM3Ou38fdzt+m0fePbKJxnXqFAhhxl3DhWnh48w",
-	"6GcYH1sI+NGYhlnnUtfwGo8ftRzFDzc7ipOgO6jWZKUWdnmGZSDUORK4JndIKIkJH1UvmFo7H3z9imkt",
-	"1H5mnddP370ieGJSP+s0+CP20icAVInxoV2Au27dwQiFiAF8hPIafpFjpRdc5yZkNNPnEeKqhWSZBkRP",
-	"d6rPL/IX+VJrpako2icFsVxlJfp3fLP8J0//8k1IgTLYsYVdZCqHC6d+ogP3Yiw+XwwbWUBHv2CCrn8v",
-	"n4A5wZ6mfMKDhn2RocC6YAZCLIRdOLF1UeXTYIYzn8DRL/IMZO6ukItXOczmyoLMlvf/AcuLMLGsCp1Y",
-	"LMBzBHPasYY5UMjT3X1jC9L9sVQlK8QluCv3F0ldYzywOHvBiyKUkk3VgtI5NNCLCW/wF+kLSdmc26mv",
-	"qOQME2GG6J4RBF8ovD8D6TBSdkoFeMYqlR/94m6iQmQgqXCdtP/B6ZxnU7j/6OjBYDgodeE5y5wcHy8W",
-	"iyOOXx8pPTn2vzXHr1+9ePnm7CX+pq7THSCPNRJlTgYPjh7SI+4k8rkYnAweHz04ekw4DVPk9OOrh8f+",
-	"/vQ1kSjpPcihkq9ydIUbG4DMAmYY4gIMTv4Zv9XqR47pqhp8HW58EqNl+GBMowhAaiGJCEtFVy4KFMPu",
-	"J7+VgEhonsr4bMAz5j1KX/tOwteIp8YdcZtNU+NG7oavn5zYMnMlfRn4owcPfJG/9Z4PPp8XIsO9Of7V",
-	"3w316zs9qTR51GpQcK2GSPH0UVaMF/TxF1YzPA4doFCMlrMZd9Y6sktFqkGoE/7noProkzNBlbGJ4iQd",
-	"0sxOmBjT2Xb7F0D98GQ6dUGqCptWeD2V/aCKwlcr/qpGPuPK91dutH+hyI0BNPidECRIpzbbVx2Gdub9",
-	"hvz6BywHtL3IMd+pfLm3nV1rhfS1ff/5XLAVznq0t/G/QzaP8NRbWVEcJeSvakReC44qlAG7D36rlk+8",
-	"4sfz/1SaUnyr/h4Rbvw6bMnB4y/+r69Jifg3CAJxcPgTG6Psh5qX90HCM7z7ZJ0d4e4yBDipbrZ5wWX6",
-	"NG91LCpJZKeDr5+S1D+u++pf5/0pWfMBVQep2IqWccRCXnRAh8M/M6WpsFitSwqCOPcA54c54+3uM70O",
-	"+IM9Dt6CcE/wY93B6PoMSSNSc67gx3OqdMWiz+st8Q5a8j5iMGzLY368CP7FA7DZD5jzW7lEnUXm204O",
-	"KyXfKipWay03NChzH2C0eKpVOfEA/yZpCbOJt2WdBfuLvCgxiH0x9ArvG8UyNQ+IIQ0naYB1QL3eqznB",
-	"1ygqTxIeBWKGkOrsTY5QDW5FUfhnUN+2U5BHLHXYThoTD7vXaPzzi1w7az9rPj/oSWs6PXqds4d7G/oF",
-	"eajIFxQ/ZG4zK5nsEwhe1Zzv+yVd/wD+5LQsvpKrQFUzVdF24mg2mQTns+1x/EL9g79e80gOuxt0osLu",
-	"DKGGnRD6Fre3vKnAB+dlBQMmpJlD1sIRc5JJZmIFSqxGF6ubQcd8nUlJQtqU+wdDgCorZtBQp4JcvAj+",
-	"0FFplhfeXvUKMbYJUfpy/Qo7zexbWes019Nzh5GolkfLQ7ffCQLnUA8nNanDcKJugzf0bLbgjpnQnYXu",
-	"B0pLYx9oPfcMu8A3mAtmocDoSAhF0S/xBn9elSaN0T7w2f0iabiFWZzXZSc1C+wB+PXTAbXxH9XoPYxT",
-	"8sMxAV47ufINna4vK/4nbi3ujjsKNYRidRA2NUVvSI9uYTGBjY4KeuTgboqDmupuDTdlqAd6VVSnD1Zo",
-	"fvyrEvI+3gJUpriVTr3hml+TRnQRIhl+VEJSGv5hrvv2ILd08deLTBzbw9/0SlLY0e8SSmTfY0sSkzDH",
-	"AliRKSxsZpgv+P9uG9o9MTj0QUraz+7LvVrPfjlrhNnaQKbz3zKPW0Q9HlGv6N1fWysZ7V35jsuwK3fS",
-	"13WrdvDNsNOL0tZnTo3HhM4rJBuLq9BX1fQ+f8elPBizfHSv/oNdbpddXoMzBkZcOvucmGbEs0smZBeP",
-	"VO3v04pU8JjeTryHkEBDoMVdOT2DPf526h/rOagm55ZxU5rcmoubPmiGW1aMvjw/9aGxO3l6cXK3pJIR",
-	"YVKHd1+xi9M89wjFYD0Ku7Am1n7Rh8ICNnFsm1tn+/gL/v8rKekFUK7Wqt/aCg17ZIHWXjyJuDBKrEYr",
-	"zV64/gNqrp56lb+0DtJWg8XPRFIr9fQ4rFA4OGtVWqlfTkwqbKcRkCxraaUtVjuu2fZ+Izl391GGg3kZ",
-	"2aMzsD9VI+3LZ3UgEbY20dvSRTby3POk5DGslOi+E7CX4M4Z2GYwvmlrUqZUSLejp1L8G+dB6hBwbb6L",
-	"uzfcdDBRyxHlgoaqUph+VaNmxASTCtibChOJ+c5SEW/HFLJLakN7Z/XoVpPcG84vuHmP5g/Y/rUMPbVp",
-	"o1ONkSUANWNgHLvdBZQsgV23WcGzS9OffwOozR6k5qpvbmIwNzOHTOSASbiENUAxvyqFECeC8UVW8BEU",
-	"pmoINFUFlcBUoAch+OpWjLmb69z92r3jTquZTQSiOyeW9xNNp3xgqhGfmBCv206yYqH7YQSrBy64aBbw",
-	"U+5W1dzCx73X+QvxEu42fzURHf5LMtjpHAvwPHqTsRuwJsRsrrSlNg5KN5EMthCUPgK7J35s8xRFtA5l",
-	"GP2eb8bXatKsm4zdh9jK3ak0qFDqoNd0bGsTY6DLH1U9d0tOqQrlAH1S705/qtrpxxxR2DR/i+TfPmOW",
-	"BvSwMnUjqAupyXi87utmQLdng0OmRsQv75IjznPPDXnjnPo05cbrgYFXqNVUO8YNpisl+i1hPiif51WV",
-	"GGNTp6qXA0NYp6DPUWJDzNcXsDTursPPz/D2vH4V3EjyzvRP7INV/iaugPGaPaxivILU4HTAqvgPp12O",
-	"cc+6LMV70v+j0wn4PX6+b97Y5An8wC9BYqBif57AmozuvYlD1l5aqj45lhzWpFA6QWxThUfYqdL3VE/f",
-	"d/jEhhmfuWMiM2CynI1A+/o5n6GnmLFcJ5Oc8NmWgK524UEMqy0kNEXL7a53sVIur2F8RNeaaO3Dyrx9",
-	"7d71L7MwalVShMl1SXKF5MBtLvRNuqjb41Psftj36belzRQCNPZ7/kzIrP/TiDFw4OQmN87hL+H3wPPV",
-	"6th2i7imgMCzVotR989j1GHnSmxUTN3TLxoPbzizyHuNlzv+w1angR+x5anjyDt1cg/OEzUJb0hFQ72J",
-	"as5XtqOTb4YVEoyzclfgZ2abuAo+O9s3yVAv8etesh/56Mezt29YgViFvu668tSzV5K9OPufw9BM3Mw1",
-	"8NxMASxbYLK+LrFAljPHMmXBPeL+vbqkIsWBnseiLDhwe180gB7CvzNzFQV3+ONK+C93JXy+L/N1EVBJ",
-	"phF2c44iU1j4bI8dp2z5y2jxIW0n43hC9iE36Hji4V9MUWF38sEdovogUpXEhcZQFkkR8lVd1ECr2NZC",
-	"Z1M2FivJXDGZYYS87HEHneFjhxbTbhRsyBUT0HVzwRPfBoFrYGNY7NGuBg2rAhoh20guT9WCjbkvinCE",
-	"Y8KwEUwJuG+VzEmHNLX5Je7RGtuRU+dCY30l1Sm9PdRw5ZiTq5kp1MLb6uWcSTVS+RInViiDudFVB411",
-	"+zyQ986a52GCt2WdVwRKGOduR/YToZZryiPW7fn+3b58xHjftmcUJXsd5OMv7n8bEnNm6gr2zA+bTPL3",
-	"ARDzQPQjeSAVKrvxs7jJOG/l/bXNc0N0urZhnlGyrJe0K+INdREKRDERIr/tgKhAxBW7PNIeP3sl1s/l",
-	"Jr3uVQ9Y+sO4eE/rdSQro8ID16H1MFYkW+V57i2xMz2MD3wdDC2kHihU5QWXPSWyUsYaBs3pgZMKoUJI",
-	"Y3lRcKrzc+o4KhppFTSkP0Wni5DRN+ln/x4yqmxMSOjcf78XKcOXVcGf95p6B7gT1R6gh3Ixlh1O00aP",
-	"tVRK4Av/yAEJF4ZI0G0GsxGGv/do+9bwUyaYtEKzKfACBWugV6DPKsGOs0JRG++uynd8qNKSMBrovZS8",
-	"KI7YBzEjYFZEupoodN2eVKXl+ONKgRtSzasuJWpjU16MmZkD5KxEbExh0YLNeOlGKedH7OeQFMpyVY6C",
-	"HelOVabkuBBZLFKSZTC3L3BxvVzZ7YkWAvZ0i9JEGjBf9wwNNKyziyrS+YH77NuvSsj0tn00kLPR0hsw",
-	"OVZ9XVDFbVXAh3tTgYsdsfcIvCUI/62KDRs+Ix+JMGzK9azw7Qfa5P5RCdk8X/tXW90It5R+QUMbxwSJ",
-	"gy1VDvdMrTbszjcex25w8s9PrdiI5jkwjvvod5By1ai1X5170Zd1brgK9I3K4dBFoK0x/qgBjdSANrEK",
-	"sQ60D7c4DjPHX9z/VsydVcuDgHYIK/C3Uulyds7tuRbm8oKu8FDA75Noh5RpW+eFefgRbPddQOYkfgMa",
-	"0V0BwjramVbfFF8p4G2SGLCPM4neUCfK35cJRq9qb1wANQ0dVqN7uO1CHXXaVQFh+zVIWGy+aJpqiJ3C",
-	"zECBvaPUlVPoSlvygn14fdbAuGzsYANCZwQMR4ylWL93X/h9PEydoX///773jE9laGKaYsPlLW8YI/nc",
-	"TJVNG+HMWA18RvUKGLgx5QwFomnifwjjLSd2is65QmFAkFs20sAvDVPjMSGssjDmOt+c8Ss4CzPaav9U",
-	"ZsHep6le25eNvq1qktcXDt8HevDqtc+xl8CSXfGidFZowNMK/XWjgiKWZx6QsJ89YX8T35HiGAbB/pvo",
-	"MvN4UiMwIid3LsJ0nzhNnc/4BKGDAB3mCOM3rptR0ASG/irocKm+B2OVbu9fn6N/za3bdOqjch9nmu8z",
-	"2ZsXBdHUydh6n6vQVtcdsHImrW+nl5blhKOLeLdswZfOOsOjNlOUGqpD4Uy45Z8+eOz29umDJ7GMbhru",
-	"NV7gZirmg0MlZrfbBO66fX/nMncMi804rr+Df8dwQbV4TAqrOrEE6dq5b0pKbEvSHTR6UT/2u4bLqdZx",
-	"Q3kDGibCERxyljVJWO1H/WEH1C1W5GMIHtt6oUQRYHzH37O/n95/9PQZYalVw4XmFKtyjh6o6HBX40fV",
-	"BG8LX68iUOKOrXZuP4KYtoWUInqvL2qhwzwqRYHYeUpCin3WTvTxl+rvTmydJjMc/uTdCEGporl+Z8eR",
-	"206Y1fKjZcZEaX6ciwkYa46/0B8b4nhX6hKq93+Pv7gZU/IHpUciz0G2O9nvoTYSX8x4zb6H35K1AEsQ",
-	"jz5Xi9QxbE9QqAXo+xk3wKbwOREszMNGpENYc24taPfT//zng/vf8vvjT1+ePfn6p0E6dBiagfkeKMl7",
-	"9/vGc7/rizcsZHlDF2+DwI28uwozsnkHU/O9buyTavp39b6sJnhL92VNoFQ0LzywNyyURGO/zi1eP35O",
-	"OPvX9Miz2DMf3KCT76XMMYP1vpAVPjRvNiUMmaq+m07VUbY0oFPHpSs34UOj/yFvbn9CzNaE7ZUs8PjR",
-	"hqZEWLKJ7QZOoui+woQWWMbypTliP1fpYjVjCRN6SYwgOJSpHxv6kEcQNLSEH/H3JDckLHhx097Im5Ub",
-	"zer2JiK1VwzyuiWE7wHiW9Mvt5clxxaiJfB38JBEL70PUGsfy8GBmc8Ndkvu8NYcYkyIwmLBDRurUuZ7",
-	"LIzGAr5a1FSIXi1GdFKZ8n87WHDMN3twfuDB93AwUtIQqYRfdO4iIiXz891vdUbr1eFQUxpcg3Thdutw",
-	"t7yqmhoomYVmEZmSY6FnGE6kEksLks2ELC0YaqXnO4752Gt3ZLvw2cYbA9unef7h7Yd3BzqAtGO328KA",
-	"5pDiGNrPqo2Bo9th4trfwURQlBikVsWMEFUR+6S0U5DWLdLNZD6Ps1P7LB5/oT966JSeALcV9G0dnJ7n",
-	"ZufK2HG91l2Tb7sQt3zASAIbucepGY/vn5iDCclQXMPaycPgEznbmhpwo2sJyFiSLsmFH5rr2r8v9NaC",
-	"xe89/dwUTOyMvghycY+5JW2O9G2mQj9HlXsYi85TSAgXnRfi3+iR37VXBddwQx6VSaDXNn6Tv3lkjztp",
-	"++DkbunyI8IkLj0PlrIvP0mAV0mpj7Szx1/w/z0urD1u6m1ceB4pAyEsKVV6KuZ19zreAg+KMHsqjLIb",
-	"We6ePPmJiHJw5vQxGnwfFTigwAp+J783vTxPGyjnxWQzYtPm+WM/2PGX0oDuewSIUDdzEF75Fs+eLHtE",
-	"QiEIGQJA7pAV16D5Ztb+aEB3Q1JGsI2oq3PgSP9FN6zRLW0b3+OuvcMSBdw07Oq+WbwLeSUsksEcc6wT",
-	"SCfnvLIVoi4WrhbFmjaMQ0d1YSpCeFUNd6g2PDjMdRNxzq4FZ5hIbDwDtD7umXZvRmdFiiZZ0orrr2rU",
-	"rbb+6B64JVA7N7kG3oHvKbtTtdkWQAs4qvC2GqapJcv+fFe99R58v5VQYm5iAdzgHzllUoy5oKTFHLj7",
-	"X8ZlBgV9VMoMtOUi1XvvgCm6oxtS6qnztTvWEhYxuBvkxxZ3Hn/5VY0680l+VKPBYanTAWO5R83kV1zH",
-	"CiW2PXq4l03No6bhMTHb9rik9TuTKWM1oqe7EbFlrA9fUTtQridgnRh3Ci+7qFj9IlqHnEFBm7rvK/P3",
-	"xBVEB+ILIu2CC1s3jrehVQ/Bqak5OqLwQV22qmBSh+q4UJNkMvsZ6CvQ9zFiCVduxkfspfs/9rW8YBnX",
-	"mO2ArTIFtsJHpBFKfhd5KMajCJj3dRZqMmRGYfGlAIlNeLGp7wwM9QaiQpvX3Nj7ONr9V99fsJkwDYQK",
-	"H6RofGAXwqkPfnoTPr9ghi8NIm5gj/XR0oJhC9BQ1a0f/SL98yDzejlVO1IsoweZQ061muyCOnT+jzEv",
-	"DFz4xHANfObZ2hJ+Ci1bRzsEk7B6rSabCu1/9sUCVuGm++a2gVJp6CM3wTj0Ebk9/a0yUqoALmNXoGPg",
-	"C5FXrQMKbvz+Mw0ZiCuofa1TTASux2/t2mA7J+uGg4rYOziNaPZ7rzIFz8V7STRzhA4cTZbMr2o0ZIW4",
-	"gmFd8gttBJ0DiHQNVi/3I9HXGvDo5R9C+P9yihzjzKlrJBcmvNW+rC1blcizTnX67avvX7zT6krk8HvP",
-	"bW8u5YbUx7dzkK++x8wrJKBPxEIDFEHmjJjIAALe7TqOJART2KVuJ0FVRzV+Cv4bYXZOqG8+ToLG5UuK",
-	"3i0RVIlK/8JdMOuKzgobXAzMYO/4qCOhSesDmbnNIW7JSd1aZeJcB7LvscXZCldtzVSNs3/8Jbyls6r4",
-	"DWFvrb7cMYPTVrDil515Y31IKXENHAxyJmIeWaoweI1hbsHzvUbZffj52lKneSuu0P94BBOxQ3fRyACd",
-	"TZcoZcsQKg6GC8dON8D9fPePFy9JO5DcYhFqfTbYn9//8IL99dHTR9+cYM0hqhMf379G+HQ20mqBiPpY",
-	"cSWMBcmUZA8f/eXowdGDo4eoEgrU/Z1OSMqzVezYiTECr17lDEw5cMs7oATBMW5RfHwHk1KmMdgwH3X/",
-	"fjifzKHap7nzAKy74lb5dyykMNODMvALwmW1WmBRawbIVR6fMOTu+nS0kaPsOlP9gLM8MFfRILebN+TF",
-	"cTrVDL8mIAe6yfeWNJTy/jaZjbA71y8zZwd3st2cz+5rVWwoDHl3+tN7fOh3rbL6VdyQthow/802TTVe",
-	"eQ+aU0AVBaFQlzT+pvHaYq2LRvVFv9C7mgnhp3dLBzoQJ3GS6+Y5+0qICG/sQHqrTuHxlzmfnbs/e7TG",
-	"2Os230ZuRN1dxHG5h6Sd8sSJSQUAajIcWnLcBM/4aEAX02y735Xc6+pd+zIX9vchNz7A5xvPTLxBBniB",
-	"gZMGCxBsN4p8PCChgVMrKXFdolBEOB18R0js7TNQcXbvwtsPtNH+9deNur8IjW33tis1ee4Z5nS7eU2J",
-	"DiUrOJE2aFn1Y4dk5TBKD6z0vdZM1FSoEdg7ODgkU9/HZOomH7cp9xO/hHbi8G1mKBO2QA4GU7yXjeTv",
-	"vULiSVisZJs7U4CCbbh3yoCn8qLd122dOzer/zek+yc6X7jBa3CgGrchHgVrVvzvMQJ1DZa5OZPDnTLU",
-	"pzJueaEmJWwL/vLSM9RshgmqhmngeQjfVm+4Z1gueAGZPWJvJYZ3AxojoXRloV4Vf85NjXvMoDBAL0Zo",
-	"xRN2kYPlovAxW49jfzEWUOQX/rV+Pvjx5wuyiaxiC+1BudcMoLusxdyi6dOlwuzX5slKY9VsVYONAch4",
-	"sydi8qwclcyXyaGtgCkmwrJLgDkToWCDmBR5xT+nydSIJWi+Bys03KQB5cbL95hL2yBySKkl/WTj4U+Z",
-	"UnFqtNfxuoX8XyWdzPiSqtaVATkMJc0+zwud4JoI0Nma9gq0We1ctN42jH+mtmFPHn375Ntnf3n07dNG",
-	"L7GHkV5ih5bvhz5U3igka0DI0H1cWMM8xcy+AG5ilmLiJOLhc7vs5+D+XlKazYzngGfyiJ1KBthrAxNY",
-	"2tCIbOYjozIix51FetcFuZvjjVfJbWA4wsg0qCP6ndmb3kln+rOttpxQlnaS9sdZoSRsH+Foc2jUJnjh",
-	"3nzXeYcmefc0AbQtDqUNVLjIAWvOXSAEz0movHgRdDORAV50ZQSfue8PeADx/clAEC/2JvEbiNj3CPGW",
-	"CsmwvSPomQldRIikFcpp09xbGguzNu2ONVzCMu0Z+omEMiyYmXINlHNq8cPq/Lsp4Nl3f4yFu5eoqIq4",
-	"R+ETiFTQQEc3PjeOUmuqAdifvbZwCctvMNqI4EobYQ1odtH66nW8ZMu1fY/rPhTQ9iXcFhwWLg5yWl7q",
-	"ZnBfhvRZx0REvYO5Kd5pmCO6Lu0z8IIR8Tdz5vEX/F9nBITSo+sN7VcaNRFXINl+Cgo9rHhF13L+vEFX",
-	"thBFQYkdXteJLX1r5cwN1s57WSfbMZ6eHe7VxstT/oGfg5lVcA994LV82mGBbqix0hlUCF8eJdt3bnUU",
-	"aaZyh3Snv4kr/MBLBEzp7m7P8s6t8uAn+p1WanzTGt6mC8b3KUJxN3cT3M+BdZaypSaglWxuWnLuAA/9",
-	"HjtOn6qCev9MeTvTOX60FdZLJW+dN05d5UUZJDriu/s7LUwALz3GqdPlc7r4cBL+G/+jCh6e8nWD/2rE",
-	"s8uJRlwl9rbIw28sX1KIxX1fziOs9h6n/g9YmjudD30jeom7agIzEAU3bXxQ19JZdNjwp1IMzSXkbj8m",
-	"YKn09hKW5rmPVWHnFmQQqSzj4zFkFnLCU/F9VXhRqAUlTIauycIesdPwfRjIswgy7yqqeXtKMtqBAXhR",
-	"Ne441I5abstknMHgt/tpi8kLEidu3c+DZ82wK2WDzqDBryJ+lTV3vJTde37qpXwQX16gQDHG8iCp6l5M",
-	"FTe4Lfbzw8yY5z7DWjpl0j2w4DqPdVj5iJM5YIsVGuCWIHP6cEjzukDCH6jHim1skNfOg0+yl/7nA1Op",
-	"krQPGNRS49BYSQLk2/U4fS2MDXnVd6bZ6WFvBFxsN0ge0WPP8HixjAJqmjL2gALbweSdhndSud3DpwEN",
-	"zzO3oDRVVEtLAzmZow8fsakqdeOhEUy4xFpBvfTVg17IL7SSE0yscNxLTUEiUl9M5KtDYQ3Qy/9IdO1I",
-	"dOX9Mi7CJ8df/F+dsaW3EtqcSskdFb/6up4qxhQRODMu+QQamCG+dZtjL7kiNlbc3LKieR9D9iXWpO4J",
-	"opmH/bwG9h5S6SIrtQZpL1JNsBsrvGYfbCPshnSFM3zid52q7JZwQ0kDxlOr2n/8dyfO2hk1vL6TnnU3",
-	"t9tywzmyJItP7B4d6r7j+OqWNU/I8Rf3vw3gUlZo2N9mbhJdbylGXRrYYxDcrbJqpYnty00IhpcGonyd",
-	"jBsQJQ56qA/NHz5SnGCQbbeZxFDL3Uj2RlpH72Gj+VABaliGLaaigFZTv6MYcoI3dH6/xnZKu2n0iq8N",
-	"qIoWIcKj0EPR6WuxML9fzje1wvNpMVcYTILPc6URf54CNORR88WvHtwMzSzuDfUmLMTY2XwBkzoScIH5",
-	"x0P1x6OX35bJ3U9D3ptLlnyYjgXUQpqmfdWtAiN/HBvQVyLbpDGFhw5KNhyjK+s4zHVvus0igPb5KCp1",
-	"pR8tK2+TkqTjj8M5A+wvivydi7zruLXJ6wwN/OvrcS4MHxU7BGA8hTaFYGp0gco55tYoG1mVZKr4GZ37",
-	"CeXthtXCMMIpe44gfI0emc7CXj/Q39Nb/CTvuCOc5pg8ofj1Xq7bhbCY9+rf6VhpJ6YBuV+eWbUx/9i6",
-	"zVsnO3YOHdLdQvQDPfK7tjtxDTdkeI6AawS58mQLpPcfpH2Bb5uumo1JIis+qo4cEfKAIQkO1dfXvft2",
-	"/Xu0vMTx8t1EDuDbW0Xdb25+bO9bx+74C/6/R0fLsHk3ks/tBtxTQax7VQ+qXKcZhm3w9bUccKVcaD7v",
-	"CuQD+T+VB7G7BPmcCTq07qfYbN33Ty8R5YSAbSrfsjvgC4UHnLzxGAputtFqNtDALy/ci8+d7nNBxQC/",
-	"SFTmnMaDfUaxsCSECajJ+4lTqtE09e/n1AEpF6glUfaOsOxSqoX/2qgZoC8Yy1hykafFTwwB8COR7lBx",
-	"SPfyW2vdcYX26hmKjSR8U9i+/Qcgwbb7rPlEFkeSOYZ5MKJsLEb7x9jwWGYr9YeY1l4LH2L040Kpy7Zd",
-	"vXL3K3X5cf7zf9GNxXUlttNN6wAekalaeECTru0LPr/SoDVju7cS20p2aW8fzY1A8g3jUW3C2XESiiqW",
-	"sGhuAUWRCjP7x1qR5jV4z0NqigSifyOKYg2AFlT1aoO3APnz0Cq5qixgSkZuwFCI0I8DcmaTsP4fDdzZ",
-	"RvZubrekXyJZEoLC7eD+oh/UQ0I3TLca/j0Fz4c8FG24sa5CkbpFqfZYUo0Zjx52L9K4BZESUGnG5prY",
-	"4BXz5SWmM1mfpVhlo82Ay8o1tWQmjeO3P1a74d6/fpMCcMV2rW38qg8qug7NqT4OQ+qt45c0++wDFzHW",
-	"0mS9mu6uS653Wo1FKEy6ORXnJvgh9AIOtTrOppDRZKguybW7b7nNIFE91jt4DyRzfl/bhcFlqJPE0IT0",
-	"Qq3C9xZO8qNnfQ0XunMTd/X19thDcvT+sYV1fU4IftDeUZMBH0EhdbDvrjVa6uxn5zoailKXB18hiX4M",
-	"rKQpsLShUMY+rz7AVFvUOIgv3ef1VLEs0EC+AYO6j3cUOy1B/G7eu5ey0dYpwSb1Gg/Todf7KZWE+1bM",
-	"WjT1iJsEeIJsZbx/SuhYemInW2kwYO83emrvnbPWukVHlE0DjZbdf4h+LDtZ6fHdvAIwH0NRsvPsedt9",
-	"ieZA390vZaGyy4NcBR/x1X9cBQhZUnWxs3rZSKigflxN6GarFFNjC12X+WKq+EwkvUk/09eHhXCTmZin",
-	"q73m4YG9mDKcMAexhK4RoGAjKJScOHu5I4Kz0HzelS/WTrl+XuMc3jOxhGuSYJRt3ahdvoQ5tcnhLOfL",
-	"quDFHcsojOFrYezPOLPfdbjWLeGGnHC4j8OgdsSat617XfE3x1/c/3rE7rwH/XcausPAVgWXHsJHkMcJ",
-	"dJ1AXiOEtGMcr+18/zKgUz04+ecnRz+Drb9oWqUuBieDY6SrX8aXKqefUiTcSQjYe5Rl1fzIi4PGJ1Wm",
-	"WuMzL2Ebn3g0yObvMIe1+cgEvSfN8WuwkOZzmBS88nLaiMZn2Mmn+UyJ0D6fvv7/AQAA//8=",
+	"7L39chs5si/4KljeOeHpeyjJlj+mW44be9SyPeNuf2gl+3bETvtIYBVIwioCbAAlmuPwjX2afbB9kg1k",
+	"AqgqEigWKVKSz+3+p2WyWAASiUR+/vJrL5OTqRRMGN07+tqbUkUnzDAF/zrOMlkKc0rN2P4zZzpTfGq4",
+	"FL2j3rEgPO8TqYigE/YfVGtm9nv9HrdfTu1P+j37Te+oR/E9vX5PsT9KrljeOzKqZP2ezsZsQu3LJ/TL",
+	"GyZGdqTDp8/6PTOf2p9qo7gY9b596/eORyw1l9e5nweRQ0IFofbZ1Gzsd13n8ujwx+hc7Gq7zqWNMva7",
+	"m86lzLk5zoxUy5N5L4o5mY2pIWbMNaH2KZLz/MhOzG0fhcmGCf5RMjWv75198QYzel+aTNpXROekWCZV",
+	"rsmMmzHOTeLzfaLLbEyoJjkTnOWpebnHUzN79iQ5sXMuslXTkkOclOF2GxUpqGEqNRUNL6xPZCjVhJre",
+	"US+nhu3Zl/SS0/koDC9WTGfAhlKxakqpmZTwrg1mciKFYHan4zz9znMzyfyDCYYO33dl6vhGnZRKx/j5",
+	"w5iRS8G+mEvcIkYKqg2Z0lGSJhm+KjH800eHsfH/rmQ57XS+ycg+mqAGfHfD4/06Z5OpNExk81/ZPCaH",
+	"58SwL8bO5kdiJHl0+CPJxlTRzMrx50Albad7xeYkl0xXn5gxFyMiRVZRb8xozlS1hNrwe3b8tslPuPD/",
+	"/rFvSWGYsu/8z3/+H3v/69O//yXKer/IQZrQlsCf5SBB3s9ycDM2e8Mn3MS5bCK1IdywCQgDKVgrkxXw",
+	"ovrYORvSsjC9o0cPH/btTPiknMC/HgKh3D/DrLgwbMQUTOudzFk35sukMEoWBUudRyFzdkMGfP/6xcmp",
+	"ktc8Z6vEgyDvp0y8fkGm7vnErPzXN9u90+O3Z7Jgq0TW6fFbomTBUnOhkwv79c3mcsau2Lydj5V9hItR",
+	"Yh7w9Q0n0YEaLZS4ORXOmbrm2co5aHwsMQ337Q1nwk3HI6S5Sc6Em5seno86dWgW51FqpuwnbvnEKc2J",
+	"qdmnbzS1b/bHeiqFZqDrnyo5KNjE/mmFilWRj7726HRa8IzaKR9M8Yl//6zt/L/WxvqLYsPeUe+/HVTG",
+	"xAF+qw/8e2HEJgV+s3rpjAlDZkqKUZ9QkTtlVZJc7gMB3XucOcKm5oz9UTKNs8tzbt9Fi1Mlp0wZbtcy",
+	"pIVmfStjwkdfe1xcc0Nx4KUbVBNuyIxqMqYiZzmR10ztk3OWKVTcgxI1pVrPpMp7/SV7pXb3PVqkdr83",
+	"U9wwq9LhRn3rV69ano4hBbNazaOntXucGEsYqhgZU5VbCo1KpjVo8D+SoVRkNpZkTDWcr0yKnAxBd19j",
+	"IY8eHj5ZdyXf6kz4zzqda2v8FN4jB59ZZnpW+XVGobU6G1uFNlFSfHCjK5Nqgav7+OMLnqfEcPuvB9Rk",
+	"SQlutSaFzIebMaE5s5xj2VaaMVM6+tJMMWpYfkEji/ptzIRnPvu6xia1qOz9XlZqI3NOReylklwxNtWw",
+	"Wh12f+kdjZ8tvuWVYgwUy+hP2ZcpV0y3LoqJXD8ndKCZMEdEsGvUB7qtzzKvXiVcXsFD3/q96IYbTXge",
+	"nT3PmTDcRLTp0hrFVrj+x1hq0yf/3//z/8ZeYDXPqNr4WQ6IlWpSXRFpqdDr96SqLBUp2H7vSJRFEXmr",
+	"feKCKYWWT/vCeVEqBj9iI5rNo7tgebLieML1kd2WCZ2TgWVlmo1ZDha4LA358OYchIkVfoRaDc7ITBbI",
+	"6vZfLDOaCAk2Q42qAykLRoWdCt5NcfFqLXwBdDBUjRIMKWeCqThDU6FnVgxaScfjvwbnlU5fDF9XnIDe",
+	"afB+hfPutKUl6eVF28XEKthJ4lMyZUpLYQl7xtg1I9lYauZWwIS1Af7Z01ZiZr1+b8QEU1ZY1CRmfX1u",
+	"zGumdPTMvisnA6tF4OSzUil7u/rf1RYSrI1+b1pQoWMroIZYFiE0sx+h5djYwudkqOS/mAAVxVpKK3WB",
+	"AvnETYIqRecwBcWG/MvyHE5LU7k+WHBTLRPGmhOWIh2l7DIndpNJimmelyxBLCqI5TW4/PDUDCkvWE4K",
+	"NrTrGHN7TyyOHAi3NNoilUA9T16LEW6tTVwWLM01r2AXyaxGJXfPsQTPKGlWXWk6sB0KvmxMxQjf15HY",
+	"EvWICybooGB5+pDhwbJiDQdpjB6XVKDZt6oY3ixYmpc2VJnoyt/JOruK7ku15z8yHXsyBcv7xJ6fvCzs",
+	"n4HVOSjMmeHXrE9yroFGfZKz5hOKTeQ1/JAqw2lhBRGyZXxxc5GlCW15LOwqR06+pmWB950+IqWwozPR",
+	"J1xc2Hf1iSzNhRy6f5QCbh07V/uPjClDOQhHbRTo3tFZGTq6iVi326pBS7umRclAuM9lqYiciahwt/f/",
+	"RVpHsPe8E+t4sQ3RHbo0jWum+JC3nRNKCjniAt3g3OBRscTsflIWFfDcG4n9EF0ISnHfm7ROaegHm78u",
+	"IDxDOnZYvOwiR7Oh5LYo+6d0xJYV/iACl+wgcMJdgnPNO3wnnW8bb2BERKlgXyI7gk5nL0ztM+Dz8yqs",
+	"l912j/ZX7wNMMUqLEYuZPfYw8KE1ttlFm3b92hDFBJtpq2eOaTH0Eqvgw3XsB3TUt8lVbrw9aRSjE3u7",
+	"CWt4AhHATRwXrkyAS7L9Lv4suVjnOlhTwwdVWjMmWieBNxMtinVmEtdy7VySCsrNrhtT6kR8iAp3BWDA",
+	"k4yY0SA+6tolPtGz1q29Tnr93h8lVVQYjv9SbFrQLKFz4vAXilEto6bm3KsM+HYry2uvT4nFuCJyxgpG",
+	"dVBnQhC3u8Rz4s0RrcmKybP4i+Tig7xiYjPXkueHNllktzrNCE1XIERnuAHXwowXBXgEgTlW+PT6PWOK",
+	"C3T+6EYM4qeHDxcvxX/IGSmkGMEx4NdM2zvbeY60GwxjFD8+e9KIWTx7GA1a1LekvhtJst/uZQBC995d",
+	"Bd7VteABy3PFdIQK/7AkQD5R5PUpcQ/6ebZY1rRgyiQMF23kVAeXBZw8O68+YfujfUK96k7GdvQrNo97",
+	"uahhI6nmiTGuwPgZuilWelPf20xidKHn2rCJXVpODR1QHZeIVYi51RhqRKpvySl3A4fauvdbB6+PhA/J",
+	"JT57aSk+Z7v2AU2ooCM2YcJc0MrD23Y034Zf1DS2DS5ZXO5NDIX3+IY2Dqp5gJjILdcOuRgxNVVcRFjp",
+	"Pb7pisE1qcdyxnKrtw25spqHFIZmBkgOJHbPWHVAZHABuLP3nMyo3dKhVIROrZFFi7grRMaO+YeTU2K/",
+	"SXiAlMzLLCUdKsFCNJ07X17KDWPfk3Y0OGq4525LU3IaklREMWNl8i5sTMuZ9hVRVjGq1FFN+1XFO8B1",
+	"EPzimrgfrOMfWq0U1VNzgrTuh8vG8U5NeQpG4irjDpPhbvM2h3vzXt7mm+mQN7/xG/HIx+1RPLiuL6YY",
+	"7V0gVWWFwiC0NGOpuJ0nmH6WMUFTPH35dmHYZ0+fPn62pfu6Pb6/zkW7FN5cepdVay6u2DxC/TdcIBmu",
+	"hJyJC/skRlyn5aDgmZXruh/o0mDf2rhPHv4Uo8uEfnmNTz96tszJW7hHPSvWrtMuNkqHe3Q1UbtfrBP6",
+	"pf7yx4exu7b1VnuOHnZZmiO8RhPDOPPl6dPHT9tTsPqQg8LURVwLeYepc4zUXDbNA0kmpTZkTK9Zn/Ch",
+	"VZgwDIeHN3ZcO16ETUuxfh2utg1XXHDr7umSV3UwJ7Mxz8ZEZ3JqxQUrCrQkNKFTqky33W4xJZt3mJeZ",
+	"CVHMR2ISd7TtRPXHVM9WCQePIIeOqU5FMdc0BOJRoQ9j1sh7W2Yvu0erJMI5POQc4u1rg+yl9qXFNBTn",
+	"fsbZdFE03K7etrbhmekeqhxuapvpHQmuXXZI1XgXnIzcdBI6ce48bvDmqrt+G6zaXNBsLMMqyEvuYltc",
+	"22cuYaWXHVa3sEkNVo7uVZlzczJm2dVU8phgGlM9ThhN1LhagOhhFtIkZIDlDpbbC4jhW8CEo0UB631O",
+	"LhXETqmdGoFw1Zzs7WVhkpdEMZonZZWSMm30vmXqqmDEWG3sr2evTsizn54d/oC+Bfu9XS6rMi2w1AF0",
+	"ywHV7NmTuNyybB6t33ht7elrzJQLryNDJSfkEUYtIAWlKdK5MM+eRI1ikPOt9wPSdsMwXVhHH7fd0dKN",
+	"67a0AxfdriBc4OCINLxiqYBp0JiREV1sFHfLrjakihGoYoHP0U3C67ReZn42c3JvzanHBfexviJ0RH1M",
+	"lg4NU0QzyEnlphPzdJfedlLxHRwzGtED/kH1uLpT7LrbxMIuueAMhu1+H+6KrH2kVJK6bp7JWxHTpheM",
+	"8SxuVwpZiv1rpgZxD7s3cTf0IF1xkfehJs9eU32UXH91Su4PfSJkzkDd1kxrLgX5Kw9pqf4jqYiRV0z8",
+	"4G+5nOdN2V2RB7bgBvM9cVGBIWeFldsUjvKcUBXPmMPMmB0MOGOJEXNmKC9u4tXDJLhCMyuDwAcQHajl",
+	"4ubanVDYuqli13HfNb4rkXk8c75he+vkUjBiZPwtqZJLedV35ZR9l/0DXgx474BlwZxMuHXZdbsocivE",
+	"HV7z2j6RpTDhnvaBiBGd6htd1O+YVTNCNlblFFia680ub/e8r5J1oiNsaL9Wpwp0dMySlFfnXFxFAoJF",
+	"IWcXhcxoEVV8XDiHGkgoktMBza6gbJWLqz34Wd33sBy02Y1JDJnM0XdCCS4kHHZ/m5WPMf/oLOh6EM1K",
+	"cXFBRxfuwfhbJlRUBbeQG5JddeVB+/JG3H3x5bLIgftkkdtL2125LpDSaYB6Zng0B8PQK6aJkH4NVeY9",
+	"N5C8GyXLhH65aCXNb/a6nthTtEibPlHsmtFCQ1WKYsNSL6jD6fX4YZNEg2GpAIIpf2i3MfIm2TvghG05",
+	"GkbKKyjwy3y668ZlD2lB+cGXEFTEGFO7y2TIZj5xw9Krq9yUcTI4QdEnH8/eQLYoj7qQ4m46OKTw7oZQ",
+	"6ddFZp3dmkenVSq+4dp0t3SKYjO9FuTvyuBau0Zv37HlMNBYanOEvu6hVETPdSFHoFJkbLjgq3jssnXa",
+	"wj9LF4pLFHKz2v4FQyPZ/S/fejXVmndYrVRzqdfd+rOxnHifvit41g/IhGZjiNCE8MtyOGoFISx3RyJI",
+	"ju+PHDhGH1z4lEypGS8OszrW1v3mOiJnr07I0yeHT9BNAvkYoVofLKeTl6/63q3zy/n7d3YLmHZAHnbO",
+	"ZMAKOaslaT7QkE9Dcq7AdT5vlJ4AJ9nTyoZWOTFmak8lkOXTXd0XjWp5/G9VwOa2LpQwtcePnj5+1mFi",
+	"a2UHQqlenB1hZ+xB0Cy7gJNvdxg9ZfYYHT6xpvSzJ0RRkcsJGcyNZQvgGQzLQHEjwyU6f8qOa1xLVbQs",
+	"5nnQ9qviZ0oAWGF/3brUtusoJqd/9oWei5Y/BE6j6bYMJC9WRAVEnxvmoa8V64nFT8KEY4s8KWR29UKW",
+	"gwTEBYoHLOwSULtScHaN5TOZ/e0R4t+MXOWX3y5usFTb5YFZ23jARqUAU7Ks8ncBqYYco1NvNrayqaaK",
+	"LlB+zGjerkMPqXJ5g/BwfRQXmMB5PieCjajh1+zIVV011S9ZDoqa7iWgZq7yF0R2RBB7IOIKdLRw7bda",
+	"EXu0jiyeTf3aOZaZ6SNRoWQMrHQsyrJCC6p8+HAIxZDKXYtQfty4HOFGAG8/Fo6TQor69QlvlMMhcPXE",
+	"WcmCUDJjrJE+/rmcTCFPHKdjd44xZS8JnicuCR1HWLLqct/XDS1t24a2uKNlP6AwNTkp7CruVPyYlNq5",
+	"whYCxfYMrDrdtUO2fvB2wizv6fhvarvZWda8ZZ6ZV2eH+cGjNJFiyNVkQy0WSnWjDjHAJigVN3OMBGAx",
+	"STamRcHEiB0hs59CrOBXNj9RDKqwaLFvJGg7I0xVpzqa4PPs8Y9PVqc+RSt2MVr2heR8ZOWf8amPdDrF",
+	"nMw1Lstnm6AoxPagypta4MxbS7Z2lsFFewaOvb9zwiu4O9Ca7a0iWDznNOe0iHo80cwVo5KO4CJRsrBi",
+	"azKhDTQBK8xcBoycoVRBLQdqWcag5aGqMxvbN6QFeM5HTMeufDuTQcmL3IvQkT1qYAqpsnvRc9jGFzBQ",
+	"NGSyvk/CfnERELaizGxNBijfUmxUFlQR9mWqfKBgSM5eHtprPBvLVEosjKHKIirKOVSGg/bhNtv7oHAz",
+	"kvSupZdFWDejVo2AyNCG6lagNyadRevNx9Sh3ixYpPC55RjNmoxnF6dKoder2DbcpKzLKZPTRGpOMn3a",
+	"MoT7srNDBqdQvbSR+ts43NVJqPYokOpTm3xyjL0kpRQbcXuzJhzLlRN44WgtBgRX1ORfy6vVI0CkyL5f",
+	"yDVersf08OmzZIbDgAuq5sDvhZwxtZdRzciYfdnhvrop1Xe0SefWrXofUmYjAYZYhvoHKPGG/D5/vish",
+	"TMV8vQMR/EyLw3x094e9MOxlZa95EaXimBXThOxoL8beQMhWdG8pkYVUzwFbmnLwfsUPJqyjda9uNbWj",
+	"UjbuW4pbmNlmymhrpvgxgfyn/SpT+PrR/ovqER9kdiedjOg1W5ROg7nZuuyoQ2c+3PuJ7g0/fX325Ntf",
+	"ukuH+phRqqJz/hVNKJheI1/FN1ZJD8862KYu8EWe1UrF40JHmiktzRg8zKAKOGXcq+HPQSsXPq0r6xCj",
+	"cHNrIcfrBkpckyRdEa/WifXE3X12+RWO2g0W7AZooHW1rP4clcPlpbdNdMCoglQe+8hCPso6U7fkCMO3",
+	"Znq6x5YXqz16BU63ZaVQ7b3ROiG9xpodrBiutzzjx2xbHE5scWn40y4L+03R6Xrrmik6nXIxwpXtk/MO",
+	"S5m5UdpWAjNZXAj8sHUdL1jG9XoqSg2dBlS8eASKNioCuqd7O59m0gQKDxOYoAbvqM+t4ZpMuNbNYtnE",
+	"YfXrq4aM0scHcdaoGg/BwyjkIRf5RZ6wIb2Bh6nDjKpszNpADi9KHXVn+S2ajSXk5bh4nwiCHRM9wSfI",
+	"HUYXBgVulq9C83wdZA9I/b6gxig+KGMp1cf+qxpkq0OwdynyVRIc4WJbeihCTpmihbIf3pxD4WipAITD",
+	"pVme2x9+eHMepyLAHA1ojLl/hhgielRgTzFqhBwQ9xbA24a8MDHX3yv43KGicUhUEGxxg9st2apOtSJH",
+	"xb711TTnsrytC9y6suwknLlb1cirk37fNPIwszMm2AwzCNbQyBO5AAhU7+tN5967V0sI2CjAn8bZdYp4",
+	"XMbtHDS3jarbryCWioRbAIwaLpaoS34L4Vjw6T57/MzFj8OBI49//GmxevHZ4co9SN4xL7g2XIxKrscs",
+	"b9QbJW+e9cLC/VvmtvZr8C298vdaH/JeJnROchkCqXNmdYdhl2syLtG3fYE9Jxgkej8E5z5IkS4lW/E7",
+	"7v2Q0L1/9cnDvZ/65MH+gz55sPcAIskPLh48J6Xgf5Quyu5y5upZTYc7OurPnd9IG6lYbj8uGGZrC9yE",
+	"sUv73oEcaL3aP5RKwL2+eJtjNlKI/SJTDOaGrX3NR87fYOXNv+4J3FAxeE7+7R2dsH+z0sd+7s8A5mMx",
+	"ndEpy/fJX/XxW5dhYR//H/ijH5L8Gq1tXqVxZLShatQYoCJu6035IeogR2SSi7yu0yf9jFwTKsgxgpmE",
+	"Fx/5U+s5W8lyNHb5AO4rqsmMFUWLyEhEv9zvcXBeecPChF3kZ0mvWekIBrLlIuHItar7UJaiQxbMEglX",
+	"bsNm12u8rPQ3SEuU7njUo5PFnBRyZGW3lSQFJAibkLK1WobGNISksw6D9Sv81JgotLE9pQlg6YGlO2Aj",
+	"KnYG3RhPlzTSTPsQXy7NmAlj72gEQ0Jzmw3sF5ZHmykGUgFkbQq2DBLrS93BloTc66W8wA2QIl2sAgLX",
+	"TAH85BoV8y7D2omoRo51xQefktyz8yzqyrW7hF/NoD53fpHJnK0qwrAPEngQ6rvgxoMkgzmLolgligMX",
+	"xkzTZTOpEGfV4yiT4pXqZOkw5Da7zN06z9azryzbW8XBsXc03aqFzYwE/lou119D5OjIxeXVyO0U1y1A",
+	"jEVr7NgXHs3SqGNTu3csIVDUsWl33bdipGg0gdQKPMVHY7NmDkHqfrbvw+/We9+Y6ou0olzrWxBwviEh",
+	"MU7NNEb2InScl3KEC81zdkQ6NtooZHbVdrEBfPZS2vbyTAOEtQPUSzPAIt6dcRrJOikJdPV1Yh9aJ1QE",
+	"wY0YRBUSALCZhZx1kI3uJFXzjEtFbDASSYqkMS/DuaGDgj1Ht7fPPxviS1ogAzfJnp0wrZ0jLvK7MZ1O",
+	"WRwrYIEOuJLqfTEy/N3jo9wGhNAN0ENbTIgPDYW9AgGZjSWq9YTXytUwLylFevbFMCViRajhvFdD4ZEP",
+	"joVtgB2t7TtvQUVc4fSFnX9b5ecu9ahyYR/douC5DFsyxvJPNM242RLwUMDuaXsFMnB3MAg35c5T/KjZ",
+	"zVNG7Adu4M181b7Pqlf76tuT3Nxb9eaHfbhXnnyY1Q7yalIIjIcPH96a8FrwHW5Vlj0nlOTLvjPMti2X",
+	"YK0SeHpreEn75MGFc5X+x0pX6bNNiqVi7PELdjmL1khF4FEabeCXS05924s0iBw2MaihyEHcgua+VUO6",
+	"49/G7QKNYZOpSRTtD011lUN6n9VK6t3ll/PaMyoyVlyE/klpzVXLCRvIfE6ovmI5Wmr2t0nTJaF5fVQj",
+	"JrL5EcFM2D4B9C6wLBEpmuV94ju2QL4/12gUf3/o6jQvuIihfVgbemjWsdPWbbM35AJOeuuaHJbKkAuE",
+	"595Na5P70/APra9EEQcaJtz1yQxRJic/HoD/K5iZWDUgle8Z3eVOBdMneqdKc1HBDS3V2HEsd1w60WuC",
+	"wvR7od1bpHeXkgPWJ9OCilrTLncQq45dfYItlBqNu/oOic+SRE9ZBmKw8h10h/3JpcDS9QtADZKKlAJQ",
+	"jIInH9et2FQqk8jruFlPRpx2ohYMJBUU+cBTDgMfMY6O4Gab41ehux0RjOXdtdMz++MYh9wQZj5e3IiW",
+	"LoarngPI4qA05I+SlS6gCN1tcnBWBBHhHX34GKCu24d6fdg9y4qA19RD8dfzNwx+FFqoRfyCMdMngqIb",
+	"QN4rZu4H09j3AfPX5EqrCZr536JabTWU+6ZU/yIHZ3bGiySI9oxtk/NylGYzDU17MMakV8/Wjo1vjM+Y",
+	"b9j7COTHxerMQ+iJiwmTWOpTx2pahBlY1tKmfK0xoKOXWnOQTEek3OmvJ+f/7dFDeze9eHnWKe9f0eF6",
+	"FFmq3V5v3iGvOFICiEnZU6pCZvZnyYVL9Y0sZs04uc9LtqRbWHhz0/oLjJJmQu3KgzqljJFBKfIi6KSI",
+	"kOhTeuKKaZXfE31j/EdVgXiqL7h7ZA2nVV2ZthNPAPvmrG3YxA+XHJ04f/e+ygNWIwbkOKS2JZEuv/NY",
+	"ypqKceIkHKdboMfuSM/UK2omGoUva5HmI8Db+m67ruAVVal1gsvJOtpXUkUr6KdUaebEvGvI8ErJyS/n",
+	"799hTwv7PdQRcCkWHsDGQ0SwGbli80b9/XK+Twz15RgdfVhIra+0b4vUd28eKDkDDBi8gx2yk+dz7La6",
+	"egOrulU7iS57+IGpSSoxpzWdQjNa6OcV+IbGpA85jRcB7somnpZqKjVrcWJB7ynQ0Y+g1L9PMro3U3Sa",
+	"jLkZR5OIlx2wUhw27aNNUHv9fN0oCxkMju6xvUJjb7m0pZBtjatCFNNS1hcCQ5N+yGE5sscv5zmYZL5d",
+	"ulRkzLWRar73LlXIm/MYdoG86pMBzS+ycOj6BAOYfSgTdcHHPkG+zOuNm2utkWuG2vqFxLhFHcKAQLl6",
+	"GbFfVoz6yz3alnYingvxm3MmXDO90PS+lkSn9fjiis2jyQ1N5MuOzhpXdHORsj59ubArCCe5BPtsstjE",
+	"p1MeW/x+P9b1SLLdzCSKvm8T3SpvEBgIHRYzqa76lUfFWc/cVNbxsvhZ3Yt6/UB3eOcg4brv2ME1UDGk",
+	"NwWSdGLGrrZLc4Ivv9DMWJGN90wQFQjUzK+pYRcuG6fJ6en0iS0WDQDwcphEVFm1QoOJTM2nZkFxSAza",
+	"CR5nE5ZeByguufnRrUY8o+ULeht2507szAhgAS3MuD231zvSLOtdMTbVpBEvb2TcrN8G27WZvIg5YM59",
+	"o0lIb/RaaA09EvyyE14UvNYbuAtiMfy6ddX2kYS02gSsYbt297Kwk2bFeq5dFwtQk61UyRHZDAk8ppoM",
+	"rAB3DOEUX8DF6wAbUU9dWMPS9vMOG1IxZOy8vXN0bwU4raMT0L1/Pdz76dNf3R/7F3uf/rv/8If/8y8x",
+	"Qr6TObvFltv3qid2jObvX784+ZmNNnXBNaAaFg734dNn3oRyN6qqkM2yglt1F+UNNOj527PHz35YxJ84",
+	"3vu/cT8v9j59ffL421+6t51FZ2VtrIJrwwSAST46/Nv+w/2H+4/Wbc636NwIy3ezaCFxuaYT4+d5MNM9",
+	"yosPA66RupeKF/h6AGf5wgiZnDAC4MpWu+tuXn+QmAHIxbItjbR/oL1R3UEfA+PZO/9XGNGWtq+AKhvy",
+	"b9THtUQeCKxWlOlen4ndN9ety+JalzFxb7XaS671ZXWO4jPEE/XT4cO//QA9IA2cBQDdFGyTMqoEHx1r",
+	"bx0gBqvnm8XmZSve7sVDsnYunLN1SmMXBn7yOCFa9i/+196nf1+WLNHK2YYR63g0Q8dmWEWKUU+VvOZ5",
+	"VKMERHT0RqRveayIAzRyITF7I89dSA//qtDGNB+JJghAHY7Cu6njju1g22X1frymVjlCuEa7Gre88rEa",
+	"QK/zQCyA8pjwaluxcMHj5ZJn2BfO+IbdQLUb5XpshMWQFZRP4qcQvkKSYBUaZsNXhPDVb656ZEKn00SI",
+	"O3XYrb758ezNtmAcsAVaewmDuyitsijksuO6xkHYZTUG3aB5zjAjnOeQfACw8Na2YBPKiw0q9dbZBt8N",
+	"tDOwg6N+nSMDrRrj95uHdGUwun7gbzUq3ZA09y08XZ/chkHf711U1ttF14Rlo7dEJTnXBwHYTLKu5UQJ",
+	"o6SwnVIj1VdPfVdGfFeFZ3Uble+bC/hqAUkRv6b203YBQK8Cew30CXMeQ8xN9ai3AAW2gUK3afrvutm+",
+	"6avigyRUI7reYK1bY03ytne6v9EN46MJMEdssjZkSrH8IuJX3OAeqk0uJkxPj9+euRbHTRk5KHlhLrhI",
+	"y0dMb+NCG1oUmJyLSc8QVPSxYezLQFzV2s0ji+E24UNXiwozdcJ3C3VKu0FinSp+zQs2Yi3BnLEs8lsA",
+	"aG7HWa5NtF8xQQvr3Kpi4tn1vukkbl47qERZZseV5Sibl2VsWo+xBn8/DxDJtcTsmFyO4vLUBHGtofl6",
+	"x2EF/eLHo7a+lv3/4HjwDjf/v+xGrNoBp9lt6MPD1IlE528fWEUXGN81uFobENQHbJxNIMGcQghKG/Lo",
+	"qb1gFc0Mto+nBlTKMVVQlzMqoR+iVORHOOKzsYSrmrrQAEFg4d1jxjX83o7ktdVG97WgIp7flKhaWFGo",
+	"AAVEValCPOKZaodMi4Jow6Yub8oXHwxLbbU6iWkYc8RCY4VO5d+zKB7CutUjljLnhk1XNssJPX1do36c",
+	"QIrY8MoYnrZIyJQKoAefqcXYE+oe9qRItLhDe9Aqe/oq5e5aM63y5koSJlY6FcnPvx+oEqWl4iLjU6zP",
+	"XFCOtoEnpKQ0/dB3TjN1zTO286LzZEO6Uy+eX4uhXF5ye9eDwm54qCdM1O6HC2D5PXZW0Ni+1/kWaetg",
+	"ENayNthQdUl1P8YNwm3eufVUyUHBJjF0rVh8yuNdTJUcKTrB3iV2egCcmABpSPSXa+BWQAYywGjs945E",
+	"WRRR1AxWRFgaEnWnkgtA1MPWWnI4ZCKHLn1iWpottrADPSHq5HoXrHT3lO/5VsiRTtZUlYk6wn98+HBK",
+	"8IH9RAP4qHwC14HMWXs3Ivxg8belEkfQGeJoimxxdPL+xcuVpwO+rQSdW1WITrn9T3AfXqgbemS1ZlHQ",
+	"oVxb6YZuE19kDc+2unPa1FXf8tT/e1l5zUptZM6piBcNYr4BlNgFdWnlBDZCG0iU3edqfqFKsbrvsVW+",
+	"oILzjqCkVheOuFrafqjpRU8vG/IvG3hB16r0XLllU2rlYhs+WIetanr77RsZ6Ohu/UoGU6j+6hreQ3XE",
+	"VmZtknNDDc8a/mUmmKIdsyu7pXSyqLQ9LX31ccA47YKzq2SxgkNqFGrfLo8QcIF6ft44HtYA6Sc0V4wy",
+	"wPUH6hwcbU+iROgSQG9j5+adrNNB1PfCgVt1OzqGjrqyXryqLnajUZH7XlhySOayVMQFSBb4r7ZXFf+B",
+	"JzkNmPYhlLkkPRaxjUsg1+J94BgkduGcQdvUzW6bVPvav0umCRdO86Blzg0xivJin7zD9ukFzRC1xFkp",
+	"N+7z7KYSXyGiXJx4tMlltS5yY76k2dgjDteAtxuGPqR0ev+Pz+wBlGQ5YYQWitF83tocpquHetHmT4JY",
+	"nrErNj9VUg7XRbBk87SX5IrNd+6r0WMag2k4hgnAl3eAxQ/k3BASNEbQ10Ib17IalqSPnD/dldNZTipc",
+	"vRuFiq0hL9jt0D6WFA6fW+1/Qq9YI0Hz8Gk9PfMwqo+PFdNjGbNQ/Iuh0oQXBSmFZoiD0H2E5IbZZXZy",
+	"FrxzkduEnSyvY2Wk70oEc/OZVfWlWAGAv4ud7jptFnEorBXL4vBDnkMshXwV3xWbmiM79oSD3+KKzS+G",
+	"PNFIdMX2YjgQU95hswf1RSzPHW7tDmFG99wal/UaDDNACBAETKq4ZxUcMFSZIa3DDjdWFBeqgs3eyZz9",
+	"iY3wXWIjLN6e20ApOGPX0CDiPKTdrF8btpWSqx1VhdauF//CKBkAWGdp9QB+nPAlUUFobuW6NgpQsZ0g",
+	"dWtTpQAhNOLQYnM5T2HMijzVEba9KxyZhILB0AKkDSM64fCtQwM79Kq0XymlI9dCkk6OxbMk4nq9e6tb",
+	"c3Jj9GYC675Z7FuzbheNhqRRFE3lofk1zyITOfG9wUPAkGYZmxoH9pTJssjtfWX1LsMEGTBjmKp5g1wh",
+	"QDckK1mwY5xIRI0IPb3j/ObxmN1RC/ZlnzjQJzG6wHxHCO9RQ32TijuCBwRjycmfDUAR/PsH87g3a6ak",
+	"YY1BqoSWIZkqlrMhFywH/tL7W8ZqHvPR+EJxfdUaDbRyUJMJekIoBDexB/ESENzNyiarQx+T2cGDP6HQ",
+	"SgOKlOzU1mJcEAPrNOJH333Ver9qAbTeuPb10XHDFrdHZC1HV/nFnqefY9cChzaLzARFvDmQieX2gCXu",
+	"FsUMV13a1dcOQD0NUGq2RqbeJqHbFk3Cldtr8OH7qkKYImRxBzMIIhkOabKDzuHhiGqodEGg1QEqartW",
+	"BVmq0xR4OfDVygqBmlSNOIgSYfZj3xHJCfY4SL3MocopFVYDYxyyPxnNoQXZhFGB2p5OntVxtIuXr9DC",
+	"Ca+pjsxXKx84bD1w71bXb/W/yYKdFFKw3ZX42iGwzLdrra39xcucrwsVEaoRAYNSjwHb0Xc74Dp4qe3f",
+	"bDI1EdCIbUawFm6QthjWTW+UW7sePJc0oo01tfBW74zoZH66eZ5ex0rMuPT90JS3eM8AjJEra3ENUPDG",
+	"urSs6rudXFZmlL1JQFp4tCPBoogOwR/35PCnJz89+9vhT+vVZVdiG4mUOo0xxIEnKxAHPjmEgb1P/z1a",
+	"jX7redX3Mqm60rzWTCfacuq+37uECIGIGkqOCTXZOJlugituUdd8jT4AO3eA1HB6BxCj9k0rLTe7zLrS",
+	"e9OeAcEUheoXq19YfVS7Dpor09GXa7I/1WAfEocsua9nLw8dQtx/2pn85QivyfhOt8UwDlcyQsebb0PG",
+	"8CtMMoRXx6KKo04kaE4rnwjVGBIdyyJfbLqysnYloQyixtsn4Iqr0ngDzLhP5/XdAhSbyGvmIcftJT6k",
+	"mdFra4W6nUybYkOkSOm8ccFmeKBJQcWopCPmkNH+7aPzqv4bInqlyd4WnY7lSK1GlGjoDe68pROmEjsZ",
+	"upEFrQa6nJWiXvcWaqHR9eryOAC2A3a81++5LQcRZ/cc/rCb7gET5oAynjV65dx00zfd7/W9S6tyZL5T",
+	"xXs9++dPRf22FfXVPoy03nueScw6XcsEhSwTQareVliI5BolzOz32AoXnyyK0E8BO11wTSbM7JNjgTYq",
+	"cfVLtb6JC9BI9r1QjRHJk6mNCdd7wSH5B1AruGHtTaftE3GhTsXcnXLN+mQwJzz3GazPfcW18OmImyax",
+	"1uRExSHdM8Y6hT7eC5dpi7cRDa10NSN2rG5pY7Fch3MWK4pwqYpRKeccRD6RwOP3uuC/crkTkOyhg03S",
+	"EecPfr3yvPr0DPjBTEGd/orSaCwDgu6j0JG/FLkL5yFKMDFMTXQKG6U9rWKXKRWJJHU72bgsvGK+yyhM",
+	"CzMM+8QqJ9pgd//OgtEjWsdqnVdmWWyQWBFyKmrs5xdb3+pPCT4+D4n/C6FIJUfxJAE3VxRpWpIhVYl0",
+	"lTV5oK5VCWy9gkzR6/c8T0QRijfniR3uSJzg2GP6VzaPkDyXE8qjbidqkEehb41U5K+WfGen5PWLH1II",
+	"dXEfC+Z0OLw0TYZc5I3uCeQUQyqQSwmt4DCVdPkMdIMtQjiwjKaqg1HawNpAIfJgGJScvn7XJ9TOcIQF",
+	"YtSaRV1wOh0ZHRViE1m1NRtWwXfdvib8DSNjqUN3ECA0QF4RgD6R2uDvoNHiUsrN4y1u/hECrViq22u+",
+	"D0YbJZAO1HBePnnyOHXvP3a1Kd2xSFrtst3wUJ3+c6Y7sBSQNM41Kh67ymVb/br9Nt7et576v6DMgMNy",
+	"mKiEUUqqbQKLN0Hfl0JWAa8YcyyErPUA5YbQYkbn2n2pIajahHdaQh5eGNnw7Cqd4wgjF1JeYfIOoLHX",
+	"szrMijFvUvzT6mnVM26y8cqYNvQb8c+mNjVu3gBf1QaqWKaFPdeuAl3X++6PQeQaSKFQL3gT/B4Bp8JG",
+	"9YkUTmRBbNu5Xbr44sOocZpoH91Z7KvOmWhrZeGQAaH9bbqhehcsIIgZrZFNkwJ3qHEVR7sBk0sxOa6P",
+	"9OUaPk0IDpGvrp8jpSiY9kF3b6p2m7s1dCJMhgmedVwkMIm2US0PAkQzJlbmSYMcscvpez1nwkVp1shz",
+	"mjAzljHvqNVxHfgdU4Cux3IH8bSGgxl6x7Ytww8AK8HHARwDTgxdp5OmvWrTp3QGKH0ppo/lesP7FprL",
+	"NHam4r36Qh3DVJStuL/lMK8t4FyH42tErWPCAaN2FHYoQDavdD/nI/FahOZVN0vPSItVuwXPSUan3NBC",
+	"k1w6iD5jmNogLH4rTTdWoq6EyFAL5ArSd8OaAXBsJdqlamckgNVqJDRQdZvY96lEWEGUyZy5sFusE5iR",
+	"ABUwQoj7Wi+vtZuFxMER/GyrkrkaBDaUwbEjovkXkvMRNwitQ4lyBXsw+zVqn55tUPn0J/u2sK+JBTV3",
+	"1NF74yzaNa/lbYK4rEgqtAS81ewT2LH7ln1iJ7UDPL81A3bdG4V0zSA8x5qxM+/2XiyNXtMbnnIe+hJc",
+	"/N51SbTHS8xdxMoVIGN0IVozumGVMa4hTC1BhKjbdkWnVKsxtnVKzbm+uphWQDwx94UmMyXFqErLtj/y",
+	"L8+poSTnCkJwc/QhzQKQTWBx6LnjcftSlhQX3F6W/F8sXwXZDisKkHDoVk40zF/RFQnsJehj29IcCV+S",
+	"rqM7Pn1N3Jf+mONPNmpP6ya0QX/atl9qF8RqV3VDgMD9on0rPOkyKrAbSg2ZMdoQL55necagBfuqNSwK",
+	"jEZr3Sr7sc5GYRFu/e2eAsOmH6c3VNPvh9rRrm/AOv9Ul++zuvwdsNEHOtowcrLtyL+18O1lZN+LkXYh",
+	"Z0SKbmWPi5BidnLR9cZ7cu9GT79vnb7BlVPqxDo/SBfYKtWWsbe6ZEgzM5PqSqe6obmuswOwMHPgj2qS",
+	"VGBOzbqOuhpU5iYetG6wx1wTMFAgIF2bc0g0MpqEqcAiETuw+0K0z4tq1QrgoRvYZ3BybtVAw7N63yy0",
+	"W+q/mD4Qbxh2La6fBZch5X8ETdX7RJfZ2F68j3463H+4f7j/8ODwyYZ426uzcdOn6djjxFbAewsZas3Q",
+	"OoZDuqHltRzAN5brgFIYJ9CNgbqfvzVByVuptM5RTffgdG001+zCma5Vevzo6eNnD7fWmfODokIPN22T",
+	"JBKNDaUrICyg8hNSMa3yKaHnDtcoasop2KzUdMQ3iMy91Js2xubBtsXkBctVIUfEatPQiJy65DTi+gu7",
+	"5FO0to0d3mvZy6mlGb2Yxmz8k3oPJ6ubu95PHOGo4K3ADqcv38Z7M0XQbcMSorW8CM/GBbmcIlLuRe0X",
+	"l50O71hqc3HlsqoWz67AlUA7/wvIqAFCuc5L9lf9sLT2ioM1++pYWcXURYt9v9A1awGRBdJZxvSagTUi",
+	"JEoY51jokAsU48qPkMa22XlKIMW9Fw6MKyBzeQ/MreLx4+w+Rdc8U3RDA9d4LX/ZOwiplVyMCDyzxmJX",
+	"NhdbuVacVXStOtpbM6Ss67iab08ghXww147Ncppv92VVAERFkALjMpAV7JuTddLAjsMMovApuwlueD9k",
+	"fP/C13h7QxAasii4CvCplZaNKKvJzC2kVQrpbkOCrtTX7zsQP5wmyNtdwR6WbU/doy1w5Jh4HoroQO/D",
+	"Uqp8gzYANYBwP82VtgtM9DZNFzjQ981yqW/XurGlKVVmEk1nemV3s3SAPysbBWHDuYSRb78jI9nxVcOy",
+	"KC6S+G8OZsbqD2HrVr7SyqSLf0kROy/H745diq03q16WlkgHPzNVcNGlpu6aiVy2hjHYHPIiMW4lPIzf",
+	"ZErFHPtkBUpHMg+jG75hMHFHQph8qPUtDcEojnYgum6dR9mVtzlU6/9w9xxifPuTUgtZWXphDuRSwvXj",
+	"w612KysF/6NkN2patpFwrZKW29IJqW+t0QfVkzpw7K65qjGx8Zui01gvJDDlo5aarnWv4oYoAH+M38Du",
+	"NRdr3om376/9KAwv8Pqv0oEl9B5ZI69SJnrjwz0+G0tCC6tcQLnpFIaqjpG3daF8ES0OUGG34Bi2ZIrC",
+	"vtUcoQQ6I9VaGWziw23QbSteXHzVSkbAxxr57jNoFm66754bKp4ca3eRNhNka6tcF11qkX+jrV+iVl0x",
+	"Jz6OazlpiVF9rZb9pOfX1PO8n6+uZQeFzJ/+xgGu+KgGuanNUtPxxkFLSZxbVddAxN03de23jc3fDcRM",
+	"v0p3bvHOtoigld6eTg7t2pG5e5f2XTZsSDt/H7e7fpsHnrx2xQAVHKOvNYCdA8Xp0SEE/TShQ8N84wZI",
+	"l65qHipcq8eHDUfxo9WO4iTaHag1mG1wDvWX2AOaUYXuEF+L6j8KLxgbM+19+wbpRtj3bZnXj09fY5oC",
+	"qp9Vuco+eekSAEIBi+/TY69bezA8AoBH/cJ8k9/FUKoZVbn2lQf4eYS4ciZIFlIh9P7v4nfxUimpsC7Q",
+	"JWuRXGYl+HfIX89enZCfnjz92w8+NU1DqzRymcmcXVr1Exy4l0P+5bJfy87a/x0S6d176YjpIyimoyPq",
+	"NezLDATWJdEs1IZeWrF1GfKcoBKBjtj+7+KcidxeIZevczaZSsNENt/7lc0v/cSyEDoxUPluCWa1Y8Wm",
+	"DEOe9u4bGibsH3NZkoJfMXvl/i6wXZvr6EFOaFH4Gu6xnGE6h2L4YgT6/V04BAcypWbsoAwogQSlPrhn",
+	"OOIGc+fPADoMpBlj5bs2Uub7v9ubqOAZE4gYg9p/73hKszHbO9x/iIWnjrP00cHBbDbbp/D1vlSjA/db",
+	"ffDm9cnLd+cv4TcVQEYPeKyWwHTUe7j/CB+xJ5FOee+o93j/4f5jBEgaA6cfXD86cPenAyMASe/QhaV4",
+	"nYMrXBuPIOrBOgGQp3f0z/itVj1ygFdV71t/5ZMQLYMHYxqFRzD1yV2A0bBwUYAYtj/5o2QAQeqoDM/6",
+	"RgK0A+ZE10k4cJbUuANqsnFq3Mjd8O2TFVt6KoXDXzl8+NCh6xjn+aDTaeGKWg8+u7uhen2rJxUnD1oN",
+	"CK7FECmcPsyKcYI+/sIwwwPfehHEaDmZUGutA7sEUvU8QMc/e+GjT9YEldokigiVT/87InyIZ9vun0fT",
+	"hZNp1QUhAyg8d3oqeSWLwsEEfJYDl3HlCntrfdcwcqMZGPxWCCKWYpPtQ2u/jXm/Jr9+ZfMebi9wzM8y",
+	"n29tZ5d6EH5r3n8uF2yBsw63Nv7PwOYRnnovAsVBQn6WA/RaUFChNDPb4LewfOQVN577p1SYeh0aa0W4",
+	"8Vu/IQcPvrq/viUl4t+ZF4i93Z/YGGU/VLy8DRKew90nquwIe5cBsli42aYFFenTvNaxCJLIjHvfPiWp",
+	"f6CrVh03eH9K1nwA1UFIsqBl7BOfr+5hWeHPTCpE9JDLkgJ7i7jOIrs54822b50O+MMtDt7onZLgx6p1",
+	"4M0ZEkfErpjej2dV6cCiz6stcQ5a9D5CMGzNY34w8/7FHbDZK8j5DS5Ra5G5fs/9oOQbiUWljeX6zqD2",
+	"A4gWj5UsR66zjk5awmTkbFlrwf4uLksIYl/2ncL7TpJMTj1UV81J6vGUQK93ao73NfLgSYKjgMzgU52d",
+	"yeFRGwwvCvcM6NtmzMQ+SR22o9rE/e7VOu79LpbO2m+KTnd60upOj07n7NHWhj5BDxX6guKHzG5mkMku",
+	"geB1xfmuUeHND+Bbq2XRhVwFrGYK4AqJo1lnEpjPusfxKzbu/3bDI9lv74wNCrs1hGp2QuZwsJpbXlfg",
+	"vfMy4G9yoacsawB4WskkMr6A4VnBerLQaiHm60xKEtSm7D8IIEMaPmE1dcrLxUvvDx2Uen7p7FWnEEN/",
+	"Lqmulq+w48y8F5VOczM9tx+JajmYWnD7HQFiHTZPlKMqDMer/rN9x2YzapkJ3Fl5KP6AIJ5dzwNNLuEN",
+	"+pIYVkB0xIei8Jdwgz8PJWNDsA9cdj9PGm5+FhdVOVDFAltAXP+0Q238Fzk4Y8OU/LBMANdOLl0nxZvL",
+	"iv8JWwu7Y49ChV0cDkINvhiPAbQrqs5BTXq0C4sRW+mowEd27qbYqalu13BbhrqnV6A6frBA84PPkos9",
+	"uAWwPm0tnXrFNb8kjfAiBDL8IrnANPzdXPfNQe7o4q8WmTi2u7/ppcCwo9slkMiuuaVAJiGWBaBSlhu2",
+	"mmG+wv/bbWj7RG/XBylpP9svt2o9u+UsEWZtAxnPf8M8bhD1YEDFBtpR7bWVktHclZ+p8LtyL31dd2oH",
+	"3w47nZSmOnNyOERYfC7IkF/7hua68/k7KMXOmOWjffWf7HK37PKGWWNgQIW1z5FpBjS7Ily08Qi6Q1sV",
+	"Ke8xvZt4D0Jw+0CLvXI6Bnvc7dQ91rNTTc4u47Y0uSUXN35QD7csGH15fuxCY/fy9MLk7kglQ8KkDu+2",
+	"YhfHee5aAzDj2p9wo2N9j10ozDcFiG1z42wffIX/f0MlvWCYq7XotzZcsS2yQGMvnkRcGCVUo5V6K1z/",
+	"ATRXR73gL62CtGGw+JlIaqWOHrsVCjtnraCVuuXEpMJ6GgHKsoZW2mC1g4pt92rJuZuP0u9Ny8genTPz",
+	"Noy0LZ/VjkTY0kTvShdZyXPPk5JHk1IgmjbbSnDnnJl6ML5ua2KmlE+3w6dS/BvnQWzNc2O+i7s37HQg",
+	"UcsS5RKHCilMn+WgHjGBpALyLmBVEdfSMeLtGLPsCvu/31s9utGd/pbzC27fo/kK+q6XHvseNxqRfpfP",
+	"h2AMuyARCm1mPXqZ/SWgjmdXujv/elCbLUjNRd/cSENuZs4ynjNIwkWsAYz5hRRCmAjEF0lBB6zQoRPf",
+	"WBZYAhNAD3zwFTD/hw4ebsGWsO+412pmHYHo3onl7UTTMR8Ya8RH2sfr1pOsUOi+G8HqgAsu6wX8mLsV",
+	"ukq5uPcyfwFewv3mrzqiw39JBjueQgFe1ZakHWuCT6A7CPTekKqOZLCGoHQR2C3xY5OnMKK1K8Poe74Z",
+	"38hRvW4ydh/auyCzKg0olMrrNS3bWscYaPNHhefuyCkVUA7AJ3V6/Bbu+5Qjyn63TvJvlzFLzVQ/mLoR",
+	"1IXUZByu/k0zoJuzgSFTI8KX98kR57jnlrxxVn0aU+30QM8r2OOxGeNmui0l+j1iPkiX5xVKjKGbYui5",
+	"QgDWyetzmNgQ8/V5LI376/BzM7w7r1+AG0neme6JbbDK3/k1I7RiD0A79ZAaFA9YiP9Q3OUY9yzLUrgn",
+	"3T9anYAv4PNt88YqT+AHesUEBCq25wmsyGjfmzhkzaWl6pNjyWF1CqUTxFZVePidKnNu2u87eGLFjM/t",
+	"MREZI6KcDJhy9XMuQ08SbahKJjnBsw0BHXbhYQyrzSc0RcvtbnaxYi6vJnSA1xpv7MPCvF3t3s0vMz9q",
+	"KCmC5LokuXxy4DoX+ipd1O7xMbQd7vr0+9JkEgAauz1/zkXW/WnAGNhxcpMdZ/eX8Bmj+WJ1bLM3a11A",
+	"wFmrxKj95wHosFPJVyqm9umT2sMrzizwXu3llv+gx7jnR+g1bjnyXp3cnfNERcJbUtFAb8Ka84XtaOWb",
+	"fkCCAXzyJvzMZBVXsS/W9k0y1Ev4upPsBz4CgPMCsApd3XXw1JPXgpyc/09XqkuJnipGcz1mzJAZJOur",
+	"EgpkKbEsUxbUdUJ4UJVUpDjQ8ViUBXt274sa0IP/d6avo+AOf14J/+WuhC97Il8WAUEyDbigQMgI8iT7",
+	"Yg4sp6z5y2jxIW4noXBCtiE38HjC4Z+NQWG38sEeouogYpXEpYJQFkoR9FVdVkCr0G5EZWPopqtXyQzN",
+	"xVWHO+gcHtu1mLajQOO8mICumoAeuTYI0LyYzbZoV9u3LghogGxDuTyWMzKkrijCEo5wTQZsjMB9i2RO",
+	"OqSxvz5yj1LcSnfsMKqNq6Q6xrf7Gq4ccnIV0YWcOVu9nBIhBzKfw8QKqSE3OnQ2WbbPPXnvrXnuJ3hX",
+	"1nkgUMI4tzuynQi1WFIeoW4PuK/vy0e08207RpGi00E++Gr/tyIxZyKv2Zb5YZVJfuYBMXdEP5QHQoKy",
+	"Gz+Lq4zzRt5f0zzXSKcbG+YZJss6Sbsg3kAXwUAU4T7y2wyIckBcMfN95fCzF2L9VKzS6153gKXfjYv3",
+	"uFpHsjLKP3ATWvdjRbIhz3NriZ3pYVzga2doIdVAvirPu+wxkRUz1iBojg8cBYQKLrShRUGxzs+q46Bo",
+	"pFVQn/4UnS5ARt+mn/0Fy7CyMSGhc/f9VqQMnYeCP+c1dQ5wK6odQA/mYsxbnKa13neplMAT98gOCeeH",
+	"SNBtwiYDCH9v0fat4Ke0N2m5ImNGCxCsnl6ePosEO8gKie322yrf4aGgJUE00HkpaVHskw98gsCsgHQ1",
+	"kuC6PQql5fDjoMD1seZVlQK0sTEthkRPGctJCdiY3IAFm9HSjlJO98lvPimU5LIceDtSQ+swMSx4FouU",
+	"ZBmbmhNYXCdXdnOiBWdbukVxIjWYrwcaB+pX2UWBdG7gLvv2WXKR3raPmuVkMHcGTA5VX5dYcRsK+GBv",
+	"qj5r5AyAtzjiv4XYsKYT9JFwTcZUTQrXfqBJ7l8kF/XztX211Y5wR+kXOLS2TJA42ELm7IGu1IbN+cbh",
+	"2PWO/vmpERtRNGeEwj66HcRcNWy5WOVedGWdW64CfSdztusi0MYYf9aARmpA61iFUAfahVssh+mDr/Z/",
+	"C+bOouWBQDuIFfhHKVU5uaDmQnF9dYlXuC/gd0m0fcy0rfLCHPwItOUvWGYlfg0a0V4B3Fja6UbfFFcp",
+	"4GySGLCPNYneYYfQ78sEw1c1N86DmvrOt9E9XHehljrNqgC//YoJNlt90dTVEDNmE80K6B0lr61CV5qS",
+	"FuTDm/MaxmVtB2sQOgNGYMRYivWZ/cLt427qDN37//e9Z1wqQx3TFBphr3nDaEGneixN2ggn2ihGJ1iv",
+	"AIEbXU5AIOo6/gfXznIix+CcKyQEBKkhA8XolSZyOESEVeLHXOabc3rNzv2M1to/mRlm9nCqN/Zlg28r",
+	"TPLmwuGFpwcNr30OvQTm5JoWpbVCPZ6W73scFRSxPHOPhP3sCfk7/xkVRz8I9N8El5nDkxowzXN05wJM",
+	"95HV1OmEjgA6iIHDHGD8hlUzCpxA310FLS7VM6aNVM3963L0b7h1q059VO7DTPNtJnvTokCaWhlb7XMI",
+	"bbXdAQtn0rh2emlZjji6gHdLZnRurTM4ahOJqaHKF874W/7pw8d2b58+fBLL6Mbh3sAFrsd82ttVYnaz",
+	"TeCm2/cPKnLLsNCM4+Y7+A8IF4TFQ1JY6MTipWvrvkkhoC1Je9DopHrsu4bLCeu4pbwBxUbcEpzlJKuT",
+	"MOxH9WEL1C1U5EMIHtp6gUThTLuOv+f/ON47fPoMsdTCcL45xaKcwwcCHe5r/ChM8K7w9QKBEnds2Lnt",
+	"CGLcFlSK8L2uqAUP86DkBWDnScFS7LN0og++hr9bsXXqzLD7k3crBMWK5uqdLUduPWFWyY+GGROl+UHO",
+	"R0wbffAV/1gRx7uWVyy8/wX84nZMyVdSDXieM9HsZL+F2kh4MaEV++5+S5YCLF48ulwtVMegPUEhZ0zt",
+	"ZVQzMmZfEsHC3G9EOoQ1pcYwZX/6n/98uPcT3Rt++vrsybe/9NKhQ98MzPVASd67L2rPfdcXr1/I/JYu",
+	"3hqBa3l3ATOyfgdj87127JMw/ft6X4YJ3tF9WREoFc3zD2wNCyXR2K91i5ePnxXO7jUd8iy2zAe36OR7",
+	"KXLIYN3jIuBD03pTQp+p6rrphI6ypWYqdVzachM+1Pof0vr2J8RsRdhOyQKPD1c0JYKSTWg3cBRF9+Xa",
+	"t8DShs71PvktpItVjMW17yUxYN6hjP3YwIc8YF5DS/gRvye5IdiMFrftjbxduVGvbq8jUjvFIK9aQrge",
+	"IK41/Xx9WXJgWLQE/h4ekuil94FV2se8t2Pms4PdkTu8MYcYE4KwmFFNhrIU+RYLo6GArxI1AdGrwYhW",
+	"KmP+bwsLDulqD84r6n0POyMlDpFK+AXnLiBSEjff7VZnNF7tDzWmwdVI52+3FnfL69DUQIrMN4vIpBhy",
+	"NbHSnwpCp1NfaWmYIBMuSgNZxZDDUMPgBDsjJDi4wbHznmtQ5kK17YHwwiUnr4yDH+c57sKOTiy+/G57",
+	"HrgFJlgMGaBSZ4B0vk5nOg35MPW4eN/L+2xs+UWMWMixu2JbuXh+ZiPHCEwoWUwQrxVYqTRjJoyliFTA",
+	"WJBx4UNndgJx9m2e/YOv+EcHHbbGIHcRZG4c1I7ndONK3GH9MGyW7NuG8OUCVIKRgX0cm/+4fo25FQgu",
+	"JUKxpaMLwS507tU17lqXFCZiScEoh3Z6yN0Yd9ZBCEl4YikYO+UnXhRvMZ2lyZSus5VvISlzhr5Yj+gG",
+	"llHrqUSEjdYL+e/4yHft1YE13JJHZ+TptY7f5u8OWeRe2l4wuTu6S5EwiTvUgbVsy0/j4V1S6ivu7MFX",
+	"+H+HC2yLm3oXF6BD6gAITUzVHvNp1T2PNsCLIsyeCuNsRpb7J0/eIlF2zpwuRgTvwwILEFje7+X2ppPn",
+	"awXlnJisR4yaPH/gBjv4Wmqmuh4BJNTtHITXrsW0I8sWkVgQwgYBmFtkxQ1ovpq1P2qm2iExI9hK2FXa",
+	"c6T7oh1W6Y62jW5x106hRAI2DbrKrxbvXFxzA2TQBxTqFNLJQa9NQPSFwtmiWNKOYeioboxFEK/DcLtq",
+	"AwTD3DQR6PxGcIqJxMpzBtbIA93sDWlVV14nS1px/SwH7WrrL/aBOwLVs5Or4S24nrYbVbutAfQAo3Jn",
+	"u0GaXLLs0HX1W+4B+EfJSsiNLBjV8EeOmRxDyjFpMmfU/i+jImMFflSKjClDear33w5ThAe3pNRj5217",
+	"rAWbxeB2gB8b3Hnw9bMctOaz/CIHvd1SpwVGc4uayWdYxwIl1j16sJd1zaOi4QEy2/q4qNU7kylrFaKo",
+	"vRGhZa0Ln2E7UqpGzFgxbhVechlY/TJaB52xAjd121fm98QVSAfkCyTtjHJTNa43vlUQwrnJKTim4EFV",
+	"NqpwUofqoJCjZDL9OVPXTO1BxJRd2xnvk5f2/9BX85JkVEG2BbTq5NCKH5BOMPme574YECNwzhtayFGf",
+	"aAnFn5wJaAIMTYUnTGNvIiz0eUO12YPR9l6/uCQTrmsIGS5IUvvAzLhVH9z0RnR6STSda0D8gB7vg7lh",
+	"msyYYqFufv934Z5nIq+WE9qhQhk/EznLsVaUXGKH0P8xpIVmly4xXTE6cWxtEL8Fl62iHYpRWL2Ro1WF",
+	"/r+5YgUjYdNdc11PqTT0kp1gHHoJ3aDuVhlIWTAqYlegZeBLnofWBQXVbv+JYhnj16zyvY4hEbkav7Fr",
+	"vfWcrisOKmD/wDSi2fedyiQcF28l0c0S2nM0WjKf5aBPCogBhZJj1kTw2YFIV8yo+XYk+lIDIDX/Uwj/",
+	"X1aRI5RYdQ3lwog22qc1ZavkedaqTr9//eLkVMlrnrPvPbe+vpRbUh/fT5l4/QIyv4CALhEMDFAAudN8",
+	"JDwIebvrOJKQjGGYqp0FVj1V+C3wb4D5OcK+/TAJHJfOMb43B1AnLD30d8GkLdzLjXcxEA2966OOhDqt",
+	"d2Tm1oe4Iyd1Y5WJc+3JvsUWawtctTZT1c7+wVf/ltaq5neI/bX4cssMVluBimNy7oz1Pqbk1XA40JkI",
+	"eWypwuQlhrkDz/cSZbfh52tKnfqtuED/gwEb8Q26m0YGaG36hCljGlF5IHY4tLoB7OfprycvUTsQ1EAR",
+	"bHU2yF/PXp2QHw+fHv5wBDWPoE58PHsD8O1koOQMEP2h4otrwwSRgjw6/Nv+w/2H+49AJeSg+1udEJVn",
+	"I8mBFWMInr3IGZCUYJe3QwkCY9yh+PiZjUqRxoCDfNjt++FcuodsnubWA7Dsilvk3yEXXI93ysAniAtr",
+	"FIei2gzzYBw+os8ddulwA0vZZaZ6BbPcMVfhIHebhuTEcTrVzeV6vTba3eRbA+NIeX/rzIbYocuXmbWD",
+	"W9luSid7ShYrClNOj9+ewUPftcrqVnFL2qrvOaDXaerx2nnQrAIqMQgFuqR2N43TFitdNKovuoXe10wI",
+	"N707OtCeOImTXDXv2VZChH9jC9JcOIUHX6d0cmH/7NCaY6vbfBe5EVV3E8vlDhJ3TBMnJhUAqMiwa8lx",
+	"GzzjogFtTLPufge519Y792XOzfchNz6wL7eepniLDHACgZMaCyBsOIh8OCC+gVQjKXFZomBEOB18B0ju",
+	"9TNSYXan/u072mj3+ptG3U98Y92t7UpFngeaWN1uWlGiRcnyTqQVWlb12C5Z2Y/SAat9qzUbFRUqBPgW",
+	"DvbJ1XuQXF3n4ybl3tIr1swivst0ZcQ2yJmGlO95LRl8q5B8gs0Wss+tKYDBNtg7qZmj8qzZV26ZO1er",
+	"/7ek+yc6b9jBK3CiCjciHgWrIw5sMQJ1A5a5PZPDnjLQpzJqaCFHJVsXfOalY6jJBBJUNVGM5j58G97w",
+	"QJOc04JlZp+8FxDe9WiQiBKW+XpZ+DnVFe4yYYVm+GKAdjwilzkzlBcuZutw9C+HnBX5pXutmw98/OUS",
+	"bSIjyUw5UPAlA+g+azF3aPq0qTDbtXmyUhs5WdRgYwA2zuyJmDwLRyVzZXpgK0CKCTfkirEp4b56A5kU",
+	"eMU9p9DUiCVonjHDFbtNA8qOl28xl7ZGZJ9Si/rJysOfMqXi1Giu402j80BIOpnQOVbNS81EKLFzeV7g",
+	"BFdIgNbWuNdM6cXOSctty+gXbFv25PCnJz89+9vhT09rvcweRXqZ7Vq+7/pQOaMQrQEufPdzbjRxFNPb",
+	"AtiJWYqJkwiHz+6ym4P9e45pNhOaMziT++RYEAa9PiCBpQnNSCYuMioictxapPddkNs53nrJ3AqGQ4xO",
+	"DTqi25mt6Z14pr+YsOWI8rSRtD/ICinY+hGOJodGbYIT++b7zjs4yfunCYBtsSttIOAye6w7e4EgPCii",
+	"AsNF0M5EmtGiLSP43H6/wwMI708GgmixNYlfQ+R+gIi7WEgG7SWZmmjfxQRJGlBW6+beXBs2adLuQLEr",
+	"Nk97ht6iUGYzosdUMcw5NfBhOP92CnD27R9Dbu8lLKpC7pHwBEAf1NDZtcuNw9SaMAD5a1V+/wNEGwHc",
+	"aSVOAs4uWm+9jNdsqDJnDOvrdwP0fcXuCo4LFsdyXF7qZrBf+vRZy0RIvZ25KU4VmwK6L+4zo8UiuEGS",
+	"Mw++wv9aIyCYHl1taLfSqBG/ZoJsp6DQwZoHupbT5zW6khkvCkzscLpObOlrK2d2sGbeyzLZDuD0bHCv",
+	"1l6e8g/85s2sgjooBKfl4w5zcEMNpcpYgORwKN2uc6ylSD2V26c7/Z1fwwdOIkBKd3t7mFO7yp2f6FMl",
+	"5fC2NbxVF4zrkwTibmonuJ0Day1lg01Ig2yuW3L2APfdHltOH8sCew+NaTPTOX60JdRLJW+dd1ZdpUXp",
+	"JTrgy7s7zU8ALj1CsdPmc7z4YBLuG/ejAE+P+brefzWg2dVIAa4TeV/k/jeGzjHEYr8vpxFWO4Op/8rm",
+	"+l7nQ9+KXmKvGs8MSMFVG+/VtXQWHTQcCoqhvmK53Y8RM1h6e8Xm+rmLVUHnGGAQIQ2hwyHLDMsRX8X1",
+	"daFFIWeYMOm7NnOzT479934gxyLAvIuo6s0piWgHCEaL0DhkVztqqCmTcQYN326nLSctUJzYdT/3njVN",
+	"rqXxOoNibhXxq6y+46Vo3/NjJ+W9+HIChRVDKA8SsuoFFbjBbrGbH2TGPHcZ1sIqk/aBGVV5rMPLR5jM",
+	"Dlu84AB3hJ/ThUPq1wUQfkc9Xkxtg5x27n2SnfQ/fPWePe7JurQT+3r/6IV99EIOh1Vf+oDeNipVjBvA",
+	"PMRfO3m+Q3FcGycKNcjU9ryD2P66DiQWGv+XmuVJsK3y5vUQKH1zObF3rQNQRYOPzMa8YLWG33ZaR+gn",
+	"dOhKBs57AlX1xO/kwp7dS59OfY53JQ1WsNyx9lJTzrbVaBUqHyH4l+eKQaWmy17X0MQ+0VdssX4icGXq",
+	"5H+AmLYc+r5ugrF8vRbLb7g2vqzi3vRa3q1CCIttx+hEemwZnTOWUIQ9m4YOT2Q9lM5j/06stn301KNw",
+	"uruNY5Y6WKVW3KE36tEhGctS1R4asBEVUCqs5q542Ol4MyXFCPKq7OWFwimi9PGReL0rqBF8+Z957i15",
+	"7rRbwpX/5OCr+6s1tPxesCanYm5X4FdX1hdCzBGBM6GCwnXnIYNc50jLXmJBbCxEuUSgeRc/1ksoSd8S",
+	"Qjz1+3kDKE6g0mVWKsWEuUz14K+t8IZt+F1lykEAb02bGR1PeR+q/bEWDzoVC4/kiT7vmUd+ugpaC7pN",
+	"awCyXJORlLnDlx1KBXjAXkglirFuQZic+BnekVT5lc3DFJLpcv6BHZglzBAawfltqskr7qTAeGZFmtw5",
+	"PPFdl8jYJdxSspp21AoUh3+34nva2d1b7Z+buzpkQJZk0aPZYiBX80avVr9l9RNy8NX+bwWooeGKbW8z",
+	"V92Z7zE3qtRsi8lXdpWhhTTVmhntk7BKzaJ8nYxXIyV2eqh3zR8uQynBIOtuM4qhRpgL/Vxp47CDb9CF",
+	"qPEGd66JejPbuLcIB/5+nbwptZrOQ1PkynEXaOEzCyR4xlt9/IZN98rpqhawLh3zGpIY2JepVNB3JfiJ",
+	"KtAFB6oJ9j11DuI6HFG7ZnVu2PTjrvrC4svvzLnTyTTbWigQY2eWBeRM6Lph364nIT90UdAtOacYO9+a",
+	"rt2vwBtxas8J1Vd2kGGtwyZ4EWJZwaiY756H/ndRzNdXxVc1iPBsBmLoQDN1zbNVirl/aKenE8ZoK6ry",
+	"c92aCh1Oi3OvklwyTQbzEEyTAn0YQy/OGbRvBzGa87xNqjfJe/DV/fXtIOeaDooN8kschVZlmFTgSSH2",
+	"Z9coakUj6IpxM7pwE3JXlk8t4ZogDOtzwBiutSC3Z3/54L/At7hJ3vM4P84xeRHA11vR6mbcQFmPe6dl",
+	"pY2Yhont8syiD+3PrVu9daJl5yDe3i5EP+Aj37V7A9ZwS/6NAaMK4puObJ707oN0rON9/Q5cmQO74INv",
+	"SYFFDz+QYEeqDbz7buMXuLzE8XLd13YQu1jsMFTf/NjeN47dwVf4f4eG4X7zbqVczQ64JbwP+6oOVLlJ",
+	"7y9T4+sbBRhKMVN02panyDC+Ix1G7xUTzwnHQ2t/apnKKi1Q2QAgbojbF2Jn9oDPJBxwjENAplu9S2m9",
+	"Xxh8eWlffGF1n0usdfxdgDJnNR5o447pHy4MKqdMsPzI2m7gAXHvp9hgMuegJWFyMjfkSsiZ+1rLCYNY",
+	"F1Tp5jxPi58YwPFHJN2u0qzsy++sTdk1uEXOQWwk0Sn99u0kkNFoY+vydC1JwILGhDltIJlxKFUfJFoT",
+	"XgGq9irhg4x+UEh51XTfLNz9Ul59nP72X3RjYV2J7bTT2oHjDbO1Vm2fdy2XGqwZ076V0LW7TXv7qG8F",
+	"cbgfz9pBGEErobAgGzABZqwoUmk07rFGJs0SevkuNUXsEXQrimKF7+pV9bDBa2AYO+S4XAYLGGutaihb",
+	"3LcbYzkxya5FH/W22hXtQFToO0MnBrIkBIXdwe0F2bBFlqqZblV3m1T2HPBQtJ/YsgqF6hZWEgJiDGQ/",
+	"OFThSF86AIICpRl6l0P/fHDXCsjWNq4IIyTbTxgVwTU1JzoNU7w9VrtF9DpMnIFN8rhc63Xuc6veqeja",
+	"Nae6cB+qt5Zf0uyzDdjnWMe2ZbCA+y65TpUccl93fXsqzm3wwxlD7ClfimxtChFNrGmTXJv7lpsMEtVj",
+	"nYN3RzLn+9ouyGFgVXocmJBOqIX2JdxKfvCsL7W9aN3ETX29HfYQHb1/bmFVfuyDH7h32EPJRVBQHey6",
+	"a7WOgdvZuZb+6djEyoViwY8BhcIFVG4WUpvn4QOoJAKNA/nSfl5NFVAPNMtXtNjo4h2FRpIsfjdv3UtZ",
+	"61qZYJNqjVb12pmfUgq2Z/ikQVMHKI54bsBW2vmnuIqlX7eylWKamT3stK53wlnvpPG54ejfjSibmplX",
+	"bgp/in678RCNrjXB140rANJ+JBZzTJ433ZdgDnTd/VIUMrvayVXwEV7951UAiGyhSa9R81reDrYbrXem",
+	"MFISOTSs7TKfjSWd8KQ36Tf8ercItSLj03Qx+9Q/sK0aNkssQAioBSjIgBVSjKy93BLBmSk6bUtLbJaU",
+	"PK9gnB/oWEEJSjCsJqlBs1yxKXYBpCSn81DPa49lFKX5DdfmN5jZdx2utUu4JScc7GPfqx2x3rTLXlf4",
+	"zcFX+78OsTvnQf9OQ3cQ2ArdYHz4qFFXXCPQTQJ5tRDShnG8pvP9aw9Pde/on58s/TR0NsVplaroHfUO",
+	"gK5uGV9DzRKmSNiT4KGFXRFr7SMnDmqfhEy12mdOwtY+cWDX9d9BqnT9kRF4T+rjV1ho9ecg93zh5bgR",
+	"tc+gUWH9mRKQCz99+/8DAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -88,6 +88,7 @@ func (s *Server) Handler() http.Handler {
 	r.GET("/livez", s.livez)
 	r.GET("/readyz", s.readyz)
 	r.GET("/metrics", s.serveMetrics)
+	serveKeyPage(r)
 	r.NoRoute(func(c *gin.Context) { s.fail(c, nothingHere()) })
 	r.NoMethod(func(c *gin.Context) {
 		s.fail(c, reeve.Errorf(methodNotAllowed, "method_not_allowed", "this path does not take that method").

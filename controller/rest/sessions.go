@@ -34,6 +34,7 @@ func (s *Server) shownSession(ctx context.Context, in *identity.Session) (out cl
 // SignIn implements the contract.
 func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInResponseObject, error) {
 	in := s.attempt(ctx, r.Body.Name, r.Body.Password, r.Body.Code)
+	in.Answer = value(r.Body.Answer)
 	defer in.Password.Wipe()
 	session, secret, err := identity.SignIn(ginContext(ctx).Request.Context(), s.Store, in)
 	if err != nil {
@@ -50,6 +51,7 @@ func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInRespo
 func (s *Server) StepUp(ctx context.Context, r StepUpRequestObject) (StepUpResponseObject, error) {
 	who := caller(ctx)
 	in := s.attempt(ctx, who.Name, r.Body.Password, r.Body.Code)
+	in.Answer = value(r.Body.Answer)
 	defer in.Password.Wipe()
 	session, err := identity.StepUp(ginContext(ctx).Request.Context(), s.Store, who, in)
 	if err != nil {
@@ -57,6 +59,29 @@ func (s *Server) StepUp(ctx context.Context, r StepUpRequestObject) (StepUpRespo
 	}
 	shown, err := s.shownSession(ctx, session)
 	return StepUp200JSONResponse(shown), err
+}
+
+// BeginSignIn implements the contract.
+func (s *Server) BeginSignIn(ctx context.Context, r BeginSignInRequestObject) (BeginSignInResponseObject, error) {
+	in := s.attempt(ctx, r.Body.Name, r.Body.Password, nil)
+	defer in.Password.Wipe()
+	c, err := identity.BeginSignIn(ginContext(ctx).Request.Context(), s.Store, in)
+	if err != nil {
+		return nil, err
+	}
+	return BeginSignIn201JSONResponse(showChallenge(c)), nil
+}
+
+// BeginStepUp implements the contract.
+func (s *Server) BeginStepUp(ctx context.Context, r BeginStepUpRequestObject) (BeginStepUpResponseObject, error) {
+	who := caller(ctx)
+	in := s.attempt(ctx, who.Name, r.Body.Password, nil)
+	defer in.Password.Wipe()
+	c, err := identity.BeginStepUp(ginContext(ctx).Request.Context(), s.Store, who, in)
+	if err != nil {
+		return nil, err
+	}
+	return BeginStepUp201JSONResponse(showChallenge(c)), nil
 }
 
 // ListSessions implements the contract.

@@ -243,9 +243,9 @@ func TestATokenDoesNotTouchHowPeopleSignIn(t *testing.T) {
 				return api.ChangePassword(ctx, client.PasswordRequest{Current: &password, Password: &password})
 			},
 			"step up":    func() (*http.Response, error) { return api.StepUp(ctx, client.StepUpRequest{Password: &password}) },
-			"add an app": func() (*http.Response, error) { return api.AddTOTP(ctx, client.FactorRequest{Name: new("x")}) },
+			"add an app": func() (*http.Response, error) { return api.AddFactor(ctx, client.FactorRequest{Name: new("x")}) },
 			"confirm it": func() (*http.Response, error) {
-				return api.ConfirmFactor(ctx, "fact_x", client.CodeRequest{Code: new("123456")})
+				return api.ConfirmFactor(ctx, "fact_x", client.ConfirmRequest{Code: new("123456")})
 			},
 			"remove it":           func() (*http.Response, error) { return api.RemoveFactor(ctx, "fact_x") },
 			"make recovery codes": func() (*http.Response, error) { return api.MakeRecoveryCodes(ctx) },

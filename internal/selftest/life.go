@@ -206,7 +206,26 @@ func (l *Life) login(ctx context.Context, step string, password sdk.Secret, want
 	v, err := l.Client.Verify(ctx, l.Target, sdk.Credential{Username: l.intent.Account, Password: password})
 	e.Verdict, e.Says = string(v.Kind), v.Message
 	e.ended(VerdictWord(want, e.Verdict), err)
+	l.settle(ctx)
 	return l.Note(e)
+}
+
+// settle waits until the target has forgotten the session of a login, which targets do when
+// they come to it: what is done next would end it, in one life and not in the next.
+func (l *Life) settle(ctx context.Context) {
+	if !l.has(sdk.PowerInspect) {
+		return
+	}
+	for range 50 {
+		if f, err := l.Client.Inspect(ctx, l.Target, l.intent.Account); err != nil || f.Sessions == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // VerdictWord is what a login comes to, for somebody who wants a verdict or any but ok.

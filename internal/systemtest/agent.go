@@ -159,6 +159,16 @@ func (a *Agent) Stop() {
 	}
 }
 
+// Gone waits until the controllers know that the agent, stopped, is not connected: until
+// then they may give it a job, whose lease must run out before another gets it.
+func (a *Agent) Gone() {
+	a.c.t.Helper()
+	a.c.Eventually("agent "+a.Name+" is gone", func() (bool, string) {
+		now := Call[client.Agent](a.c, func(api *client.Client) (*http.Response, error) { return api.GetAgent(a.c.t.Context(), a.ID) })
+		return now.Connected == nil || !*now.Connected, "it is connected"
+	})
+}
+
 // Crashed waits until the agent has ended by itself, as its Crash asked.
 func (a *Agent) Crashed() {
 	a.c.t.Helper()

@@ -153,7 +153,7 @@ func TestDoctorNamesEveryNeed(t *testing.T) {
 			t.Errorf("%s: OK %t, detail %q, fix %q", c.Name, c.OK, c.Detail, c.Fix)
 		}
 	}
-	want := []string{"namespaces", "overlay", "sshd", "sudo", "telnetd", "systemd-socket-activate", "mariadbd", "postgres", "samba", "slapd", "rsyslogd", "nft", "ip", "fuse"}
+	want := []string{"namespaces", "overlay", "sshd", "sudo", "telnetd", "systemd-socket-activate", "mariadbd", "postgres", "samba", "slapd", "chromedriver", "rsyslogd", "nft", "ip", "fuse"}
 	if d := cmp.Diff(want, names); d != "" {
 		t.Error(d)
 	}

@@ -22,7 +22,7 @@ type Check struct {
 // Doctor looks at everything the lab can use and says what is there.
 func Doctor() []Check {
 	var all []Check
-	for _, n := range []need{namespaces, overlay, sshd, sudo, telnetd, activate, mariadb, postgres, samba, slapd, rsyslog, nft, ip, fuseDevice} {
+	for _, n := range []need{namespaces, overlay, sshd, sudo, telnetd, activate, mariadb, postgres, samba, slapd, chromium, rsyslog, nft, ip, fuseDevice} {
 		all = append(all, n.check())
 	}
 	return all
@@ -44,6 +44,7 @@ var (
 	mariadb    = newNeed("mariadbd", program("mariadbd", "mariadb-server", "--version"))
 	samba      = newNeed("samba", program("samba", "samba samba-ad-provision samba-dsdb-modules samba-vfs-modules", "--version"))
 	slapd      = newNeed("slapd", program("slapd", "slapd", "-VVV"))
+	chromium   = newNeed("chromedriver", program("chromedriver", "chromium chromium-driver", "--version"))
 	postgres   = newNeed("postgres", program(postgresBin+"postgres", "postgresql-15", "--version"))
 	rsyslog    = newNeed("rsyslogd", program("rsyslogd", "rsyslog rsyslog-openssl", "-v"))
 	nft        = newNeed("nft", program("nft", "nftables", "--version"))

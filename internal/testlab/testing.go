@@ -109,6 +109,18 @@ func Slapd(t testing.TB) *OpenLDAP {
 	return d
 }
 
+// Browser starts a Chromium that stops with the test.
+func Browser(t testing.TB, opts ChromiumOptions) *Chromium {
+	t.Helper()
+	demand(t, namespaces, chromium)
+	b, err := New(t).Chromium(opts)
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	showLog(t, b.srv)
+	return b
+}
+
 // SambaAD starts a domain controller that stops with the test.
 func SambaAD(t testing.TB, opts SambaOptions) *DomainController {
 	t.Helper()

@@ -131,7 +131,8 @@ func (w *work) undo(ctx context.Context, cause error) error {
 		err = failure(ctx, "remove the unfinished account", w.conn.Del(ldap.NewDelRequest(w.account.address(), nil)), true)
 	}
 	if err != nil {
-		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err)
+		e := sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).
+			WithFix(sdk.LookFirst)
 		e.Details = map[string]string{"residue": "the account " + w.in.Account}
 		return e
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // TestConformance runs the kit against a real domain controller, with the program an agent would start and a management
@@ -25,10 +24,7 @@ func TestConformance(t *testing.T) {
 	l := testlab.New(t)
 	d := testlab.NewSambaAD(t, l, testlab.SambaOptions{})
 	addGroup(t, d, "helpdesk", "helpdesk")
-	program := filepath.Join(t.TempDir(), "connector-ad")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	var names atomic.Int64
 	sdktest.Run(t, sdktest.Config{
 		Binary:         program,

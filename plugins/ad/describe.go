@@ -71,7 +71,8 @@ func placeOf(t sdk.Target) (place, error) {
 			return place{}, err
 		}
 		if domain != p.domain {
-			return place{}, sdk.Errorf(sdk.ClassInvalid, "the options %s and %s are of different domains", optionOU, optionQuarantine)
+			return place{}, sdk.Errorf(sdk.ClassInvalid, "the options %s and %s are of different domains", optionOU, optionQuarantine).
+				WithFix("choose a quarantine unit in the domain of %s", optionOU)
 		}
 	}
 	p.suffix = t.Options[optionSuffix]

@@ -11,6 +11,7 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/emu/tds"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 func TestLifeOfAnAccount(t *testing.T) {
@@ -310,27 +311,22 @@ func TestDiscoverListsLoginsWithTheirRights(t *testing.T) {
 }
 
 // output collects what a command prints.
-type output struct{ out, err strings.Builder }
-
-func (o *output) Stdout(p []byte) { o.out.Write(p) }
-func (o *output) Stderr(p []byte) { o.err.Write(p) }
-
 func TestRunPrintsResultsAndTellsErrorsByNumber(t *testing.T) {
 	t.Parallel()
 	s := emulator(t, tds.Options{LetItUnknown: true})
-	var o output
+	var o direct.Output
 	status, err := connector{}.Run(t.Context(), target(s), "SELECT 1 AS [n], N'a\tb' AS [text], NULL AS [nothing], 0x0A AS [bytes]; SELECT DB_NAME() AS [db]", &o)
-	if want := "n\ttext\tnothing\tbytes\n1\ta\\tb\tNULL\t0x0a\n\ndb\nmaster\n\n"; err != nil || status != 0 || o.out.String() != want {
-		t.Errorf("status %d, %v, %q", status, err, o.out.String())
+	if want := "n\ttext\tnothing\tbytes\n1\ta\\tb\tNULL\t0x0a\n\ndb\nmaster\n\n"; err != nil || status != 0 || o.Out.String() != want {
+		t.Errorf("status %d, %v, %q", status, err, o.Out.String())
 	}
 	status, err = connector{}.Run(t.Context(), target(s), "SELECT 'canary-7' FROM nowhere", &o)
-	if err != nil || status != 1 || !strings.Contains(o.err.String(), "error 208") || strings.Contains(o.err.String(), "canary") {
-		t.Errorf("status %d, %v, %q", status, err, o.err.String())
+	if err != nil || status != 1 || !strings.Contains(o.Err.String(), "error 208") || strings.Contains(o.Err.String(), "canary") {
+		t.Errorf("status %d, %v, %q", status, err, o.Err.String())
 	}
-	o = output{}
+	o = direct.Output{}
 	status, err = connector{}.Run(t.Context(), target(s), "PRINT N'before'; DROP LOGIN [nobody]; SELECT 1 AS [never]", &o)
-	if err != nil || status != 1 || o.out.String() != "before\n" || o.err.String() != "error 15151, severity 16, state 1, line 1\n" {
-		t.Errorf("status %d, %v, %q, %q", status, err, o.out.String(), o.err.String())
+	if err != nil || status != 1 || o.Out.String() != "before\n" || o.Err.String() != "error 15151, severity 16, state 1, line 1\n" {
+		t.Errorf("status %d, %v, %q, %q", status, err, o.Out.String(), o.Err.String())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

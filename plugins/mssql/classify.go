@@ -167,7 +167,7 @@ func (l *link) failure(ctx context.Context, what string, err error, sent bool) e
 	switch {
 	case sent:
 		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).
-			WithFix("look what became of the account, then try again").Wrap(err)
+			WithFix(sdk.LookFirst).Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
 	case ctx.Err() != nil || l.broken() != nil:

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +10,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/emu/tds"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // into brings a login into a state.
@@ -24,10 +23,7 @@ func into(s *tds.Server, change func(*tds.Login)) sdktest.StateHook {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s, other := emulator(t, tds.Options{}), tds.Start(t, tds.Options{})
-	program := filepath.Join(t.TempDir(), "connector-mssql")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	var names atomic.Int64
 	sdktest.Run(t, sdktest.Config{
 		Binary:         program,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/emu/tds"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 const (
@@ -23,7 +24,16 @@ const (
 	id       = "acct_01JABCDEF"
 )
 
-func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
+var rig = direct.Rig{Connector: connector{}, Canary: ""}
+
+var (
+	apply     = rig.Apply
+	applyWith = rig.ApplyWith
+	must      = rig.Must
+	wantClass = rig.WantClass
+	role      = rig.Role
+	secret    = direct.Secret
+)
 
 // emulator starts an emulator with a management account that has the least rights, which are those
 // of docs/connectors/mssql.md, and is the owner of the database app.
@@ -93,48 +103,6 @@ func wantLogin(t *testing.T, s *tds.Server, name, password string, want bool) {
 	}
 }
 
-func role(t *testing.T, name string) sdk.Role {
-	t.Helper()
-	for _, r := range roles() {
-		if r.Name == name {
-			return r
-		}
-	}
-	t.Fatalf("no role %s", name)
-	return sdk.Role{}
-}
-
 func intent(action sdk.Action) sdk.Intent {
 	return sdk.Intent{Action: action, Account: "alice", AccountID: id, Comment: "REQ-1"}
-}
-
-func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
-	return applyWith(ctx, t, in, password, func(sdk.Event) {})
-}
-
-func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
-	plan, err := connector{}.Plan(ctx, t, in)
-	if err != nil {
-		return sdk.Result{}, err
-	}
-	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
-}
-
-func must(t *testing.T, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
-	t.Helper()
-	r, err := apply(t.Context(), tgt, in, password)
-	if err != nil {
-		t.Fatalf("%s: %v", in.Action, err)
-	}
-	return r
-}
-
-func wantClass(t *testing.T, what string, err error, want sdk.Class) {
-	t.Helper()
-	if got := sdk.ClassOf(err); got != want {
-		t.Errorf("%s: %v; want class %s", what, err, want)
-	}
-	if e, ok := errors.AsType[*sdk.Error](err); ok && e.Fix == "" && e.Class != sdk.ClassCancelled {
-		t.Errorf("%s: %v says not what to do", what, err)
-	}
 }

@@ -197,7 +197,7 @@ func (s *session) in(ctx context.Context, database string) (*session, error) {
 	if err != nil {
 		if *s.sent && notAnswered(err) {
 			return nil, sdk.Errorf(sdk.ClassUnknownOutcome, "the connection to the database %s was lost in the middle of a change", database).
-				WithFix("look what became of the account, then try again").Wrap(err)
+				WithFix(sdk.LookFirst).Wrap(err)
 		}
 		return nil, err
 	}

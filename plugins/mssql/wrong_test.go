@@ -10,38 +10,8 @@ import (
 	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
-
-// listen gives every connection to serve, and returns the port.
-func listen(t *testing.T, serve func(net.Conn)) int {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer func() { _ = conn.Close() }()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { _ = listener.Close(); all.Wait() })
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
-func answer(text string) func(net.Conn) {
-	return func(conn net.Conn) {
-		_, _ = conn.Read(make([]byte, 4096))
-		_, _ = io.WriteString(conn, text)
-	}
-}
 
 func TestSomethingElseAtThePortIsNamedAndGetsNoPassword(t *testing.T) {
 	t.Parallel()
@@ -55,11 +25,11 @@ func TestSomethingElseAtThePortIsNamedAndGetsNoPassword(t *testing.T) {
 		"nobody":                  {nil, sdk.ClassUnreachable, runs},
 		"hangs up":                {func(net.Conn) {}, sdk.ClassUnreachable, runs},
 		"never answers":           {silent, sdk.ClassUnreachable, runs},
-		"sshd":                    {answer("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\nand more of it, so that nothing is missing\r\n" + strings.Repeat("x", 60000)), sdk.ClassProtocol, listens},
-		"a web server":            {answer("HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n" + strings.Repeat("<p>", 30000)), sdk.ClassProtocol, listens},
-		"a packet of no length":   {answer("\x04\x01\x00\x00\x00\x00\x01\x00"), sdk.ClassProtocol, listens},
-		"a packet without an end": {answer("\x04\x01\x10\x00\x00\x00\x01\x00\x00"), sdk.ClassUnreachable, runs},
-		"options beyond the end":  {answer("\x04\x01\x00\x0e\x00\x00\x01\x00\x01\xff\xff\x00\x01\xff"), sdk.ClassProtocol, listens},
+		"sshd":                    {direct.Answer("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\nand more of it, so that nothing is missing\r\n" + strings.Repeat("x", 60000)), sdk.ClassProtocol, listens},
+		"a web server":            {direct.Answer("HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n" + strings.Repeat("<p>", 30000)), sdk.ClassProtocol, listens},
+		"a packet of no length":   {direct.Answer("\x04\x01\x00\x00\x00\x00\x01\x00"), sdk.ClassProtocol, listens},
+		"a packet without an end": {direct.Answer("\x04\x01\x10\x00\x00\x00\x01\x00\x00"), sdk.ClassUnreachable, runs},
+		"options beyond the end":  {direct.Answer("\x04\x01\x00\x0e\x00\x00\x01\x00\x01\xff\xff\x00\x01\xff"), sdk.ClassProtocol, listens},
 	} {
 		for _, encrypt := range []string{"true", "strict", optionLegacy} {
 			t.Run(name+" "+encrypt, func(t *testing.T) {
@@ -81,7 +51,7 @@ func TestSomethingElseAtThePortIsNamedAndGetsNoPassword(t *testing.T) {
 					tgt.Port = closed.Addr().(*net.TCPAddr).Port
 					_ = closed.Close()
 				} else {
-					tgt.Port = listen(t, func(conn net.Conn) { c.serve(heard{conn, &mu, &got}) })
+					tgt.Port = direct.Listen(t, func(conn net.Conn) { c.serve(heard{conn, &mu, &got}) })
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()

@@ -142,7 +142,8 @@ func (w *work) undo(ctx context.Context, cause error) error {
 	}
 	if err != nil {
 		return sdk.Errorf(sdk.ClassUnknownOutcome,
-			"%v; and the unfinished account could not be removed: %v", cause, err)
+			"%v; and the unfinished account could not be removed: %v", cause, err).
+			WithFix(sdk.LookFirst)
 	}
 	return cause
 }

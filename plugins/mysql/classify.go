@@ -110,7 +110,8 @@ func failure(ctx context.Context, what string, err error, sent bool) error {
 	}
 	switch {
 	case sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).
+			WithFix(sdk.LookFirst).Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
 	default:

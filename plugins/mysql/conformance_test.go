@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +11,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // TestConformance runs the kit against a real MariaDB, with the program an agent would
@@ -21,10 +20,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	d := testlab.MariaDB(t, testlab.MariaDBOptions{Config: []string{"--max-password-errors=9"}})
 	other := testlab.MariaDB(t, testlab.MariaDBOptions{})
-	program := filepath.Join(t.TempDir(), "connector-mysql")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	var names atomic.Int64
 	sdktest.Run(t, sdktest.Config{
 		Binary:         program,

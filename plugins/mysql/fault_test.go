@@ -12,15 +12,6 @@ import (
 	"github.com/reeve-pam/reeve/plugins/sdk"
 )
 
-// applyWith is apply with a look at every progress event.
-func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
-	plan, err := connector{}.Plan(ctx, t, in)
-	if err != nil {
-		return sdk.Result{}, err
-	}
-	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
-}
-
 func TestFaultInTheMiddleOfAChangeIsAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {

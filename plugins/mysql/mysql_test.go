@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -12,12 +11,24 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // canary is in every password of these tests.
 const canary = "Canary-41cf"
 
 const first, second = canary + `-1 '"\$%;--` + "`", canary + "-2 ünï"
+
+var rig = direct.Rig{Connector: connector{}, Canary: canary}
+
+var (
+	apply     = rig.Apply
+	applyWith = rig.ApplyWith
+	must      = rig.Must
+	wantClass = rig.WantClass
+	role      = rig.Role
+	secret    = direct.Secret
+)
 
 func target(d *testlab.Database) sdk.Target {
 	return sdk.Target{
@@ -29,49 +40,8 @@ func target(d *testlab.Database) sdk.Target {
 	}
 }
 
-func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
-
-func role(t *testing.T, name string) sdk.Role {
-	t.Helper()
-	for _, r := range roles() {
-		if r.Name == name {
-			return r
-		}
-	}
-	t.Fatalf("no role %s", name)
-	return sdk.Role{}
-}
-
 func intent(action sdk.Action) sdk.Intent {
 	return sdk.Intent{Action: action, Account: "alice", AccountID: "acct_1", Comment: "for alice, ticket 7"}
-}
-
-// apply plans and applies, as an agent would.
-func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
-	plan, err := connector{}.Plan(ctx, t, in)
-	if err != nil {
-		return sdk.Result{}, err
-	}
-	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, func(sdk.Event) {})
-}
-
-func must(t *testing.T, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
-	t.Helper()
-	r, err := apply(t.Context(), tgt, in, password)
-	if err != nil {
-		t.Fatalf("%s: %v", in.Action, err)
-	}
-	return r
-}
-
-func wantClass(t *testing.T, what string, err error, want sdk.Class) {
-	t.Helper()
-	if got := sdk.ClassOf(err); got != want {
-		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
-	}
-	if err != nil && (strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), hash(secret(first)))) {
-		t.Errorf("%s: the error holds the password", what)
-	}
 }
 
 func wantLogin(t *testing.T, d *testlab.Database, user, password string, want error) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"sync"
@@ -10,12 +9,8 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
-
-type output struct{ out, err bytes.Buffer }
-
-func (o *output) Stdout(p []byte) { o.out.Write(p) }
-func (o *output) Stderr(p []byte) { o.err.Write(p) }
 
 func TestRunPrintsWhatOneStatementDoes(t *testing.T) {
 	t.Parallel()
@@ -39,20 +34,20 @@ func TestRunPrintsWhatOneStatementDoes(t *testing.T) {
 		{"DROP DATABASE mysql", "", "ERROR 1044 (42000): Access denied", 1},
 		{"SELECT @@sql_mode LIKE '%NO_BACKSLASH%' AS pinned, DATABASE() AS db", "pinned\tdb\n0\t\\N\n", "", 0},
 	} {
-		var o output
+		var o direct.Output
 		status, err := connector{}.Run(t.Context(), tgt, c.statement, &o)
-		if err != nil || status != c.status || o.out.String() != c.out || !strings.HasPrefix(o.err.String(), c.err) || c.err == "" && o.err.Len() > 0 {
-			t.Errorf("%q: %d, %q, %q, %v", c.statement, status, o.out.String(), o.err.String(), err)
+		if err != nil || status != c.status || o.Out.String() != c.out || !strings.HasPrefix(o.Err.String(), c.err) || c.err == "" && o.Err.Len() > 0 {
+			t.Errorf("%q: %d, %q, %q, %v", c.statement, status, o.Out.String(), o.Err.String(), err)
 		}
 	}
-	_, err := connector{}.Run(t.Context(), tgt, "load data\nlocal infile '/etc/passwd' into table shop.item", &output{})
+	_, err := connector{}.Run(t.Context(), tgt, "load data\nlocal infile '/etc/passwd' into table shop.item", &direct.Output{})
 	wantClass(t, "a statement that reads a file here", err, sdk.ClassInvalid)
-	var o output
+	var o direct.Output
 	if status, err := (connector{}).Run(t.Context(), tgt, "LOAD /**/ DATA LOCAL/**/INFILE '/etc/passwd' INTO TABLE shop.more", &o); err == nil && status == 0 {
-		t.Errorf("a file of the agent was read: %q", o.out.String())
+		t.Errorf("a file of the agent was read: %q", o.Out.String())
 	}
 	tgt.Management.Password = secret(canary)
-	_, err = connector{}.Run(t.Context(), tgt, "SELECT 1", &output{})
+	_, err = connector{}.Run(t.Context(), tgt, "SELECT 1", &direct.Output{})
 	wantClass(t, "a wrong password", err, sdk.ClassAuthFailed)
 }
 
@@ -77,7 +72,7 @@ func TestRunThatIsCancelledStopsOnTheServer(t *testing.T) {
 		began <- time.Now()
 		cancel()
 	})
-	_, err := connector{}.Run(ctx, target(d), "SELECT SLEEP(60)", &output{})
+	_, err := connector{}.Run(ctx, target(d), "SELECT SLEEP(60)", &direct.Output{})
 	wantClass(t, "run", err, sdk.ClassUnknownOutcome)
 	wg.Wait()
 	if took := time.Since(<-began); took > 2*time.Second {

@@ -45,7 +45,6 @@ const (
 	waitOpen     = "wait until the database is open"
 	checkService = "check the options service_name and sid, and that the database is open: lsnrctl status lists the services"
 	moreSessions = "raise the limit or end idle sessions"
-	lookThenTry  = "look what became of the account, then try again"
 	correctRole  = "correct the role's command"
 	useTCPS      = "configure a TCPS endpoint with a certificate in listener.ora, and use its port, often 2484"
 	// The server does not tell who logs in which of the two it is.
@@ -159,7 +158,7 @@ func failure(ctx context.Context, what string, err error, sent bool) error {
 	switch {
 	case sent:
 		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).
-			WithFix(lookThenTry).Wrap(err)
+			WithFix(sdk.LookFirst).Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
 	case errors.Is(err, errPacket), crashed && ctx.Err() == nil:

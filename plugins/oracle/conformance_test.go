@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +11,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/emu/oracle"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // TestConformance runs the kit against the emulator, with the program an agent would start and a management account that
@@ -22,11 +21,7 @@ func TestConformance(t *testing.T) {
 	s, other := oracle.Start(t, oracle.Options{Major: 23}), oracle.Start(t, oracle.Options{})
 	s.Exec(`GRANT "SELECT_CATALOG_ROLE" TO "` + oracle.Management + `" WITH ADMIN OPTION`) // to pass it on
 	s.DB.SetProfile("STRICT", oracle.Profile{FailedLogins: 1})
-	program := filepath.Join(t.TempDir(), "connector-oracle")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".") //nolint:gosec // of the test
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	var names atomic.Int64
 	sdktest.Run(t, sdktest.Config{
 		Binary:         program,

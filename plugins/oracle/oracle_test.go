@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -16,12 +15,24 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/emu/oracle"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // canary is in every password of these tests.
 const canary = "Canary-41cf"
 
 const first, second = canary + `-1 '\$%;--` + "`", canary + "-2 ünï"
+
+var rig = direct.Rig{Connector: connector{}, Canary: canary}
+
+var (
+	apply     = rig.Apply
+	applyWith = rig.ApplyWith
+	must      = rig.Must
+	wantClass = rig.WantClass
+	role      = rig.Role
+	secret    = direct.Secret
+)
 
 func target(s *oracle.Server) sdk.Target {
 	options := map[string]string{}
@@ -38,56 +49,8 @@ func target(s *oracle.Server) sdk.Target {
 	}
 }
 
-func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
-
-func role(t *testing.T, name string) sdk.Role {
-	t.Helper()
-	for _, r := range roles() {
-		if r.Name == name {
-			return r
-		}
-	}
-	t.Fatalf("no role %s", name)
-	return sdk.Role{}
-}
-
 func intent(action sdk.Action) sdk.Intent {
 	return sdk.Intent{Action: action, Account: "ALICE", AccountID: "acct_1", Comment: "for alice, ticket 7"}
-}
-
-// apply plans and applies, as an agent would.
-func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
-	return applyWith(ctx, t, in, password, func(sdk.Event) {})
-}
-
-func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
-	plan, err := connector{}.Plan(ctx, t, in)
-	if err != nil {
-		return sdk.Result{}, err
-	}
-	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
-}
-
-func must(t *testing.T, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
-	t.Helper()
-	r, err := apply(t.Context(), tgt, in, password)
-	if err != nil {
-		t.Fatalf("%s: %v", in.Action, err)
-	}
-	return r
-}
-
-func wantClass(t *testing.T, what string, err error, want sdk.Class) {
-	t.Helper()
-	if got := sdk.ClassOf(err); got != want {
-		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
-	}
-	if e, ok := errors.AsType[*sdk.Error](err); ok && e.Fix == "" && e.Class != sdk.ClassCancelled {
-		t.Errorf("%s: %v says not what to do", what, err)
-	}
-	if err != nil && strings.Contains(err.Error(), canary) {
-		t.Errorf("%s: the error holds the password", what)
-	}
 }
 
 // open makes a login with the bare driver.

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/reeve-pam/reeve/internal/emu/oracle"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
-
-type captured struct{ out, err strings.Builder }
-
-func (c *captured) Stdout(p []byte) { c.out.Write(p) }
-func (c *captured) Stderr(p []byte) { c.err.Write(p) }
 
 func TestRunPrintsRowsAndErrorNumbers(t *testing.T) {
 	t.Parallel()
@@ -28,15 +23,15 @@ func TestRunPrintsRowsAndErrorNumbers(t *testing.T) {
 		{"TRUNCATE TABLE x", "", "ORA-00942: a table or view is not there, or the management account may not read it\n", 1},
 		{"ANALYZE x", "", "ORA-04711\n", 1},
 	} {
-		var got captured
+		var got direct.Output
 		status, err := connector{}.Run(t.Context(), target(s), c.command, &got)
-		if err != nil || status != c.status || got.out.String() != c.out || got.err.String() != c.err {
-			t.Errorf("%s: %d %q %q, %v", c.command, status, got.out.String(), got.err.String(), err)
+		if err != nil || status != c.status || got.Out.String() != c.out || got.Err.String() != c.err {
+			t.Errorf("%s: %d %q %q, %v", c.command, status, got.Out.String(), got.Err.String(), err)
 		}
 	}
-	_, err := connector{}.Run(t.Context(), target(s), " ; ", &captured{})
+	_, err := connector{}.Run(t.Context(), target(s), " ; ", &direct.Output{})
 	wantClass(t, "nothing", err, sdk.ClassInvalid)
 	s.SetFaults(oracle.Faults{DropAfter: "GRANT"})
-	_, err = connector{}.Run(t.Context(), target(s), "GRANT CREATE SESSION TO REEVE", &captured{})
+	_, err = connector{}.Run(t.Context(), target(s), "GRANT CREATE SESSION TO REEVE", &direct.Output{})
 	wantClass(t, "a connection that is cut", err, sdk.ClassUnknownOutcome)
 }

@@ -97,7 +97,7 @@ func (w *work) good(ctx context.Context) (bool, error) {
 		return false, nil
 	default:
 		if w.sent {
-			return false, sdk.Errorf(sdk.ClassUnknownOutcome, "try the password: %s", sdk.ErrorText(err)).WithFix(lookThenTry).Wrap(err)
+			return false, sdk.Errorf(sdk.ClassUnknownOutcome, "try the password: %s", sdk.ErrorText(err)).WithFix(sdk.LookFirst).Wrap(err)
 		}
 		return false, err
 	}
@@ -191,7 +191,7 @@ func (w *work) send(ctx context.Context, s sdk.Step) error {
 		return sdk.Errorf(sdk.ClassNotPermitted, "%s: the management account may not log in AS %s", s.ID, g.as()).
 			WithFix("as SYS, AS SYSDBA: GRANT %s TO %s; the server needs a password file", g.as(), user).Wrap(err)
 	case err != nil && w.sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", s.ID, sdk.ErrorText(err)).WithFix(lookThenTry).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", s.ID, sdk.ErrorText(err)).WithFix(sdk.LookFirst).Wrap(err)
 	case err != nil:
 		return err
 	}

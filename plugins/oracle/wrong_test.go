@@ -7,44 +7,13 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/reeve-pam/reeve/internal/emu/oracle"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
-
-// listen gives every connection to serve, and returns the port.
-func listen(t *testing.T, serve func(net.Conn)) int {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer func() { _ = conn.Close() }()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { _ = listener.Close(); all.Wait() })
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
-func answer(text string) func(net.Conn) {
-	return func(conn net.Conn) {
-		_, _ = conn.Read(make([]byte, 4096))
-		_, _ = io.WriteString(conn, text)
-	}
-}
 
 func TestSomethingElseAtThePortIsNamedAndNothingIsSentToIt(t *testing.T) {
 	t.Parallel()
@@ -66,19 +35,19 @@ func TestSomethingElseAtThePortIsNamedAndNothingIsSentToIt(t *testing.T) {
 		"nobody":                        {nil, false, sdk.ClassUnreachable, "listener runs"},
 		"hangs up":                      {func(net.Conn) {}, false, sdk.ClassUnreachable, "TCPS"},
 		"never answers":                 {silent, false, sdk.ClassUnreachable, "TCPS"},
-		"sshd":                          {answer(ssh), false, sdk.ClassUnsupported, "TCPS"},
-		"a web server":                  {answer(html), false, sdk.ClassUnsupported, "TCPS"},
-		"a web server, TLS":             {within(answer(html)), false, sdk.ClassProtocol, "Oracle listener"},
+		"sshd":                          {direct.Answer(ssh), false, sdk.ClassUnsupported, "TCPS"},
+		"a web server":                  {direct.Answer(html), false, sdk.ClassUnsupported, "TCPS"},
+		"a web server, TLS":             {within(direct.Answer(html)), false, sdk.ClassProtocol, "Oracle listener"},
 		"hangs up after TLS":            {within(func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }), false, sdk.ClassUnreachable, "listener runs"},
 		"never answers after TLS":       {within(silent), false, sdk.ClassUnreachable, "listener runs"},
-		"a packet without an end":       {within(answer("\x00\x20\x00\x00\x02\x00\x00\x00")), false, sdk.ClassUnreachable, "listener runs"},
-		"a packet of no length":         {within(answer("\x00\x00\x00\x00\x02\x00\x00\x00")), false, sdk.ClassProtocol, "Oracle listener"},
-		"an accept that is none":        {within(answer("\x00\x0a\x00\x00\x02\x00\x00\x00\x01\x3d")), false, "", ""},
+		"a packet without an end":       {within(direct.Answer("\x00\x20\x00\x00\x02\x00\x00\x00")), false, sdk.ClassUnreachable, "listener runs"},
+		"a packet of no length":         {within(direct.Answer("\x00\x00\x00\x00\x02\x00\x00\x00")), false, sdk.ClassProtocol, "Oracle listener"},
+		"an accept that is none":        {within(direct.Answer("\x00\x0a\x00\x00\x02\x00\x00\x00\x01\x3d")), false, "", ""},
 		"nobody, legacy":                {nil, true, sdk.ClassUnreachable, "listener runs"},
-		"sshd, legacy":                  {answer(ssh), true, sdk.ClassProtocol, "Oracle listener"},
+		"sshd, legacy":                  {direct.Answer(ssh), true, sdk.ClassProtocol, "Oracle listener"},
 		"never answers, legacy":         {silent, true, sdk.ClassUnreachable, "listener runs"},
 		"hangs up, legacy":              {func(net.Conn) {}, true, sdk.ClassUnreachable, "listener runs"},
-		"a packet of no length, legacy": {answer("\x00\x00\x00\x00\x02\x00\x00\x00"), true, sdk.ClassProtocol, "Oracle listener"},
+		"a packet of no length, legacy": {direct.Answer("\x00\x00\x00\x00\x02\x00\x00\x00"), true, sdk.ClassProtocol, "Oracle listener"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,7 +64,7 @@ func TestSomethingElseAtThePortIsNamedAndNothingIsSentToIt(t *testing.T) {
 				tgt.Port = closed.Port
 				closed.Close()
 			} else {
-				tgt.Port = listen(t, c.serve)
+				tgt.Port = direct.Listen(t, c.serve)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()

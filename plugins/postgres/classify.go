@@ -111,7 +111,8 @@ func (s *session) failure(ctx context.Context, what string, err error) error {
 	}
 	switch {
 	case s.sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).
+			WithFix(sdk.LookFirst).Wrap(err)
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return sdk.Errorf(sdk.ClassCancelled, "%s: cancelled", what).Wrap(err)
 	case ended(err):
@@ -138,7 +139,7 @@ func (s *session) doubt(what string, err error) error {
 	if !s.sent {
 		return err
 	}
-	return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", what, sdk.ErrorText(err)).Wrap(err)
+	return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: %s", what, sdk.ErrorText(err)).WithFix(sdk.LookFirst).Wrap(err)
 }
 
 func silent(what string, err error) error {

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // TestConformance runs the kit against a real PostgreSQL, with the program an agent would
@@ -22,10 +21,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	p := testlab.Postgres(t, testlab.PostgresOptions{})
 	other := testlab.Postgres(t, testlab.PostgresOptions{})
-	program := filepath.Join(t.TempDir(), "connector-postgres")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	tgt := target(p)
 	tgt.Options = nil // the defaults
 	var names atomic.Int64

@@ -7,6 +7,7 @@ import (
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/idle"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 func keeping() connector { return connector{kept: idle.New((*session).end)} }
@@ -60,7 +61,7 @@ func TestConnectionsAreKeptForOneAccountAndItsPassword(t *testing.T) {
 			_, err := c.CheckRights(t.Context(), tgt, sdk.Role{}, nil)
 			return err
 		},
-		func() error { _, err := c.Run(t.Context(), tgt, "SELECT 1", &output{}); return err },
+		func() error { _, err := c.Run(t.Context(), tgt, "SELECT 1", &direct.Output{}); return err },
 	} {
 		before = logins(t, p, testlab.Management)
 		if err := check(); err != nil || logins(t, p, testlab.Management) != before+1 {

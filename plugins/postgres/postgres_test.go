@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -12,12 +11,24 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // canary is in every password of these tests.
 const canary = "Canary-41cf"
 
 const first, second = canary + `-1 '"\$%;--` + "`", canary + "-2 ünï"
+
+var rig = direct.Rig{Connector: connector{}, Canary: canary}
+
+var (
+	apply     = rig.Apply
+	applyWith = rig.ApplyWith
+	must      = rig.Must
+	wantClass = rig.WantClass
+	role      = rig.Role
+	secret    = direct.Secret
+)
 
 func target(p *testlab.PostgresServer) sdk.Target {
 	return sdk.Target{
@@ -27,19 +38,6 @@ func target(p *testlab.PostgresServer) sdk.Target {
 		Trust:      sdk.Trust{CAPEM: p.CAPEM},
 		Management: sdk.Credential{Username: testlab.Management, Password: secret(p.ManagementPassword)},
 	}
-}
-
-func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
-
-func role(t *testing.T, name string) sdk.Role {
-	t.Helper()
-	for _, r := range roles() {
-		if r.Name == name {
-			return r
-		}
-	}
-	t.Fatalf("no role %s", name)
-	return sdk.Role{}
 }
 
 func intent(action sdk.Action) sdk.Intent {
@@ -52,39 +50,6 @@ func readApp(t *testing.T, action sdk.Action) sdk.Intent {
 	in := intent(action)
 	in.Role, in.Params = role(t, "pg-db-ro"), map[string]string{paramDatabase: "app", "Schema": "public"}
 	return in
-}
-
-// apply plans and applies, as an agent would.
-func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
-	return applyWith(ctx, t, in, password, func(sdk.Event) {})
-}
-
-// applyWith is apply with a look at every progress event.
-func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
-	plan, err := connector{}.Plan(ctx, t, in)
-	if err != nil {
-		return sdk.Result{}, err
-	}
-	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
-}
-
-func must(t *testing.T, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
-	t.Helper()
-	r, err := apply(t.Context(), tgt, in, password)
-	if err != nil {
-		t.Fatalf("%s: %v", in.Action, err)
-	}
-	return r
-}
-
-func wantClass(t *testing.T, what string, err error, want sdk.Class) {
-	t.Helper()
-	if got := sdk.ClassOf(err); got != want {
-		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
-	}
-	if e, ok := errors.AsType[*sdk.Error](err); ok && strings.Contains(e.Message+e.Fix, canary) {
-		t.Errorf("%s: the error holds the password", what)
-	}
 }
 
 func wantLogin(t *testing.T, p *testlab.PostgresServer, user, password string, want error) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -11,12 +10,8 @@ import (
 
 	"github.com/reeve-pam/reeve/internal/testlab"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
-
-type output struct{ out, err bytes.Buffer }
-
-func (o *output) Stdout(p []byte) { o.out.Write(p) }
-func (o *output) Stderr(p []byte) { o.err.Write(p) }
 
 func TestRunPrintsWhatOneStatementDoes(t *testing.T) {
 	t.Parallel()
@@ -37,17 +32,17 @@ func TestRunPrintsWhatOneStatementDoes(t *testing.T) {
 		{"SELECT 1/(id - 2) AS n FROM item ORDER BY id", "n\n-1\n", "ERROR 22012: division by zero\n", 1},
 		{"", "\n", "", 0},
 	} {
-		var o output
+		var o direct.Output
 		status, err := connector{}.Run(t.Context(), tgt, c.statement, &o)
-		if err != nil || status != c.status || o.out.String() != c.out || !strings.HasPrefix(o.err.String(), c.err) || c.err == "" && o.err.Len() > 0 {
-			t.Errorf("%q: %d, %q, %q, %v", c.statement, status, o.out.String(), o.err.String(), err)
+		if err != nil || status != c.status || o.Out.String() != c.out || !strings.HasPrefix(o.Err.String(), c.err) || c.err == "" && o.Err.Len() > 0 {
+			t.Errorf("%q: %d, %q, %q, %v", c.statement, status, o.Out.String(), o.Err.String(), err)
 		}
 	}
-	_, err := connector{}.Run(t.Context(), tgt, "copy item\nfrom stdin", &output{})
+	_, err := connector{}.Run(t.Context(), tgt, "copy item\nfrom stdin", &direct.Output{})
 	wantClass(t, "a statement that waits for data", err, sdk.ClassInvalid)
 	wrong := tgt
 	wrong.Management.Password = secret(canary)
-	_, err = connector{}.Run(t.Context(), wrong, "SELECT 1", &output{})
+	_, err = connector{}.Run(t.Context(), wrong, "SELECT 1", &direct.Output{})
 	wantClass(t, "a wrong password", err, sdk.ClassAuthFailed)
 }
 
@@ -64,7 +59,7 @@ func TestRunThatIsCancelledStopsOnTheServer(t *testing.T) {
 		began <- time.Now()
 		cancel()
 	})
-	_, err := connector{}.Run(ctx, target(p), "SELECT pg_sleep(60)", &output{})
+	_, err := connector{}.Run(ctx, target(p), "SELECT pg_sleep(60)", &direct.Output{})
 	wantClass(t, "run", err, sdk.ClassUnknownOutcome)
 	wg.Wait()
 	if took := time.Since(<-began); took > 2*time.Second {

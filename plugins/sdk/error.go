@@ -26,6 +26,10 @@ func (e *Error) WithFix(format string, args ...any) *Error {
 	return &c
 }
 
+// LookFirst is the fix of most errors with ClassUnknownOutcome, for people. Reeve itself looks
+// at the account before every further attempt.
+const LookFirst = "look what became of the account, then try again"
+
 // Wrap returns a copy that carries its cause.
 func (e *Error) Wrap(err error) *Error {
 	c := *e

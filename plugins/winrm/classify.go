@@ -20,7 +20,6 @@ const (
 	shellFix     = "close some, or raise WSMan:\\localhost\\Shell\\MaxShellsPerUser"
 	operationFix = "raise WSMan:\\localhost\\Service\\MaxConcurrentOperationsPerUser"
 	strangeFix   = "look what answers at that address: WinRM, or something in between; if it is WinRM, try again and look at its event log"
-	unknownFix   = "look what became of the account, then try again"
 	waitFix      = "try again later; if it stays so, look what keeps WinRM busy on the server"
 	useFix       = "make it a member of Administrators; for a local account other than the built-in Administrator also set " +
 		"LocalAccountTokenFilterPolicy to 1 (HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Policies\\System)"
@@ -139,7 +138,7 @@ func explainFault(what string, code uint32, sent bool) error {
 	if m, ok := faults[code]; ok {
 		class, fix := m.class, m.fix
 		if sent {
-			class, fix = sdk.ClassUnknownOutcome, unknownFix
+			class, fix = sdk.ClassUnknownOutcome, sdk.LookFirst
 		}
 		return &sdk.Error{Class: class, Message: what + ": " + m.message, Fix: fix, Err: faultCode(code)}
 	}
@@ -150,7 +149,7 @@ func explainFault(what string, code uint32, sent bool) error {
 func strange(what string, sent bool, format string, args ...any) error {
 	class, fix := sdk.ClassProtocol, strangeFix
 	if sent {
-		class, fix = sdk.ClassUnknownOutcome, unknownFix
+		class, fix = sdk.ClassUnknownOutcome, sdk.LookFirst
 	}
 	return sdk.Errorf(class, "%s: %s", what, fmt.Sprintf(format, args...)).WithFix("%s", fix)
 }
@@ -159,7 +158,7 @@ func strange(what string, sent bool, format string, args ...any) error {
 func failure(ctx context.Context, what string, err error, sent bool) error {
 	switch {
 	case sent:
-		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).WithFix("%s", unknownFix).Wrap(err)
+		return sdk.Errorf(sdk.ClassUnknownOutcome, "%s: the connection was lost before the server answered", what).WithFix(sdk.LookFirst).Wrap(err)
 	case errors.Is(err, errTooLarge):
 		return sdk.Errorf(sdk.ClassProtocol, "%s: the answer has more than %d bytes", what, maxAnswer).WithFix("%s", strangeFix).Wrap(err)
 	case errors.Is(err, errNotHTTP):

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // TestConformance runs the kit against the emulator, with the program an agent would start.
@@ -26,10 +25,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := emu.Start(t, emu.Options{})
 	other := emu.Start(t, emu.Options{})
-	program := filepath.Join(t.TempDir(), "connector-winrm")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	tasks(s)
 	var names atomic.Int64
 	sdktest.Run(t, sdktest.Config{

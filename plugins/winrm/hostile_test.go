@@ -14,33 +14,8 @@ import (
 
 	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
-
-// listen answers every connection with the same words.
-func listen(t *testing.T, words string) int {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write([]byte(words))
-			_ = c.(*net.TCPConn).CloseWrite()
-			go func() { // until the client goes: closed sooner, its words could be lost
-				_, _ = io.Copy(io.Discard, c)
-				_ = c.Close()
-			}()
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port
-}
 
 func TestAWrongPortIsSaidToBeSo(t *testing.T) {
 	t.Parallel()
@@ -86,7 +61,11 @@ func TestAWrongPortIsSaidToBeSo(t *testing.T) {
 				tgt.Port = s.Listener.Addr().(*net.TCPAddr).Port
 				tgt.Trust.CAPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 			case c.words != "":
-				tgt.Port = listen(t, c.words)
+				tgt.Port = direct.Listen(t, func(conn net.Conn) {
+					_, _ = io.WriteString(conn, c.words)
+					_ = conn.(*net.TCPConn).CloseWrite()
+					_, _ = io.Copy(io.Discard, conn) // until the client goes: closed sooner, its words could be lost
+				})
 			default:
 				tgt.Port = 1 // of a service that nobody has (tcpmux)
 			}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -14,11 +13,23 @@ import (
 
 	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 const (
 	first  = "Correct-Horse7'\u2019\"$(x)`;"
 	second = "Battery-Staple8 ]]>&<%é"
+)
+
+var rig = direct.Rig{Connector: connector{}, Canary: ""}
+
+var (
+	apply     = rig.Apply
+	applyWith = rig.ApplyWith
+	must      = rig.Must
+	wantClass = rig.WantClass
+	role      = rig.Role
+	secret    = direct.Secret
 )
 
 // target is a host as the SDK hands it to the connector: options filled in.
@@ -28,19 +39,6 @@ func target(s *emu.Server) sdk.Target {
 		Trust:      sdk.Trust{CAPEM: s.CAPEM},
 		Management: sdk.Credential{Username: emu.Administrator, Password: secret(emu.AdministratorPassword)},
 	}
-}
-
-func secret(s string) sdk.Secret { return sdk.NewSecret([]byte(s)) }
-
-func role(t testing.TB, name string) sdk.Role {
-	t.Helper()
-	for _, r := range roles() {
-		if r.Name == name {
-			return r
-		}
-	}
-	t.Fatalf("there is no role %s", name)
-	return sdk.Role{}
 }
 
 func intent(action sdk.Action) sdk.Intent {
@@ -66,35 +64,6 @@ func (r *record) add(v ...any) {
 				fmt.Fprintln(&r.text, s.Message, s.Fix, s.Details)
 			}
 		}
-	}
-}
-
-func applyWith(ctx context.Context, t sdk.Target, in sdk.Intent, password string, progress sdk.Progress) (sdk.Result, error) {
-	plan, err := connector{}.Plan(ctx, t, in)
-	if err != nil {
-		return sdk.Result{}, err
-	}
-	return connector{}.Apply(ctx, t, sdk.Change{Intent: in, Plan: plan, Password: secret(password)}, progress)
-}
-
-func apply(ctx context.Context, t sdk.Target, in sdk.Intent, password string) (sdk.Result, error) {
-	return applyWith(ctx, t, in, password, func(sdk.Event) {})
-}
-
-func must(t testing.TB, tgt sdk.Target, in sdk.Intent, password string) sdk.Result {
-	t.Helper()
-	r, err := apply(t.Context(), tgt, in, password)
-	if err != nil {
-		e, _ := errors.AsType[*sdk.Error](err)
-		t.Fatalf("%s: %v %+v", in.Action, err, e)
-	}
-	return r
-}
-
-func wantClass(t testing.TB, what string, err error, want sdk.Class) {
-	t.Helper()
-	if got := sdk.ClassOf(err); got != want {
-		t.Errorf("%s: class %q (%v), want %q", what, got, err, want)
 	}
 }
 

@@ -110,7 +110,7 @@ func (b *builder) role(phase sdk.Phase) {
 		rendered, err := render(text, b.in.Account, b.in.Params)
 		if err != nil {
 			if b.err == nil {
-				b.err = sdk.Errorf(sdk.ClassInvalid, "role %s, phase %s, command %d: %v", b.in.Role.Name, phase, i+1, err)
+				b.err = sdk.Errorf(sdk.ClassInvalid, "role %s, phase %s, command %d: %v", b.in.Role.Name, phase, i+1, err).WithFix("correct the command")
 			}
 			return
 		}

@@ -40,7 +40,7 @@ func wants(r sdk.Role, params map[string]string) (wanted, error) {
 			// The name of the account makes no difference to what is needed.
 			command, err := render(text, "reeve", params)
 			if err != nil {
-				return w, sdk.Errorf(sdk.ClassInvalid, "role %s, phase %s, command %d: %v", r.Name, phase, i+1, err)
+				return w, sdk.Errorf(sdk.ClassInvalid, "role %s, phase %s, command %d: %v", r.Name, phase, i+1, err).WithFix("correct the command")
 			}
 			if rightCommand.MatchString(command) {
 				continue

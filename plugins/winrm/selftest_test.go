@@ -1,20 +1,16 @@
 package main
 
 import (
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
 	"github.com/reeve-pam/reeve/internal/selftest/recorded"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 // What the connector's self-test does here is shipped, for owners of real targets to compare theirs with.
 func TestTheSelfTestIsTheRecordedOne(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "connector-winrm")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "nomsgpack", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := direct.Build(t)
 	recorded.Check(t, program, target(emu.Start(t, emu.Options{})), "", nil)
 }

@@ -9,6 +9,7 @@ import (
 
 	emu "github.com/reeve-pam/reeve/internal/emu/winrm"
 	"github.com/reeve-pam/reeve/plugins/sdk"
+	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/direct"
 )
 
 func TestDiscoverListsEveryAccountWithItsSID(t *testing.T) {
@@ -33,11 +34,6 @@ func TestDiscoverListsEveryAccountWithItsSID(t *testing.T) {
 	}
 }
 
-type outputs struct{ out, err strings.Builder }
-
-func (o *outputs) Stdout(p []byte) { o.out.Write(p) }
-func (o *outputs) Stderr(p []byte) { o.err.Write(p) }
-
 func TestATaskStreamsItsOutputAndEndsWhenCancelled(t *testing.T) {
 	t.Parallel()
 	s := emu.Start(t, emu.Options{})
@@ -50,10 +46,10 @@ func TestATaskStreamsItsOutputAndEndsWhenCancelled(t *testing.T) {
 		stderr("eine Warnung\r\n")
 		return 7
 	}
-	var o outputs
+	var o direct.Output
 	status, err := connector{}.Run(t.Context(), target(s), show, &firstOutput{&o, seen})
-	if err != nil || status != 7 || o.out.String() != "W32Time "+strings.Repeat("läuft ", 20000) || o.err.String() != "eine Warnung\r\n" {
-		t.Errorf("status %d, %v, %d bytes, %q", status, err, o.out.Len(), o.err.String())
+	if err != nil || status != 7 || o.Out.String() != "W32Time "+strings.Repeat("läuft ", 20000) || o.Err.String() != "eine Warnung\r\n" {
+		t.Errorf("status %d, %v, %d bytes, %q", status, err, o.Out.Len(), o.Err.String())
 	}
 	stopped := make(chan struct{})
 	s.Host.Tasks["Start-Sleep 600"] = func(stdout, _ func(string), stop <-chan struct{}) int {
@@ -90,20 +86,20 @@ func TestATaskThatIsSilentForLongIsWaitedFor(t *testing.T) {
 		stdout("done")
 		return 0
 	}
-	var o outputs
-	if status, err := (connector{}).Run(t.Context(), target(s), "Start-Sleep 1", &o); err != nil || status != 0 || o.out.String() != "done" {
-		t.Errorf("status %d, %v, %q", status, err, o.out.String())
+	var o direct.Output
+	if status, err := (connector{}).Run(t.Context(), target(s), "Start-Sleep 1", &o); err != nil || status != 0 || o.Out.String() != "done" {
+		t.Errorf("status %d, %v, %q", status, err, o.Out.String())
 	}
 }
 
 // firstOutput says when the first output has come.
 type firstOutput struct {
-	*outputs
+	*direct.Output
 	came chan struct{}
 }
 
 func (f *firstOutput) Stdout(p []byte) {
-	if f.outputs.Stdout(p); f.came != nil {
+	if f.Output.Stdout(p); f.came != nil {
 		close(f.came)
 		f.came = nil
 	}

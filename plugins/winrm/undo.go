@@ -30,7 +30,7 @@ func (w *work) undo(ctx context.Context, cause error) error {
 	}
 	if err := w.change(ctx, "remove the unfinished account", scriptRemove, nil, sdk.Secret{}, &struct{}{}); err != nil {
 		left = append(left, "the account "+w.in.Account+" ("+w.account.SID+"), disabled")
-		out = sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).WithFix("%s", unknownFix)
+		out = sdk.Errorf(sdk.ClassUnknownOutcome, "%v; and the unfinished account could not be removed: %v", cause, err).WithFix(sdk.LookFirst)
 	}
 	if len(left) > 0 {
 		out.Details = map[string]string{"residue": strings.Join(left, "\n")}

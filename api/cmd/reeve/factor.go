@@ -62,12 +62,12 @@ func (a *app) factorCmd() *cobra.Command {
 			return a.show(made, func() { a.recoveryCodes(made.Codes) })
 		},
 	}
-	return group("factor", "Manage your second factors", "  reeve factor add-totp\n  reeve factor list", list, a.factorAddCmd(), a.factorConfirmCmd(), remove, codes)
+	return group("factor", "Manage your second factors", "  reeve factor add-totp\n  reeve factor add-key\n  reeve factor list", list, a.factorAddCmd(), a.factorAddKeyCmd(), a.factorConfirmCmd(), remove, codes)
 }
 
 func (a *app) recoveryCodes(codes []string) {
 	if len(codes) > 0 {
-		a.say("recovery codes, each good once in place of the app; they are shown once, so keep them in a safe place:")
+		a.say("recovery codes, each good once in place of the second factor; they are shown once, so keep them in a safe place:")
 		_, _ = fmt.Fprintln(a.out, strings.Join(codes, "\n"))
 	}
 }
@@ -83,17 +83,18 @@ func (a *app) factorAddCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			made, err := call[client.CreatedFactor](c.AddTOTP(cmd.Context(), client.FactorRequest{Name: &name}))
+			made, err := call[client.CreatedFactor](c.AddFactor(cmd.Context(), client.FactorRequest{Name: &name}))
 			if err != nil {
 				return err
 			}
 			return a.show(made, func() {
+				uri := str(made.Uri)
 				if f, isFile := a.out.(*os.File); isFile && term.IsTerminal(int(f.Fd())) {
-					if picture, err := qrText(made.Uri); err == nil {
+					if picture, err := qrText(uri); err == nil {
 						_, _ = fmt.Fprint(a.out, picture)
 					}
 				}
-				_, _ = fmt.Fprintln(a.out, made.Uri)
+				_, _ = fmt.Fprintln(a.out, uri)
 				a.say("scan it within ten minutes, then: reeve factor confirm %s", made.Factor.Id)
 			})
 		},
@@ -105,7 +106,7 @@ func (a *app) factorAddCmd() *cobra.Command {
 func (a *app) factorConfirmCmd() *cobra.Command {
 	var codeFile string
 	c := &cobra.Command{
-		Use: "confirm ID", Short: "Confirm a second factor with a code that it shows; your other sessions end", Example: "  reeve factor confirm fact_06f2…", Args: exactArgs("ID"),
+		Use: "confirm ID", Short: "Confirm an authenticator app with a code that it shows; your other sessions end", Example: "  reeve factor confirm fact_06f2…", Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
@@ -116,7 +117,7 @@ func (a *app) factorConfirmCmd() *cobra.Command {
 				return err
 			}
 			text := code.Reveal()
-			got, err := call[client.RecoveryCodes](c.ConfirmFactor(cmd.Context(), args[0], client.CodeRequest{Code: &text}))
+			got, err := call[client.RecoveryCodes](c.ConfirmFactor(cmd.Context(), args[0], client.ConfirmRequest{Code: &text}))
 			if err != nil {
 				return err
 			}

@@ -148,20 +148,7 @@ func readCallback(query, state string) (callback, error) {
 // of what it was asked with (CVE-2026-33758).
 func awaitCallback(ctx context.Context, l net.Listener, state, code string) (callback, error) {
 	got := make(chan callback, 1)
-	s := &http.Server{ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14,
-		Handler: callbackPage(l.Addr().String(), state, code, got)}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = s.Serve(l) // ends when it is closed
-	}()
-	defer func() {
-		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = s.Shutdown(quiet) // the page is on its way
-		_ = s.Close()
-		<-served
-	}()
+	defer loopback(ctx, l, callbackPage(l.Addr().String(), state, code, got))()
 	select {
 	case back := <-got:
 		if back.denied != "" {
@@ -176,19 +163,39 @@ func awaitCallback(ctx context.Context, l net.Listener, state, code string) (cal
 	}
 }
 
+// loopback serves pages to a browser on this machine until stop is called.
+func loopback(ctx context.Context, l net.Listener, h http.Handler) (stop func()) {
+	s := &http.Server{ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 15, Handler: h}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l) // ends when it is closed
+	}()
+	return func() {
+		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = s.Shutdown(quiet) // the page is on its way
+		_ = s.Close()
+		<-served
+	}
+}
+
+// quietPage answers with one sentence, which may hold nothing that anybody sent.
+func quietPage(w http.ResponseWriter, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Connection", "close")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, "<!doctype html><html lang=\"en\"><title>Reeve</title><p>"+text+"</p></html>\n")
+}
+
 func callbackPage(host, state, code string, got chan<- callback) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
-		h.Set("Connection", "close")
-		page := func(status int, text string) {
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, "<!doctype html><html lang=\"en\"><title>Reeve</title><p>"+text+"</p></html>\n")
-		}
+		page := func(status int, text string) { quietPage(w, status, text) }
 		if r.Host != host || r.URL.Path != "/callback" || r.Method != http.MethodGet {
 			page(http.StatusNotFound, "There is nothing here.")
 			return

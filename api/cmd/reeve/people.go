@@ -22,7 +22,7 @@ func (a *app) userCmd() *cobra.Command {
 		a.userChangeCmd("unlock", "Let a user try again who failed to sign in too often", func(ctx context.Context, c *api, user string) (*http.Response, error) {
 			return c.UnlockUser(ctx, user, &client.UnlockUserParams{IdempotencyKey: newKey()})
 		}),
-		a.userChangeCmd("reset-factors", "Take the second factors from a user who lost them; their sessions end", func(ctx context.Context, c *api, user string) (*http.Response, error) {
+		a.userChangeCmd("reset-factors", "Take the second factors, and with them a password under 15 characters, from a user who lost them; their sessions end", func(ctx context.Context, c *api, user string) (*http.Response, error) {
 			return c.ResetFactors(ctx, user, &client.ResetFactorsParams{IdempotencyKey: newKey()})
 		}),
 		a.userInviteCmd(), a.userRemoveCmd())

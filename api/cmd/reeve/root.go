@@ -72,7 +72,7 @@ which "reeved bootstrap" writes. Flags override what the file says.`,
 	f.StringVarP(&a.output, "output", "o", "table", "table or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(a.statusCmd(), a.whoamiCmd(), a.sealCmd(), a.clusterCmd(), a.tokenCmd(),
-		a.loginCmd(), a.logoutCmd(), a.acceptCmd(), a.sessionCmd(), a.factorCmd(), a.oidcCmd(), a.userCmd(), a.groupCmd(), a.directoryCmd(), a.pamRoleCmd(), a.assignmentCmd(), a.canCmd(), a.siteCmd(), a.agentCmd(),
+		a.loginCmd(), a.logoutCmd(), a.acceptCmd(), a.sessionCmd(), a.factorCmd(), a.securityKeysCmd(), a.oidcCmd(), a.userCmd(), a.groupCmd(), a.directoryCmd(), a.pamRoleCmd(), a.assignmentCmd(), a.canCmd(), a.siteCmd(), a.agentCmd(),
 		a.connectorCmd(), a.roleCmd(), a.assetCmd(), a.accountCmd(), a.unwrapCmd(), a.wrapCmd(), a.jobCmd(), a.auditCmd(), a.systemCmd())
 	return root
 }

@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) loginCmd() *cobra.Command {
-	var passwordFile, codeFile, provider string
+	var passwordFile, provider string
+	var with factorFlags
 	c := &cobra.Command{
 		Use: "login [NAME]", Short: "Sign in, and keep the session in the context file",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -27,8 +28,11 @@ func (a *app) loginCmd() *cobra.Command {
 		Long: `Sign in with a password, or with --oidc through a browser on this machine at an OpenID provider. The session is kept in the context
 file (mode 0600), where it counts before a token; it ends 15 minutes after its last use and 12 hours after it began.
 
-With --oidc, open the address that is printed. The page at the end shows a code; type yes if it is the one in the terminal.`,
-		Example: "  reeve login ada\n  reeve login ada --password-file ada.password\n  reeve login --oidc corp",
+With --oidc, open the address that is printed. The page at the end shows a code; type yes if it is the one in the terminal.
+
+A second factor is asked for if there is one: a code, or a security key in a browser on this machine. With both, --key says that it
+is to be the key.`,
+		Example: "  reeve login ada\n  reeve login ada --password-file ada.password\n  reeve login ada --key\n  reeve login --oidc corp",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.tokenFile != "" {
 				return usagef("reeve login takes no --token-file: it signs in with a password or a browser")
@@ -49,8 +53,10 @@ With --oidc, open the address that is printed. The page at the end shows a code;
 				return err
 			}
 			text := password.Reveal()
-			made, err := withCode(a, codeFile, func(code *string) (client.CreatedSession, error) {
-				return call[client.CreatedSession](c.SignIn(cmd.Context(), client.SignInRequest{Name: args[0], Password: &text, Code: code}, anonymous))
+			made, err := withFactor(cmd.Context(), a, with, func() (client.KeyChallenge, error) {
+				return call[client.KeyChallenge](c.BeginSignIn(cmd.Context(), client.SignInChallengeRequest{Name: args[0], Password: &text}, anonymous))
+			}, func(code, answer *string) (client.CreatedSession, error) {
+				return call[client.CreatedSession](c.SignIn(cmd.Context(), client.SignInRequest{Name: args[0], Password: &text, Code: code, Answer: answer}, anonymous))
 			})
 			if err != nil {
 				return err
@@ -66,22 +72,8 @@ With --oidc, open the address that is printed. The page at the end shows a code;
 	}
 	c.Flags().StringVar(&passwordFile, "password-file", "-", "file with the password; - asks for it")
 	c.Flags().StringVar(&provider, "oidc", "", "sign in at this OpenID provider instead (reeve oidc list)")
-	c.Flags().StringVar(&codeFile, "code-file", "-", "file with the code of the second factor; - asks for it, if one is needed")
+	with.on(c)
 	return c
-}
-
-// withCode proves who somebody is, and asks for a code if one is needed.
-func withCode[T any](a *app, codeFile string, prove func(code *string) (T, error)) (T, error) {
-	out, err := prove(nil)
-	if r, ok := errors.AsType[*refusal](err); !ok || r.code != "second_factor_needed" {
-		return out, err
-	}
-	code, err := a.readSecret(codeFile, "Code of the second factor")
-	if err != nil {
-		return out, err
-	}
-	text := code.Reveal()
-	return prove(&text)
 }
 
 // anonymous takes the credentials of the context file from a request that needs none.
@@ -148,7 +140,8 @@ func (a *app) saveContext(ctx contextFile) error {
 }
 
 func (a *app) sessionCmd() *cobra.Command {
-	var user, passwordFile, codeFile string
+	var user, passwordFile string
+	var with factorFlags
 	list := &cobra.Command{
 		Use: "list", Short: "List your sessions, or those of a user", Example: "  reeve session list\n  reeve session list --user ada", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -193,7 +186,7 @@ func (a *app) sessionCmd() *cobra.Command {
 		},
 	}
 	stepUp := &cobra.Command{
-		Use: "step-up", Short: "Prove again that it is you, for what needs a fresh proof", Example: "  reeve session step-up", Args: exactArgs(),
+		Use: "step-up", Short: "Prove again that it is you, for what needs a fresh proof", Example: "  reeve session step-up\n  reeve session step-up --key", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
@@ -204,8 +197,10 @@ func (a *app) sessionCmd() *cobra.Command {
 				return err
 			}
 			text := password.Reveal()
-			s, err := withCode(a, codeFile, func(code *string) (client.Session, error) {
-				return call[client.Session](c.StepUp(cmd.Context(), client.StepUpRequest{Password: &text, Code: code}))
+			s, err := withFactor(cmd.Context(), a, with, func() (client.KeyChallenge, error) {
+				return call[client.KeyChallenge](c.BeginStepUp(cmd.Context(), client.StepUpChallengeRequest{Password: &text}))
+			}, func(code, answer *string) (client.Session, error) {
+				return call[client.Session](c.StepUp(cmd.Context(), client.StepUpRequest{Password: &text, Code: code, Answer: answer}))
 			})
 			if err != nil {
 				return err
@@ -214,7 +209,7 @@ func (a *app) sessionCmd() *cobra.Command {
 		},
 	}
 	stepUp.Flags().StringVar(&passwordFile, "password-file", "-", "file with the password; - asks for it")
-	stepUp.Flags().StringVar(&codeFile, "code-file", "-", "file with the code of the second factor; - asks for it, if one is needed")
+	with.on(stepUp)
 	return group("session", "See and end sessions of people who signed in", "  reeve session list\n  reeve session step-up", list, end, stepUp, a.passwordCmd())
 }
 
@@ -275,7 +270,7 @@ func (a *app) acceptCmd() *cobra.Command {
 	var invitation, password string
 	c := &cobra.Command{
 		Use: "accept", Short: "Set your password with an invitation", Args: exactArgs(),
-		Long:    "Set your password with an invitation. It has at least 15 characters and is hard to guess: a few words that do not belong together.",
+		Long:    "Set your password with an invitation. It has at least 15 characters, or 8 if you have a second factor, and is hard to guess: a few words that do not belong together.",
 		Example: "  reeve accept --invitation-file ada.invitation\n  reeve accept --invitation-file ada.invitation --password-file ada.password",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
