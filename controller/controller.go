@@ -133,7 +133,7 @@ func (c *Controller) wire(metrics *prometheus.Registry) error {
 	})
 	c.broker = jobs.New(jobs.BrokerConfig{
 		Store: c.store, Vault: c.vault, Cluster: c.cluster, Handlers: c.engine.Handlers(),
-		ConnectorDigests: inventory.ConnectorDigests, AgentKey: gateway.AgentKey, Terms: c.cfg.Terms, Logger: c.log, Registry: metrics,
+		ConnectorDigests: inventory.ConnectorDigests, AgentKey: gateway.AgentKey, Terms: c.cfg.Terms, Pulse: c.pulse, Logger: c.log, Registry: metrics,
 	})
 	c.gateway = gateway.New(gateway.Config{
 		Store: c.store, PKI: c.authority, Broker: c.broker, TLS: c.identity.GatewayTLS(c.agentCAs),

@@ -12,6 +12,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/pki"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
@@ -79,12 +80,15 @@ func (c *Controller) runLoops(ctx context.Context) (held *pause, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
+	c.pulse.Reset()
+	notary := audit.NewNotary(c.store, c.cluster, c.log)
+	notary.Signed = func(err error) { c.ticked(ctx, service.Checkpoints, err) }
 	g.Go(func() error { return c.broker.Run(ctx) })
 	g.Go(func() error { return c.engine.Run(ctx) })
 	g.Go(func() error { return c.sinks.Run(ctx) })
 	g.Go(func() error { return c.tidy(ctx) })
 	g.Go(func() error { return c.keepKeys(ctx) })
-	g.Go(func() error { return audit.NewNotary(c.store, c.cluster, c.log).Run(ctx) })
+	g.Go(func() error { return notary.Run(ctx) })
 	g.Go(func() error { return c.recheckDirectories(ctx) })
 	g.Go(func() error {
 		defer cancel()
@@ -107,6 +111,14 @@ func (c *Controller) runLoops(ctx context.Context) (held *pause, err error) {
 	})
 	err = g.Wait()
 	return held, err
+}
+
+// ticked notes what one of the leader's loops has done. What fails because the loop is to
+// end did not fail.
+func (c *Controller) ticked(ctx context.Context, name service.Name, err error) {
+	if ctx.Err() == nil {
+		c.pulse.Tick(name, c.store.Now(), err)
+	}
 }
 
 // tidyEvery is how often tidy looks; also how long a new leader waits before it does.
@@ -133,6 +145,7 @@ func (c *Controller) tidy(ctx context.Context) error {
 				return err
 			})
 		}
+		c.ticked(ctx, service.Tidying, err)
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("old secrets and tokens were not all deleted; trying again later", "error", err)
 			continue
@@ -155,6 +168,7 @@ func (c *Controller) recheckDirectories(ctx context.Context) error {
 		case <-t.C:
 		}
 		shut, err := identity.RecheckDirectories(ctx, c.store)
+		c.ticked(ctx, service.Directories, err)
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("the users of directories were not all looked at again; trying again later", "error", err)
 		}

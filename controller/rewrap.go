@@ -7,6 +7,7 @@ import (
 	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/seal"
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 )
 
@@ -25,7 +26,9 @@ func (c *Controller) keepKeys(ctx context.Context) error {
 	defer stop()
 	for {
 		wait := keyCheck
-		if err := c.keepKeysOnce(ctx); err != nil && ctx.Err() == nil {
+		err := c.keepKeysOnce(ctx)
+		c.ticked(ctx, service.Keys, err)
+		if err != nil && ctx.Err() == nil {
 			c.log.Warn("the upkeep of the keys did not end; trying again", "error", err)
 			wait = keyRetry
 		}

@@ -275,6 +275,27 @@ func (e SealStatusScheme) Valid() bool {
 	}
 }
 
+// Defines values for WrapState.
+const (
+	Expired WrapState = "expired"
+	Open    WrapState = "open"
+	Opened  WrapState = "opened"
+)
+
+// Valid indicates whether the value is a known member of the WrapState enum.
+func (e WrapState) Valid() bool {
+	switch e {
+	case Expired:
+		return true
+	case Open:
+		return true
+	case Opened:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ExportAuditParamsFormat.
 const (
 	Csv   ExportAuditParamsFormat = "csv"
@@ -1152,6 +1173,13 @@ type CreatedToken struct {
 	// Secret The bearer token itself. Secret; shown this once.
 	Secret string `json:"secret"`
 	Token  Token  `json:"token"`
+}
+
+// CreatedWrap defines model for CreatedWrap.
+type CreatedWrap struct {
+	// Secret The wrapping token. Shown this once.
+	Secret string `json:"secret"`
+	Wrap   Wrap   `json:"wrap"`
 }
 
 // Decision defines model for Decision.
@@ -2366,6 +2394,9 @@ type SecurityKeysRequest struct {
 
 // Service defines model for Service.
 type Service struct {
+	// Does What it does.
+	Does string `json:"does"`
+
 	// Enabled On or off.
 	Enabled bool `json:"enabled"`
 
@@ -2380,6 +2411,9 @@ type Service struct {
 
 	// Name Its name.
 	Name string `json:"name"`
+
+	// Switched Whether it can be switched off.
+	Switched bool `json:"switched"`
 }
 
 // ServiceList defines model for ServiceList.
@@ -2576,6 +2610,9 @@ type Token struct {
 
 	// Privileges What it is limited to; absent: all that its principal may do.
 	Privileges *[]string `json:"privileges,omitempty"`
+
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
+	Scope *Scope `json:"scope,omitempty"`
 }
 
 // TokenPage defines model for TokenPage.
@@ -2599,6 +2636,9 @@ type TokenRequest struct {
 
 	// Privileges Limits it to these; left out: all that its principal may do.
 	Privileges *[]string `json:"privileges,omitempty"`
+
+	// Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
+	Scope *Scope `json:"scope,omitempty"`
 
 	// TtlSeconds How long it lives, in seconds.
 	TtlSeconds *int64 `json:"ttl_seconds,omitempty"`
@@ -2629,6 +2669,12 @@ type TrustRequest struct {
 type UnsealRequest struct {
 	// Share One share of the seal key. Secret.
 	Share *string `json:"share,omitempty"`
+}
+
+// UnwrapRequest defines model for UnwrapRequest.
+type UnwrapRequest struct {
+	// Token The wrapping token. Secret.
+	Token *string `json:"token,omitempty"`
 }
 
 // User defines model for User.
@@ -2700,6 +2746,72 @@ type UserRequest struct {
 
 	// Service Whether it is a program, not a person.
 	Service *bool `json:"service,omitempty"`
+}
+
+// Wrap defines model for Wrap.
+type Wrap struct {
+	// Account Whose password it reveals.
+	Account string `json:"account"`
+
+	// AccountId Its id.
+	AccountId string `json:"account_id"`
+
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"created_at"`
+
+	// ExpiresAt Until when it can be opened.
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// For The user who alone may open it; absent: whoever holds the token.
+	For *string `json:"for,omitempty"`
+
+	// Id Its id.
+	Id string `json:"id"`
+
+	// MadeBy Name of who asked for it.
+	MadeBy string `json:"made_by"`
+
+	// Networks Where it can be opened from; absent: anywhere.
+	Networks *[]string `json:"networks,omitempty"`
+
+	// OpenedAt When it was opened; absent: it was not.
+	OpenedAt *time.Time `json:"opened_at,omitempty"`
+
+	// OpenedFrom The address it was opened from.
+	OpenedFrom *string `json:"opened_from,omitempty"`
+
+	// Reason Why it was made.
+	Reason string `json:"reason"`
+
+	// State Only an open one can be opened.
+	State WrapState `json:"state"`
+}
+
+// WrapState Only an open one can be opened.
+type WrapState string
+
+// WrapPage defines model for WrapPage.
+type WrapPage struct {
+	// Items At most `limit` of them.
+	Items []Wrap `json:"items"`
+
+	// Next Cursor of the next page; absent on the last.
+	Next *string `json:"next,omitempty"`
+}
+
+// WrapRequest defines model for WrapRequest.
+type WrapRequest struct {
+	// For The user who alone may open it, signed in, by id or name; left out: whoever holds the token.
+	For *string `json:"for,omitempty"`
+
+	// Networks Lets it be opened from these networks only, such as 192.0.2.0/24.
+	Networks *[]string `json:"networks,omitempty"`
+
+	// Reason Goes into the audit trail. Not a place for secrets.
+	Reason string `json:"reason"`
+
+	// TtlSeconds How long it can be opened. It ends with the caller's token, or 12 hours after the session began.
+	TtlSeconds *int `json:"ttl_seconds,omitempty"`
 }
 
 // AccountPath defines model for AccountPath.
@@ -3419,6 +3531,21 @@ type UnlockUserParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListWrapsParams defines parameters for ListWraps.
+type ListWrapsParams struct {
+	// Cursor The `next` of the last page.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit The most items of one page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// RevokeWrapParams defines parameters for RevokeWrap.
+type RevokeWrapParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // CreateAccessPolicyJSONRequestBody defines body for CreateAccessPolicy for application/json ContentType.
 type CreateAccessPolicyJSONRequestBody = AccessPolicyRequest
 
@@ -3430,6 +3557,9 @@ type ProvisionAccountsJSONRequestBody = ProvisionRequest
 
 // RevealSecretJSONRequestBody defines body for RevealSecret for application/json ContentType.
 type RevealSecretJSONRequestBody = ReasonRequest
+
+// WrapSecretJSONRequestBody defines body for WrapSecret for application/json ContentType.
+type WrapSecretJSONRequestBody = WrapRequest
 
 // CreateAgentJoinTokenJSONRequestBody defines body for CreateAgentJoinToken for application/json ContentType.
 type CreateAgentJoinTokenJSONRequestBody = AgentJoinTokenRequest
@@ -3577,6 +3707,12 @@ type FinishStepUpOIDCJSONRequestBody = OIDCFinishRequest
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenRequest
+
+// UnwrapJSONRequestBody defines body for Unwrap for application/json ContentType.
+type UnwrapJSONRequestBody = UnwrapRequest
+
+// LookUpWrapJSONRequestBody defines body for LookUpWrap for application/json ContentType.
+type LookUpWrapJSONRequestBody = UnwrapRequest
 
 // AddUserJSONRequestBody defines body for AddUser for application/json ContentType.
 type AddUserJSONRequestBody = UserRequest
@@ -3954,6 +4090,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/accounts/{account}/secret (the `RevealSecret` operationId).
 	RevealSecret(ctx context.Context, account AccountPath, body RevealSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WrapSecretWithBody Make a wrapping token, for which the password of an account is revealed once
+	//
+	// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+	// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+	// then. Takes no Idempotency-Key: the token is shown this once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+	WrapSecretWithBody(ctx context.Context, account AccountPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WrapSecret Make a wrapping token, for which the password of an account is revealed once
+	//
+	// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+	// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+	// then. Takes no Idempotency-Key: the token is shown this once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+	WrapSecret(ctx context.Context, account AccountPath, body WrapSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ActOnAccount Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
 	//
@@ -5190,6 +5348,40 @@ type ClientInterface interface {
 	// Corresponds with DELETE /v1/tokens/{token} (the `RevokeToken` operationId).
 	RevokeToken(ctx context.Context, token string, params *RevokeTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// UnwrapWithBody Get the password that a wrapping token stands for, once
+	//
+	// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+	// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+	UnwrapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Unwrap Get the password that a wrapping token stands for, once
+	//
+	// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+	// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+	Unwrap(ctx context.Context, body UnwrapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookUpWrapWithBody Show what a wrapping token stands for, without using it
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+	LookUpWrapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookUpWrap Show what a wrapping token stands for, without using it
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+	LookUpWrap(ctx context.Context, body LookUpWrapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListUsers List users and service accounts
 	//
 	// Corresponds with GET /v1/users (the `ListUsers` operationId).
@@ -5272,6 +5464,18 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/whoami (the `Whoami` operationId).
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListWraps List wraps, the oldest first
+	//
+	// The caller's own; everybody's with the privilege token.manage. They are kept for a day after their end.
+	//
+	// Corresponds with GET /v1/wraps (the `ListWraps` operationId).
+	ListWraps(ctx context.Context, params *ListWrapsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeWrap Revoke a wrap that was not opened
+	//
+	// Corresponds with DELETE /v1/wraps/{wrap} (the `RevokeWrap` operationId).
+	RevokeWrap(ctx context.Context, wrap string, params *RevokeWrapParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListAccessPolicies List access policies
@@ -5487,6 +5691,48 @@ func (c *Client) RevealSecretWithBody(ctx context.Context, account AccountPath, 
 // Corresponds with POST /v1/accounts/{account}/secret (the `RevealSecret` operationId).
 func (c *Client) RevealSecret(ctx context.Context, account AccountPath, body RevealSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevealSecretRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WrapSecretWithBody Make a wrapping token, for which the password of an account is revealed once
+//
+// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+// then. Takes no Idempotency-Key: the token is shown this once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+func (c *Client) WrapSecretWithBody(ctx context.Context, account AccountPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWrapSecretRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WrapSecret Make a wrapping token, for which the password of an account is revealed once
+//
+// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+// then. Takes no Idempotency-Key: the token is shown this once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+func (c *Client) WrapSecret(ctx context.Context, account AccountPath, body WrapSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWrapSecretRequest(c.Server, account, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8402,6 +8648,80 @@ func (c *Client) RevokeToken(ctx context.Context, token string, params *RevokeTo
 	return c.Client.Do(req)
 }
 
+// UnwrapWithBody Get the password that a wrapping token stands for, once
+//
+// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+func (c *Client) UnwrapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnwrapRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Unwrap Get the password that a wrapping token stands for, once
+//
+// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+func (c *Client) Unwrap(ctx context.Context, body UnwrapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnwrapRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookUpWrapWithBody Show what a wrapping token stands for, without using it
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+func (c *Client) LookUpWrapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookUpWrapRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookUpWrap Show what a wrapping token stands for, without using it
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+func (c *Client) LookUpWrap(ctx context.Context, body LookUpWrapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookUpWrapRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListUsers List users and service accounts
 //
 // Corresponds with GET /v1/users (the `ListUsers` operationId).
@@ -8605,6 +8925,38 @@ func (c *Client) UnlockUser(ctx context.Context, user UserPath, params *UnlockUs
 // Corresponds with GET /v1/whoami (the `Whoami` operationId).
 func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWhoamiRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListWraps List wraps, the oldest first
+//
+// The caller's own; everybody's with the privilege token.manage. They are kept for a day after their end.
+//
+// Corresponds with GET /v1/wraps (the `ListWraps` operationId).
+func (c *Client) ListWraps(ctx context.Context, params *ListWrapsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListWrapsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeWrap Revoke a wrap that was not opened
+//
+// Corresponds with DELETE /v1/wraps/{wrap} (the `RevokeWrap` operationId).
+func (c *Client) RevokeWrap(ctx context.Context, wrap string, params *RevokeWrapParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeWrapRequest(c.Server, wrap, params)
 	if err != nil {
 		return nil, err
 	}
@@ -9088,6 +9440,53 @@ func NewRevealSecretRequestWithBody(server string, account AccountPath, contentT
 	}
 
 	operationPath := fmt.Sprintf("/v1/accounts/%s/secret", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewWrapSecretRequest calls the generic WrapSecret builder with application/json body
+func NewWrapSecretRequest(server string, account AccountPath, body WrapSecretJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewWrapSecretRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewWrapSecretRequestWithBody constructs an http.Request for the WrapSecret method, with any body, and a specified content type
+func NewWrapSecretRequestWithBody(server string, account AccountPath, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/accounts/%s/wrap", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -15209,6 +15608,86 @@ func NewRevokeTokenRequest(server string, token string, params *RevokeTokenParam
 	return req, nil
 }
 
+// NewUnwrapRequest calls the generic Unwrap builder with application/json body
+func NewUnwrapRequest(server string, body UnwrapJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUnwrapRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewUnwrapRequestWithBody constructs an http.Request for the Unwrap method, with any body, and a specified content type
+func NewUnwrapRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/unwrap")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewLookUpWrapRequest calls the generic LookUpWrap builder with application/json body
+func NewLookUpWrapRequest(server string, body LookUpWrapJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLookUpWrapRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewLookUpWrapRequestWithBody constructs an http.Request for the LookUpWrap method, with any body, and a specified content type
+func NewLookUpWrapRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/unwrap/lookup")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListUsersRequest constructs an http.Request for the ListUsers method
 func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request, error) {
 	var err error
@@ -15744,6 +16223,121 @@ func NewWhoamiRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListWrapsRequest constructs an http.Request for the ListWraps method
+func NewListWrapsRequest(server string, params *ListWrapsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/wraps")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRevokeWrapRequest constructs an http.Request for the RevokeWrap method
+func NewRevokeWrapRequest(server string, wrap string, params *RevokeWrapParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "wrap", wrap, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/wraps/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -15890,6 +16484,28 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/accounts/{account}/secret (the `RevealSecret` operationId).
 	RevealSecretWithResponse(ctx context.Context, account AccountPath, body RevealSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*RevealSecretResponse, error)
+
+	// WrapSecretWithBodyWithResponse Make a wrapping token, for which the password of an account is revealed once
+	//
+	// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+	// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+	// then. Takes no Idempotency-Key: the token is shown this once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+	WrapSecretWithBodyWithResponse(ctx context.Context, account AccountPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WrapSecretResponse, error)
+
+	// WrapSecretWithResponse Make a wrapping token, for which the password of an account is revealed once
+	//
+	// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+	// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+	// then. Takes no Idempotency-Key: the token is shown this once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+	WrapSecretWithResponse(ctx context.Context, account AccountPath, body WrapSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*WrapSecretResponse, error)
 
 	// ActOnAccountWithResponse Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
 	//
@@ -17262,6 +17878,40 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/tokens/{token} (the `RevokeToken` operationId).
 	RevokeTokenWithResponse(ctx context.Context, token string, params *RevokeTokenParams, reqEditors ...RequestEditorFn) (*RevokeTokenResponse, error)
 
+	// UnwrapWithBodyWithResponse Get the password that a wrapping token stands for, once
+	//
+	// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+	// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+	UnwrapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnwrapResponse, error)
+
+	// UnwrapWithResponse Get the password that a wrapping token stands for, once
+	//
+	// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+	// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+	UnwrapWithResponse(ctx context.Context, body UnwrapJSONRequestBody, reqEditors ...RequestEditorFn) (*UnwrapResponse, error)
+
+	// LookUpWrapWithBodyWithResponse Show what a wrapping token stands for, without using it
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+	LookUpWrapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LookUpWrapResponse, error)
+
+	// LookUpWrapWithResponse Show what a wrapping token stands for, without using it
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+	LookUpWrapWithResponse(ctx context.Context, body LookUpWrapJSONRequestBody, reqEditors ...RequestEditorFn) (*LookUpWrapResponse, error)
+
 	// ListUsersWithResponse List users and service accounts
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -17362,6 +18012,22 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/whoami (the `Whoami` operationId).
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiResponse, error)
+
+	// ListWrapsWithResponse List wraps, the oldest first
+	//
+	// The caller's own; everybody's with the privilege token.manage. They are kept for a day after their end.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/wraps (the `ListWraps` operationId).
+	ListWrapsWithResponse(ctx context.Context, params *ListWrapsParams, reqEditors ...RequestEditorFn) (*ListWrapsResponse, error)
+
+	// RevokeWrapWithResponse Revoke a wrap that was not opened
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/wraps/{wrap} (the `RevokeWrap` operationId).
+	RevokeWrapWithResponse(ctx context.Context, wrap string, params *RevokeWrapParams, reqEditors ...RequestEditorFn) (*RevokeWrapResponse, error)
 }
 
 type ListAccessPoliciesResponse struct {
@@ -17783,6 +18449,54 @@ func (r RevealSecretResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevealSecretResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type WrapSecretResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedWrap
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r WrapSecretResponse) GetJSON201() *CreatedWrap {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r WrapSecretResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WrapSecretResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WrapSecretResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WrapSecretResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WrapSecretResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -23250,6 +23964,102 @@ func (r RevokeTokenResponse) ContentType() string {
 	return ""
 }
 
+type UnwrapResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RevealedSecret
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UnwrapResponse) GetJSON200() *RevealedSecret {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UnwrapResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnwrapResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnwrapResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnwrapResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnwrapResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LookUpWrapResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Wrap
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LookUpWrapResponse) GetJSON200() *Wrap {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LookUpWrapResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LookUpWrapResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LookUpWrapResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LookUpWrapResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LookUpWrapResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListUsersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -23771,6 +24581,95 @@ func (r WhoamiResponse) ContentType() string {
 	return ""
 }
 
+type ListWrapsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WrapPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListWrapsResponse) GetJSON200() *WrapPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListWrapsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListWrapsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListWrapsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListWrapsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListWrapsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeWrapResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokeWrapResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeWrapResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeWrapResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeWrapResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeWrapResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAccessPoliciesWithResponse List access policies
 //
 // Returns a wrapper object for the known response body format(s).
@@ -23950,6 +24849,40 @@ func (c *ClientWithResponses) RevealSecretWithResponse(ctx context.Context, acco
 		return nil, err
 	}
 	return ParseRevealSecretResponse(rsp)
+}
+
+// WrapSecretWithBodyWithResponse Make a wrapping token, for which the password of an account is revealed once
+//
+// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+// then. Takes no Idempotency-Key: the token is shown this once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+func (c *ClientWithResponses) WrapSecretWithBodyWithResponse(ctx context.Context, account AccountPath, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WrapSecretResponse, error) {
+	rsp, err := c.WrapSecretWithBody(ctx, account, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWrapSecretResponse(rsp)
+}
+
+// WrapSecretWithResponse Make a wrapping token, for which the password of an account is revealed once
+//
+// For a program, or somebody, that is to have the password without passing through others: whoever holds the token gets it from
+// `unwrap`, once. No copy of the password is kept: what counts when it is opened is revealed, if the caller could still reveal it
+// then. Takes no Idempotency-Key: the token is shown this once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/accounts/{account}/wrap (the `WrapSecret` operationId).
+func (c *ClientWithResponses) WrapSecretWithResponse(ctx context.Context, account AccountPath, body WrapSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*WrapSecretResponse, error) {
+	rsp, err := c.WrapSecret(ctx, account, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWrapSecretResponse(rsp)
 }
 
 // ActOnAccountWithResponse Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
@@ -26325,6 +27258,64 @@ func (c *ClientWithResponses) RevokeTokenWithResponse(ctx context.Context, token
 	return ParseRevokeTokenResponse(rsp)
 }
 
+// UnwrapWithBodyWithResponse Get the password that a wrapping token stands for, once
+//
+// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+func (c *ClientWithResponses) UnwrapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UnwrapResponse, error) {
+	rsp, err := c.UnwrapWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnwrapResponse(rsp)
+}
+
+// UnwrapWithResponse Get the password that a wrapping token stands for, once
+//
+// Needs no other token; if the wrap is for one user, their session. Of two calls one gets the password. The other gets `wrap_used`, with
+// when and from where it was opened: whoever gets that and did not open it knows that somebody else did. Takes no Idempotency-Key.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/unwrap (the `Unwrap` operationId).
+func (c *ClientWithResponses) UnwrapWithResponse(ctx context.Context, body UnwrapJSONRequestBody, reqEditors ...RequestEditorFn) (*UnwrapResponse, error) {
+	rsp, err := c.Unwrap(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnwrapResponse(rsp)
+}
+
+// LookUpWrapWithBodyWithResponse Show what a wrapping token stands for, without using it
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+func (c *ClientWithResponses) LookUpWrapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LookUpWrapResponse, error) {
+	rsp, err := c.LookUpWrapWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookUpWrapResponse(rsp)
+}
+
+// LookUpWrapWithResponse Show what a wrapping token stands for, without using it
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/unwrap/lookup (the `LookUpWrap` operationId).
+func (c *ClientWithResponses) LookUpWrapWithResponse(ctx context.Context, body LookUpWrapJSONRequestBody, reqEditors ...RequestEditorFn) (*LookUpWrapResponse, error) {
+	rsp, err := c.LookUpWrap(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookUpWrapResponse(rsp)
+}
+
 // ListUsersWithResponse List users and service accounts
 //
 // Returns a wrapper object for the known response body format(s).
@@ -26502,6 +27493,34 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseWhoamiResponse(rsp)
+}
+
+// ListWrapsWithResponse List wraps, the oldest first
+//
+// The caller's own; everybody's with the privilege token.manage. They are kept for a day after their end.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/wraps (the `ListWraps` operationId).
+func (c *ClientWithResponses) ListWrapsWithResponse(ctx context.Context, params *ListWrapsParams, reqEditors ...RequestEditorFn) (*ListWrapsResponse, error) {
+	rsp, err := c.ListWraps(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListWrapsResponse(rsp)
+}
+
+// RevokeWrapWithResponse Revoke a wrap that was not opened
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/wraps/{wrap} (the `RevokeWrap` operationId).
+func (c *ClientWithResponses) RevokeWrapWithResponse(ctx context.Context, wrap string, params *RevokeWrapParams, reqEditors ...RequestEditorFn) (*RevokeWrapResponse, error) {
+	rsp, err := c.RevokeWrap(ctx, wrap, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeWrapResponse(rsp)
 }
 
 // ParseListAccessPoliciesResponse parses an HTTP response from a ListAccessPoliciesWithResponse call
@@ -26784,6 +27803,39 @@ func ParseRevealSecretResponse(rsp *http.Response) (*RevealSecretResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseWrapSecretResponse parses an HTTP response from a WrapSecretWithResponse call
+func ParseWrapSecretResponse(rsp *http.Response) (*WrapSecretResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WrapSecretResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedWrap
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -30563,6 +31615,72 @@ func ParseRevokeTokenResponse(rsp *http.Response) (*RevokeTokenResponse, error) 
 	return response, nil
 }
 
+// ParseUnwrapResponse parses an HTTP response from a UnwrapWithResponse call
+func ParseUnwrapResponse(rsp *http.Response) (*UnwrapResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnwrapResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RevealedSecret
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLookUpWrapResponse parses an HTTP response from a LookUpWrapWithResponse call
+func ParseLookUpWrapResponse(rsp *http.Response) (*LookUpWrapResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LookUpWrapResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Wrap
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListUsersResponse parses an HTTP response from a ListUsersWithResponse call
 func ParseListUsersResponse(rsp *http.Response) (*ListUsersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -30909,6 +32027,68 @@ func ParseWhoamiResponse(rsp *http.Response) (*WhoamiResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListWrapsResponse parses an HTTP response from a ListWrapsWithResponse call
+func ParseListWrapsResponse(rsp *http.Response) (*ListWrapsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListWrapsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WrapPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeWrapResponse parses an HTTP response from a RevokeWrapWithResponse call
+func ParseRevokeWrapResponse(rsp *http.Response) (*RevokeWrapResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeWrapResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

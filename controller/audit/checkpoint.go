@@ -177,6 +177,7 @@ type Notary struct {
 	store   *store.Store
 	cluster string
 	log     *slog.Logger
+	Signed  func(error) // is told of each try, if it is set before Run
 }
 
 // NewNotary returns the Notary of a cluster.
@@ -190,7 +191,11 @@ func (n *Notary) Run(ctx context.Context) error {
 	defer stop()
 	for {
 		wait := CheckpointTime
-		if err := n.sign(ctx, 1); err != nil && ctx.Err() == nil {
+		err := n.sign(ctx, 1)
+		if n.Signed != nil && ctx.Err() == nil {
+			n.Signed(err)
+		}
+		if err != nil && ctx.Err() == nil {
 			n.log.Error("no checkpoint of the audit trail was signed; trying again", "error", err)
 			wait = signRetry
 		}

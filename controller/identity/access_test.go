@@ -214,6 +214,82 @@ func TestATokenCarriesOnlyWhatItWasMadeFor(t *testing.T) {
 	}
 }
 
+// A token with a scope reaches what the scope covers, if its principal does, and gives
+// nothing away outside it.
+func TestATokenReachesOnlyItsScope(t *testing.T) {
+	t.Parallel()
+	st := storetest.New(t)
+	inside := Scope{Sites: []reeve.SiteID{"site_a"}, Tags: map[string]string{"team": "web"}}
+	at := func(site reeve.SiteID, team string) Object {
+		return Object{Kind: "asset", Placed: true, Site: site, Tags: map[string]string{"team": team}}
+	}
+	update(t, st, func(tx *store.Tx) error { _, err := CreatePrincipal(tx, by, "root", Root, Profile{}); return err })
+	for user, scope := range map[string]Scope{"root": {}, "everywhere": {Everything: true}, "there": {Sites: []reeve.SiteID{"site_a"}}, "elsewhere": {Sites: []reeve.SiteID{"site_b"}}} {
+		var p *Principal
+		if user == "root" {
+			update(t, st, func(tx *store.Tx) (err error) { p, err = FindPrincipal(tx, user); return err })
+		} else {
+			p = principal(t, st, user)
+			give(t, st, user, Administrator, scope)
+		}
+		tok, secret := token(t, st, NewToken{Principal: p.ID, Scope: &inside})
+		who, err := authenticate(st, secret)
+		if err != nil || !tok.Narrow() {
+			t.Fatal(err)
+		}
+		reaches := user != "elsewhere"
+		for what, tt := range map[string]struct {
+			p    Privilege
+			o    Object
+			want bool
+		}{
+			"inside":           {AssetRead, at("site_a", "web"), reaches},
+			"another tag":      {AssetRead, at("site_a", "db"), false},
+			"another site":     {AssetRead, at("site_b", "web"), false},
+			"the installation": {ClusterRead, Installation, false},
+			"the catalogue":    {RoleRead, Installation, true},
+			"approval":         {WorkflowApprove, at("site_a", "web"), false},
+		} {
+			if got := may(t, st, who, tt.p, tt.o); got != tt.want {
+				t.Errorf("%s, %s: %t", user, what, got)
+			}
+		}
+		for what, scope := range map[string]Scope{"": inside, "grant_exceeds": {Sites: inside.Sites}} {
+			err := st.View(t.Context(), func(tx *store.Tx) error { return mayGrant(tx, who, []Privilege{AssetRead}, scope) })
+			if !reaches {
+				what = "grant_exceeds"
+			}
+			if reeve.CodeOf(err) != what {
+				t.Errorf("%s gives away in %s: %v", user, scope, err)
+			}
+		}
+		err = st.Update(t.Context(), func(tx *store.Tx) error {
+			_, _, err := IssueToken(tx, by, who, NewToken{Principal: who.ID})
+			return err
+		})
+		if reeve.CodeOf(err) != "token_limited" {
+			t.Errorf("%s makes a token without a scope with one that has one: %v", user, err)
+		}
+	}
+	for code, bad := range map[string]Scope{"scope_empty": {}, "scope_contradictory": {Everything: true, Sites: inside.Sites}} {
+		err := st.Update(t.Context(), func(tx *store.Tx) error {
+			_, _, err := CreateToken(tx, by, NewToken{Principal: principalID(tx, "there"), Scope: &bad})
+			return err
+		})
+		if reeve.CodeOf(err) != code {
+			t.Errorf("want %s: %v", code, err)
+		}
+	}
+}
+
+func principalID(tx *store.Tx, name string) reeve.PrincipalID {
+	p, err := FindPrincipal(tx, name)
+	if err != nil {
+		return ""
+	}
+	return p.ID
+}
+
 func TestWhoIsDisabledOrRemovedHoldsNothing(t *testing.T) {
 	t.Parallel()
 	st := storetest.New(t)

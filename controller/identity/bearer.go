@@ -18,6 +18,7 @@ const (
 	TokenPrefix      = "reevet_"
 	SessionPrefix    = "reeves_"
 	InvitationPrefix = "reevei_"
+	WrapPrefix       = "reevew_"
 )
 
 const (
@@ -36,6 +37,7 @@ var (
 	tokenBearer      = bearer{TokenPrefix, "token"}
 	sessionBearer    = bearer{SessionPrefix, "session"}
 	invitationBearer = bearer{InvitationPrefix, "invitation"}
+	wrapBearer       = bearer{WrapPrefix, "wrap"}
 )
 
 var bearerEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

@@ -126,7 +126,7 @@ func (s Sight) shows(in Scope) bool {
 
 // Anywhere reports whether the principal holds the privilege for anything at all.
 func (s Sight) Anywhere(p Privilege) bool {
-	if t := s.who.Token; t != nil && !t.allows(p) {
+	if !s.who.Token.allows(p) {
 		return false
 	}
 	return s.who.Kind == Root || slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) })
@@ -136,7 +136,7 @@ func (s Sight) Anywhere(p Privilege) bool {
 // assignment, and sees all of it. Privileges that no token carries can be given away with
 // one.
 func (s Sight) holds(p Privilege, in Scope) bool {
-	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
+	if t := s.who.Token; !t.gives(p) || !t.reachesAll(in) {
 		return false
 	}
 	return s.who.Kind == Root || s.shows(in) && slices.ContainsFunc(s.held, func(h holding) bool { return slices.Contains(h.role.Privileges, p) && h.assignment.Scope.Contains(in) })
@@ -144,7 +144,7 @@ func (s Sight) holds(p Privilege, in Scope) bool {
 
 // gives reports whether the principal has the privilege for the object, to give it away.
 func (s Sight) gives(p Privilege, o Object) bool {
-	if t := s.who.Token; t != nil && t.Limited && !slices.Contains(t.Privileges, p) {
+	if !s.who.Token.gives(p) || !s.reaches(o) {
 		return false
 	}
 	_, hidden := s.limit(o)
@@ -164,17 +164,26 @@ func (s Sight) limit(o Object) (by *AccessPolicy, hidden bool) {
 	return nil, len(s.limits) > 0
 }
 
+// reaches reports whether the token, if it is one, can be used on the object.
+func (s Sight) reaches(o Object) bool {
+	t := s.who.Token
+	return t == nil || t.Scope == nil || s.in.covers(*t.Scope, o)
+}
+
 // Decide says whether the principal may do what the privilege stands for to the object,
 // and why. Nothing is allowed but by an assignment, and nothing that access policies hide;
 // root alone needs none.
 func (s Sight) Decide(p Privilege, o Object) Decision {
-	if t := s.who.Token; t != nil && !t.allows(p) {
+	if !s.who.Token.allows(p) {
 		return Decision{Because: "the token does not carry " + string(p)}
+	}
+	info, known := infoOf(p)
+	if !info.Catalogue && !s.reaches(o) {
+		return Decision{Because: "the token can be used only in " + s.in.text(*s.who.Token.Scope)}
 	}
 	if s.who.Kind == Root {
 		return Decision{Allowed: true, Because: "root may do everything"}
 	}
-	info, known := infoOf(p)
 	if !known {
 		return Decision{Because: "there is no such privilege"}
 	}

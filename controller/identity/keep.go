@@ -12,16 +12,16 @@ import (
 
 // Keep makes who there is in to, a restored state, what they may do and how they sign in,
 // what it is in from: neither a token that was revoked since, nor a session that ended, a
-// password that was changed, an invitation that was used, a lockout or a privilege that was
+// password that was changed, an invitation or a wrapping token that was used, a lockout or a privilege that was
 // taken back comes undone; nor does a second factor that was removed, or a code that was used, come back.
 func Keep(to, from *store.Tx) error {
 	return errors.Join(principals.Replace(to, from), tokens.Replace(to, from), groups.Replace(to, from), memberships.Replace(to, from),
 		pamRoles.Replace(to, from), assignments.Replace(to, from), sessions.Replace(to, from), passwords.Replace(to, from),
-		invitations.Replace(to, from), failed.Replace(to, from), factors.Replace(to, from), recoveries.Replace(to, from), parties.Replace(to, from), ceremonies.Replace(to, from),
+		invitations.Replace(to, from), wraps.Replace(to, from), failed.Replace(to, from), factors.Replace(to, from), recoveries.Replace(to, from), parties.Replace(to, from), ceremonies.Replace(to, from),
 		assetGroups.Replace(to, from), groupedAssets.Replace(to, from), groupUses.Replace(to, from), accessPolicies.Replace(to, from), policySubjects.Replace(to, from), directory.Keep(to, from))
 }
 
-// Refound voids all tokens, sessions, invitations and passwords, because it is not known
+// Refound voids all tokens, sessions, invitations, wraps and passwords, because it is not known
 // which were ended since or why, and makes a token for root, who invites people anew.
 func Refound(tx *store.Tx, by audit.Actor) (*Token, reeve.Secret, error) {
 	details := map[string]string{}
@@ -29,7 +29,8 @@ func Refound(tx *store.Tx, by audit.Actor) (*Token, reeve.Secret, error) {
 		name  string
 		clear func(*store.Tx) (int, error)
 	}{{"tokens", emptied(tokens, func(t *Token) string { return string(t.ID) })}, {"sessions", emptied(sessions, func(s *Session) string { return string(s.ID) })},
-		{"invitations", emptied(invitations, func(i *Invitation) string { return string(i.ID) })}, {"passwords", emptied(passwords, func(p *password) string { return string(p.Principal) })}} {
+		{"invitations", emptied(invitations, func(i *Invitation) string { return string(i.ID) })}, {"wraps", emptied(wraps, func(w *Wrap) string { return string(w.ID) })},
+		{"passwords", emptied(passwords, func(p *password) string { return string(p.Principal) })}} {
 		n, err := t.clear(tx)
 		if err != nil {
 			return nil, reeve.Secret{}, err

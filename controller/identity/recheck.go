@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -15,7 +16,8 @@ import (
 // Of who is gone, replaced, disabled or expired there it ends the sessions, the memberships
 // in mapped groups, and the tokens until the directory lets them in again; the memberships
 // of everybody else it makes what the directory says. A directory that does not answer
-// changes nothing. It returns how many are shut out.
+// changes nothing. It returns how many are shut out, and
+// beside them which directories did not answer.
 func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err error) {
 	var ask []*Principal
 	known := map[string]*directory.Directory{}
@@ -48,6 +50,7 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 	if err != nil {
 		return 0, err
 	}
+	var silent error
 	for _, p := range ask {
 		d := known[p.Directory]
 		if d == nil {
@@ -58,6 +61,10 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 		switch {
 		case err != nil && (!no || !refused.Judged): // the others of it would wait as long
 			known[p.Directory] = nil
+			if no {
+				err = errors.New(refused.Reason)
+			}
+			silent = errors.Join(silent, fmt.Errorf("directory %s did not say: %w", d.Name, err))
 			continue
 		case err == nil && a.Shut != "":
 			refused = &directory.Refused{Reason: a.Shut}
@@ -71,10 +78,10 @@ func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err err
 			return shut, err
 		}
 	}
-	return shut, nil
+	return shut, silent
 }
 
-// present reports whether somebody has a session or a token.
+// present reports whether somebody has a session, a token or a wrap that can be opened.
 func present(tx *store.Tx, id reeve.PrincipalID) (bool, error) {
 	for _, err := range ListSessions(tx, id) {
 		return err == nil, err
@@ -82,7 +89,8 @@ func present(tx *store.Tx, id reeve.PrincipalID) (bool, error) {
 	for _, err := range tokens.Scan(tx, "principal", store.Range{Prefix: []string{string(id)}}) {
 		return err == nil, err
 	}
-	return false, nil
+	n, err := openWraps(tx, id) // they outlive a session that nobody uses
+	return n > 0, err
 }
 
 // follow does to a user what their directory says.

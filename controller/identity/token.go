@@ -30,15 +30,28 @@ type Token struct {
 	Limited     bool              `cbor:"8,keyasint,omitempty"`
 	Privileges  []Privilege       `cbor:"9,keyasint,omitempty"`  // if Limited: all that it can be used for
 	Networks    []netip.Prefix    `cbor:"10,keyasint,omitempty"` // none: usable from anywhere
+	Scope       *Scope            `cbor:"11,keyasint,omitempty"` // nil: wherever its principal may
 }
 
 // byToken are privileges that no token carries: who holds them must have signed in.
 var byToken = []Privilege{WorkflowApprove}
 
-// allows reports whether the token carries the privilege.
+// allows reports whether the token carries the privilege. Without a token everything is.
 func (t *Token) allows(p Privilege) bool {
-	return !slices.Contains(byToken, p) && (!t.Limited || slices.Contains(t.Privileges, p))
+	return t == nil || !slices.Contains(byToken, p) && t.gives(p)
 }
+
+// gives reports whether the privilege can be given away with the token: also one that no
+// token carries.
+func (t *Token) gives(p Privilege) bool {
+	return t == nil || !t.Limited || slices.Contains(t.Privileges, p)
+}
+
+// reachesAll reports whether the token can be used for everything in the scope.
+func (t *Token) reachesAll(in Scope) bool { return t == nil || t.Scope == nil || t.Scope.Contains(in) }
+
+// Narrow reports whether the token can do less than its principal.
+func (t *Token) Narrow() bool { return t.Limited || len(t.Networks) > 0 || t.Scope != nil }
 
 var tokens = store.NewTable("token",
 	store.Key(func(t *Token) string { return string(t.ID) }),
@@ -54,6 +67,7 @@ type NewToken struct {
 	Limited     bool      // to Privileges
 	Privileges  []Privilege
 	Networks    []netip.Prefix // none: from anywhere
+	Scope       *Scope         // all that it can be used on; nil: whatever its principal may
 }
 
 // CreateToken makes a token for a principal. The secret is returned this once and
@@ -77,9 +91,14 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 			return nil, reeve.Secret{}, err
 		}
 	}
+	if in.Scope != nil {
+		if err := in.Scope.check(tx); err != nil {
+			return nil, reeve.Secret{}, err
+		}
+	}
 	secret, hash := tokenBearer.make()
 	t := &Token{ID: reeve.NewTokenID(), Principal: p.ID, Hash: hash, Description: in.Description, Created: tx.Now(), Expires: in.Expires.UTC(),
-		Limited: in.Limited, Privileges: in.Privileges, Networks: in.Networks}
+		Limited: in.Limited, Privileges: in.Privileges, Networks: in.Networks, Scope: in.Scope}
 	if err := tokens.Insert(tx, t); err != nil {
 		return nil, reeve.Secret{}, err
 	}
@@ -92,6 +111,9 @@ func CreateToken(tx *store.Tx, by audit.Actor, in NewToken) (*Token, reeve.Secre
 	}
 	if len(t.Networks) > 0 {
 		details["networks"] = fmt.Sprint(t.Networks)
+	}
+	if t.Scope != nil {
+		details["scope"] = newGroupings(tx).text(*t.Scope)
 	}
 	if err := audit.Record(tx, audit.Event{By: by, Action: "token.create", Object: string(t.ID), Details: details}); err != nil {
 		return nil, reeve.Secret{}, err
@@ -286,8 +308,8 @@ func RevokeToken(tx *store.Tx, by audit.Actor, id reeve.TokenID) error {
 // holds everything (code grant_exceeds). Nobody makes a token for another person: code
 // token_for_person. A token that is limited makes none: code token_limited.
 func IssueToken(tx *store.Tx, by audit.Actor, grantor Caller, in NewToken) (*Token, reeve.Secret, error) {
-	if t := grantor.Token; t != nil && (t.Limited || len(t.Networks) > 0) {
-		return nil, reeve.Secret{}, reeve.Errorf(reeve.Denied, "token_limited", "a token that is limited makes no other tokens").
+	if t := grantor.Token; t != nil && t.Narrow() {
+		return nil, reeve.Secret{}, reeve.Errorf(reeve.Denied, "token_limited", "a token that is limited makes and revokes no other tokens").
 			WithFix("use one that is not limited")
 	}
 	p, err := GetPrincipal(tx, in.Principal)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/reeve-pam/reeve/controller/service"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
 	"github.com/reeve-pam/reeve/internal/envelope"
@@ -30,6 +31,7 @@ type BrokerConfig struct {
 	// AgentKey gives the current HPKE public key of an agent of the site; an error when
 	// it is not active there.
 	AgentKey func(tx *store.Tx, site reeve.SiteID, agent reeve.AgentID) ([]byte, error)
+	Pulse    *service.Pulse // nil: nobody asks
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil: no metrics
 	// Seal seals one secret to an agent's key. Nil: envelope.Seal.
@@ -113,9 +115,10 @@ func (b *Broker) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // told to stop
 		}
+		b.cfg.Pulse.Tick(service.Jobs, b.store.Now(), err)
 		switch {
 		case err == nil:
-			again.Reset(next)
+			again.Reset(min(next, showAlive))
 		case !failing:
 			// Sealed, or a commit in doubt: nothing was handed out, and the store is right.
 			b.log.Warn("job broker waits", "error", err)
@@ -132,11 +135,15 @@ func (b *Broker) Run(ctx context.Context) error {
 		case <-again.C:
 		case <-prune.C:
 			if err := b.prune(ctx); err != nil {
+				b.cfg.Pulse.Tick(service.Jobs, b.store.Now(), err)
 				b.log.Warn("finished jobs were not pruned", "error", err)
 			}
 		}
 	}
 }
+
+// showAlive is how long the loop sleeps at most, so that its last tick is never old.
+const showAlive = 10 * time.Second
 
 // retryAfter is how long the loop waits after a failure.
 const retryAfter = time.Second

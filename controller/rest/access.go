@@ -155,7 +155,16 @@ func (p *permission) prove(tx *store.Tx, c *gin.Context) error {
 	if err := p.allowed(tx, c); err != nil {
 		return err
 	}
+	if p.rule.session && p.who.Session == nil {
+		return sessionNeeded()
+	}
 	return p.proveFresh(tx)
+}
+
+// sessionNeeded refuses a token: whoever finds one must not be able to become its owner, or
+// to lock them out.
+func sessionNeeded() *reeve.Error {
+	return reeve.Errorf(reeve.Denied, "session_needed", "no token does this: it needs somebody who is signed in").WithFix("sign in: reeve login")
 }
 
 // proveFresh fails with Denied "step_up_needed" if a person must first prove again who they

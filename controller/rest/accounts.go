@@ -141,30 +141,17 @@ func (s *Server) RevealSecret(ctx context.Context, r RevealSecretRequestObject) 
 	var a *lifecycle.Account
 	var revealed vault.Revealed
 	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
-		if a, err = lifecycle.Get(tx, r.Account); err != nil {
+		if a, err = withPassword(tx, r.Account, &object); err != nil {
 			return none{}, err
-		}
-		if object = string(a.ID); a.SecretID == "" {
-			return none{}, reeve.Errorf(reeve.NotFound, "secret_not_found", "account %s has no password yet", a.Name).
-				WithFix("wait until it is provisioned")
 		}
 		revealed, err = s.Vault.RevealIn(tx, by, a.SecretID, 0, r.Body.Reason)
 		return none{}, err
 	})
 	defer revealed.Value.Wipe()
-	switch reeve.KindOf(err) {
-	case "":
-		return RevealSecret200JSONResponse{Username: &a.Name, Password: revealed.Value.Reveal(), Version: int(revealed.Version)}, nil
-	case reeve.NotFound, reeve.Conflict, reeve.Precondition, reeve.Denied:
-		_, failed := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
-			return none{}, audit.Record(tx, audit.Event{By: by, Action: "secret.reveal", Object: object, Outcome: audit.Denied,
-				Details: map[string]string{"code": reeve.CodeOf(err), "reason": r.Body.Reason}})
-		})
-		if failed != nil {
-			return nil, failed
-		}
+	if err != nil {
+		return nil, s.refusedReveal(ctx, "secret.reveal", object, r.Body.Reason, err)
 	}
-	return nil, err
+	return RevealSecret200JSONResponse{Username: &a.Name, Password: revealed.Value.Reveal(), Version: int(revealed.Version)}, nil
 }
 
 // ActOnAccount implements the contract.

@@ -50,6 +50,7 @@ var unmetCodes = map[string]string{
 	"cluster_config_invalid": "start", "data_dir_in_use": "start", "data_dir_unusable": "start", "lead_invalid": "start", "node_already_ran": "start", "node_id_invalid": "start",
 	"raft_start_failed": "start", "state_format_unknown": "start", "state_in_use": "start", "store_config_invalid": "start", "policy_invalid": "start",
 	"agent_certificate_stale": "agents", "agent_unknown": "agents", "certificate_expired": "agents", "result_invalid": "agents",
+	"factor_by_token":  "caught by the rules of the calls",
 	"candidate_exists": "caught by lifecycle", "job_invalid": "caught by lifecycle", "not_candidate": "caught by lifecycle", "not_proven": "caught by lifecycle",
 	"plan_invalid": "caught by lifecycle", "proof_stale": "caught by lifecycle", "secret_kind_invalid": "caught by lifecycle",
 	"lifetime_invalid": "bounded by the contract", "principal_kind_invalid": "bounded by the contract", "site_missing": "required by the contract",
@@ -208,7 +209,7 @@ func unreachable(file string) bool {
 // derived are codes that the source puts together from a table or noun.
 var derived = []string{
 	"account_not_found", "audit_sink_not_found", "agent_not_found", "asset_not_found", "connector_not_found", "job_not_found", "node_not_found", "site_not_found", "token_not_found",
-	"token_malformed", "session_malformed", "invitation_malformed", "session_not_found", "factor_not_found", "assignment_not_found", "role_not_found", "group_name_taken", "asset_group_name_taken", "access_policy_name_taken", "principal_name_taken", "asset_in_use", "site_in_use", "placeholder_unknown", "placeholder_unsafe",
+	"token_malformed", "session_malformed", "invitation_malformed", "wrap_malformed", "session_not_found", "factor_not_found", "assignment_not_found", "role_not_found", "group_name_taken", "asset_group_name_taken", "access_policy_name_taken", "principal_name_taken", "asset_in_use", "site_in_use", "placeholder_unknown", "placeholder_unsafe",
 }
 
 var row = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([0-9]{3}) \\| [^|]+ \\| [^|]+ \\|$")

@@ -242,7 +242,7 @@ func differing(want, got string) (n int) {
 	return n
 }
 
-// verdict is what became of a call: yes, no (403), hidden (404 for what is there), or
+// verdict is what became of a call: yes, no (403), session (it takes no token), hidden (404 for what is there), or
 // unknown (401).
 func verdict(t *testing.T, c *systemtest.Cluster, op operation, path, token string) string {
 	t.Helper()
@@ -252,6 +252,8 @@ func verdict(t *testing.T, c *systemtest.Cluster, op operation, path, token stri
 		return "unknown"
 	case g.StatusCode == http.StatusForbidden && g.problem.Code == "not_permitted":
 		return "no"
+	case g.StatusCode == http.StatusForbidden && g.problem.Code == "session_needed":
+		return "session"
 	case g.StatusCode == http.StatusNotFound:
 		return "hidden"
 	case g.StatusCode == http.StatusUnprocessableEntity && g.problem.Code == "unknown_parameter":

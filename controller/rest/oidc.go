@@ -97,10 +97,7 @@ func (s *Server) FinishOIDC(ctx context.Context, r FinishOIDCRequestObject) (Fin
 // ofProvider is the caller's session, if it was begun at an OpenID provider.
 func ofProvider(ctx context.Context) (*identity.Session, error) {
 	session := caller(ctx).Session
-	switch {
-	case session == nil:
-		return nil, onlySessions()
-	case session.Provider == "":
+	if session.Provider == "" {
 		return nil, reeve.Errorf(reeve.Conflict, "session_not_oidc", "this session was not begun at an OpenID provider").WithFix("send your password again: reeve session step-up")
 	}
 	return session, nil

@@ -17,6 +17,7 @@ type rule struct {
 	kind    *kind  // of the object, for named
 	records string // the action in the audit trail; "" for what only reads
 	stepUp  bool   // who signed in must have proved who they are within the last minutes
+	session bool   // only for somebody who signed in: no token does it, be it root's
 }
 
 // access is how it is decided whether a call is allowed.
@@ -46,6 +47,7 @@ var rules = map[string]rule{
 	"BeginOIDC": {access: open}, "FinishOIDC": {access: open, records: "session.begin"},
 	"SignInBrowser": {access: open, records: "session.begin"}, "BeginOIDCBrowser": {access: open},
 	"CallbackOIDC": {access: open, records: "session.begin"}, "FinishOIDCBrowser": {access: open, records: "session.begin"},
+	"Unwrap": {access: open, records: "wrap.open"}, "LookUpWrap": {access: open},
 
 	"SealNode":            {access: whole, needs: identity.SealManage, records: "node.seal"},
 	"GetSeal":             {access: whole, needs: identity.ClusterRead},
@@ -68,24 +70,24 @@ var rules = map[string]rule{
 	"Can":         {access: own},
 
 	"ListSessions":   {access: own},
-	"StepUp":         {access: own, records: "session.step_up"},
+	"StepUp":         {access: own, records: "session.step_up", session: true},
 	"EndSession":     {access: own, records: "session.end"},
-	"ChangePassword": {access: own, records: "password.change"},
+	"ChangePassword": {access: own, records: "password.change", session: true},
 
 	// What these begin is recorded when it is finished.
-	"BeginStepUp":        {access: own, records: "session.step_up"},
-	"BeginStepUpOIDC":    {access: own, records: "session.step_up"},
-	"BeginStepUpBrowser": {access: own, records: "session.step_up"},
-	"FinishStepUpOIDC":   {access: own, records: "session.step_up"},
+	"BeginStepUp":        {access: own, records: "session.step_up", session: true},
+	"BeginStepUpOIDC":    {access: own, records: "session.step_up", session: true},
+	"BeginStepUpBrowser": {access: own, records: "session.step_up", session: true},
+	"FinishStepUpOIDC":   {access: own, records: "session.step_up", session: true},
 
 	"ListFactors":           {access: own},
-	"AddFactor":             {access: own, records: "factor.add", stepUp: true},
-	"ConfirmFactor":         {access: own, records: "factor.confirm"},
-	"RemoveFactor":          {access: own, records: "factor.remove", stepUp: true},
-	"MakeRecoveryCodes":     {access: own, records: "recovery_code.create", stepUp: true},
+	"AddFactor":             {access: own, records: "factor.add", stepUp: true, session: true},
+	"ConfirmFactor":         {access: own, records: "factor.confirm", session: true},
+	"RemoveFactor":          {access: own, records: "factor.remove", stepUp: true, session: true},
+	"MakeRecoveryCodes":     {access: own, records: "recovery_code.create", stepUp: true, session: true},
 	"GetSecurityKeys":       {access: own},
 	"ConfigureSecurityKeys": {access: whole, needs: identity.IdentityManage, records: "security_keys.configure", stepUp: true},
-	"ResetFactors":          {access: whole, needs: identity.IdentityManage, records: "factor.reset", stepUp: true},
+	"ResetFactors":          {access: whole, needs: identity.IdentityManage, records: "factor.reset", stepUp: true, session: true},
 
 	"ListUsers":   {access: whole, needs: identity.IdentityRead},
 	"GetUser":     {access: whole, needs: identity.IdentityRead},
@@ -177,6 +179,10 @@ var rules = map[string]rule{
 	"ProvisionAccounts": {access: within, needs: identity.LifecycleProvision, records: "account.provision"},
 	"ActOnAccount":      {access: named, needs: identity.LifecycleManage, kind: accountKind, records: "account.act"},
 	"RevealSecret":      {access: named, needs: identity.VaultReveal, kind: accountKind, records: "secret.reveal", stepUp: true},
+	"WrapSecret":        {access: named, needs: identity.VaultReveal, kind: accountKind, records: "wrap.create", stepUp: true},
+
+	"ListWraps":  {access: own},
+	"RevokeWrap": {access: own, records: "wrap.revoke"},
 
 	"ListJobs":  {access: filtered, needs: identity.JobRead},
 	"GetJob":    {access: named, needs: identity.JobRead, kind: jobKind},

@@ -52,6 +52,9 @@ type ServerInterface interface {
 	// RevealSecret Reveal the password of an account; recorded before it is shown
 	// (POST /v1/accounts/{account}/secret)
 	RevealSecret(c *gin.Context, account AccountPath)
+	// WrapSecret Make a wrapping token, for which the password of an account is revealed once
+	// (POST /v1/accounts/{account}/wrap)
+	WrapSecret(c *gin.Context, account AccountPath)
 	// ActOnAccount Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
 	// (POST /v1/accounts/{account}/{action})
 	ActOnAccount(c *gin.Context, account AccountPath, action string, params ActOnAccountParams)
@@ -406,6 +409,12 @@ type ServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(c *gin.Context, token string, params RevokeTokenParams)
+	// Unwrap Get the password that a wrapping token stands for, once
+	// (POST /v1/unwrap)
+	Unwrap(c *gin.Context)
+	// LookUpWrap Show what a wrapping token stands for, without using it
+	// (POST /v1/unwrap/lookup)
+	LookUpWrap(c *gin.Context)
 	// ListUsers List users and service accounts
 	// (GET /v1/users)
 	ListUsers(c *gin.Context, params ListUsersParams)
@@ -439,6 +448,12 @@ type ServerInterface interface {
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(c *gin.Context)
+	// ListWraps List wraps, the oldest first
+	// (GET /v1/wraps)
+	ListWraps(c *gin.Context, params ListWrapsParams)
+	// RevokeWrap Revoke a wrap that was not opened
+	// (DELETE /v1/wraps/{wrap})
+	RevokeWrap(c *gin.Context, wrap string, params RevokeWrapParams)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -787,6 +802,31 @@ func (siw *ServerInterfaceWrapper) RevealSecret(c *gin.Context) {
 	}
 
 	siw.Handler.RevealSecret(c, account)
+}
+
+// WrapSecret operation middleware
+func (siw *ServerInterfaceWrapper) WrapSecret(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account AccountPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", c.Param("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter account: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.WrapSecret(c, account)
 }
 
 // ActOnAccount operation middleware
@@ -4833,6 +4873,32 @@ func (siw *ServerInterfaceWrapper) RevokeToken(c *gin.Context) {
 	siw.Handler.RevokeToken(c, token, params)
 }
 
+// Unwrap operation middleware
+func (siw *ServerInterfaceWrapper) Unwrap(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.Unwrap(c)
+}
+
+// LookUpWrap operation middleware
+func (siw *ServerInterfaceWrapper) LookUpWrap(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.LookUpWrap(c)
+}
+
 // ListUsers operation middleware
 func (siw *ServerInterfaceWrapper) ListUsers(c *gin.Context) {
 
@@ -5273,6 +5339,90 @@ func (siw *ServerInterfaceWrapper) Whoami(c *gin.Context) {
 	siw.Handler.Whoami(c)
 }
 
+// ListWraps operation middleware
+func (siw *ServerInterfaceWrapper) ListWraps(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListWrapsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", c.Request.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter cursor: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListWraps(c, params)
+}
+
+// RevokeWrap operation middleware
+func (siw *ServerInterfaceWrapper) RevokeWrap(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "wrap" -------------
+	var wrap string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "wrap", c.Param("wrap"), &wrap, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter wrap: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RevokeWrapParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RevokeWrap(c, wrap, params)
+}
+
 // GinServerOptions provides options for the Gin server.
 type GinServerOptions struct {
 	BaseURL      string
@@ -5424,6 +5574,11 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/accounts/:account", wrapper.GetAccount)
 	router.POST(options.BaseURL+"/v1/accounts/:account/:action", wrapper.ActOnAccount)
 	router.POST(options.BaseURL+"/v1/accounts/:account/secret", wrapper.RevealSecret)
+	router.POST(options.BaseURL+"/v1/accounts/:account/wrap", wrapper.WrapSecret)
+	router.GET(options.BaseURL+"/v1/wraps", wrapper.ListWraps)
+	router.DELETE(options.BaseURL+"/v1/wraps/:wrap", wrapper.RevokeWrap)
+	router.POST(options.BaseURL+"/v1/unwrap", wrapper.Unwrap)
+	router.POST(options.BaseURL+"/v1/unwrap/lookup", wrapper.LookUpWrap)
 	router.GET(options.BaseURL+"/v1/jobs", wrapper.ListJobs)
 	router.GET(options.BaseURL+"/v1/jobs/:job", wrapper.GetJob)
 	router.GET(options.BaseURL+"/v1/jobs/:job/log", wrapper.GetJobLog)
@@ -5782,6 +5937,46 @@ type RevealSecretdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RevealSecretdefaultApplicationProblemPlusJSONResponse) VisitRevealSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WrapSecretRequestObject struct {
+	Account AccountPath `json:"account"`
+	Body    *WrapSecretJSONRequestBody
+}
+
+type WrapSecretResponseObject interface {
+	VisitWrapSecretResponse(w http.ResponseWriter) error
+}
+
+type WrapSecret201JSONResponse CreatedWrap
+
+func (response WrapSecret201JSONResponse) VisitWrapSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WrapSecretdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response WrapSecretdefaultApplicationProblemPlusJSONResponse) VisitWrapSecretResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -10396,6 +10591,84 @@ func (response RevokeTokendefaultApplicationProblemPlusJSONResponse) VisitRevoke
 	return err
 }
 
+type UnwrapRequestObject struct {
+	Body *UnwrapJSONRequestBody
+}
+
+type UnwrapResponseObject interface {
+	VisitUnwrapResponse(w http.ResponseWriter) error
+}
+
+type Unwrap200JSONResponse RevealedSecret
+
+func (response Unwrap200JSONResponse) VisitUnwrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnwrapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnwrapdefaultApplicationProblemPlusJSONResponse) VisitUnwrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LookUpWrapRequestObject struct {
+	Body *LookUpWrapJSONRequestBody
+}
+
+type LookUpWrapResponseObject interface {
+	VisitLookUpWrapResponse(w http.ResponseWriter) error
+}
+
+type LookUpWrap200JSONResponse Wrap
+
+func (response LookUpWrap200JSONResponse) VisitLookUpWrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LookUpWrapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LookUpWrapdefaultApplicationProblemPlusJSONResponse) VisitLookUpWrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListUsersRequestObject struct {
 	Params ListUsersParams
 }
@@ -10826,6 +11099,79 @@ func (response WhoamidefaultApplicationProblemPlusJSONResponse) VisitWhoamiRespo
 	return err
 }
 
+type ListWrapsRequestObject struct {
+	Params ListWrapsParams
+}
+
+type ListWrapsResponseObject interface {
+	VisitListWrapsResponse(w http.ResponseWriter) error
+}
+
+type ListWraps200JSONResponse WrapPage
+
+func (response ListWraps200JSONResponse) VisitListWrapsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListWrapsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListWrapsdefaultApplicationProblemPlusJSONResponse) VisitListWrapsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeWrapRequestObject struct {
+	Wrap   string `json:"wrap"`
+	Params RevokeWrapParams
+}
+
+type RevokeWrapResponseObject interface {
+	VisitRevokeWrapResponse(w http.ResponseWriter) error
+}
+
+type RevokeWrap204Response struct {
+}
+
+func (response RevokeWrap204Response) VisitRevokeWrapResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeWrapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RevokeWrapdefaultApplicationProblemPlusJSONResponse) VisitRevokeWrapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// ListAccessPolicies List access policies
@@ -10855,6 +11201,9 @@ type StrictServerInterface interface {
 	// RevealSecret Reveal the password of an account; recorded before it is shown
 	// (POST /v1/accounts/{account}/secret)
 	RevealSecret(ctx context.Context, request RevealSecretRequestObject) (RevealSecretResponseObject, error)
+	// WrapSecret Make a wrapping token, for which the password of an account is revealed once
+	// (POST /v1/accounts/{account}/wrap)
+	WrapSecret(ctx context.Context, request WrapSecretRequestObject) (WrapSecretResponseObject, error)
 	// ActOnAccount Verify, inspect, rotate, reconcile, disable, enable or deprovision an account
 	// (POST /v1/accounts/{account}/{action})
 	ActOnAccount(ctx context.Context, request ActOnAccountRequestObject) (ActOnAccountResponseObject, error)
@@ -11209,6 +11558,12 @@ type StrictServerInterface interface {
 	// RevokeToken Revoke a bearer token
 	// (DELETE /v1/tokens/{token})
 	RevokeToken(ctx context.Context, request RevokeTokenRequestObject) (RevokeTokenResponseObject, error)
+	// Unwrap Get the password that a wrapping token stands for, once
+	// (POST /v1/unwrap)
+	Unwrap(ctx context.Context, request UnwrapRequestObject) (UnwrapResponseObject, error)
+	// LookUpWrap Show what a wrapping token stands for, without using it
+	// (POST /v1/unwrap/lookup)
+	LookUpWrap(ctx context.Context, request LookUpWrapRequestObject) (LookUpWrapResponseObject, error)
 	// ListUsers List users and service accounts
 	// (GET /v1/users)
 	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
@@ -11242,6 +11597,12 @@ type StrictServerInterface interface {
 	// Whoami Say who the bearer token belongs to
 	// (GET /v1/whoami)
 	Whoami(ctx context.Context, request WhoamiRequestObject) (WhoamiResponseObject, error)
+	// ListWraps List wraps, the oldest first
+	// (GET /v1/wraps)
+	ListWraps(ctx context.Context, request ListWrapsRequestObject) (ListWrapsResponseObject, error)
+	// RevokeWrap Revoke a wrap that was not opened
+	// (DELETE /v1/wraps/{wrap})
+	RevokeWrap(ctx context.Context, request RevokeWrapRequestObject) (RevokeWrapResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx *gin.Context, request any) (any, error)
@@ -11602,6 +11963,50 @@ func (sh *strictHandler) RevealSecret(ctx *gin.Context, account AccountPath) {
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RevealSecretResponseObject); ok {
 		if err := validResponse.VisitRevealSecretResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// WrapSecret operation middleware
+func (sh *strictHandler) WrapSecret(ctx *gin.Context, account AccountPath) {
+	var request WrapSecretRequestObject
+
+	request.Account = account
+
+	var body WrapSecretJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.WrapSecret(ctx, request.(WrapSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "WrapSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(WrapSecretResponseObject); ok {
+		if err := validResponse.VisitWrapSecretResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -15539,6 +15944,90 @@ func (sh *strictHandler) RevokeToken(ctx *gin.Context, token string, params Revo
 	}
 }
 
+// Unwrap operation middleware
+func (sh *strictHandler) Unwrap(ctx *gin.Context) {
+	var request UnwrapRequestObject
+
+	var body UnwrapJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Unwrap(ctx, request.(UnwrapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Unwrap")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(UnwrapResponseObject); ok {
+		if err := validResponse.VisitUnwrapResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// LookUpWrap operation middleware
+func (sh *strictHandler) LookUpWrap(ctx *gin.Context) {
+	var request LookUpWrapRequestObject
+
+	var body LookUpWrapJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LookUpWrap(ctx, request.(LookUpWrapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LookUpWrap")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(LookUpWrapResponseObject); ok {
+		if err := validResponse.VisitLookUpWrapResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListUsers operation middleware
 func (sh *strictHandler) ListUsers(ctx *gin.Context, params ListUsersParams) {
 	var request ListUsersRequestObject
@@ -15865,403 +16354,471 @@ func (sh *strictHandler) Whoami(ctx *gin.Context) {
 	}
 }
 
+// ListWraps operation middleware
+func (sh *strictHandler) ListWraps(ctx *gin.Context, params ListWrapsParams) {
+	var request ListWrapsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListWraps(ctx, request.(ListWrapsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListWraps")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(ListWrapsResponseObject); ok {
+		if err := validResponse.VisitListWrapsResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokeWrap operation middleware
+func (sh *strictHandler) RevokeWrap(ctx *gin.Context, wrap string, params RevokeWrapParams) {
+	var request RevokeWrapRequestObject
+
+	request.Wrap = wrap
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeWrap(ctx, request.(RevokeWrapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeWrap")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RevokeWrapResponseObject); ok {
+		if err := validResponse.VisitRevokeWrapResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // Base64 encoded, compressed with deflate, json marshaled OpenAPI spec.
 // Stored as a slice of fixed-width chunks rather than one concatenated
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs5si/4KljdOdHT91KSv6dbjht71G73jHu6ba1l347YaR8JrEqSsIoAp4ASzePwjX2afbB9kg1k",
-	"AqgqEigWKVKS5/T8MW2RxQKQSCTy85efDzI1nSkJ0uiDk88HM17yKRgo8a/TLFOVNGfcTOyfOeisFDMj",
-	"lDw4OTiVTOQDpkom+RT+nWsN5uhgcCDslzP7k8GB/ebg5IDTew4GByX8sxIl5AcnpqxgcKCzCUy5ffmU",
-	"f/oF5NiO9Ojps8GBWczsT7UphRwffPkyODgdQ2our3I/D6ZGjEvG7bOp2djv+s7l4aPvonOxq/1rqapZ",
-	"3wnZH7Cx/UVqWvaJC3xiF5PbZF5dM7rpXKpcmNPMqHJ1Mm9ksWDzCTfMTIRm3D7FcpGf2Ik53uI42TDB",
-	"f1ZQLpqMZV+8xYzeVCZT9hXROZWQqTLXbC7MhOam6PkB01U2YVyzHKSAPDUv93hqZs+eJCd2LmS2blpq",
-	"RJMywm5jyQpuoExNReMLmxMZqXLKzcHJQc4NHNqXHCSn814aUayZzhBGqoR6SqmZVPiuLWbyQkkJdqfj",
-	"PP3aczPL/IMJhg7f92Xq+Ea9qEod4+d3E2CXEj6ZS9oiYAXXhs34OEmTjF6VGP7pw0ex8fvLnU6BswtR",
-	"8yqH6UwZkNni77CIXRILZuCTsbP5jhnFHj76jmUTXvLMXjLPkUraTvcKFixXoOtPzETIMVMyq6k3AZ5D",
-	"WS+hMfyhHb9r8lMh/d/fDSwpDJT2nf/xj//j8H9/+B9/irLez2qYJrQl8Ec1TJD3oxrejM1+EVNh4lw2",
-	"VdowYWCKwkBJ6GSyAl/UHDuHEa8Kc3Dy8MGDgZ2JmFZT/OsBEsr9GWYlpIExlDit1yqHfsyXKWlKVRSQ",
-	"Oo9S5XBDBnzz6scXZ6W6FjmsEw+SvZmBfPUjm7nnE7PyX99s985Of32rClgnss5Of2WlKiA1Fz69sF/f",
-	"bC5v4QoW3Xxc2keEHCfmgV/fcBI9qNFBiZtT4RzKa5GtnYOmxxLTcN/ecCbC9DxCWpjkTIS56eF5r1OH",
-	"ZnkelYbSfuKWz5xGn5iaffpGU/tif6xnSmpAQ+SsVMMCpvafVqhY/f3k8wGfzQqRcTvl4xk98T8+ajv/",
-	"z42x/lTC6ODk4L8d15bOMX2rj/17ccQ2BX6zeukcpGHzUsnxgHGZO2VVsVwdIQHde5ytBDPzFv5ZgabZ",
-	"5bmw7+LFWalmUBph1zLihYaBlTHho88HQl4Lw2nglRtUM2HYnGs24TKHnKlrKI/YOWQlKe5BiZpxreeq",
-	"zA8GK8ZU4+57uEztwcG8FAasSkcb9WVQv2p1OoYVYLWah08b9zgzljC8BDbhZW4pNK5Aa9Tgv2MjVbL5",
-	"RLEJ13i+MiVzNkLdfYOFPHzw6MmmK/nSZMJ/NOncWOOH8B41/AiZObDKb5aB1meqEBlqNe39ykrgBvIL",
-	"Hrmef5uA9Ds25Tm0Vtah5y7x3/JrfyoBUJM6iv0UVTkdl2qoItADdmPmE5FN7ATx9IDGI2w1CfvrlRe7",
-	"D3hZ8oX9W0RY4pXRTOTReZE8iP3AW3UrP9GZmsG6c3uOD30ZoKTpWjd+j0d3SXI5Wqjp1qS4Bpmr2OC/",
-	"TcBMoGy82I4F11Auhipf4FGYq/JK48HgUuHTdpVcLho0GSpVAJcHK1yce0nr1x8YoJ6VJ+SgyazrOP2M",
-	"j2GV2wNJViQBqqGXqF56k2faImLXHraOWIS+1pBaHZVsL29f2WdQ9X3O+FBbYa1kMLyOohp9i5I4z3VU",
-	"2U6m9z/NTWFt9e/ep/tUoqjlRcEELluDO+gDNlwwEe7w1p6suXtxPq/o4aYjrt6X6Jl+M2L88D8H7MHh",
-	"9wP2zdE3A/bNof2/i2/w9H3z7988Z5UU/6xgacnP1gj1XYmEdyvH/aRDOuyTgEnB4fZzd5LCCQmi3zo2",
-	"f+fO2x88/gfHbc1xnayGMYCV64W8zEmDTBhdO6lXFk5O86hWkq//9ZCbLGkT22ukJNFP6q3V5nAzZc6Q",
-	"Ljr60v0oh1mljcoFl7GXKnYFMNO4Wh306V0qmPBpJkrQnYsCmWt/D58waZmq//qsObBWZfgJH9pcDRU5",
-	"SCNMxD9ZiXyAh/LfJ0qbAfv//p//N/aCj2oYd8R9VENm7URVXlnVA91sqqx9v0rC0cGJrIoi8lb7xAWU",
-	"JfmSuxcuiqpEYVPAmGeLLq3TcTwT+sRuy5Qv2NCyMs8mkGNMQ1WGvfvlHM0za04yzmalMipTBbG6/Qsy",
-	"q6Yr9MLGTn5KEyCDVWivihlejhMMqeYSyjhDc6nnVlRaMSTiv8ZYpU5fWZ/XnICDsxDsDOfd+Z9WpJc3",
-	"Fi+mKoc08TmbQamVtIR9C3ANLJsoDW4FIKspCklrg2ZWawcJpRUWDYnZXJ8b8xpKHT2zr6vpEIIynFVl",
-	"aVVg/7vGQoL/dnAwK7iMGi3cMMsijGf2I/LFt7bwORuV6j9B9tbwzwrik+XraFbCSHxancNZZepgEqRN",
-	"RHTQWor0lLKrnNhPJpWgRV5BglhcMstr6E6gUzPiooCcFTCy65gIe08sj9zfvkSHZ/JajHBrY+KqgDTX",
-	"/IS7yOYNKrl7DhI8Uyqz7krTge1I8GUTLsf0vp7EVuSZuQDJhwXk6UNGB8uKNRqkNXpcUqGvtFPF8I7W",
-	"VePD8NJEV/5aNdlV9l+qPf+R6diTKSEfMHt+8qqw/wysLtAFmRlxDQOWC400GrAc2k+UMFXX+ENeGsEL",
-	"K4iILeOLW8gsTWjLY2FXSftm17wq6L6z2qy0o4McMCEv7LsGTFXmQo3cH5XEW8fO1f6RQWm4QOGoTYne",
-	"zOisDB/fRKyT88dqade8qMgPtFBVydRcRoW7vf8v0jqCveedWKeLbUQB5pVpXEMpRqLrnHBWqLGQlFgg",
-	"DB0VS8z+J6XDGeTzNYJSPPBBAqc0DEIUpSkgPEM6dli+7CJHs49TiRKHbtefhAbGvXMljSFm9tjDIEYi",
-	"4wYuurTrV4aVIGGurZ454cXIS6xCjDaxHyj1oUuuCuM99KYEPrW3m7TWIRIBA+9x4QoSg7zdd/FHJeQm",
-	"18GGGj6q0hpAdk6CbiZeFJvMZBsf9o2uG1PpRMYNl+4KoPw2NgajUXw0tUt64sBat/Y6ORgc/LPiJZdG",
-	"0F8lzAqeJXROGv6iBK5V1NRceJWB3m5leeP1KbEYV0TeQgFcB3Um5Oz1l3hOvDmitVkxeRZ/VkK+U1cg",
-	"t3Psen7okkV2q9OM0A6uYr6LMOhamIuiQM/Qspc07vYxprigcJpuZXV8/+DB8qX4NzVnhZJjPAbiGrS9",
-	"s10sTrvBKOvju2dPWlkgzx5E00Bifka72iTZb/cyQKF7764C7+pa8oDleQk6QoW/WRIQn5Ts1RlzD/p5",
-	"dljWvIDSJAwXbdRMB5cFnjw7rwGDo/ER4151ZxM7+hUs4l4ubmCsykVijCs0fkZuirXeNPA2kxxf6IU2",
-	"MLVLy7nhQ67jErFO2us0hlq5f7fklLuBQ23T+62H10fhh+ySnr20FF/Avn1AUy75GKYgzQWvPbxdR/PX",
-	"8IuGxrbFJUvLvYmh8Ibe0MVBDQ8QyNxy7UjIMZSzUkgTjYLZN10BXpN6ouaQW71tJEqreShpeGaQ5Ehi",
-	"94xVB2SGF4A7e8/ZnNstRSf8zBpZvIi7QlTsmL97ccbsNwkPUKnyKktJh1qwMM0XzpeXcsPY96QdDY4a",
-	"7rnb0pSchqRKVoKxMnkfNqblTPuKKKuYstJRTfunmneQ6zCdSGjmfrCJf2i9UtRMdg7SehAuG8c7DeUp",
-	"GInrjLtQ+/AVZMbsP2GlrIq1+mBNsrf26a7d6038X2E6dHHHJXUCg7oXM1WILBaorbNjDDqn5/j/GLnD",
-	"VWrnru7vqmyWrvSmhPuhGMuprz5a9rv0mt2a0dz7o8lMvXXPEFTRvYfGNUJOKt9NFVFMwsTxt1NJ27VF",
-	"TaoPVthlsE6BdeUHt6nNt5jm/qn0dLLvOk3o9hNzdiD6cNJrCOtG6aTq8lUjsEzLnhhMS3XeazwBbLhA",
-	"9tNQXFv9mKQghfgBDOaaGHczj8U1yCN2KhlMZ2aBpRaZVZetWiyRZO39tJdv5AS8kozLheNGDUvJHs+9",
-	"ZJM+7rlt+kcj3zycj3WqzkqO7Rrd5zdhJkgkv5qgCU35p+arG5NpKEeLWYxAlk0bBGL42ImjixrVynmS",
-	"NM+ebEiZL51cd7fpUFuerPh6bl9W308xvZ2Evrl3ppWN/3itVM34xYxqHZZIVUcMcBBemYkqhXEJxmhE",
-	"oFfv7OWvy7L86dPHz3bkW1l35LY6BQnBM1HaXFzBIkL9X4QkMlxJNZcX9kmqN5hVw0Jk1gbXg0CXlNB4",
-	"8uD7Z51i42EknW4HPg/Pio1ru48/uYfPY1Np3uUEWZLnjx/F/CKdHojnlA2hKnNCd2piGOdqfvr08dPu",
-	"AsQBVmBBeRHXdl5T4SiwRnitfSDZtNKGTfg1DJgYMakMafd0eGPHtafTou3Vb7ou1vvxd3xDr0TAhwtX",
-	"94F2lGYGiiKoRzNemn673eH2b/sbvMxMiGJvk92S+yAYpmkJR4ohcuiE61TG2YbOhHgGz7sJtKo+d5Du",
-	"3r02rN3rXlrMH+FSBfqWkYRdvW1to8PAv2uVw01tO70jwbWrwcMG72JAWJheQifOnact3lx31++CVdsL",
-	"mk9UWAV7KVwektD2mUtc6WWP1S1tUouVo3tV5cK8mEB2NVMiJpgmXE8SDm5uHBJG3KGoTEIGWO6A3F5A",
-	"zvhEdzsZn0I/Z5cl5rlxOzWGqUULdniYhUleshJ4npRVpVLpAMWvUF4VwIzVxv789qcX7Nn3zx59S3Eg",
-	"+71dLtRZsQT0gbrlkGt49iQutyybR9FLXhlvNDdex0almrKHlGGC6cJtkS6kefYkGsBAOd95PxBtt0yp",
-	"CusY0LY7Wrpx3Zb24KLbFYRLHByRhleQSm4LGjMxostjo92yq629jojhgp9TSEs0ab3K/DB3cm/DqccF",
-	"96m+YnzMff4cHxkomQasyBamF/P0l952UvEdnACP6AF/43pS3yl23V1iYZ9c8BaH7X8f7ousA6JUkrpu",
-	"nslbkUADlmMbcbtSqkoeXUM5jGdDeBN3y2jflZD5ABGp7DU1IMn1Z6fkfjtgUuXgirq0FkqyP4tQQuQ/",
-	"UiUz6grkt/6Wy0Xelt01eXALbjDfFy6DYySgsHKb41FeMF7Gqxsoi3kPA84hMWIOhoviJhFYKlgoNFgZ",
-	"hD6A6EAdF7fQ7oTi1s1KuI7nGdC7ElVicxfHt7dOriQwo+JvSQGOqauBAxMbuExt9GLge4eQBXMyEYKH",
-	"625R5FZIO7zhtf2CCuXdPe2TRsZ8pm90Ub8Gq2aEzPnaKbAy15td3u55jxHnREfY0EEDpQ3p6JglKa/O",
-	"hbyKRFuLQs0vCpXxIqr4uNQbbjD5W82GPLtC0DYhrw7xZ03fw2qCzX5MYqw6i74TAeiwOKT/26x8jPlH",
-	"50HXw8yjFBcXfHzhHoy/ZcplDTeHebzZVV8etC9v5Uguv1wVOXKfKnJ7absr1yW99BqgWcUXzZc1/Ao0",
-	"k8qvoa6SFAYLraJkmfJPF52kwUDM1J6iZdoMWAnXwAsKfpUwqvSSOpxejx82STSK/0gkWOkP7S5G3ibT",
-	"Gp2wHUfDKHWF8FaZL03aukQ1LSjf+XLPmhgTbneZjWDuk2wtvfrKTRUngxMUA/b+7S9Y2SOiLqS4mw4P",
-	"Kb67JVQGTZHZZLf20emUir8IbfpbOiFyuKFei/J3bSJUt0Zv37HjMNBEaXNCvu6RKple6EKNUaXIYLTk",
-	"q3jsMqu7wj8rF4pL6o4GundxwfBIJebLX72aas07qixvuNSbbn3EOHA+fQf3p79hU55NMEITwi+r4ag1",
-	"hLDcHYkgOb4/cdCwA3ThczbjZrI8zPpYW/+b64S9/ekFe/rk0RNyk2DubMCqRMvpxcufBt6t8/P5m9d2",
-	"C0A7GFs7ZzaEQs0bBTXfaMx9Zrko0XW+aJUJIyfZ0wojq5wYgwg/SJYPd3VftLAi6X/rAja3daGEqT1+",
-	"+PTxsx4T26iSA2EV4uyIO2MPgobsAk++3WHylNlj9OiJNaWfPWEll7masuHCWLZAnqGwDAJRAC3R+VP2",
-	"jPBWlUXHYp4Hbb+G/uMMYUWPNkVl67qOYnL6Bw/KsZLViOZIrDQKUPJS9XrAs75hzeBGsZ5Y/CRMOLrI",
-	"Us01lD/AWGxZhlSCqUp5EVMV0KfHx4A4fArjGerEicgBuzy+tNtJoujyOFNSqwKOL5sy/fJ42cuOUMTr",
-	"trljmZVc3dKusscfFqFAHQO2Q3ugsqv+2lqUwX+bQIlk0eBPKc1w/Z7a97VwUGLb+qJQ2dWPqhomcHtJ",
-	"6hO2gsTy8ULANVWwZ/a3JwTqPXbgC/4UCkP4k64UgwnNhpam6CGo6hI6hN9mp+SrnU/sldOwMJYO1AR4",
-	"3m0ajXjpSnfw4eYoLt5E83zOJIy5Eddw4oAP2vukqmHR2CSJsBW1GyiaLmflXNwuimJH/NZA5oxCOcQL",
-	"Gl+5eAGYAREVURvQ+UK4CPYuwkJ7MRohHknptB2PjFTrPHjRYxCH0DBZQdmC/gl8oxqNUFhNnfNDMs7m",
-	"AK0Kzo/VdIalmjQdu3NAMH8iT9z9Og4bb62ggU9+XNm2LV0sjpaDAC3f5qSwq7RT8WNSaefhXIr/2zOw",
-	"Tmg3DtnmMflpnTW/+pvGbva+QigNv1+Bhh88ShOVw3Y3QRaFpHkzWsZaPWFafGK5GAvjlVLL39dQLph9",
-	"xwYqx7ObIrHinONkkCNRTre00TB5Nk2LqhRmQXEuKmvPJrwoQI7hhM78GUbC/g6LFyUgHgQvjoxCXX5M",
-	"RbNcR9PXnj3+bn26dHyjKBbsN4YOKBZlzmZUHbbvfYntQZ0VuMRrt1b26ezei+78Mqud5kw0WqxQxrBP",
-	"zl5V+nPBi6g/n5w4cly5eotSFVZ6T6e8hWtmZbrL71JzEq6kw2NV/QRtGFLk5xP7hvQ9losx6HjhC7Bh",
-	"JYrc3yRjK3HQ0C+r/vBLYRt/xIGiAcHNPW72i4vQPSHKzNYgRiCJEsZVwUsGn2alD4ON2NuXj6w2k01U",
-	"qjgPx/Ap0NHMftKtQ0EQeVhpM5L0biRPRlg341abwrjnlsZEoDelVEaRryZcx7Lfz/BzV+vUYjy7uLKS",
-	"G2ITG2FSvpMZqFki8SxZyGkZwn3Z291IU6hf2ipCbB3u+iTUexRI9aFLPjnGXpFSJYyFVTASYZM6xLF0",
-	"tJbD3WvQwa7V1foRMA5q3y/VBi/XE/7o6bNk/s5QSF4ukN8LNYfyMOMa2AQ+7XFf3ZSaO9qmc+dWvQkJ",
-	"4ZHwWaxW9h2CTWH2qj/ftRB2YKT9D0Twoi4P897dH/bCqAt+YlScQDFLyI5uWKhtakoD3TvAerxdvDzl",
-	"NWjAuI7OvbrVxKVa2bhvCZxhZnuo7DtlmN13VOfBXz88+rF+xKdQuJPOxvwalqXTcGF2LjuabZEeHH7P",
-	"D0cfPj978uVP/aVDc8woVSn09BNPKJheI1/HN1ZJD886ANk+QKqe1apSxIWOMjNemQnGT1AVcMq4V8Of",
-	"o1YufdJi1iMC5+bWQY5XrQ4g/d1kTezdTSKZcWe2XX7dI+MGC3YDrPeX0erPSTlcXXrXRIfAS0xUs48s",
-	"ZVttMnVLjjB8Zx6ze2x1sdrj6NF0O1aKuFNbrROTx6zZAcVos+UZP2bX4mhiy0ujn3Yu7EfIRHzzNsEh",
-	"QBx00Jrh0y4PlbBR0NmGwxFWzahZsDsROWwOV5DSORrAl6izxQOmvFXA0r86wflqkzZNeJjhBDV6fX0q",
-	"mNBsKrRu4/Ckqv3d+uohoxvnY44bAFKFWHcUTV3I/CJPGIXeYqONBV5mE+jCT79IgOr7LZpPFKaRufC0",
-	"DJKa8pLR1ykc/C/FsG6WXsXzfBPQQKxUuODGlGJYxSoATv1Xjf5art0ohG49LmeTCbmz7jqIZmuKDsq+",
-	"++UcMWmqEvH9XFbwuf3hu1/O41REBNUhjzH3DxhnIheJ635QgueAuPmPbxuJwsR8eT/h5w5wWWBejYTl",
-	"De42TWsInJocNfs2V9Oey+q2LnHr2iqpcOZuVcWuT/p9U7HDzN6ChDklvGzi+Y6nrlBXUV8evfDuukb+",
-	"ylb5KOmmaG/CFRaRcXvvcNZF1d0XvKuShVsArRQhV6jLfgvZA+ikffb4mUt3CAeOPf7u++Vi22eP1u5B",
-	"8o75UWgj5LgSegJ5qzwuefNslsUwuGVu674Gf+VX/l4bYJrWlC9YrkKAeAFWdxj1uSbjEn3XF9hzRsGv",
-	"NyP01qMU6VNhuAGoDeHZXAQ8G/LjuhTPZhLeoz0d9efOEaSNKiG3HxdAxQWSNmHiqhT2IAc6r/Z3VSnx",
-	"Xl++zSl5LsS0iSmGCwMbX/OR8zdce/NvegK3VAyes3+zpsa/WeljP/dngNIHQWd8BvkR+7M+/dUlBNnH",
-	"/yf96Nskv0ZL8ddpHBlvqRoNBqiJ23lTvot6vAn08CJv6vRJx6HQjEt2SjiJ4cUn/tR6zi5VNZ64PAf3",
-	"FddsDkXRITIS4Sz3expc1O6tMGEXylnRa9Yac0i2XCY8s1Z1H6lK9kjaWiHh2m3Y7nqNV0H/hlm0yh2P",
-	"ZrixWLBCjQkbKmcF5rObkGG4XobGNISk942i72scz5TXtrU9pRnCdKOlO4Qxl3tDhY9n9xplZgMMGFdm",
-	"AtLYO5pwVsnchqH9wvJoO2dAldgNI4WIjHUgle5hS2KpwEoa6xYg9C74gJFoKBHZfgOAB1cQsIo7OWjw",
-	"wYck9+w96b/21a60xnFpKxeZymFdzVDIb9FYjog3HmYNLCAKkJuoZV0aM02X7aRCnFVPo0waWvhaWToK",
-	"aZsup6fJs82sMsv2VnFw7B1NI+tgM6OQv1bRJTYQOTGwUq9G7qYWdAm9OFoSCp9ENO2i2fbGvWMFMKXZ",
-	"9mLfLfHGJY/mO1uBV4rxxGyYFJC6n+376LvN3jfh+iKtKDdaooUWQphoGadmuv3OMiq1l3JMSC1yOGE9",
-	"e/gVKrvqutiwM89KlcHqTEN3HIfVnWaAZSht4zSSTXIM+PrrxD60SewHoxUxRDUiALZ9kWreQza6k1TP",
-	"My4VqXdhJNmTx7wM54YPC3hObm+fUDail3SgkW+TFTwFrZ0jLvK7CZ/NIA5tsZzNiCup3xcjw9cCmN1h",
-	"QrxrKew1Zs18okitZ6JRXUmJRinSwycDpeRFx3mvh6IjHxwLdwL0vT1k9xq07i4I7KDgucxhNqFqZTLN",
-	"dgaE3Qu5O+Av9/RSuyn3nuJ7DeVOgLLdwNv5qj1Gtlf7mtuT3Nxb9ebfTxzs+wGBvR/hteQ73Kkse844",
-	"y1d9Z5Q+W62gsCXgH28K/Z1ylT7bprYvyR4eDX/lpAwXyWzfptPKYPUWoXcjcZ6T0q/VFLB7+QxLpei5",
-	"lJq573YQCXDQrk4m9EGiICXZ1Gh9BxD8wSBQN7YvP1Nj62ipZQRliU/h3zuasftOh2ksSupb1wCjxHgS",
-	"z313vnST9607xBsD05lJYH+MTK1iYR6l1Ra5XOlF1yggyLjMoLgILXPTXBv4kusryMmCtr9NmpQJjfh9",
-	"OQaZLU4YpRwPGIIAosVPzYEgHzDfpBMLK4QmZ8XX11CL54WQMdAgVRIy2YYYNxt0Vh8JiRK4c00Okmkk",
-	"JHVk2k83y/vT452s4kS1DBmMOH4OdfTPyY9v0C8ZzH8qz1Cl6yPaS9dBkzSq6yhzUaOWrdR0CiqvXTnR",
-	"G2JLDQ5Ch+9Iu+ZSDWHAZgWXjT7N7iDWTZoHjLrmtno1DxygpyWJnkGGYrD26fRHD8uVJASMCwQfUyWr",
-	"JIKhhQgLrbuEmSpNIt/mZm34adqJojuUVFhNhU+Fvhp2tieocSzoq9DQnEmAvL/V8Nb+OMYhN+wsBqni",
-	"cWFcGPE5YrUOK8P+WUHlAr3Y0DRHJ1IQEd4BS49hoy370MEAd8+yIsK+HZD4O/A3DH0UumZH/LUxDSAC",
-	"xh36etXMPAguC9/62V+Ta63Zn9XwVs0dq6HcN2PnZzV8a2e8TIKPpE31l/NqnGYzjX1aKfan18/Wjk1v",
-	"jM94W5wJlB8X6zNCGTcuMOFqqpqQb8toJata2kxsNAY2cS43HCTTESl39vcX5//t4QN7N/348m2vAouS",
-	"jzajyApWwGbzDgnckVpLyn6f8TKkwH9UQlK2eGwxG+Yv+ARwS7qlhbc3bbDEKGkm1K4Oq1cqHxtWMi+C",
-	"TkpAqz7VKq6Y1nlX0TfGf1QDEsRAPlEdpkc2MBObyrSdeAIfPIeuYRM/XHFA0/zd+2rPZIMYmHuS2pZE",
-	"XcLeY1wbKsaJk3DqzkFPK9kz9ZrilFaF0UakeY8o2R6/xlUWkyq1SdA/WbD8kyqjUAUzXmoPIuH6uvxU",
-	"qunP529eU2sc+z1Woggllx6gXrNMwpxdwaIFdNAPW+fUYQ5hxbq+0r4T7sC92SHt+DvYAcR5Pp9BqftU",
-	"odYFwr0Aef4Oi3dQTlMJU50eJw280M9rsBdNyThqFq+23JdNPKvKmdLQ4VzEdsOoo58gpsKAZfxwXvJZ",
-	"MhZqHE0ifi3E5nEQ1w+3Af/283WjLGWWOLrH9oqMvdXaqEJ19SoO0WVLWV9xzT6qIeUWndjjl4scTbKs",
-	"KktUA0s2EdqocnH4OlUxnYsYSIS6GrAhzy+ycOgGjALLA6zHdUHhASO+zIMZmA9YJfHWt381DLXNK7Zp",
-	"i3qEZ5FyzXptv6wY9Vfbcq/sRDxH5TfnTLgOrVm9wdNIbtR6cnEFi2jSSRtAt6ezxhVDXaSsT1+X7Srv",
-	"Wa7QPpsu9wLrlV8Yv99PdTPCbzcz2YzDdVToTqsjICpyWMxVeTWoPSrOehamto5XxY8fpCshYdMEhPDO",
-	"YSKksuwoTaGneSqGtLNAkl7M2Nd2aU/w5SeemWLhMVuCqCC8d3HNDVy4LKk2p6fTWnZYzIH47WESUWXV",
-	"Cg2QWbmYmSXFITFoLxyibVh6E7zJ5OZHt5rws1Yv6F3YnXuxMyPIELwwk+6ca+9Is6x3BTDTrJXHsH2I",
-	"CqWnNS15Zi5iDhjCInHxlaCFNkBo0S87FUUhHIRbX+Bz/HXnqu0jCWm1DSrGbu3uVWGnzJr1XLtmOKgm",
-	"W6mSE5IeEXjCNRtaAe4Ywim+iMPYA5+jGcHbwNL28w4bUjNk7Ly9dnTvxEluwkDww/98cPj9hz+7fxxd",
-	"HH747/7Db//PP8UI+VrlEKzK7dxOm2DzGlO0cSwd1sv3Dx4MIkG/QskxMichugnJGnwfQIS/e/akhSD8",
-	"7MFafSsp4968+vHFDaBeW5gYS4f70dNn3oRyN2pZQ8hlhbDqLskb7PP1l2ePn327DPRxevh/035eHH74",
-	"/OTxl+iexnHYHKBqPVYhtAGJ4KUPH/3l6MHRg6OHm/b4XHZuhOW7WXSQeAcwsz4MuEFKZSpe4Os0nOWL",
-	"I2RqSlC2qN31N6/fKcrMFHLVlibaf6O9Ud0XzdY7/9cY0Za2PyFVdglQuUIeDKzWlOlfN0tNfDetlxNa",
-	"VzFxb7XaS6H1ZX2O4jOkE/X9owd/+RZbyVJ6CoK8StimvI3E0EWNZLOknLnGXI2HLqw5APk6ZM/nFGmj",
-	"0lBMmcGbCkOh+wSXTB6NU+0NHoIx9kdhua3jGoJ5iZcs0wyiY5Mq7KWBnzxOSMuji/99+OF/rArLteCn",
-	"/thl5KsNq0idvbNSXYs8qiRjrwhysKQVFyq+xD4NUlFCSp67KCX9q0aq02Is23gTTeQT73mP++qDuZo1",
-	"O5WbRpESE5pcBbTltduYIF08iA8ihCYc9VbSXYh4Ze5b6pjpHEOOajdKX9kK9iMruJjGBQt+RSShgkcq",
-	"vKgJ4QstXaHSlM9miah9Sn5ZFfr92192lc+mShHPAKGr34lGglB0zIPOw828LNSCsrsmx2kYVsuWatXj",
-	"3+BT6nIdwyLRIgcqcRA5Zm1gWw5rlMGUi2KzSa+R15g/oa+0MwOWsJgR/20QuBR74CoJaUCUTbjKt33u",
-	"DYnimKl5wMKmtMYftGXOMhHWpg805dmt5hG0BOl9SyhoTm7LMP3XfhPUzSdad0GrqVB9MWwOp7HdxbGR",
-	"2yuMkoJzS43UXD337XjpXTXU221gSGx/f9ULSN5gGyp3XfcbNqmxt9yAgfPxUjaxB4RGlLwtVPBtE+k3",
-	"zZvf/l4dMF0hWpxrO3R8TEii8IlPZwUcZWr6HG8Shx0wK9W45FN3+sg8b1nnLONtTPENeX7KP72inz58",
-	"FrkjE1fxO7wb8WocbnQrb8hFa2a3/Q1+5G/wRgX2iT/e9jceemdCBiGz2zpglSxA69bpbxSHOifiny+n",
-	"I35pd/yST8vLb4/CsyfBU6EtX6gjt9UkzZvBN5wdBTbozhsc2EdXI3CDg0+H9keH1xy99Nr++hyXSgXt",
-	"b0Zv3bvan57Vb36tml8dfLipzuIXgdtP/VlHUJaQX0RiCVtoNo3Jxa7js9Nf36oiopsMK1GYCyHTNyyl",
-	"tAqpDS8KSsinQgdMJPD5INT7h7kK4ptnEwR9RIxcrQzO1F3fO6gZ3Q/M9awU16KAMXQEcCeqyG8B/b4b",
-	"xL4x0UHNBB2sc6uqrWfX+6bVunntoSpwlR3XlgZuXyK3bW3cBvz9PODPN4oxYldeFCOtccfZG3Gr47CG",
-	"fvHj0Vhfx/6/czx4h5v/L7sR63bA2QZb+u0pXSrVYNAlU5DbW+wb6LILlO8dSjGMyJ5Y26oArg17+NRe",
-	"sCXPjNWjKS+xBDbhJdbijStspaxK9h0e8flE4VW9ouftG7+zFetyJG+sNrqvBZfxnMZEpdKa4iQsGqzL",
-	"k+JZDlxP4gK0KJg2MHO5kr7gaFRpq9UpSr1qBB8SNTcQxabZtGLMUubcwGxtQzZHLLcuP4EUsfGVsWYF",
-	"MiFTarA0eqaRV5NQ96jhT6I7LnkUrLKnr1L+4A1TqW+uJFEytVOR/PwHgSpRWpZCZmJGtfJLytEusN1K",
-	"pcwgtKzVUF6LDPYOAJLsZXvmxfMrOVKrS+5uKVPYDQ81xAkclXABrL7HzuroGsrhQe9bpKs9TFjLxsBv",
-	"9SXV/xi3CLd90/ezUg0LmMaQDmMxaY89FJwmU75gdnoIYpsAzEn0MG1hCGHVAUIaHR2cyKoooghGUERY",
-	"GpPzZ0pIRDelvoVqNAKZYydYOavMDtukop4QdZO+Dla6e8r3FS3UWCfrKKtE7fDf3r07Y/RAvMw+IZ/Q",
-	"daBy6G71FkdUqEp5gm6RkxmxxcmLNz++XHs6HIyCF3RuVSF86/Y/wX10oW7p09caogBwucZwUat9Bj7b",
-	"6SnrUld9t3T/96rymlXaqFxwGXeTUY4RltUGdWntBLZCfklAoOTl4qKsZCsBLJoU/Aa9ogWXdwTrt75Y",
-	"zNXPD0IdP3kLYSQ+beFH36i6e+2WzbiVi11YjT22qh0vsm8E1NHd+ksVTKHmqxvYO/URW5upzc4NNyJr",
-	"RShAQsl7ZlT3S+OGqLQ9qzziQMCb7oN5XqpiDYc0KNS9XR4V5IL0/Lx1PKwBMkhoruTIxusP1Tk82p5E",
-	"iag7ApDHzs1r1aSDbO6FAxrsd3QMH/dlvXglbexG4zL3jQbViC1UVTIXYlviv8Ze1fyHnuQ0eOW7UNqW",
-	"9FjENi6BIk73gWOQ2IXzFltzb3fbpFqk/1WBZkI6zYNXuTDMlFwUR8zuK6fGtyhDnJWyeeAt3mE8vkLK",
-	"a3vhkX9X1brIjfmSZxOP/t5ogtAy9DGN2/t/fDYfItarKTBelMDzRWfnrb4e6kgvbJ1Y7BUszkqlRpui",
-	"CcMi7SW5gsXefTV6wmPQLKc4AfzyDvqiIDm3hGeOEfSV1AY4lmrjkvSJ86e7ElrLSYWrceVYpTkSBdwO",
-	"7WOFIPi51f6n/ApaSdmPnjZTsh9F9fFJCXqiYhaKfzFWl4miYJXUQNgn/UdIbphdZi9nwWsX+0/Yyeo6",
-	"Vjr+uiJgTZ962FyKFQD0u9jpbtJmJeg9gZiS9zc1DxxiKeQrd69gZk7s2FOBfosrWFyMRKJL85rtpXAg",
-	"lbngZg+bi1idO97aPcKM7rkNLusNGGZIsD8EklZzzzpodqwsJVqHHW6tKC5UJcxfqxz+wEP5KvFQlm/P",
-	"XSCTvIVrbNZzHhK3Nq8H3UmZ5Z4qwRvXi39hlAwIprWyegSiT/iSuGQ8t3JdmxI7FDhB6tZWVhKF0Fhg",
-	"/+LVPIUJFHmq3XZ3h042DUXCoR1TF15/wuHbhGl3iHVpv1JKR26EJJ0cG6n+ybfurW7NyY3R2wms+2ax",
-	"78y6XTYakkZRNJWH59cii0zkBcUxGgFDnmUwMw7gLVNVkdv7yupdBiQbgjFQNrxBLom7H3qdKuCUJhJR",
-	"IzJuYJxo5tTAxndHLdiXA+aA3uT4gjJmMbzHDfcNg+4IEhSNJSd/tgBC8e8fLuLerHmpDLQGqRNaRmxW",
-	"Qg4jISFH/tJHO8bNn4jx5KIU+qozGmjloGZT8oRwDG5Sg/cV8MeblUrXhz4ms4MHf8qxrREmFNqpbcS4",
-	"KAaixRwTrkGnfPfueAUcRS8q+49rXx8dN2xxd0TWcnSdoe552oFJO+RvYiYs3M+RTJDbA5a4W0owVgxF",
-	"WZ/q7+crB6CZBqg0bJCpt03otkOTcBAbGn34vpIYp4h1AMEMwkiGQ5ftoXN4CLIGEmUQaE1Qmsau1UGW",
-	"+jQFXg58tbbGpCFVIw6iRJj91Henc4I93jBE5VgGmAqroTGO2Z/Ac2wHOQUuSdvTybM6iXZU9CWMNOEN",
-	"1ZHFeuWDhm0G7t3qBp3+N1XAi0JJ2F9Zvx2CSvv71tfbX7zMxabwMKECGXFn9QTxXH3nGaGDl9r+G6Yz",
-	"EwGK2WUEa+kG6Yph3fRGubXrwXNJK9rYUAtv9c6ITub7m+fp9SxVjkvfd215S/cMQpe5wijXjIpurEvL",
-	"qr7z1GVtRtmbBKWFRziTEEVxCf64J4++f/L9s788+n4zLIZabBORUqcxhjLyZA3KyAeHKnL44b9HEShu",
-	"Pa/6XiZV15rXhulEO07d93uXECEYUSPJMeUmmyTTTWjFHeqax+VAMPceMDpO70BiNL7ppOV2l1lfem/b",
-	"vyWYolj9YvULq49q1814bTr6KmjBhwbUS+KQJff17ctHDhXyP+xM/nRC12R8p7tiGI/WMkLPm29LxvAr",
-	"TDKEV8eiiqNOJGjOap8I1xQSnagiX26Atb4QPq4MksY7YOiKq9N4Q2sBn87rO4SUMFXX4NsM2Et8xDOj",
-	"N9YKdTeZtsWDSZHSeeOCzfCNZgWX44qPwaEh/tt751X9N0LxS5O9Kzody5FajyLT0hvceUsnTCV2MnSG",
-	"DFoNdpysZLPuLVTXk+vV5XEgVA/u+MHgwG05iji75/gPu+keUWSBnQWyVt+ym276tvu9uXdpXY7MV6p4",
-	"b2b//KGo37aivt6HkdZ7zzNFWacbmaCYZSJZ3WeQCpGoFbmPsGQZaM1mqhDZAjNP9EkD0ql+dgpgNBZk",
-	"+EYrdDmyU0kWLHPVTY0Ot5Gc04tUq+A30iWaUjv6hTu62uWfutr/ARsumMh9jupzX5UvfcLhtmmqDUkQ",
-	"eKAmQyTtx343p8LrOZW/0zykwu4v9s6YQ1Ek8tmEgfgd1Vz5rS52gwS4XpGcej/xcuWhS7sGZsfqmwVn",
-	"P+hkFzVqswv+4KROYQ4nTG9ZcLdKrVhCyTnEKk9cPmj0KnFeOJ+t4YHRXYZF6RJUMKNGB8OvJ4Aq/nqt",
-	"UPQ5MPiDeYlwGmvqz6nWCttt8wJyVsncxUwJfp0ZKKc6hZ3Unbuyz7yVRCWAnWz8wrkCj5yA06I0zgGz",
-	"GqA2bCRK3b9Frm8VECsoX5vKskX2SkhcabCfX2xzqz8k+Pg8VFcsxXtLNY5nYri5Ulc0rdiIl4mcoA15",
-	"oKm6SuppRUxxMDjwPBGFft+eJ/a4I3GCZ1UpzOLvsIiQPFdTLqK+PW6IR7EhmCrZny353p6xVz9+m4L+",
-	"jDuyKHEmoMKMhMxbbWnYGcWtMGEVe2xSvu7qGeiFeH9BoIQZT5Vgk7TBtaHW6cFcODt79XrAuJ3hmKrw",
-	"uLU9+wAgOzI6KsQmsm5rtoQa6Lt9bZQqYBOlQ9slJDQC7zFEKFLa0O+ws/BKXtPjHW7+CUEBWarbC3WA",
-	"ljFnmHPV8hA/efI4db0+dgVA/bF0Oo3f/fBQk/4L0D1YCkka55oyHiBsFUosKTPo3h0l6obKUpW7bL3Q",
-	"bouxEuALiO6UkSJVo3u1MIwXc77Q7kuNIeg2nNoKNvvSyEZkV+mMUBy5UOqKUp2wX0UzB8asGfMmpVL9",
-	"a3Sd+ea3tIMPNq5p3TSW4PktIm9TOPpLvhFPQ8LxsoQcMCWdbMBIvXMi9YkshFHjNNE+VrXkyEEIpQ4o",
-	"ZwfRiYBWKHa2Bl/FCNgGuUEpqIqVDuIuVZZS/QZEX6Hx08TBlvn6akCP60XDeNO639ytRRFhMkpXbaI8",
-	"BVzVG/cXtgdcA8i1Wd94zu1yBl6hmApZmQ2ytqZgJirm67XKpAODhBIh7iB3gFUbuMux+3XXMvwAuBJ6",
-	"HKE+8MTwTXoBzxowzKumyJsZyFc/1qBuIdk5skYPF75geWKH7P2ZlghzRMhMHbBYljy+b6kVV4sLaj5v",
-	"EtUxZ72L9UnrEBwbC1PXD/6aECNBOszlnoKVhNX2GAHnYixfydDq72aJLWkRbrfgOcv4TBheaJYrB49p",
-	"DJRbJBTcSouitXg1IabWAVZD9N2y2gJ9aInm0tpp/miKGoXtpt0mDnwSFtVeZSoHF7CM9U00CkEWxtQQ",
-	"pNH5cOPWSnFYCT/butiw0TAACwhhHYT/nnH6/2DfDvY1sXDwXno93iD/eEMVYJfwN2vSMS0BbzVvB3fs",
-	"vuXt2EntAQlxw1Bn/7ZKfXMvz6na7q33ZS8XlW/o4k55BH3xMn3vesra4yUXLtbnSrcpkBGttt2yPpvW",
-	"EKaWIELUF7umr7RVDbv6SudCX13MagijWKKRZvNSyXGd0G5/5F+ec8NZLkoMrSzIMTQPEECBxbFDmUc8",
-	"TFltQgp7WYr/hHxdnwZcUQDTI19x3Lha10MObTPs+t3RSo5ekq5APD17xdyX/pjTT7Zq5u0mtEU3765f",
-	"aheZ6lZ1g9ff/aJ7KzzpMi6pd1QD0zLaPjSeofoWCuB67eqXBUarEXmdN9pko7AIt/5ur4SB2fvZDdX0",
-	"+6F2dOsbuM4/1OX7rC5/BWz0jo+3DIfsOsnAWvj2MrLvpfC5VHOmZL+C0WUwNju56Hqxqf8t6el7Bwnb",
-	"xqFX6cQ63ykXrarKHaOW9cktBzNX5VWy0YXr0T1ECzNH/qgnySWl72zqFGyAjG7jQesHGC00QwMFo8yN",
-	"OYfsK6NZmAouklAXt1RDN7C48CzcqslFp+++2Vy31H82zeK/AHVtb3K3y4DyP8IuLXVTl4ffPzp6cPTo",
-	"6MHxoyc3SIXqzkxOn49Tj5lbgxAupbe1I+AUTOmHHNhxpH6xXIeUoiiDbg3U/0RtCNDeSaVUV2HXGHjD",
-	"vsLpSqzHD58+fvZgZ72G35Vc6tG2bcRkolWrcuWRBda1YirpSehwIzQJj2qGdiU3PdEbInOv9Lat/kWw",
-	"PylrwPJJSM6wGq8GkIy7rDDmOqbXqbOW8ezwXhNeTY3N+MUsZoe/aPY4s/qz640mCGwL34rscPby13jv",
-	"sgh2b1hCtFKZwOeEZJczwgG+aPzistdxnChtLq5cOtPyaZS0kiup5vICU1mQUK4zmf3VICytu55i44ZM",
-	"5TWUFx02+FJXuSW8GcwjmXDXl0kqkhnO+O+RhBPjyveYP7bdeUrg4L2RDmos4I55L8mtdhug2cWkyHsd",
-	"bTeLeegXmIcec046CLYaxjZkrQsIDcimVuN2KpQG0M+pTxkCJChJgQbMXfWd7vorfnUSvY6rz/bUcEye",
-	"ci0GLXf4FnZ9p9GlEpyGGUQBXfYTNPD+vbjXNHxNG4DBXcyEEGUAdK21V8J9zVUCICVVGBA2fhuCrt3X",
-	"+94aAE89JrmuYQ97rM7cox0A6ZSlHcr6UPui4q58i8YEDchyP821FgRO9DYNCBQ4981+aG7XpjGbGS/N",
-	"NJqS9JPdzcpBEK1tXUQt8BLGs/2OjVXPV42qorhIItI54Bt754etW/tKK5Mu/lPJ2Hk5fX3q8lG9cfOy",
-	"skQ6/gHKQsg+VX7XIHPVGR6ABeYeUjxIemDB6YzLBXXuCpSOZIpGN3zLIN2ehDB71+jFG4I8gqwxcok6",
-	"T60ruHM42//u7jlCHfcnpREKsvSiPMaV7OTHj3baP62S4p8V3KiN2lbCtc7w7UoJ5L7ZxwDVRe7guvvW",
-	"k3+IOSy9p/0cCwqocyTwklQqX1zhPwovmBgzO/jyBUNt1C1mlY9Oz16Ri55YpE4LPWIvnfM7JIp6dH9h",
-	"nuMF7EsCPVYIxVp+lyNVznmZa5/hR583ELIaCZMsC2EAffS7/F2+LEtVUqK7C1SyXGUV6mDsz29/esG+",
-	"f/L0L9/6sKzGBivsMlM5XFoWQcPociQ+XQ4akcmj3zGJzL2Xj0GfYHY4H3N/Ci4zvAMumYZQ7HBpb4LL",
-	"EOPDjD8+hqPf5TnInHHJLl/lMJ0pAzJbHP4dFpd+YllwMhgs5bIEsxxcwgxIV+VWvzHWhtRsoSpWiCs4",
-	"YcL8LqnJi8MBZy94UfiipImaUyijBHoxwQP+Ll3dJ5txM3FVcJy5Yk70hBDaoHA6B9JhqMyESrm0USo/",
-	"+l0eDA4KkYGkOnM6oQenM55N4PDR0QOqpHCcpU+Oj+fz+RHHr49UOT52v9XHv7x68fL1+Uv8TV1We+Db",
-	"vobI4MGDo4f0iJqB5DNxcHLw+OjB0WOCVZggpx9fPzwm1f+waSiMCVfVQRMq+SpHS1ObU3z2zD/qap6x",
-	"pv/g5B/xI18/ckyqwMGXwdon0cl08OWDPcV6pqQrY3704IErUjfuuuazWeHKFo4/OoAtEjJr1f96LQtU",
-	"n/A4L7vYkCcpTuJ8SvG3hmke+zZGKFyq6ZTbewapt2xlHfgi0X84aw2b8c6UjscFsBW85XVVUin7stFm",
-	"abEY1LkB0vIzgpxpF5CjFr5K+ktmSgXKR+wNqf+q6SgfLujRKV84sDSvarQZ4wWqp01ybswYjZP+d1i4",
-	"fcer/QeVL/ay5aFuvX1VuKDhEtc93MsUYhz3bskYX+yG+YIhjw0SKixN0gAxDvwyiImF489Nh8LiC3Fo",
-	"AZRv12aIH/Hz3TNEa0uerJ4RGjffBcXoVSv1/PETGxWXfwWzRIFbkWS3xlPneF/2os/S1q8m3JRB8V1+",
-	"Idqk2BeTm4m3lU9azq3FwfL5HTTots6z/WFwMKsi2/cyF+ZrE2nYvLeXPPvKee8tEFJQAnODL3S3YEMI",
-	"1XWKDj20dxVn8DnW88xPMiRyITbDUoAvHI5/VoBArf502GcPNjkFPSfhGDg17pCbbJIaN+Iz2Ld6Zyd/",
-	"e5qd55cG39FHaaUOixNLr7CdMDEiWwbxWRzmMFoiwli1LkDnC+d2Zj+ponB1/h/V0GVXucrcRnc6igBp",
-	"IA2O5Q5xss32oQHi1rx/SyJvpVNjL5H3aGfj/4BsHuGpNzJQHC3Cj2pInhSOLjUNZhf8FpZPvOLGc39a",
-	"04DLBQvtxyLcuCQHUbOz//qSlIiky9hnDvZ/YjtuEfv1jnUXypuwtjvirwVLflZwmT7NGx2LIInM5ODL",
-	"hyT1j3Xd0OQG708akOgqkYoteVWOmM9N9+C1+M9MlQTJoVYlBXVgcf1X9nPG283xblmnWeowk+DHusHi",
-	"LhQaOyL1DvW9+oM2bDf3eb0lzmlMHlEM0G14zO2/7Dq+3JDVBt0Ni6Nqu0POSevrHpomwCIKqWeQtXAV",
-	"LSlkJpagFWu0xbo5fgxOMXlCSHzbPxgC9hkxhYb89htx6f51Maz04tI5BN0NjJXEqrxaPTOnmXkjayF6",
-	"s4t1EHHtO/RQXmDG9dRqDdjTTo3rWISo24IOXMXznNvTjup0HjLLMZJh1/ONZpf4Bn3JDBQFm9f+ePol",
-	"ioznwec0QoXEpQ6LpKboZ3FR1xrULLADIOwPe7z+f1bDtzBKSQXLBOhly5VrcHdz6fC/cGtxd+xRqCFl",
-	"w0FooMrSMcAuMvU5aEiSbmExhrWWET3ydbt+7RpuyzLw9ApUpw+WaH78UQl5aNQVSCp+2egSpwRP/HW4",
-	"Fdr9TqMuWzvyz0pIygjek4OiNcgdeV3rRSaOLZLuiL2qL1VHuZtzwa9WFHMrjDEryO0SSmTXc1ASkzDL",
-	"Atr57NczzGf8b7fSbp842PdBSirs9sudqutuOSuE2Vgjp/Pf0sdbRD0eUu/87V9bKxntXfmBS78r99K4",
-	"vlPF+3bY6UVl6jOnRiNCKxeSjcS17zOte5+/40rujVne21f/wS53yy6/gDUGhlxKyB3TDHl2xYTs4hGt",
-	"wRzWGZhpdco++Fd67uvWqcJCbkuxaqBYbxJJf+VQu8lBSpDHoX/krDLUP1+YQSP7OFS0lFUBDGtX9RH7",
-	"TZiJqhDbvbKqt3SA3RRrHy7sL6AYJdWvQLF7G1wKM7yraHlNotQxr7lgd8qabL62K5TUOOXHnxtw7H3C",
-	"4zve/bsJjtdk8rklTXR8e4AobNEIz6HDpDOQvuLbwLoQf1LDeazz3bA2YfWYWQ14eyrfU+n6K2AT/Fs6",
-	"D0H1rl/rcv8cdL4JCLZ8HKo0YtGHRDLAOi2pcat4VamK+u5c/pJryCBkXYnI2RxR/hqy260BU5A1/oaZ",
-	"SamqMWVREkNTzaLzYkWyA74i8X0nmQG3LbtXsgIawmldTkBSkNNX/sMlub7qP/Z5u0EFwJaVlvFcoqub",
-	"juELTSen3eBjOdAyVdeANIT81EX1b+GueBVyj4WsZ72LPXrXul+t8uTCHN337U3FxqDfLzaRMXWMHace",
-	"pI2TKZlCVw/JFlQFu+TJaZ7f1S7veofPqsbhQ1V6M3Wqh7l0d1k5oUEK+la1MNAzJce59DbKS9uvZL5N",
-	"K60leumDpn22chZ2eAj2dKvepT3UeZ3uYuNO8zwcWtfKz2p1Uy75GEix94lII9+kChuVxLa5dbbj1+jy",
-	"pWdECbcoB9/QLVRp2P0NN/cugpBKFwaLn4mkK9/RY79CYe+s1bInElJh85t+yZXfYrXjmm0PfQh0c2dt",
-	"TDto79E5mF/DSLsK9O9JhK1M9K4cuGt57nlS8mhWSWpashunxjmYZspkM0BH9XseAahW+nqLu2NqM3lj",
-	"vovHhO10sHzQEuWShgqFdR/VkMr6KV8IUz/Z64Aeylx78oiPcgLZ1Vua930NPuDs7igL9PbTQH4SMsf7",
-	"g7iSNpr6PKyeDwngbBTOSlWAx5OlLges4NmV7s+/HmZwB1JzOaFhrBHzNIdM5IDmlbOT0IwPha04EYQx",
-	"YgUfQqFDV2nnvQEWQKt8ihw6pkYOsHfJlrDvuNdqZhMT8t6J5V26awgRaKybnoANOLOstNmPYHUwVZdN",
-	"uCbKsA/dMZ21v8pfiI51v/mrid/1L8lgpzOEbqi7v3Uji4kpNmHDFmeqbOJWbSAoXdrqjvixzVOUBrgv",
-	"w+hrvhl/UeMm4kbsPrR3QWZVGgrjer2mY1ub6FRd/qjw3B05pQI+Fvqkzk5/xfs+5Yiy321SotVnzEpD",
-	"OQimbgSvKzUZ1+nopnVq7dk4T2Z8RO+CvDeOOMc9t+SNQ+81104P9LzCELd3kxyKJVd4AKfxcTePlJep",
-	"GazxezdQ2O6vw8/N8O68fgGoLnlnuid2wSp/FdfAeM0eiD/vwdh4iAJT0hynXe5263sZifek+6NfjsRO",
-	"eWOdJ/AdvwKJ2V278wTWZLTv3aZAPoDnxSpqmhTqVQUfrcP1O1XlwnTfd/jEmhmf22MiM2Cymg6hJBvM",
-	"N79UTBteJitD8NmWgA678CCGzOurQKIovDe7WKniSjM+pGtNtPZhad4OUerml5kfNRR+Y0VSkly+omqT",
-	"C32dLloh9oHpp5vg028qkykE2O73/LmQWf+n30sjij3n19hx9n8JvwVOvgo8acyUXBTtFvhNAYFnrRaj",
-	"9s9j1GFnSqxVTO3TLxoPrzmzyHuNl1v+Q5Ahz49mwqmk5F6d3L3zRE3CW1LRUG+i5qNL29HJN4OAIYgd",
-	"Y9rAhdN1XAWfrO2bZKiX+HUv2Y98hC1nCkSmzrhkQ2DBU89eSfbi/H+5BCzO9KwEnusJgGFzbIBdVgjb",
-	"xpllmargrjfVN3Xha4oDHY9FWfDA7n2BZaJUYOr/zvR1rEr0jyvhX+9K+HQo81URECTTUEiOhIzgjMMn",
-	"c2w5ZcNfRiEiaDsZxxOyC7lBxxMP/3yCCruVD/YQ1QeRuvBdlhjKIilCvqrLGlYfG8CV2YSNxFIFTExm",
-	"aCGvetxB5/jYvsW0HQVbGccEdN0C/sQl5vES2AjmO7SrCV2vJaAR7Jfk8kTN2Yi7SnJLOCY0G8KEIJ+X",
-	"yZx0SNtfe+4pS2GlO/WX18YBWp7S230aYo6FjCXThZo7W72aMamGKl/gxAqlsaA09Jpbtc89ee+tee4n",
-	"eFfWeSBQwji3O7KbCLVcUR4Rzw+5b+Br7rXzbTtGUbLXQT7+bP+zJjFnqq5hx/ywziR/66HU90Q/kgdS",
-	"obIbP4vrjPNW3l/bPNdEpxsb5sNSzTWUx0rk2fFn37d+CwCPN69+fHHmfr4m/BXI5Qb3wL3v3/6ChdL2",
-	"dtdUCue+yXhR4N8+OFaKMaaXcqcrIXAv/c4yq8egwDDukPAq3E/9Er/R7i2RGNsPMBbSLugHmuCeCtjd",
-	"23G0OxIx9RQqmZYyY3kopIPzUeQXt7eM2z2rRdfpvplSVwLY5cXF35Q2h6gWHFruurzBSXNI2gcn//jQ",
-	"PHdIOXT8NJHRuWRvZiBf/Rj2mqo2/IQbZ1GD1kLJhksxcR6OPQc21JKVnGefx5NhJ802h1vSDWHMJV3b",
-	"CI7ra1vwS3ulYw6QsrqUqUp5YdTlETsLR4wNQYscfKXSEOzVa/UNMZaqhJyAtp/95cn3TAOhzTw5enj0",
-	"6Nsj1sTn5mOg9I35RDGur1y+udVDJ2ZaRPJ13NLtgVhnpJ1qD+AytCyFG5LMXHagOzcwYn7z1Vp+o9i1",
-	"qrIJaBq42fU5MoGMmtNGx4/2LYpNwIqZMDqlQhHg+aMHf/k2NbLQOrnwWDPN2MCLuhWqVNTuNDEa2N3f",
-	"bLz15k9gmLawWWunOKcG4gC547dOerjH9iBAPAC7P6btmwfVnlVpEpUfg4NPh3QO9WHzhIRWsTe8S9eI",
-	"J8IWOKQ+uXu9vE/R5c7rKxml14iLAnKSvzSXC5rLhQTICQCKHFB8WktFTByjYA/m6oBkUyErU3eP8nfP",
-	"ilD6SUihJ/u/o1+oHO4ol+WcmCt5LdPXVmPSvrnAnR0kzL6mFmaNhs2+SjIcL9x8yzSJo+VD/b2uaPdN",
-	"GtPoVCP/vJIDNqyMn94GdHJlxmSDQ6HhxIpaGgL9jyXwnAnTavdAea9oPlEurJmAZB5Ls1jQ2uka9lyO",
-	"GNWoja5y+jkuYb9cTmPckQ7ak893z7MtpbGBX7exsqgNzA6rWScnDpdsCroBa81BW10McTGxcyFpNdiE",
-	"Jmi3XMKc1Ee0azRfhHL1BctFnjBkqJX8f3lTBnXFoJnuwuwP5gdlA7q2NBPF1FxqJ26QZQbMgXxsb5dk",
-	"hAQUNT1OMWbgykOFz9BuJy4L7NdjFkel62q6rOPLg95w+un2v/tJxTqt15GEffQP3MQnMoj1aAv1mDsr",
-	"wEwP4xJU94a9Xg/kIUd9ah0VnLqCY5n7B05CLbKQ2vCi4ARiak1XDAikQ0W+TCk63UdPn91uPtyPkImu",
-	"SyZ33+/EG8gXAc3UZTe5RLWgE/iaiUVHclNWVNpQs7BU6d4L98geCeeHSNBtSpghO41R183LtA89i5JN",
-	"gBfoAPX08vRZJthxVijy08Tv4p8w1QwfCtEMzNp12US8KI7YOzGl1nuIVTBWqLUijD7OEH8cAi0DAvQt",
-	"K4lRkwkvRkzPAHJWSSMKK5InXLOMV3aUatbEd8pVNfTxXnuqMiVHhchiGY1ZBjPzAhfXK+WsPdFCwI68",
-	"3TSRRpO4bzQNNKirgALp3MB99u2jEh3K/HtNjaMo0JgjpOUlKVEBnRT3JrSmO2JvsW2boIbsIYcbte0r",
-	"WNhfTHg5LVxT6Da5f1ZCNs/X7nUmO8IdmZY0tLZMkDjYUuXwja7Vhp1r3+9KngPjuI9uB6mmzI7crJHo",
-	"yzq3DHH7WuWwb4Tb1hh/ANxGAG6bnS4R5LYPt1gO08ef7X86YXfeurYF1Gnyn5Uqq+kFNxel0FeXA+cc",
-	"IBvfFbsOqCK2rt+ydn+BjzEoILMSv9FY014BwpAHp9nN3lX0u9hhCr3nNbmvv65QKb2qvXHoEKF71cvb",
-	"1T3cdKGWOm3fqd/+EiTM1180TTXETGCqobgGPWDq2ip0lal4wd79ct7okNrYwYDWpNgQGI4Yh2GSMHf7",
-	"uB8QVff+/7r3jCs5aHbEZRLmm94wWvKZniiTNsKZNiXwKeEKYIKlrlwXzGZzA6Gd5cROMYmmUJi4yw0b",
-	"lsCvNFOjkYvp+DEjPkF+Ded+Rhvtn8oMmEOa6o1zztA9Fya5A/hHTw8eXvscu0Uv2DUvKmuF+u4k2EYl",
-	"JShi9eC+Nf2zJ+yv4gcXf3KD2DdSaouagcROKFrk5IPDKOWJ1dT5lI8ht7cRJra5nILQbpwmMHBXQUfq",
-	"01vQRpXt/etz9G+4detOfVTu40zzXRZl86IgmloZW+9zSEHtugOWzqQpudQjMpHjspzc8tgtmc35gqGz",
-	"lFtOoBLO0gNc+Fv+6YPHdm+fPngSq7ym4X7BC1xPxOxgXwXUNNBGQjuyfX/jMrcMi+3Wb76Df8O0vrB4",
-	"LN4Kvfa9dO3cNyUlNp7vTu58UT/2VSOrhnXcUn5/CWNhCQ45y5okDPtRf9jROBDhxjFVHoNVKFEE4KWl",
-	"gZ3/7fTw0dNnhC0ZhptAXEulBwId7mueZ5jgHZlYNYESd2zYud0IYtoWUorovQ58gg7zsBIFNglTElLs",
-	"s3Kijz+Hf3c2Dmkyw/5P3q0QlJDH6nd2HLnNhFktP1pmTJTmx7kYgzb6+DP9Y02+7bW6gvD+H/EXt2NK",
-	"/qTKochzkGT1STVnu/G604sZr9l3/1uyEmDx4tHF9UkdwyhfoeZQHmZcA5vAp0RSb+43Ih3CmnFjoLQ/",
-	"/Y9/PDj8nh+OPnx+9uTLnw7SKb65KHHOArrv3R8bz33VF69fyOKWLt4GgRv1cSGhoHkHz0DNCujGKA3T",
-	"v6/3ZZjgHd2XNYFS0Tz/wM4wS+tXtiogO7d49fhZ4exe06MeYsd8cItOvpcy95l7Af2+QcK6otTnOXhQ",
-	"l0pDmTouXbkJ6Enyjf6b258QszVheyULPH6EVcUh2B5v/YnNm0+iKcpCMz7U1uREfPYj9lso66oZC8sY",
-	"JAXNvEP5BCNX6EMegtfQEn7Er0luSJjz4ra9kbcrN5oodM3Wu04xyOsG2w7tvTIThR7MjWXJsYEoVN09",
-	"PCTRS+8d1NrH4mDPzGcHuyN3eGsOnTlqI1XJfIcAZgi0U4uagLzdYkQsTME63Q4WpMzebk3yJ+59D3sj",
-	"JQ2RKsx9t5yJvNsMlfar/aGmNLh4Fl9HyzAP3y0z33o7U3IkyqmV/lwyPpuFJPk6QX7AOOYwNBoMtnPs",
-	"Q3r4a2V8iqsL1XYHwgtXRLw2Dn6a57QLezqx9PK78slgkN8vMMFixAC1OoOk83gas1nIh2nGxQde3mcT",
-	"yy9yDCHH7goWO0xLnQADWapiSs0okZUqMwFpLEVUiYyFGRc+dGYn0JmE6hj++DP9o4cO22CQuwgyt6sR",
-	"+p3TrRGzRs3DsF1RbhcStwtQSWBD+7jGMmyMjWUqB+2ZjZewcnQx2EXOvabG3WhzBjKWFExyaK+H3I1x",
-	"RxfyW0fCF5aCsVP+woviHaaztJkSxf/AS2i7leSL9cjraBl1nsoevUD/FdqA3mYH0JXen338Nve6Y9td",
-	"9trsbNW2s/ZQ5KdZ7gS1rL76Tmzrm2k2WqR9vVlWDlETW11QqvZEzCit2rVTbIAMR5g9Fcb5F2h82afn",
-	"5Y67XboefattLd3e9PJ8raFcs6VllOeP3WDHnysNZd8jQIS63SaBjiw7REwlqFnXGzAtK25A8/Ws/V43",
-	"a6yrfhjIoS0tcRB90aPt3+1vG9/hrmHHP9o06ve3VrwLeS0MkkEfc6xTSCcHtRA7jthpUaxoxzh0VDem",
-	"IohXYbg9qcc0zE0Tgc5v1PYgVT4LaI18U0dBAvyKaJIlrbh+VMNutfVn+8Adgd/byTVwEVFN37LabQNA",
-	"RhxVONsN0+T6o6d4/Ml/VlBhbmQBXOM/csrkIJAG+zdw+5+MywwK+qiSGZSGCxmDrPyw1xTh4S0p9Za2",
-	"AzzWEuYxWFzkxxZ3Hn/+qIad+Sw/q+HBfqnT0e5ih5rJR1zHEiU2PXq4l03No6bhMTHb5tAk9TuTKWt1",
-	"5w97I2L1vAufoXJleDkGY8W4VXjZZWD1y2gddAYFbequr8yviSuIDsQXRNo5F0ZTnpi+Ig/nGKQh2HU1",
-	"Q8cUPlhWrSqc1KE6LtQ4mUx/DuU1lIcYMYVrO+Mj9tL+l10WanzJMl5itoUdtBASPCIpJd+L3BcDUgTO",
-	"eUMLNR4wrbD4U4A0v0vC66gxf6jQ5xeuzSGOdvjqx0s2FbqBZOmCJI0PzFxY9cFNb8xnl9gTHJE5p1wu",
-	"2HBhQLM5lBDq5o9+l+55kHm9HN9Wj2MZP8gccqoVZZcjVRRq/j9HvNBw6RLTS+BTx9aGcFZ9f/Cj3+UK",
-	"a5Ow+kWN1xX6/+aKFYzCTXdYYZ5SaYhkO8E4RDK5Qd2tMlSqAC5jV6Bl4EuRhxaDBddu/1kJGYhrqH2v",
-	"E0xErsdv7drBZk7XPlBXOI1o9n2vMgnHxTtJdLOE9hxNlsxHNRywAmNAoeQY2ki7exDpJZhysRuJvtKo",
-	"t1z8IYT/L6vIMc6sukZyYWwVtJRsVSLPOtXpJsrXV+4MbgOW3Yr6uITd4lP90ABFMKgmCGW36ziSkExh",
-	"mLrtJFU91fgt+DcCUZ0wXsMG4bh8QfG9BYIvU+mhvwumXeFeYbyLwQFjRR0JTVrvycxtDnFHTurWKhPn",
-	"2pN9h63QlwHQNmWqxtlfgu9NVTW/Jozu5ZdbZrDaClYcM4fJpQeUktfA4SBnIuaxpQqTVxjmDjzfXaiN",
-	"W/v50riMy3iMiPa1VxzGd3XKmCZUHowdjqxugPt59vcXL0k7kNxgEWx9Ngii9LtHTx99e4I1jx5/uQVI",
-	"RYkNhdAGJFOSPXz0l6MHRw+OHqJKKFD3tzphAMwMKLkdkMp7lCB3iT7mxl+PonxnIMidrrhl/h0hvOZe",
-	"GfgF9W8xpcCi2ozyYFwfA5873IZsS4OA7pGraJC7TUPaDgp0J2AcfcATqcfH6mVm7eBOtpvx6WGpijWF",
-	"KWenv77Fh75qldWt4pa0Vd8bUG/SfPOV86BZBVRREMoBF9JN47TFWheN6otuofc1E8JN744OtCdO4iTX",
-	"TXZ3lRDh39iBNBdO4fHnGZ9e2H/2aKG5022+i9yIugup5XLXumbCEycmFQCoybBvyXEbPOOiAV1Ms+l+",
-	"B7nXDnkv9YHLhfk65MY7+HTraYq3yAAvCL26ZgFq74UiHw+Ib/TcSkpclSgUEe5ARC6KbTJScXZn/u17",
-	"2mj3+ptG3Wmy+Q53pSbPN5pZ3W5WU6JDyfJOpDVaVv3YPlnZj9Kjp9pOazZqKtSd2jo42CdXH2JydZOP",
-	"25T7lV9BO4v4LtOVCdsgB40p34tGMvhOIfkkzJeyz60pQME23DulwVF53u7/vsqd69X/W9L9Ex0y7eA1",
-	"OFGNG5FqKVMjDuwwAnUDlrk9k8OeMtSnMm54ocYVbAo+89Ix1HSKCara9VfwnRrcG77RLBe8gMwcsTcS",
-	"w7seDZJQwjJfL4s/57rRiwEKDfRihHY8YZc5GC4KF7N1/e4uRwKK/NK91s0HP/50STaRUWxeOlDwFQPo",
-	"Pmsxd2j6dKkwu7V5skobNV3WYGMANs7siZg8S0clc2V6aCtgiokw7ApgxoSv3iAmRV5xz5VkasQSNN+C",
-	"ESXcpgFlx8t3mEvbILJPqSX9ZO3hT5lScWq01/FLq/NASDqZ8gVVzSsNMpTYuTwvdIKXRADHaXHpfQ2l",
-	"Xu5wvNpenH+i9uJPHn3/5Ptnf3n0/dNGz/GHkZ7j+5bv+z5UzigkawD7kCx84rqjmN4VwE7MUkycRDx8",
-	"dpfdHKgNCqbZTHkOrgPcqWSAPTnr1jx16s7URUZlRI5bi/S+C3I7x1svmVvDcITRqVFHdDuzM72TzvQn",
-	"E7acUJ62kvbHWaEkbB7haHNo1CZ4Yd9833mHJnn/NAG0LfalDQRcZo91Zy8QggclVGC8CLqZSAMvujKC",
-	"z+33e20L55FTYoEgXuxM4jcQub8hxF0qJLuCBTNQTrXvYkIkDSirTXNvoQ1M27Q7LuEKFmnP0K8klGHO",
-	"9ISXQDmnBj8M599OAc++/cdI2HuJiqqIexQ+gdAHDXR27XLjKLUmDMD+XJfff4vRRgR3WouTQLOL1luv",
-	"4jUbXpq3QPX1+wH6voK7guPCxUFOy0vdDPZLnz5rmYiotzc3xVkJM0T3pX0GXiyDGyQ58/gz/qczAkLp",
-	"0fWG9iuNGotrkGw3BYUO1jzQtZo9b9CVzUVRUGKH03ViS99YObODtfNeVsl2jKdni3u18fKUf+A3b2Zh",
-	"YjAp/1DvMHV1HKkygwDJ4VC6hzBSJSBFmqncPt3pr+IaP3ASAVO6u9vDnNlV7v1En5VKjW6/72j3BeP6",
-	"JKG4m9kJ7ubAqmvw/UKDbG5acvYAD9weW06fqIJ6D014O9M5frQV1kslb53XVl3lReUlOuLLuzvNTwAv",
-	"PYY90DN4ThcfTsJ9434U4OldR0DfCpxnV+MScZ3YmyL3vzF8QSEW+301i7DaW5z632Gh73U+9K3oJfaq",
-	"8cxAFFy38V5dS2fRYcOhoBhiE86RKsdgqPT2Chb6uYtVYecYZBCpDOOjEWQGcsJXcX1deFFga3eZo4u8",
-	"zDW2eDn13/uBHIsg8y6jqrenJKMdIIAXoXHIvnbUcFMl4wwav93JrlqhguLErvu596xpdq2M1xlKcKuI",
-	"X2XNHa9k956fOinvxZcTKFCMsDxIqroXVOAGu8VufpgZ89xlWEurTNoH5rzMYx1e3uNk9tjihQa4qxbV",
-	"PTikeV0g4ffU48U0Nshp56G/ch/9j159aI97si7thX29f/TCPnqhRkG7aKC3jasyxg1oHtKvnTzfozhu",
-	"jBOFGoRyd95BapHdBBJDMFM2xBr6PAm2Vd28HoKkb66m9q51AKquB/d8Igqow704rRPyEzp0JYPnPYGq",
-	"+sLv5NKe3UufTnOOd9awvpvlTrWXmmq+q0arWPmIwb88LwErNV32umYj4YyA1Z4yy/UTgStTJ/8dxrTV",
-	"yPd1kwD5Zi2WfxHa+LKKe9Nreb8KIS62G6OT6LFjdM5YQhH1bBo5PJHNUDpP/Tup2vbhU4/C6e42QVnq",
-	"aJVacUfeqIeP2ERVZeOhIYy5xFLhcuGKh52ONy+VHGNelb28SDhFlD5s078nRYJe/keee0eeO++XcOU/",
-	"Of7s/tUZWn4joc2plNsV+NWV9YUQc0TgTLnkeN15yCDXOdKyl1wSG0tRLhlo3seP9RJL0neEEM/9ft4A",
-	"ihOpdJlVZQnSXCaAOXVjhdsic/qtpcqU4wDemjYzep7yAVb7Uy0ediqWHsmTfN5zj/x0FbQWcps2AGSF",
-	"ZmOlcocvO1Il4gF7IZUoxroFYfLCz/COpMrfYRGmkEyX8w/swSwBw3gE57etJq+5kwLjmTVpcuf4xFdd",
-	"ImOXcEvJatpRK1Ac/+7E97Szu7favzB3dciQLMmiR7PDQK4WrV6tfsuaJ+T4s/3PGlBDI0rY3WauuzPf",
-	"UG5UpWGHyVd2laGFNNcajPZJWJWGKF8n49VEib0e6n3zh8tQSjDIpttMYqgV5iI/V9o47OEbdCFqusGd",
-	"a6LZzDbuLaKBv14nb0qt5ovQFLl23AVa+MwChZ7xTh+/gdlhNVvXAtalY15jEgN8mqkS+64EP1ENuuBA",
-	"NdG+585B3IQj6taszg3M3u+rLyy9/M6cO71Ms52FAil2ZllAzaVuGvbdehLxQx8F3ZJzRrHznenagxq8",
-	"kab2nHF9ZQcZNTpsohchlhVMivn+eei/imK+uSq+rkHEEpt5zKWE3wiRCwj3gvgolMaH4JJRlE6Opj2U",
-	"WtWwLFzCnCQh+sE1XwQc4AXLRd7JP/9VsTZ+W8KM2Fk/FeXaOqYF04C5avlNkDeanNSE3dgUM6MfVsat",
-	"8MYWiBlf7z21FgBjizsMdZxjDeW1yNZZ/f6hvZIUx+iq2PRz3Zl9Hq5iF7thuQLNhosQqVeSHKQjryuC",
-	"tOo06mi5yLtUxjZ5jz+7f305zoXmw2KL5DVHoXXpazUyW0gssGuUjYo04ic3ows3IacP+7w1oRlhPD9H",
-	"APM68xYVi9Wj/yO9xU3ynicR0RyTpxe/3onJOBcGawbdOy0rbcU0IHfLM8sO+j+2bv3WyY6dw2SebiH6",
-	"jh75qn2nuIZbcp4OgZeYPOHI5knvPkgHUt80Fey1CfZLAb6O/HoKHyIJ9qTX4LvvNjhKy0scL9facQ+B",
-	"0eX2Zc3Nj+1969gdf8b/rnHIXqursHm3UgtrB9wRmJB9VQ+q3KSxoGnw9Y2il9Reu0sSvte3Ag08iKfX",
-	"kA0DJbjKaSzen0NRpPJd3GOtlJcVmPF9Sl1q5nMrQrcGYvXXnms7ojcBG3YQb7kK2iQVRTXgsITvC0be",
-	"iUR7ofd6V32F9pATq+8MRhjJkpDRdgd3Fw2jXlZlQw2q29Ck0tyQh6KNv1bFEYkuKvlDaBdMU3Dwv5EG",
-	"cojYhBcQNhnHRvfoV5WYVm1ctUTIip8Cl8HMW1hTOYUnvDtWu0WYOcpwwU3yAFqbtdhzq96r6No3p7q4",
-	"XIVgwpZf0uyzC3zmWGu11ar++y65zko1Er5A+vYcZ7fBD2+BQKJ8zfCVRAU1kgHTJbm299O0GSRqcDtn",
-	"yZ5kzte1XZhsAHUe26hUUy/UQp8RYSU/eqlW+lN0buK2fpMee0hOkz+2sK4T9o5E2jtqduS8kaQO9t21",
-	"Rmu/3excR6Nz6jblYqbo4MWK3gJLLAulzfPwAZb8oMZBfGk/r6eK8AQaC/W6emH08TRgx0eI3807t/gb",
-	"7SUTbFKv0apee7P5lYRDI6YtmrrABwGvIVthFhJ1iYjkSXeyVQkazCG1RNd74azXyvgkbvKVRJRNDeYn",
-	"N4U/RL/deIzsNLrV69YVgPk5iqoups/dzofqC5C9d7+Shcqu9nIVvMdX/3EVIHRa6KZrykUjjk19QZst",
-	"JIxSTI0MdF3m84niU5H0Jv1GX+8XSlZmYpauOp/5B3ZVbGaJhaX8DWcfG0Kh5Njay1FvaDsJ7vMB/fbg",
-	"5B8fLENpbHRI7FiVxcHJwTEymnvP51DCQEGNL4Pwia9pa3zkBm18EmLLjc/cPjY+cdi3zd9h5mTzkTHa",
-	"aM3xa2ik5nOYirr0cnJSNT7DvmXNZyoEMvvw5f8PAAD//w==",
+	"7L39chs5si/4KljdOdHT91KSLX9Mtxw39qjd7hn3uG2tZV9H7LSPBFaBJKwiwAFQonkcvrFPsw+2T7KB",
+	"TABVRQJVRYqk5Dk9f0xbZLHwlUgkMn/5yy8HmZzOpGDC6IPTLwczquiUGabgr7Msk6Uw59RM7J8505ni",
+	"M8OlODg9OBOE5wMiFRF0yv6das3M0cHggNsvZ/YngwP7zcHpAcX3HAwOFPtnyRXLD06NKtngQGcTNqX2",
+	"5VP6+RUTY9vSyZOngwOzmNmfaqO4GB98/To4OBuzVF9e5r4fRI4IFYTaZ1O9sd/17cvDkx+ifbGj/auS",
+	"5axvh+wPyNj+ItUt+8QlPLGNzq3Tr7Ye3bYvZc7NWWakWu3MG1EsyHxCDTETrgm1T5Gc56e2Y062KHQ2",
+	"dPCfJVOLumDZF2/QozelyaR9RbRPimVS5ZrMuZlg3yQ+PyC6zCaEapIzwVme6pd7PNWzp4+THbvgIuvq",
+	"lhxhpwy3y6hIQQ1Tqa5oeGG9IyOpptQcnB7k1LBD+5KDZHfeC8OLju4M2UgqVnUp1ZMS3rVBT55LIZhd",
+	"6bhMv/bSTDL/YEKgw/d9hTq+UM9LpWPy/G7CyJVgn80VLhEjBdWGzOg4OScZvirR/JOHJ7H2++udVoWz",
+	"DVXzMmfTmTRMZIu/s0XskFgQwz4b25sfiJHk4ckPJJtQRTN7yDyDWdK2u9dsQXLJdPWJmXAxJlJk1exN",
+	"GM2ZqoZQa/7Qtt/W+SkX/u8fBnYqDFP2nf/xj//j8H9//B9/iorer3KYnmg7wZ/kMDG9n+TwdmL2ik+5",
+	"iUvZVGpDuGFTUAZSsFYhK+BF9bZzNqJlYQ5OHz54MLA94dNyCn89gIlyf4ZecWHYmCno1muZs37Cl0lh",
+	"lCwKltqPQubslgL45uXPz8+VvOE561IPgryZMfHyZzJzzyd65b++3eqdn/32VhasS2Wdn/1GlCxYqi90",
+	"emm/vl1f3rJrtmiXY2Uf4WKc6Ad8fctO9JiNlpm4/SxcMHXDs84+aHws0Q337S17wk3PLaS5SfaEm9tu",
+	"nvc6tWmW+1FqpuwnbvjEWfSJrtmnb9W1r/bHeiaFZnAROVdyWLCp/adVKtZ+P/1yQGezgmfUdvl4hk/8",
+	"j0/a9v9Lra0/KTY6OD34b8fVTecYv9XH/r3QYnMGPli7dM6EIXMlxXhAqMidsSpJLo9gAt173F2Jzcxb",
+	"9s+SaexdnnP7LlqcKzljynA7lhEtNBtYHRM++nLAxQ03FBteOUE14YbMqSYTKnKWE3nD1BG5YJlCwz0Y",
+	"UTOq9Vyq/GCwcpmqnX0Pl2d7cDBX3DBr0uFCfR1Ur1rtjiEFs1bNwye1c5wYOzFUMTKhKrczNC6Z1mDB",
+	"/0BGUpH5RJIJ1bC/MilyMgLbfY2BPHxw8njdkXytC+E/6vNcG+PH8B45/MQyc2CN3yxjWp/Lgmdg1TTX",
+	"K1OMGpZf0sjx/GHChF+xKc1ZY2Qtdu6S/C2/9hfFGFhSR7Gfgimn41oNTAR8wC7MfMKzie0g7B6mYQtb",
+	"S8L+euXF7gOqFF3Yv3lEJF4aTXge7Rfqg9gP/K1u5Sc6kzPWtW8v4KGvA9A0beOG72HrLmkuNxdyuvFU",
+	"3DCRy1jjHybMTJiqvdi2xW6YWgxlvoCtMJfqWsPGoELC03aUVCxqczKUsmBUHKxIce41rR9/EICqV34i",
+	"B3Vh7ZL0czpmq9IepmRFE4AZegXmpb/yTBuT2LaGjS0WmV97kVptFe9e/n5lnwHT9xmhQ22VtRTh4nUU",
+	"tegbMwn97JqVzXR6/91cV9bW/u69u88EqFpaFITDsDVzG31AhgvCwxneWJOOsxf68xIfrjviqnWJ7uk3",
+	"I0IP/3NAHhz+OCDfHX03IN8d2v+7/A5233f//t0zUgr+z5ItDflph1Lflkp4t7LdT1u0wy4nMKk43Hpu",
+	"T1M4JYHz1yXm79x++0PG/5C4jSWuVdQgBrByvKCXOXkh40ZXTuqVgaPTPGqV5N2/HlKTJe/E9hhRqPrR",
+	"vLXWHCymyAnMi46+dDfGYVZqI3NOReylklwzNtMwWh3s6W0amOzzjCumWwfFRK79OXxKhBWq/uOz14FO",
+	"k+EXeGh9M5TnTBhuIv7JkucD2JT/PpHaDMj/9//8v7EXfJLDuCPukxwSe0+U6tqaHuBmk6ry/UrBjg5O",
+	"RVkUkbfaJy6ZUuhLbh84L0oFyqZgY5ot2qxOJ/GE61O7LFO6IEMryjSbsBxiGrI05N2rC7ie2eskoWSm",
+	"pJGZLFDU7V8ss2a6BC9sbOenLAG8sHLtTTFD1TghkHIumIoLNBV6blWlVUM8/muIVer0kfWlYwccnIdg",
+	"Z9jvzv+0or38ZfFyKnOWnnxKZkxpKezEvmXshpFsIjVzI2CinIKStHfQzFrtTDBllUVNY9bH59q8YUpH",
+	"9+zrcjpkwRjOSqWsCex/VxtI8N8ODmYFFdFLCzXEigihmf0IffGNJXxGRkr+JxO9LfzzAuVk+TiaKTbi",
+	"n1f7cF6aKpjE0ldEcNDaGempZVclsZ9OUkzzvGSJyaKCWFkDdwLumhHlBctJwUZ2HBNuz4nllvvfL8Hh",
+	"mTwWI9Ja67gsWFpqfoFVJPPaLLlzjiVkRknTdaTpIHao+LIJFWN8X8/JluiZuWSCDguWpzcZbiyr1rCR",
+	"RutxTQW+0lYTwztaVy8fhioTHflrWRdX0X+odv9HumN3pmD5gNj9k5eF/WcQdQ4uyMzwGzYgOdcwRwOS",
+	"s+YTik3lDfyQKsNpYRURimV8cAuRpSfaylhYVbS+yQ0tCzzvrDUrbOtMDAgXl/ZdAyJLcylH7o9SwKlj",
+	"+2r/yJgylINy1EaBNzPaK0PHt1Hr6PyxVtoNLUr0Ay1kqYici6hyt+f/ZdpGsOe8U+t4sI0wwLzSjRum",
+	"+Ii37RNKCjnmAoEF3OBWsZPZf6e0OIM8XiMYxQMfJHBGwyBEUeoKwgukE4flwy6yNfs4lRA4tF9/Elww",
+	"7p0racxi1x67GfiIZ9Swyzbr+qUhigk219bOnNBi5DVWwUfr3B8Q+tCmV7nxHnqjGJ3a003Y2yFMAgTe",
+	"48qVCQjytp/FnyQX6xwHa1r4YEprxkRrJ/BkokWxTk828WHf6rgxpU4gbqhwRwDi28iYGQ3qo25d4hMH",
+	"9nZrj5ODwcE/S6qoMBz/UmxW0Cxhc2Lzl4pRLaNXzYU3GfDtVpfXXp9Si3FD5C0rGNXBnAmYvf4az6k3",
+	"N2lNUUzuxV8lF+/kNRObOXa9PLTpIrvUaUFoBlcB78INuBbmvCjAM7TsJY27fYwpLjGcphuojh8fPFg+",
+	"FP8m56SQYgzbgN8wbc9sF4vTrjFEffzw9HEDBfL0QRQGEvMz2tEmp32/hwEo3Xt3FHhX15IHLM8V05FZ",
+	"+JudApQTRV6eE/eg72fLzZoWTJnExUUbOdPBZQE7z/ZrQNjR+IhQb7qTiW39mi3iXi5q2FiqRaKNa7j8",
+	"jFwXK7tp4O9MYnypF9qwqR1aTg0dUh3XiBVor/Uy1MD+7ckpdwuH2rrnWw+vj4QPyRU+e2VnfMF27QOa",
+	"UkHHbMqEuaSVh7dta/4WflGz2DY4ZHG4t7kovME3tElQzQPERG6ldsTFmKmZ4sJEo2D2TdcMjkk9kXOW",
+	"W7ttxJW1PKQwNDMw5TDF7hlrDogMDgC3956RObVLCk74mb1k0SLuCpGxbf7u+Tmx3yQ8QErmZZbSDpVi",
+	"IZounC8v5Yax70k7GtxsuOf2ZSk5C0kqopixOnkXd0wrmfYVUVExqtRRS/uXSnZA6gBOxDVxP1jHP9Rt",
+	"FNXBzkFbD8Jh42SnZjyFS2LX5S7kPnwDyJjdA1ZUWXTag9WUvbVPt61e78n/jU2HLu64ZE5AUPdyJgue",
+	"xQK1FTrGgHN6Dv8PkTsYpXbu6v6uynrqSu+ZcD/kYzH12UfLfpdevetozb0/CmbqbXuGoIru3TSMkeVo",
+	"8t3WEAUQJrS/mUnazC2qz/pgRVwGXQasSz/YpzXfEJr7Z9Ljzr5rmND+gTlbUH3Q6Y6Jda20zuryUcMh",
+	"TcvuGIClOu817AAyXID4aVbcWPsYtSCG+BkzgDUx7mQe8xsmjsiZIGw6MwtItcisuWzNYgFT1lxPe/hG",
+	"dsBLQahYOGnUbAns8cxrNuHjnpvCP2p487A/ukydFYxth+3zgZsJTJIfTbCEpvRz/dW1ztSMo8UsNkFW",
+	"TGsTROCxUzcvclQZ58mpefp4zZn52ip1dwuH2nBnxcezf119P9X0Zhr69t6ZBhr/UadWzejlDHMdlqaq",
+	"ihhAI7Q0E6m4cQBjuESAV+/8xW/LuvzJk0dPt+Rb6dpyG+2ChOKZSG0ur9kiMvuvuMBpuBZyLi7tk5hv",
+	"MCuHBc/sHVwPwryklMbjBz8+bVUbDyNwui34PLwo1o7tPv7kHj6PdbV5mxNkSZ8/Oon5RVo9EM8QDSFL",
+	"c4pnaqIZ52p+8uTRk/YExAFkYDF1Gbd2XmPiKCO18FpzQ5JpqQ2Z0Bs2IHxEhDRo3ePmjW3Xnk6Lple/",
+	"7rro9uNv+YReiYAPFy7vA+5RmhhWFME8mlFl+q12i9u/6W/wOjOhiv2dbE/ug3AxTWs4NAxBQidUpxBn",
+	"azoT4giedxPWyPrcAty9fWyQu9c+tJg/wkEF+qaRhFXdt7XRcsG/a5PDdW0zuyMhtavBw5rsQkCYm15K",
+	"Jy6dZw3Z7DrrtyGqzQHNJzKMgrzgDofEtX3mCkZ61WN0S4vUEOXoWpU5N88nLLueSR5TTBOqJwkHNzWO",
+	"CSPuUJQmoQOsdLDcHkDu8gnudrx8cv2MXCnAuVHbNQLQogU5PMxCJ6+IYjRP6iolZTpA8RtT1wUjxlpj",
+	"f377y3Py9MenJ99jHMh+b4fLKlQsEn2AbTmkmj19HNdbVsyj7CUvjb80115HRkpOyUNEmABcuKnSuTBP",
+	"H0cDGKDnW88HnNsNIVVhHANcdjeXrl23pD2kaL+KcEmCI9rwmqXAbcFiRkF0ODZcLTvayusIHC7wOYa0",
+	"eH2uV4WfzZ3eW7PrccV9pq8JHVOPn6MjwxTRDDKyueklPP21t+1UfAUnjEbsgL9RPanOFDvuNrWwSyl4",
+	"C832Pw93Na0DnKnk7Lp+Jk9FJA1Yjm3E75VCluLohqlhHA3hr7gbRvuuucgHwEhlj6kBaq4/OyP3+wER",
+	"MmcuqUtrLgX5Mw8pRP4jqYiR10x870+5nOdN3V1NDyzBLfr73CE4RpwVVm9T2MoLQlU8uwFRzDtocM4S",
+	"LebMUF7cJgKLCQuFZlYHgQ8g2lDLwc2126GwdDPFbuI4A3xXIkts7uL49tTJpWDEyPhbUoRj8nrgyMQG",
+	"DqkNXgx475Bl4TqZCMGzm3ZV5EaIK7zmsf0cE+XdOe1BI2M607c6qF8za2YE5HzlFFjp6+0Ob/e854hz",
+	"qiMs6KDG0gbz6IQlqa8uuLiORFuLQs4vC5nRImr4OOgNNQD+lrMhza6BtI2L60P4Wd33sAqw2c2VGLLO",
+	"ou8EAjpIDun/NqsfY/7RebD1AHmUkuKCji/dg/G3TKmo6OYAx5td95VB+/IGRnL55bLIQfpkkdtD2x25",
+	"DvTSq4F6Fl8UL2voNdNESD+GKkuSG0i0ik7LlH6+bJ0aCMRM7S5anpsBUeyG0QKDX4qNSr1kDqfH45tN",
+	"ThrGfwRMmPKbdhstb4K0Bidsy9YwUl4DvVXmU5M2TlFNK8p3Pt2zmowJtatMRmzuQbZ2vvrqTRmfBqco",
+	"BuT921eQ2cOjLqS4mw42Kby7oVQGdZVZF7fm1mnViq+4Nv1vOiFyuKZdC/q3EwjVbtHbd2w5DDSR2pyi",
+	"r3skFdELXcgxmBQZGy35Kh45ZHVb+GflQHGg7migexsHDI1kYr74zZup9nqHmeU1l3rdrQ8cB86n7+j+",
+	"9HdkSrMJRGhC+GU1HNUxEVa6IxEkJ/enjhp2AC58SmbUTJab6Y619T+5TsnbX56TJ49PHqObBLCzgasS",
+	"bk7PX/wy8G6dXy/evLZLwLSjsbV9JkNWyHktoeY7DdhnknMFrvNFI00YJMnuVjayxokxwPAD0/Lxrs6L",
+	"Blck/q8rYLOvAyV07dHDJ4+e9ujYWpkcQKsQF0dYGbsRNMsuYefbFUZPmd1GJ4/tVfrpY6KoyOWUDBfG",
+	"igXIDIZlgIiC4RCdP2XHDG+lKloG8yxY+xX1HyVAK3q0Litb23EU09M/eVKOFVQjXEdiqVEMNC9mrwc+",
+	"61vmDK4V64nFT0KHo4NUcq6Z+omN+YZpSIqZUonLmKkAPj06ZsDDJyGeIU+dihyQq+Mru5yoiq6OMym0",
+	"LNjxVV2nXx0ve9mBirhrmVuGWYrVJW1Le/xpERLUIWA7tBsqu+5vrUUF/MOEKZgWzfwuxR52r6l9X4MH",
+	"JbaszwuZXf8sy2GCtxe1PnIrCEgfLzi7wQz2zP72FEm9x458we9CbpB/0qViEK7J0M4peAjKKoUO6LfJ",
+	"Gfpq5xN75NRuGEsbasJo3n41GlHlUnfg4XorLt6E/XxGBBtTw2/YqSM+aK6TLIdFbZEE0FZUbqAoXM7q",
+	"ufi9KMod8aHGzBmlcognNL508QJmBjipwNoAzhfkRbBnESTa89EI+EiUs3Y8M1Jl88BBD0EcZMMkBaIF",
+	"/RPwRjkagbKaOueHIJTMGWtkcH4qpzNI1cTu2JVjSPPH88TZr+O08fYWNPDgx5Vl29DF4uZyEKjlm5IU",
+	"VhVXKr5NSu08nEvxf7sHupR2bZOtH5OfVqj51d/UVrP3EYIw/H4JGr7x6JzInG12EmRRSpo3o2Wu1VOi",
+	"+WeS8zE33ii18n3D1ILYd6xhcjy9LRMr9Dk+DWLE1XTDOxqAZ9NzUSpuFhjnwrT2bEKLgokxO8U9fw6R",
+	"sL+zxXPFgA+CFkdGgi0/xqRZqqPwtaePfuiGS8cXCmPBfmFwg0JS5myG2WG7XpfYGlSowCVZ21vap7v3",
+	"Xrbjy6x1mhNeK7GCiGEPzl41+nNOi6g/H504Yly6fAslC6u9p1Pa4DWzOt3hu+QclSva8JBVP4E7DBry",
+	"84l9Q/ocy/mY6XjiCyPDkhe5P0nGVuPARV+V/emXwjL+DA1FA4Lre9zsF5ehekJUmO2FGIgkFBuXBVWE",
+	"fZ4pHwYbkbcvTqw1k01kKjkP2vAQ6CiyH23rkBCEHlZcjOR818CTEdHNqLWmIO654WUizDdCKqPMVxOq",
+	"Y+j3c/jc5To1BM8OTpViTW5iw03KdzJjcpYAniUTOa1AuC97uxuxC9VLG0mIjc1d7YRqjcJUfWzTT06w",
+	"V7SUYmNuDYxE2KQKcSxtreVwdwc72I287m4B4qD2/UKu8XI9oSdPnibxO0MuqFqAvBdyztRhRjUjE/Z5",
+	"h+vqulRf0eY8ty7VmwAIj4TPYrmy74BsCtCrfn9XStiRkfbfEMGLutzMe3d+2AOjSviJzeKEFbOE7min",
+	"hdokpzTMewtZj78XL3e5gw0YxtG6VnsFLlXGxn0DcIae7SCz74wAuu+owsHfPDz6uXrEQyjcTidjesOW",
+	"tdNwYbauO+plkR4c/kgPRx+/PH389U/9tUO9zeisYujpF5owML1F3iU31kgPzzoC2T5Eql7USsXjSkea",
+	"GS3NBOInYAo4Y9yb4c/AKhcetJj1iMC5vrVMx8tGBZD+brI69+46kcy4M9sOv6qRcYsBuwa6/WU4+gs0",
+	"DleH3tbRIaMKgGr2kSW01Tpdt9MRmm/FMbvHVgerPY8edrdlpMA7tdE4ATxmrx2sGK03POPbbBscdmx5",
+	"aPjTPgP7oOhsvXHNFZ3NuBjjyI7IRY+hzF0rbSOBniwPBH7YOo6fWcbjQrgOnwLwuTOtCTzt8LTI8QJO",
+	"Q2gOOXdG9cTjCc/Z+rQLKdupRuAJtmc88EsbiTj9syyczzl5NwsPE+igBu+1h7RxTaZc6yafUIq1wI2v",
+	"ajK6cD52ugaxVojZR1nhucgv88Tl1t88cWEZVdmEtfHAXyaKA/glmk8kwOFcmF2EEwfx1eCz5Y7GGGNx",
+	"t4OJ0Txfh/wQMi4uqTGKD8tYJsOZ/6pWJ8yVTWWh6pDDnhIutlYlCFh5TdEys+9eXQC3TqmAp9Chmy/s",
+	"D9+9uojPIjDBDmlMuH+CeBm6elwVB8W8BMTdGPC2ES9MzCf5C3zuiKM54IMEW17g9it2ReVTTUclvvXR",
+	"NPuyuqxL0tqZ7RX23F6vCtVOv29XhdCzt0ywOQJ31vHgxyE4WB3Vp3kvvNuxhsPZCFeTLu72JhxhER23",
+	"80ptbbO6/cR9qUg4BeC2xcXK7JIPAQUBzuanj5462EbYcOTRDz8uJw0/Pelcg+QZ8zPXhotxyfWE5Y00",
+	"v+TJsx4aY7BnaWs/Bn+j1/5cGwDcbEoXJJch0L1g1nYY9Tkm4xp92wfYM4JBvDcjiDqAFumTKbkGOQ/y",
+	"8lwGXh70Rzuoah1MeLKjrf7MObS0kYrl9uOCYZKEwEWYuGyLHeiB1qP9XakEnOvLpzmCAENsHoViuDBs",
+	"7WM+sv+GnSf/ujtwQ8PgGfk3e9X4N6t97Od+DyAMkumMzlh+RP6sz35zwCb7+P/EH32flNcopUCXxZHR",
+	"hqlRE4BqcltPyndRzz2SN17mdZs+6QDlmlBBzpDvMbz41O9aL9lKluOJw2u4r6gmc1YULSojEZZzv8fG",
+	"eeWmCx12IakVu6bzMgfTlouEh9ma7iNZih7gs5Up7FyGzY7XeDb3B0ADS7c96mHTYkEKOUaOq5wUgMs3",
+	"ASnZrUNjFkLSi4gogg4HOuLzNr5PaQJ043DTHbIxFTtjt4+jlI00swEEvkszYcLYMxr5YvG6zYb2Cyuj",
+	"TeyDVFDVI8XsDPkspe5xl4SUhxU47gZk+i6IAhF1poChfw2iCpfYsMqfOajJwcek9Ow8eaHyOa+U+HHw",
+	"m8tM5qwr9yngdDSkVcKJB+iHBYsS/SZycpfaTM/LZlohLqpnUSENpYitLh0F+KnDJtVlto6Os2JvDQcn",
+	"3lE4XIuYGQnytcqSsYbKiZGuejNyOzmtSyzM0dRW9plH4SP18j3uHSvEL/XyHbsu7TdWNIrbtgpP8fHE",
+	"rAluSJ3P9n343Xrvm1B9mTaUa6XdQikkAIzGZzNdRmiZXdtrOcKF5jk7JT1rERYyu2472KDC0Eq2xGpP",
+	"Q5UfxzmeFoBlSnDjLJJ1sBK0+zixD60Tw4KoS4wZDicAytcIOe+hG91OqvoZ14pYgzECWqUxL8OFocOC",
+	"PUO3twfGjfAlLazqm6Cbp0xr54iL/G5CZzMWp+hYRmXCSKr3xabhWyH+brlCvGsY7BX3znwi0awnvJYl",
+	"ioCp1NSzz4YpQYuW/V41hVs+OBbuhLB8c+rxDtbxNirvYOA5BDSZYNY1Xs22Rujdi4E88Ej39FK7Lvfu",
+	"4nvN1FYIv13Dm/mqPde3N/vqy5Nc3L168+8nn/f9oPLejfJa8h1uVZc9I5Tkq74zhAGXK2xyCRrL21KY",
+	"p1ylTzfJUUyKh2f1X9kpw0UStVx3WhnIQkMWcpicZ2j0azllUIV9Bilf+FzKzNx1WYsEyWlbRRb8IJFY",
+	"kyzO1F3JBH4wCLMbW5dfsUB3NGU0whZFp+zfW4rK+4qNaU5NrL9XI9WEeBLNfZXBdLH6jSvdG8OmM5Pg",
+	"MBmZysQCPKi1FqlYqalXS4TIqMhYcRlK/6alNsgl1dcsxxu0/W3ySpmwiN+rMRPZ4pQgdHpAgMwQbvxY",
+	"5IjlA+KLjUKCCNforPj2CoPRvOAiRn4kFTKsrcnVs0aF+BEXoIFbx+SopUZcYGWp3VTlvD+16vFWnMj6",
+	"wQsjtJ+zKvrn9Md34JcM139MM5HK1UPtZevAlTRq60hzWbGvreSmckwTXtnRa3JkDQ5CpfJI2Wklh2xA",
+	"ZgUVtXrTbiNWxaYHBKv/NmpODxwxqZ0SPWMZqMHKp9OfBS2XApk8LoFETSpSCiB1CxEWHLdiM6lMAm8D",
+	"3uNoSMKX1QD7IEWYCt1OJA+CpoKsMHgq1AexvT0Fi2OBX4XC7EQwlve/Nby1P45JyC0rpLFUEjw3Loz4",
+	"DDhnh6Uh/yxZ6QK9UJg1BydSUBHeAYuPQcEw+9DBAFbPiiLQ1x2g+jvwJwx+FKp/R/y1MQsgQioe6pNV",
+	"wjwILgtfwtofk5232V/lcK/XHWuh3LfLzq9y+Nb2eHkKPqE11V/Py3FazDTUm8XYn+7urW0b3xjv8aZ8",
+	"GaA/LrsRoYQaF5hwuWF16rpl1pVVK23G12oDilGrNRvJdETLnf/9+cV/e/jAnk0/v3jbK1FE0dF6M7LC",
+	"ebBevwMQPZIziij+GVUByv9JcuGw4ZHBrIlf8EB2O3VLA28u2mBJUNJCqF0+WS8oHxmWIi+CTYqEsR5q",
+	"FTdMK9xV9I3xH1XECjGyUjCH8ZE1rol1Y9p2PMFznrO2ZhM/XHFAY//d+yrPZG0yAHuSWpZEfsXOY1xr",
+	"GsaJnXDm9kHPW7IX6o4km0am1FpT8x7Yvj0Pj8uQRlNqnaB/MvH6F6milAszqrQnw3D1aX5RcvrrxZvX",
+	"WOLHfg+JJ1yKpQewZi4RbE6u2aJB2NCPI+jMcSdB5r2+1r6i78C92TEG+TPYEd15OZ8xpftk01aJzr2I",
+	"hf7OFu+YmqYAU60eJ81ooZ9VpDUawThyFs8a3dWdeFaqmdSsxbkIZZPBRj8FbogByejhXNFZMhZq3JxE",
+	"/FrAMeSouh9uQmLu++taWUKWuHmPrRVe9lZzoQrZVnM5RJftzPrMcfJJDhFbdGq3X85zuJJlpVJgBioy",
+	"4dpItTh8ncr8znmM7EJeD8iQ5pdZ2HQDgoHlAeQVu6DwgKBc5uEamA9IKeDUt3/VLmrrZ57jEvUIz8LM",
+	"1fPO/bBis79aXnxlJeIYlQ/OmXATSsz6C08N3Kj15PKaLaKgkyYRcE9njUuGukzdPn1+uWMQILmE+9l0",
+	"uaZZL3xh/Hw/0/UIv13MZFERVxmiHVaHhFrosJhLdT2oPCru9sxNdTteVT++kTZAwroAhPDOYSKksuwo",
+	"TbHA+VkMsLMwJb2Ese/dpdnBF59pZoqF554JqgJ56/kNNezSoaSakp6GtWwxmQN46EMnosaqVRpMZGox",
+	"M0uGQ6LRXnxKm4j0OryZycWPLjXygK0e0Nu4d+7knhlhuKCFmbRjrr0jzYreNWMzTRo4hs1DVKA97dWS",
+	"ZuYy5oBBThUXXwlWaI1MF/yyU14U3FHR9SVwh1+3jto+ktBWm7B7bPfevarspOkYz40r6gNmstUqOTIC",
+	"4gRPqCZDq8CdQDjDF/gke/CM1CN4a9y0fb/DglQCGdtvr928t/I91+ks6OF/Pjj88eOf3T+OLg8//nf/",
+	"4ff/559iE/la5izcKjdzO63DMWxM0eTjdJw1Pz54MIgE/QopxiCcyEzHBanJfSBD/uHp4wYT8tMHnfZW",
+	"Use9efnz81tQ1ja4PZY298mTp/4K5U5UVVHhZQW35i7qG6hX9penj55+v0xYcnb4f+N6Xh5+/PL40dfo",
+	"msb55BwxbNVWwbVhAkhYH5785ejB0YOjh+vWKl12boThu160TPEW6HJ9GHANSGUqXuDzNNzNF1rI5BQp",
+	"ecG663+9ficRmcnF6l0a5/477S/VfVl5vfO/4xJt5/YXmJVtEm2uTA8EVquZ6Z83i8WI182X41qXMXVv",
+	"rdorrvVVtY/iPcQd9ePJg798DyVxEZ4CZLWCbZLehmrosmLkWTLOXIGx2kOX9jrA8i6G0mcYacPUUIDM",
+	"wEkFodBdkmQmt8aZ9hcepGP2W2G5PGXHhHmNl0zTDKpjnSzspYYfP0poy6PL/3348X+sKstOEle/7TL0",
+	"1YZRpPbeuZI3PI8ayVDzAh0sacMFky+h3oSQCEjJcxelxH9VjHuaj0WTb6LOfOI973FffbiuZvWK66aW",
+	"pES4RlcBLnnlNkZKF09GBEynCUe91XSXPJ6Z+xYrfzrHkJu1W8FXNqL9yArKp3HFAl/hlGDCIyZeVBPh",
+	"Ey1dotKUzmaJqH1Kf1kT+v3bV9vCs0nF4wgQPPqdakQqSCc84Dxcz8uCpTTbc3KchWGtbCFXPf41OcVq",
+	"3TEuEs1zhikOPAfUBpQXsZcyNqW8WK/THfoa8BP6WrtrwBKnNPDYDYKUQi1fKViaEGUdqfLlq3tTojhh",
+	"qm+wsCiN9gdNnbM8CZ3wgbo+2yuOoKFI7xugoN65DcP03/pJUBXRaJwFjeJI1cGwPp3GZgfHWm6v0EqK",
+	"vi3VUn301JcVxndVlHX74JDY/PyqBpA8wdY07trONyi2Y0+5AWHOx4toYk9sDWx/G5jgmwLp18XNb36u",
+	"DogugS3OlU86PkZGVPaZTmcFO8rk9BmcJI47YKbkWNGp2314PW/czklGm9zoa8r8lH5+iT99+DRyRiaO",
+	"4ndwNsLROFzrVF5Tijp6t/kJfuRP8FoG9qnf3vY3nnpnghdCYpd1QEpRMK0bu7+WHOqciH++mo7olV3x",
+	"KzpVV98fhWdPg6dCW7mQR26pUZvXg2/QOwxs4Jk3OLCPrkbgBgefD+2PDm8oeOm1/fUFDBUT2t+M3rp3",
+	"NT89r978Wta/Ovh4W5vFDwKWH+vMjphSLL+MxBI2sGxqnYsdx+dnv72VRcQ2GZa8MJdcpE9YhLRyoQ0t",
+	"CgTkY6IDAAk8HgRrGBGXQXx7NEGwR/jI5cpAT93xvYWc0d3Qdc8Uv+EFG7OWAO5EFvkeWPzbyfhrHR1U",
+	"QtAiOns1bb243jer1vVrB1mBq+LYmRq4eYrcprlxa8j3s8CjX0vGiB15UY602hlnT8SNtkPH/MW3R218",
+	"Lev/zsngHS7+v+xCdK2Auxts6LdHuFSqUKIDU6Dbm++a6LKNlO8daDGIyJ7au1XBqDbk4RN7wCqaGWtH",
+	"Iy5RMTKhCnLxxiWUhJaK/ABbfD6RcFSv2Hm75u9sxLrclNdGG13Xgoo4pjGRqdSRnARJg1V6UhzlQPUk",
+	"rkCLgmjDZg4r6ROORqW2Vp1E6FUt+JDIuWFRbpp1M8bszFwYNussLOcmy43LdyA12fDKWNEFkdApFVka",
+	"PlPD1STMPSxclKjyix4Fa+zp65Q/eE0o9e2NJARTOxPJ938QZiU6l4qLjM8wV37JONoGt5uS0gxC6V3N",
+	"1A3P2M4JQJI1ec+9en4pRnJ1yO2lcQq74CGHOMGjEg6A1ffYXh3dMDU86H2KtJW5CWNZm/itOqT6b+PG",
+	"xG1evP5cyWHBpjGmw1hM2nMPBafJlC6I7R6Q2CYIcxK1WBscQpB1AJRGRwenoiyKKIMRKyIiDeD8meQC",
+	"2E2x/qIcjZjIoaKtmJVmi+VewU6Iuklfh1u6e8rXRy3kWCfzKMtE7vDf3r07J/hAPM0+oZ/AdSBz1l6y",
+	"Ls6oUCpxCm6R0xmKxenzNz+/6NwdjkbBKzo3qhC+deufkD48UDf06WvNogRwuYZwUaN8Bjzb6ilrM1d9",
+	"1Xf/96rxmpXayJxTEXeTIcYI0mqDudTZgY2YXxIUKLlaXKpSNABgUVDwG/CKFlTcEa1fd7KYy58fhDx+",
+	"9BayEf+8gR99rezuziWbUasX27gaeyxVM15k38jARnfjVzJcheqvrnHvVFusE6lNLgw1PGtEKJhgivZE",
+	"VPeDcbOotj0vPeNA4Jvuw3muZNEhIbUZal8uzwpyiXZ+3tge9gIySFiu6MiG4w/MOdjafooSUXcgII/t",
+	"m9eyPg+ivhaOaLDf1jF03Ff04pm0sRONitwXTJQjspClIi7EtiR/tbWq5A88yWnyynchtS3psYgtXIJF",
+	"HM8DJyCxA+ctlBjf7LRJlXr/q2SacOEsD1rm3BCjKC+OiF1XigV8QYe4W8r6gbd4pfT4CBHX9twz/66a",
+	"dZET8wXNJp79vVYEoXHRBxi39/94NB8w1sspI7RQjOaL1gpifT3UkZreOjHYa7Y4V1KO1mUTZou0l+Sa",
+	"LXbuq9ETGqNmOYMOwJd3UBcFpnNDeubYhL4U2jAKqdowJH3q/OkuhdZKUuFyXClkaY54wfYz97FEEPjc",
+	"Wv9Tes0aoOyTJ3VI9knUHp8opicydkPxL4bsMl4UpBSaIfdJ/xaSC2aH2ctZ8NrF/hP3ZHkTSx1/XSKx",
+	"poce1odiFQD+Lra763OzEvSesJiR9zc5DxJiZ8hn7l6zmTm1bU85+C2u2eJyxBPVpjuWF8OBmOYCiz2s",
+	"D2K173Bq9wgzuufWOKzXEJgh0v4gSVolPV3U7JBZinMdVrgxorhSFWz+WubsDz6Ub5IPZfn03AYzyVt2",
+	"A8V6LgJwa/180K2kWe4oE7x2vPgXRqcByLRWRg9E9AlfEhWE5lava6OgQoFTpG5sqhSghMYc6jCv4hQm",
+	"rMhTZcPbK3SSaUgSDuWY2vj6Ew7fOk27Y6xL+5VSNnItJOn02Ej2B9+6t7oxJxdGb6aw7tuNfWu32+VL",
+	"Q/JSFIXy0PyGZ5GOPMc4Ri1gSLOMzYwjeMtkWeT2vLJ2l2GCDJkxTNW8QQ7E3Y+9ThbsDDsSMSMyatg4",
+	"Ucypxo3vtlq4Xw6II3oT40tEzEJ4jxrqCwbdESUoXJac/tmACMW/f7iIe7PmShrWaKQCtIzITLGcjbhg",
+	"OciXPtoyb/6EjyeXiuvr1mig1YOaTNETQiG4iYXqV8gfb5cqXW36mM4OHvwphbJGACi0XVtLcEENRJM5",
+	"JlQznfLdu+0VeBS9quzfrn19tN2wxO0RWSvRFULdy7Qjk3bM3yhMkLifwzSx3G6wxNmimLFqKCr6mH8/",
+	"X9kAdRig1GwNpN4modsWS8JRbGjw4ftMYugi5AGEaxBEMhy7bA+bw1OQ1Zgog0Krk9LUVq0KslS7Kchy",
+	"kKvOHJOaVo04iBJh9jNfnc4p9njBEJlDGmAqrAaXcUB/MppDOcgpowKtPZ3cq5NoRUWfwogdXtMcWXQb",
+	"H9hsPXDvRjdo9b/Jgj0vpGC7S+u3TWBqf9/8evuLFzlflx4mZCAD76yeAJ+rrzzDdfBS23+z6cxEiGK2",
+	"GcFaOkHaYli3PVH2djx4KWlEG2tm4V7PjGhnfrw9Tq9nqnJc+75r6ls8Z4C6zCVGuWJUeGJdWVH1laeu",
+	"qmuUPUlAW3iGM8GiLC7BH/f45MfHPz79y8mP63ExVGobJym1G2MsI487WEY+OlaRw4//PcpAsXdc9b0E",
+	"VVeW15pwoi1D9/3aJVQIRNRQc0ypySZJuAmOuMVc87wcQObeg0bH2R0wGbVvWudys8Os73xvWr8lXEUh",
+	"+8XaF9Ye1a6acSccfZW04GON6iWxyZLr+vbFiWOF/A/bkz+d4jEZX+m2GMZJpyD0PPk2FAw/wqRAeHMs",
+	"ajjqBEBzVvlEqMaQ6EQW+XIBrO5E+LgxiBbvgIArroLxhtICHs7rK4QoNpU3zJcZsIf4iGZGr20V6vZp",
+	"2pQPJjWVzhsX7gzfaVJQMS7pmDk2xH9777yq/4Ysfulpb4tOxzBS3SwyDbvB7bc0YCqxkqEyZLBqoOJk",
+	"Kep5byG7Hl2vDscBVD2w4geDA7fkoOLsmsM/7KJ7RpEFVBbIGnXLbrvom673+t6lLozMN2p4r3f/+cNQ",
+	"37eh3u3DSNu9F5lE1OlaV1BAmQhS1RnERCQsRe4jLFnGtCYzWfBsAcgTfVqjdKqenTJmNCRk+EIreDiS",
+	"M4E3WOKym2oVbiOY08tUqeA3wgFNsRz9wm1d7fCnLvd/QIYLwnOPUX3ms/KFBxxuClOtaYIgA9U0RGA/",
+	"9rs5Jl7PMf0d+yEkVH+xZ8acFUUCz8YNi59R9ZHvdbBrAOB6RXKq9YTDlYYq7ZoR21ZfFJz9oFVc5Kgp",
+	"LvCD0wrCHHaY3jDhbnW2YoCSCxbLPHF40OhR4rxwHq3hidEdwkI5gAoganS4+PUkUIVfdypFj4GBH8wV",
+	"0Gl05J9jrhWU26YFy0kpchczRfp1Ypia6hR3Ujt2ZZe4lUQmgO1s/MC5Zp45AbqFMM4BsRagNmTEle5f",
+	"IteXCogllHdCWTZArwTgSk38/GDrS/0xIccXIbtiKd6r5DiOxHB9xapoWpIRVQlM0JoyUDddBda0QqE4",
+	"GBx4mYhSv28uEztckfiEZ6XiZvF3tohMeS6nlEd9e9SgjEJBMKnIn+30vT0nL3/+PkX9GXdkIXAmsMKM",
+	"uMgbZWnIOcatALAKNTYRr7u6B3ox3l8iKWFGUynYqG1gbGB1ejIXSs5fvh4Qans4xiw8au+efQiQ3TS6",
+	"WYh1pGtpNqQa6Lt8TZYqRiZSh7JLMNFAvEeAoUhqg7+DysIruKZHW1z8U6QCsrNuD9QB3IwpAcxVw0P8",
+	"+PGj1PH6yCUA9efSab387kaG6vO/YLqHSMGUxqVGxQOEuWwjCbDfxuvZ1/Mrlmwg8AqPEulGSkm1zYoN",
+	"zWoaK3HBQASPQBYha0WvuSG0mNOFdl9qiFw3WdhWKN2XWjY8u04DSaHlQsprREhBmYs6dMZ0tHmbDKv2",
+	"qs1zbrJJJ3AACjn5Z1OLGr9DglzVGqpEpkU81061XTfE4bdB5BhI0fsvuWz8GiG9mF2oAZHCqSwAEDjf",
+	"Vp+AR2g1Pifah9CW/EvA7NTCMO2YQ4FnC7ThxpywEJhbA7KUYtBYKWzuELyIQBzg/HINnyYUh8i7kxQ9",
+	"3Rg242/8/fpuLzoRIUMUbZ18KtC93rrssVUgmjHRCUYHPWKHM/B2zpSL0qwBJpsyM5ExF7S1cR1HJVPA",
+	"vMdyx6O1hhcfinK3DcM3ACPBx4GBBHYMXadE8azGDr16Q3ozY+LlzxXXXMBgR8boWcwXJE+skD3W0xph",
+	"DsSdqQ0WA+/D+5YqhDWkoJLz+qQ64axWsdppLYpjbWXqytTfIJElE44KuqdiRWW1OXXBBR+LlyJUILwd",
+	"3iatwu0SPCMZnXFDC01y6Vg7jWFqA5zDXionddLohFBfC4cOzu+GSSDg2kvUvNbuQgI3ZCOhCrZbxIHH",
+	"hmFKWCZz5uKosXKORgL3wxjrlNQKMq5d8SnOduF7W+VA1uoYQF4j66ossOPyAX+Ib4v4mliUeiclKG8B",
+	"i17TBNgmK08HStRO4F7hRLBi9w1OZDu1A4LGNSOw/as99YWEXmAS4FvvYl/OdV/T855yVPqcavzelbq1",
+	"20ssXAjSZZRjfCWaBLxh2jiOIXQtMQlRF3FHuWtrGraVu865vr6cVcxKMVeJJnMlxbjC2dsf+Zfn1FCS",
+	"cwURnwX6q+aBmSiIOBRO80SMqVsbF9welvw/Wd5VPgJGFDj+0IUdv1x1lbaDuxkUI2+pcIcvSSdGnp2/",
+	"JO5Lv83xJxvVGHcd2qDIeNsvtQuYtZu6IRjhftG+FH7qMiqwpFWNajNa1TQOnH3LCkZ15+iXFUajPnoF",
+	"Z62LURiEG3+7V8Kw2fvZLc30+2F2tNsbMM4/zOX7bC5/A2L0jo43jNJsG/tgb/j2MLLvxai+kHMiRb88",
+	"1mWOONu56HjlNRP7stN3zl22iUOv1IlxvpMuiFaqLZOp9YG8MzOX6jpZf8OVDh/CDTMH+ag6SQWiitZ1",
+	"Cta4TzfxoPXjseaawAUFgt+1PgdQmNEkdAUGiWSQa9S98kC3VqsAHrrF/Qx2zl4vaLhX79sNbU9FdNMb",
+	"4hXD0vP1veBgXP5HUGqmqkzz8MeTowdHJ0cPjk8e3wLP1Q6vTu+mM0/8WzEpLmH0mmF8DL30oz9s2YCv",
+	"rNTBTGFMQjca6r//1mSZb52ldbZqupCyq4W8ZinldPLZo4dPHj19sLXyyu8UFXq0aeU0kahOK11GaAGp",
+	"vICePQ1FfbhGVVPO4M5KTU/CikjfS236dnwJ3crD3RaBElaqAh7FWtOaMUGoA8IRVyS+QgtbMbXNeyt7",
+	"FQ2c0ctZ7I7/vF7WzdrmrhwcR34xeCuIw/mL3+Ll2iJ0xWEI0eRs5NvjglzNkPr4svaLq16bdyK1ubx2",
+	"CK7lvStwJNdCzsUloHdgolwxNvurQRhaewrJ2jWo1A1Tly33+6VCeksUOwCdmVBXikpI1DDOsdADdxST",
+	"yvcAmdtsPyWo/94Ix64WqNa8B2avBRawdx+jY54ruuEF13grf9U7CDBOLsYEnlljsJ211zrHir2KjlVH",
+	"qwlDmsElpBnEnLyOYa9iKQ5JCZyF+nJTe3NxpqhmTD/DMnTAfyEFBmwAmuwLGfa3O6scCR2/hlgNQQEb",
+	"5ypI2p3gKxT27UbbSXkWehDl69lN8MX7SePyFb7GBYAgOSBKuAp8vdUtAGl9kyi2VN5HWPhNJrRzXe97",
+	"5QfY7YBh7hAPu63O3aMt/PcIwg9Zm2CXYu5evkHdiRojve9m590KOrrPqxUonPt2s6ov17qxrxlVZhqF",
+	"dv1iV7N0DFOdlamwwmHCCWG/I2PZ81Wjsiguk4SDjtfI2jdh6TpfaXXS5X9KEdsvZ6/PHNzYX/telHaS",
+	"jn9iquCiTxLnDRO5bA2zsAVgRDGuJjxv5HRGxQILs4WZjqAwowu+YbBzR0qYvKuVWg7BMo73VHQtO4+3",
+	"y6d0NOr/7s45JJX3O6UWUrPzhXjQFfD5o5OtlscrBf9nyW5VJW8j5VoBuNugldTXchmAaUwdG3tf3G5M",
+	"bXxQdBY1nmQZh3paYySUS+OGKGAbjZ/A7jWXa56J+/cnvxeGF3j8V9BoCcVu1sCYygRsEc7x+UQSWljj",
+	"AvKbZ9BUtY1CgV1Z5I5QFUzsLTiu7TRFeQZrjloCpbhqtTM28TE35m0rXmZ8Vacg4GMN7L/9WEjTf/Vc",
+	"U3GgsF1F2gQL10a5Lp3ZsvxGaw1Fb53Fgvg4s5WkFUH1eWv2kwM/pgMv+3k3eQIYZH73NzZwJUc1jlft",
+	"iBwamNfaRktpnL2aa6Di7pu59mHj6/kGamZQh0UnvcctKqjTG9XL4V7bMnfvcr/LCiFp5/Sjdtd0c8OT",
+	"ly4xouL/9HkXsHJgOD08gaCkJnRkmK8UAnDuKv+jIlJ7dNJwZD/sdmQn6RWxIj2gIS4gFxWLjjOq0F3j",
+	"83L9R+EFE2NmB1+/AhwKCw2uyvrZ+UuEUaD5WaXuHJEXDqAQknl8YSh73NqN4dkkPM0c4mF+FyOp5lTl",
+	"2mdh4OeRyZVzQbIA1dBHv4vfxQulpMIcSQcmI7nMSvDvkD+//eU5+fHxk79876FzGmrzkatM5uzKmp/g",
+	"YL4a8c9Xgxp67Oh3APq799Ix06eQWEjH1FvYVxkorCuiWciTvbJq6yrgsCArg47Z0e/igoncHiFXL3M2",
+	"nUnDRLY4/DtbXPmOZSG0Y4AFwE6YtY4VmzH0g9mzb2SYsP9YyJIU/JrZI/d3gfUBXQkZ8pwWhc9nn8g5",
+	"wk0Uwxcjs/TvwlGGkBk1E0egQInjAYH4ExJVc+fPgHkYSjNBFgBtpMyPfrcnUcEzJpCiCK3/g7MZzSbs",
+	"8OToASbhOsnSp8fH8/n8iMLXR1KNj91v9fGrl89fvL54Ab+pGFkOQMZqAKvTgwdHD/ERuxPpjB+cHjw6",
+	"enD0CBm5JiDpxzcPj9GteFh3Qo6Rkt+xWkvxMgePvTZn8Oy5f9TR5QAd1MHpP+JHXPXIMZ5bB18HnU9C",
+	"aO/g60e7j/VMCseAc/LggeM3Ms4VQGezwmW8Hn9yyhIP1U7XYjWWBZz1sJ2XA5sgk4hlceov/tbQzWNf",
+	"AROUSzmdUnuHhdlb9uAeeH6RfzhP8MFHezuTOo7dmE/kFGRdKmRBWnYI27lYDCr8prDyDPy42oGmQNIB",
+	"HusMFOS2OSJv0LUo62CG4QIftYc08ux6k6YpGM/BsKpP59qCUdvpf2cLt+5gePwk88VOljxQHjUPCwfs",
+	"WpK6hzvpQkzi3i05+hfbEb4QJIDaWiVktWvGYhL4dRBTC8df6sGKxVeU0ILhHaApED/D59sXiMaSPF7d",
+	"I9huvo0Zw1etUEHFd2xUXf6VmaUZ2Ism25tMXcB52Wt+lpZ+FRStglNt+YVgWUNJdWom3g9/2gicLQ6W",
+	"9++gNm9dCIGPg4NZGVm+Fzk335pKe2cvi7302Tcue28ZXnASdG10odsVG7Dvdxk6+NDOTZxB3IPiSwR4",
+	"sD3Qei1djMPm+GfJgOPf7w777ME6u6BnJ5wAp9odUpNNUu1G7sK7Nu9s5/dn2Xl5qckdfpQ26oBAQnmD",
+	"7ZTwEd5lgNrPlauAmwg31qwLVZe488uRX2RROIqoT3LoEPCO1KVW2BiRNJqhBUdyR1beFPtQO3tj2d+T",
+	"ylsp8t1L5Z1srf2fQMwjMvVGhBmHG+EnOcQoDQWXkWZmG/IWho+y4tpzf9qrARULEirXRqRxSQ+CZWf/",
+	"9TWpEdGWcf7WXe/YllPEfr1l2wXRqvbuDtS94SY/K6hI7+a1tkXQRGZy8PVjcvaPdVUL7xbvT14gwVUi",
+	"JFnyqhwRnz/o6x7APzOpkM1NrmoKLN7nSvftZo836yrv2aZZKk6YkMeqNvc2DBrbIpad93HLYA3bxX1W",
+	"LYkLSGO0FcA/a27z47mPp+5AzH6BHKwQApYKbpxDmS8GwalpJJJ8NIbrS+/bDwC9N1GyHLvSlTrp+Sdj",
+	"57sfKTn9XVyVACq8GjgH32tJMjnzPKi1oLDn0gQT0pk5PrbKQ+QMtgIKg089cy5Wz9hleFG4Z8C/aCZM",
+	"HJHUZjutddyvXq2k9e9iZa99UHS2051WD/Ls2ReCjqMcY1/xTWYXM+hkB+h8WUm+qwR++w34m7Wy6BJ2",
+	"FLPLA7FWYmvWhQT6s+52/EIzO+Kvt9ySg1SNLJftELtFOw7U9PXZB2sDwT0XesayBkO+1Uwi40sk+RVv",
+	"Pgu1zGKx3aQmQWvK/kGAet3wKauZU14vXvn477DUiyvnn3cGMZAvSXW9eoSdZeaNqGya29m5gwiKx9WB",
+	"gDDnKbAVY3VyOa5gR1wHkRo4MZtTK0xwu81DMi6Alux4vtPkCt6gr4hhBaBBPPQGfwkn+LPgAh7B/cBl",
+	"W/Lkxc334rJKz65EYAsljT7u0Br/VQ7fslFKf1ghgGMnl65U+e11xf+CpYXVsVuhKg4SNkKtPghuA6gH",
+	"Wu2DmvZoVxZj1umowEe+7UiMHcO+Lup+vsKs4wdLc378SXJxCKcA8gWsZVN3HPOpCIpt+VfJBaZF7shf",
+	"2Gjkjg7+apCJbbv7k14KhFm5VQKN7KrHCxQSYkVAuxBat8B8gf+236HtEwe73kjJ+7P9cqu3ZzeclYlZ",
+	"+4KM+79xPW5M6vGQig2so9prKyOjuSo/UeFX5V76uu70HrwfcXpemmrPydEI605xQUb8hvn01t7777gU",
+	"OxOW9/bVf4jL3YrLK2YvA0Mq7P0chWZIs2vCRZuMaM3MYZVslTan7IN/xee+bZsqDGRfhlWtHtE6wJaX",
+	"pubSccVrwGIHOFlpEOfIzaCWaBjS+lVZMAJ0P/qIfHAeJAofDxC8EqAvw4X9BStGSfMrzNi9jfWGHt4V",
+	"eKWaotQ2r6Rge8aaqL+2LbJb2+XHX2qFtfqgVba8+neDVammyUO96nXO7AbCKGItWg4Ok1Zcy4pvA9Ld",
+	"/U4N+7HmG9UMU8RWLeDNZ/meatff2HRoR7Cf/RBM7+q1DorriqCZUIuEjkNCdiwYmMDmdFlJtVPFm0ql",
+	"SWSBzCfSl9bjoqJjoWQOxOg13e3GgK5++E1w/1upQoFG4hbnxYqAdb4h9X0nQJ196+4VkE5NOXVBdJKK",
+	"HL/yHy7p9VX/cYg4eRPAihMIngsIue4YutC4c5qlGpfjnlN5w2AOWX7mQDZ7OCtehlQALqpeb2ON3jXO",
+	"V2s8udBG+3l7W7Ux6PeLdXRMBXmBrgdt43RKJsHVg7oFTME2fXKW53e1ytte4fOytvnAlF7PnOpxXbo7",
+	"kFwodQm+Vc0N64mQcy69tWCiu9XM+7ylNVQvflC/n63shS1ugh2dqnd5H2o9TrexcGd5HjatK8purbop",
+	"FXTM0LD3keiRLzcMJSdjy9zY2/FjdPnQM1yxPerBN3gKlZpt/4TzIJMK2Roai++JpCvfzcdulcLORatx",
+	"n0hohfVP+iVXfkPUjiuxPawxOGzeSgK/f8HMb6GlbQX6d6TCVjp6Vw7cTpl7ltQ8mpQCy09ux6lxwUwd",
+	"wVwP0GE6rc/Jroy+3uruWPHxxOhby108Jmy7A9m8dlKusKmQ5/pJDuswM0Bik9eh4ALJJlSMY3eP5xOW",
+	"Xb/Fft/X4AP07o5A2fuHgfzCRQ7nB0olLjSWxlvdH4Ixd0ehRMmC+RIcWBiOFDS71v3l1zOzb0FrLgMa",
+	"xhoS+HOW8ZzB9crdk+AaH/LMoSMAyiQFHbICIJhIjIneG0YCc69HrIJjauRqnCzdJew77rWZWafRv3dq",
+	"eZvuGiQ6Heu6J2ANyVSlNrtRrI5996rOQosJLyLge/G2vypfQPp7v+WrTkv8LylgZzNgaavqeLcTJvMp",
+	"lNOGYtVS1el411CUDra6JXlsyhTCAHd1MfqWT8ZXclwn14udh/YsyKxJg2Fcb9e0LGudiLbNHxWeuyOn",
+	"VKDCBZ/U+dlvcN6nHFH2u3UyJvu0WWqmBuGqG6HmTXXGFYe9bdposzfOkxlv0bsg740jzknPnrxx4L2m",
+	"2tmBXlYIkNCtg6FYcoUHHkofd/ME4JmcsQ6/d41w+f46/FwP787rFzipk2eme2IbovJXfsMIrcQDSnZ5",
+	"3mUaosAImqO4yu1ufa8j4Zx0f/TDSGxVNro8ge/oNROA7tqeJ7CaRvveTfgqAollLKOmPkO9SCmiafF+",
+	"pcqcm/bzDp7o6PGF3SYiY0SU0yFTjmTNpTVJog1VycwQeLahoMMqPIgVHPFZIFFOttsdrJgAqQkd4rHG",
+	"G+uw1G9H8Hb7w8y3GngYICMpOV0+o2qdA73LFi2BisT0s03g6TelySRUGer3/AUXWf+ngYh2x/ga287u",
+	"D+G3jObLFIoDIoucaXclqSsI2GuVGrV/HoMNO5O80zC1Tz+vPdyxZ0H2ai+38gecX14ezYRiSsm92rk7",
+	"l4lqCvdkooHdhMSkS8vRKjeDQBcORTabHOXTLqlin+3dNylQL+DrXrof5AiqdBZQcMeRcwZPPXkpyPOL",
+	"/+UAWJTomWI01xPGDJlDhrMqgUWREisyZUFdOd/vqjz0lAQ6GYuK4IFd+6LGBuz/zvRNlAH4jyPhX+5I",
+	"+Hwo8lUVEDTTkAsKExkpn8Q+m2MrKWv+MsrYgstJKOyQbegN3J6w+ecTMNitfrCbqNqImFp+pSCUhVoE",
+	"fVVXVbUwqJmtsgkZ8aUMmJjO0Fxc9ziDLuCxXatp24ptMqqgw4V0euqAeVQxMmLzLd6rkeyyoaChrgfq",
+	"5YmckxF1meR24gjXZMgmWN1leZqTDmn7ay89SnGr3akhBaPaOPqJM3y7hyHmkMioiC7k3N3VyxkRcijz",
+	"BXSskBoSSkN57tX7uZ/ee3s99x28q9t5mKDE5dyuyHYi1GLFeASyE5C+gc+518637QRFil4b+fiL/U8H",
+	"MGcqb9iW5aHrSv7WV03a0fyhPhASjN34Xuy6nDdwf83rucZ5uvXFfKjkXDN1LHmeHX+BtP6cqQ0IPN68",
+	"/Pn5uft5R/grTJdr3PNov3/7ChKl7emuMRXOfZPRooC/fXBM8THAS6mzlYBHG39nhdVzUEAYd4h8FZ43",
+	"x/XxO+3eEomx/cTGXNgB/YQd3FECu3s7tHZHKqbqQinSWmYsDrlw7FoS/eL2lHGrZ63oCu6bSXnNGbm6",
+	"vPyb1OYQzIJDK11Xt9hpjtj+4PQfH+v7DmYOHD/1IkhUkDczJl7+HNYaszZ8h2t70VHz11yKif1w7CWw",
+	"ZpasYJ49jidjAz8bQcLt1EEBADy2gava57bAl/ZIBwyQtLaUKZW4NPLqiJyHLUaGTPOc+UylIbNHr7U3",
+	"+FhIxXLkvX/6l8c/Es2Qbebx0cOjk++PSJ0un46ZdmxAUIfG4c2tHTox0yKC13FDtxui65J2Fgq2DK1I",
+	"wYIkkcuOdOcWl5gPPlvLLxS5kWU2YVijoV4wM9aBTObJ9qPlWGMdsGomtI5QKKw/cPLgL9+nWuZaJwcO",
+	"9Sx6NLxwJwzkUxA7llRrzK7+eu11X3+CwDSVTec9xTk1gAfIV8bo0B7usR0oEF8PwW/T5skDZs+qNonq",
+	"j8HB50Pch/qwvkOcAr/1WdqhnpBb4HBE4Sa9y8P7DFzutDqSQXuNKC8YMt85noNL7MulYCxHAih0QNFp",
+	"pRUBOIbBHsDqMEGmXJSmKhTrz54VpfQLF1xPdn9GP5c5uyMsywUKV/JYxq+txaR9rY8720iAvsZiN3bx",
+	"CS6+z5IM2wsW3wpNYmv5UH+vI9p9k+Y0OtMgPy/FgAxL47u3xjy5NGO8g7NCs1OrarEJ8D8qRnPCTaP6",
+	"CuJe4fqEWFgzYYJ4attigWPHY9hLOVDGgzW6KukXMITdSjm2cUc2aE85377MNozGGn/d2saiNmx2WM5a",
+	"JXG4dKfAE7CyHLSrCdhgFIV6k8G6pYLN0XyEe42mi5CuviA5zxMXmQvDZu9n/+WvMmArBst0G9f+cP1A",
+	"NKCrEjWRRM6Frpf+GhBH8rH5vSRDJqDo1eMMYgYuPZR7hHYTuMyhfJZZHFmVFbPxxUHv6hb1KnYVVcLu",
+	"oFhn1TiStI/+gdv4RAYxBuCQj7m1BMx0Mw6gurNSCFVDnnLUQ+sw4dQlHIvcP3AacpG50IYWBUUSU3t1",
+	"hYBAOlTk05Si3T158nS/eLifWcbbDpncfb8VbyBdBDZTh25yQLVgE/iciUULuCkrSm2wdl8qde+5e2SH",
+	"E+ebSMzbFDlDthqjrmoJah965opMGC3AAerny8/P8oQdZ4VEP00brTc8FKIZgNp1aCJaFEfkHZ9ilW3g",
+	"KhhLsFpPA282/DgEWgZI6KtKAVGTCS1GRM8Yy0kJhY65AR9ZRkvbSjmr8zvlshz6eK/dVZkUo4JnMURj",
+	"lrGZeQ6D6wU5a3a04GxL3m7sSK1m43caGxpUWUBh6lzDfdbtk+Qtxvx7jXXcMNCYA6XlFRpRgZ0U1iZU",
+	"ijwib6GKIsdingHDDdb2NVvYX0yomhZMR3zAv0ou6vtr+zaTbeGOrpbYtLZCkNjYQubsO12ZDVu3vt8p",
+	"mjNCYR3dCmJOmW25niPRV3T2THH7WuZs1wy3jTb+ILiNENzWC88CyW0fabESpo+/2P+00u68dVVEsPDr",
+	"P0upyuklNZeK6+urgXMO4B3fJbsOMCO2yt9ytRWsJmQFy6zGr9W5tUcAN+jBqUm8L+LgYocp9p7X6L7+",
+	"tkKl+KrmwvkK1SQL+nZ1DdcdqJ2dpu/UL79igs27D5q6GWImbKpZccP0gMgba9CVpqQFeffqolawuLaC",
+	"tfogQ0agxTgNk2Bzt467IVF17/+ve864lIN6gWoi2HzdE0YLOtMTadKXcKKNYnSKvAIAsNSlK0pbL27A",
+	"tbs5kTMA0RQSgLvUkKFi9FoTORq5mI5vM+ITpDfswvdorfWTmWHmELt6a8wZuOdCJ7dA/+jng4bXPiMM",
+	"Cozf0KK0t1BfLAhqlKQURSwf/MyQqdSGPH1M/sp/cvEn14h9I0JbXLEcjLSitWioYafWUqdTOoa6KAyA",
+	"bQ5TQAVoeq+7Bu4oaIE+vWXaSNVcvz5b/5ZL17Xro3ofeppvMymbFgXOqdWx1ToHCGrbGbC0J42iQo/w",
+	"ihzX5eiWh+LlZE4XBJyl1EoCpnAqT3DhT/knDx7ZtX3y4HEs8xqbewUHuJ7w2cGuEqixobWUdmT5/kZF",
+	"bgX2hqltrODfANYXBg/JW174g3ZtXTcpBMuMVO3gzufVY980s2oYx57w/YqNuZ1wlpOsPoVhPaoPW+p4",
+	"At04QOUhWAUahTM4tDQjF387Ozx58hS5JUNzExa3UvGBMA/3FecZOnhXxcPCBCXO2LBy21HEuCxoFOF7",
+	"HfkEbuZhyQsoDCYFS4nPyo4+/hL+3Vo4pC4Mu995e5lQZB6r3tmy5dZTZpX+aFxjonN+nPMx00Yff8F/",
+	"dOBtb+Q1C+//GX6xn6vkL1INeZ4zgbc+IedkO153fDGhlfjufklWAixePbq4PppjEOUr5Jypw4xqRibs",
+	"cwLUm/uFSIewZtQYpuxP/+MfDw5/pIejj1+ePv76p4M0xDfnCvrMWfu5+3PtuW/64PUDWezp4K1NcC0/",
+	"LgAK6mfwjMlZwdo5SkP37+t5GTp4R+dlNUGpaJ5/YGucpdUrGxmQrUu8uv2scnav6ZEPsWU52KOT74XI",
+	"PXIvsN/XprDKKPU4B0/qUmqmUtulDZsAniQAUY3qDSXVbDWxvcACj04gqzgE2+OlP6GW+mkUosw1oUNt",
+	"r5zAz35EPoS0rkqwII1BYNDMO5RPIXIFPuQh8xZawo/4LekNwea02Lc3cr96o85CVy+36wyDvKp379je",
+	"SzOR4MFcW5ccGxalqruHmyR66L1jlfWxONix8NnG7sgd3uhDK0ZtJEuRb5HADIh2KlUTmLcbggiJKZCn",
+	"2yKCiOxttyR/od73sLOpxCZSibnvlpHI20WoNF/tNzXC4OIovpaSYZ6+W2S+En4mxYirqdX+VBA6mwWQ",
+	"fAWQHxAKGIZagcEmxj7Aw19L4yGuLlTbHggvXBJxZxz8LM9xFXa0Y/Hld1vQ3Q0wIWIoAJU5A1Pn+TRm",
+	"s4CHqcfFB17fZxMrL2LMAsbumi22CEudMMKEksUUi1GCKJVmwoSxMyIVCBYgLnzozHagFYTqBP74C/6j",
+	"hw1bE5C7CDI3sxH67dONGbNG9c2wWVJuGxO3C1AJRob2cQ1p2BAby2TOtBc2qtjK1oVgFzr36hZ3rcwZ",
+	"EzFQMOqhnW5y18YdHchv3RQ+tzMY2+XPvSreIpylKZSg/gdeQ9ulRF+sZ16Hm1HrruxRC/RfoQzoPiuA",
+	"rtT+7OO3udcV2+6y1mZrqbatlYdCP81yJahl89VXYusuplkrkfbtoqwcoyaUukCo9oTPEFbtyinWSIYj",
+	"wp4K4/wLFL7sU/Nyy9UuXY2+1bKWbm16eb46Zq5e0jIq88euseMvpWaq7xbAidpvkUA3LVtkTEWqWVcb",
+	"MK0rbjHn3aL9XtdzrMt+HMihLC1KEH7Ro+zf/peNbnHVoOIfLhrW++tU71zccAPToI8p5CmkwUENxo4j",
+	"clYUK9YxNB21jTEJ4mVobkfmMTZzWyDQxa3KHqTSZxncRr6roiCBfoXXpyVtuH6Sw3az9Vf7wB2R39vO",
+	"1XgRwUzfMNttDUJGaJW7uxvA5Pqzp3j+yX+WrARsZMGohn/kiORAkgb7N6P2PxkVGSvwo1JkTBnKRYyy",
+	"8uNOIcLDPRn1dm4HsK0Fm8docUEeG9J5/OWTHLbiWX6Vw4Pdzk5LuYstWiafYBxLM7Hu1oO1rFse1Rwe",
+	"o7CtT01SvTMJWasqf9gTEbLnXfgMjCtD1ZgZq8atwUuugqhfRfOgM1bgom77yPyWpALnAeUCp3ZOudGI",
+	"E9PX6OEcM2GQdl3OwDEFD6qykYWT2lTHhRwnwfQXTN0wdQgRU3Zje3xEXtj/kqtCjq9IRhWgLWyjBRfM",
+	"M5Ii+J7nPhkQI3DOG1rI8YBoCcmfnAnzu0C+jorzBxN9XlFtDqG1w5c/X5Ep1zUmSxckqX1g5tyaD657",
+	"Yzq7gprgwMw5pWJBhgvDNJkzxULe/NHvwj3PRF4Nx5fVo5DGz0TOcswVJVcjWRRy/j9HtNDsygHTFaNT",
+	"J9YGeVZ9ffCj38WKaKOyeiXHXYn+H1yygpGw6I4rzM9UmiLZdjBOkYxuUHeqDKUsGBWxI9AK8BXPQ4nB",
+	"gmq3/kSxjPEbVvleJwBErtpvrNrBek7XPlRX0I0o+r5XmoST4q0A3exEe4nGm8wnORyQAmJAIeWYNZl2",
+	"d6DSFTNqsR2NvlKoVy3+UML/lzXkCCXWXEO9MLYGWkq3Sp5nreZ0neXrG3cGNwnL9mI+LnG3eKgfXECB",
+	"DKpOQtnuOo4AkjEMU5WdxKynir8F/gYiqlNCK9ogaJcuML63APJlTD30Z8G0LdzLjXcxOGKsqCOhPtc7",
+	"uubWm7gjJ3VjlIl97ad9i6XQlwnQ1hWq2t5fou9NZTW/Ro7u5ZdbYbDWCmQcE8fJpQcIyavxcKAzEXBs",
+	"qcTkFYG5A893G2vjxn6+NC/jMh8jsH3tlIfxXQUZ08jKA7HDkbUNYD3P//78BVoHghpIgq32BlKU/nDy",
+	"5OT7U8h59PzLDUIqBDYUXBsmiBTk4clfjh4cPTh6CCYhB9vf2oSBMDOw5LZQKu9Qg9wl+5hrv5tF+c5I",
+	"kFtdccvyOwJ6zZ0K8HOs32IUh6TaDHEwro6Bxw43KdvSJKA7lCps5G5hSJtRgW6FjKMPeSLW+Fg9zOw9",
+	"uFXsZnR6qGTRkZhyfvbbW3jomzZZ3Sj2ZK362oB6neKbL50HzRqgEoNQjrgQTxpnLVa2aNRedAO9r0gI",
+	"17072tB+chI7uSqyuy1AhH9jC9Nc2IXHX2Z0emn/2aOE5laX+S6wEVUVUivlrnTNhCZ2TCoAUE3DrjXH",
+	"PmTGRQPahGbd9Q56rxnyXqoDl3PzbeiNd+zz3mGKexSA58heXYkAlvcClQ8bxBd6boASVzUKRoRbGJGL",
+	"YhNEKvTu3L99RwvtXn/bqDt2Nt/iqlTT850m1rabVTPRYmR5J1KHlVU9tktR9q30qKm21ZyNahaqSm0t",
+	"EuzB1YcArq7LcXPmfqPXrIkivku4MnIb5EwD5HtRA4NvlZJPsPkS+txeBTDYBmsnNXOzPG/Wf1+Vzm7z",
+	"f0+2f6JCpm28IieqeCNSJWUqxoEtRqBuITL7u3LYXQb2VEYNLeS4ZOuSz7xwAjWdAkBVu/oKvlKDe8N3",
+	"muScFiwzR+SNgPCuZ4NElrDM58vCz6mu1WJghWb4YqB2PCVXOTOUFy5m6+rdXY04K/Ir91rXH/j48xXe",
+	"iYwkc+VIwVcuQPfZirnDq0+bCbPdO09WaiOnyxZsjMDGXXsiV56lrZK5ND24KwDEhBtyzdiMcJ+9gUIK",
+	"suKeU3jViAE03zLDFdvnBcq2l28RS1ubZA+pRfukc/OnrlLx2WiO41Wj8kAAnUzpArPmpWYipNg5nBc4",
+	"wRVOgJO0uPa+YUovVzheLS9OP2N58ccnPz7+8elfTn58Uqs5/jBSc3zX+n3Xm8pdCvE2AHVIFh647mZM",
+	"b4tgJ3ZTTOxE2Hx2lV0fsAwKwGymNGeuAtyZIAxqclaleSroztRFRkVEj9sb6X1X5LaPe0+Z6xA45OjU",
+	"YCO6ldma3Yl7+rMJS44sTxtp++OskIKtH+FoSmj0TvDcvvm+yw528v5ZAnC32JU1EHiZPdedPUCQHhRZ",
+	"geEgaBcizWjRhgi+sN/vtCycZ06JBYJosTWNX2Pk/g4ZdzGR7JotiGFqqn0VE5zSwLJav+4ttGHT5twd",
+	"K3bNFmnP0G+olNmc6AlVDDGnBj4M+992Afa+/ceI23MJk6pQeiQ8AdQHNXZ27bBxCK0JDZA/V+n330O0",
+	"EcidOnkSsHfRfOtVvmZDlXnLML9+N0Tf1+yu6LhgcCzH4aVOBvulh89aIcLZ25mb4lyxGbD74jozWiyT",
+	"GyQl8/gL/Kc1AoLw6GpB+6VGjfkNE2Q7CYWO1jzMazl7VptXMudFgcAOZ+vEhr62cWYba+JeVqftGHbP",
+	"Budq7eUp/8AHf80CYDAa/6xaYazqOJIqY4GSw7F0D9lIKgYzUodye7jTX/kNfOA0AkC628vDnNtR7nxH",
+	"nyspR/uvO9p+wLg6SaDuZraD29mw8ob5eqFBN9dvcnYDD9waW0mfyAJrD01oE+kc39oS8qWSp85ra67S",
+	"ovQaHfjl3ZnmOwCHHoEa6Bl7hgcfdMJ9434U6OldRUBfCpxm12MFvE7kTZH73xi6wBCL/b6cRUTtLXT9",
+	"72yh7zUeei92iT1qvDDgDHYtvDfX0ig6KDgUDEMowjmSaswMpt5es4V+5mJVUDkGBERIQ+hoxDLDcuRX",
+	"cXVdaFFAaXeRg4tc5RpKvJz5731DTkRAeJdZ1ZtdEtEKEIwWoXDIrlbUUFMm4wwavt3KqlqlAurEjvuZ",
+	"96xpciONtxkUc6OIH2X1FS9F+5qfOS3v1ZdTKKwYQXqQkFUtqCANdold/wAZ88whrIU1Ju0Dc6ryWIWX",
+	"99CZHZZ4wQbuqkR1DwmpHxcw8Tuq8WJqC+Ss81BfuY/9h68+tNs9mZf23L7eP3ppH72Uo2Bd1NjbxqWK",
+	"SQNcD/HXTp/vUB3X2olSDTK1Pe8glsiuE4kBmSkZQg59niTbKm+fD4HaN5dTe9Y6AlVXg3s+4QWrwr3Q",
+	"rVP0Ezp2JQP7PcGq+tyv5NKa3UufTr2Pd1awvl3kzrTXmnK+rUKrkPkIwb88VwwyNR16XZMRd5eA1Zoy",
+	"y/kTQSpTO/8dxLTlyNd1E4zl65VYfsW18WkV96bW8m4NQhhsO0cnzseW2TljgCKs2TRyfCLrsXSe+Xdi",
+	"tu3DJ56F051tHFHqcCu16g69UQ9PyESWqvbQkI2pgFRhtXDJw87GmyspxoCrsocXKqeI0Qdl+ndkSODL",
+	"/8C5t+DcaT/Alf/k+Iv7V2to+Y1gTUlFbFeQV5fWF0LMEYUzpYLCcecpg1zlSCteYkltLEW5RJjzPn6s",
+	"F5CSviWGeOrX8xZUnDBLV1mpFBPmKkHMqWsj3JSZ0y8tZqYcB/LW9DWj5y4fQLY/5uJBpWLhmTzR5z33",
+	"zE/XwWpBt2mNQJZrMpYyd/yyI6mAD9grqUQy1h6UyXPfwzvSKn9ni9CFJFzOP7CDawkzhEZ4fptmcseZ",
+	"FATPdMDkLuCJbzpFxg5hT2A17WYrzDj83crvaXt3b61/bu5qk8G0JJMezRYDuZo3arX6JavvkOMv9j8d",
+	"pIaGK7a9xew6M98gNqrUbIvgKzvKUEKaas2M9iCsUrOoXCfj1TgTO93Uu5YPh1BKCMi6y4xqqBHmQj9X",
+	"+nLYwzfoQtR4gjvXRL2YbdxbhA1/u07elFlNF6EocuW4C3PhkQUSPOOtPn7DZoflrKsErINj3gCIgX2e",
+	"SQV1V4KfqCJdcKSacL+nzkFcpyNqt6wuDJu931VdWHz5nTl3el3NthYKxNiZFQE5F7p+sW+3k1Ae+hjo",
+	"djpnGDvfmq09qMgbsWvPCNXXtpFRrcImeBFiqGA0zHcvQ/9VDPP1TfGuAhFLYuY5lxJ+I2AuQN4LlKOQ",
+	"Gh+CS0YinByu9kxpWdGyUMHmqAnBD67pIvAAL0jO81b5+a/KtfFhiTNia/VUpCvrmFZMA+Ky5ddh3qhL",
+	"Up12Y13OjH5cGXuRjQ0YM77dc6qTAGODMwxsnGPN1A3Pum79/qGdTim00Zax6fu6tft5OIpd7Ibkkmky",
+	"XIRIvRToIB15W5EJa06DjZbzvM1kbE7v8Rf3r6/HOdd0WGwAXnMz1AVfq5jZArDAjlHUMtJQnlyPLl2H",
+	"nD3scWtcE+R4fgYE5hXyFgyL1a3/M77FdfKeg4iwj8ndC19v5co45wZyBt07rShtJDRMbFdmlh30fyxd",
+	"99KJlpUDME+7En2Hj3zTvlMYw56cp0NGFYAn3LT5qXcfpAOpb+oGdifAfinA14Kvx/AhTMGO7Bp4990G",
+	"R3F4ie3lSjvuIDC6XL6svvixtW9su+Mv8N8Oh+yNvA6Lt5dcWNvglsiE7Kt6zMptCguamlzfKnpZirmi",
+	"szYQNMPgsXQE4NdMPCMcN639qRUqa7RA2hQwRCIpaAjM2w0+l7DBMcgJMNp6CeR6MUL48sq++NLaPleY",
+	"SP27AGPOWjwjJacOW+YwFnLGBMtPrVEN7lX3forVa3MOVhJmPnBDroWcu6+1nDIIpAMFgL09J9VPjD39",
+	"PU7drjCc9uV3VgPxBnyuF6A2ktS3fvl2EiVt1Mh2SQB2SsA9h2hcbQApPZJqABqtyd0CKcGV8kFBPy6k",
+	"vG76hpfOfimv388+/IsuLIwrsZy2Wzvw6iMUtGv5fNyq1HCbMe1LqVlHten3ei905oM4JBD9LlZDIdsD",
+	"EI7MWVGkMHrusQZMb6U0wi4tRSxAthdDsSKP9qZ6WOA1CNIdLWUuww0YEzlrFH7c1zJEj2qiJNp7va1a",
+	"aDtQFfrOqM9hWhKKwq7g9iL4WH9P1a5uVemsFDQXZCharHDVhEJzC9OUgY4KoFWOsjxS9BJY5sBoFlAz",
+	"3dCFhliQgFQQ4zK8QibPlFERXFMLotMc6NsTtT1SYyIqDxbJk/6tVxbUjXqnqmvXkuqwBGjeWnlJi882",
+	"OOVj5SBXmUjuu+Y6V3LEPanD/kycfcjDW4bEdp7nwN4pRBS116a5NvctNwUkasc6B++OdM63tVwAkGIV",
+	"9haukE6phdpI3Gp+8Kyv1NRpXcRNfb091hAdvX8sYcVt4IMfuHZYoM1FUNAc7LtqtXKk21m51aFDKUki",
+	"BWase5wH+DGAhaCAtPBCavMsfABpimBxoFzaz6uuAqWKZnlH/Z4+3lGoUsviZ/PWvZS1krgJManGaE2v",
+	"nfkppWCHhk8bc+qCtUgWCWKlnX+Kq1huR6tYKaaZORxR5AfahWS9lsYnnqB/N2JsamZ+cV34Q/XbhYdo",
+	"dCZFTtzSNI4AwBRKzBSbPmu6L+E60Hf1S1HI7HonR8F7ePUfRwHQPYYK4EYtatgbrGVcL3tjpCRyZFjb",
+	"YT6fSDrlSW/SB/x6t/TXIuOzNFPGzD+wrQRZO1lAP1ILUJAhK6QY2/tySwRnruisDfPczFd7VnHEf6dj",
+	"2WqowTBVrcb7dM1mWGKUkpwuAlmA3ZZRCvhXXJsP0LNvOlxrh7AnJxys48CbHbHC16teV/jN8Rf7nx6x",
+	"O+dB/0ZDdxDYCvA5Hz5qkBbUJug2gbxaCGnDOF7T+f7lAHf1wek/Ptr501A2GbtVquLg9OAY5tUN40tI",
+	"iESIhN0JnrfcZcjXPnLqoPZJQKrVPnMatvaJY9Kv/w7yMOqPjMF7Um+/IlqsPweJLUsvx4WofQZVUOvP",
+	"lECL+vHr/x8AAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

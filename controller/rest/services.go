@@ -9,18 +9,18 @@ import (
 	"github.com/reeve-pam/reeve/controller/store"
 )
 
-func (s *Server) showService(tx *store.Tx, name service.Name) (client.Service, error) {
-	on, err := service.Enabled(tx, name)
-	b := s.Pulse.Last(name)
-	return client.Service{Name: string(name), Enabled: on, LastTick: instant(b.LastTick), LastError: optional(b.LastError), ErrorAt: instant(b.ErrorAt)}, err
+func (s *Server) showService(tx *store.Tx, one service.Info) (client.Service, error) {
+	on, err := service.Enabled(tx, one.Name)
+	b := s.Pulse.Last(one.Name)
+	return client.Service{Name: string(one.Name), Does: one.Does, Switched: one.Switched, Enabled: on, LastTick: instant(b.LastTick), LastError: optional(b.LastError), ErrorAt: instant(b.ErrorAt)}, err
 }
 
 // ListServices implements the contract.
 func (s *Server) ListServices(ctx context.Context, _ ListServicesRequestObject) (ListServicesResponseObject, error) {
 	out := client.ServiceList{Items: []client.Service{}, Leader: s.Name}
 	err := s.view(ctx, func(tx *store.Tx) error {
-		for _, name := range service.Names() {
-			one, err := s.showService(tx, name)
+		for _, info := range service.All() {
+			one, err := s.showService(tx, info)
 			if err != nil {
 				return err
 			}
@@ -33,10 +33,14 @@ func (s *Server) ListServices(ctx context.Context, _ ListServicesRequestObject) 
 
 func (s *Server) switchService(ctx context.Context, key *string, name string, on bool) (client.Service, error) {
 	return update(ctx, s, key, nil, func(tx *store.Tx, by audit.Actor) (client.Service, error) {
-		if err := service.Set(tx, by, service.Name(name), on); err != nil {
+		one, err := service.Find(service.Name(name))
+		if err == nil {
+			err = service.Set(tx, by, one.Name, on)
+		}
+		if err != nil {
 			return client.Service{}, err
 		}
-		return s.showService(tx, service.Name(name))
+		return s.showService(tx, one)
 	})
 }
 

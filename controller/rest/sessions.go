@@ -51,9 +51,6 @@ func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInRespo
 // StepUp implements the contract.
 func (s *Server) StepUp(ctx context.Context, r StepUpRequestObject) (StepUpResponseObject, error) {
 	who := caller(ctx)
-	if who.Session == nil {
-		return nil, onlySessions()
-	}
 	in := s.attempt(ctx, who.Name, r.Body.Password, r.Body.Code)
 	in.Answer = value(r.Body.Answer)
 	defer in.Password.Wipe()
@@ -63,10 +60,6 @@ func (s *Server) StepUp(ctx context.Context, r StepUpRequestObject) (StepUpRespo
 	}
 	shown, err := s.shownSession(ctx, session)
 	return StepUp200JSONResponse(shown), err
-}
-
-func onlySessions() error {
-	return reeve.Errorf(reeve.Conflict, "not_a_session", "only a session can be stepped up").WithFix("sign in: reeve login")
 }
 
 // BeginSignIn implements the contract.
@@ -83,9 +76,6 @@ func (s *Server) BeginSignIn(ctx context.Context, r BeginSignInRequestObject) (B
 // BeginStepUp implements the contract.
 func (s *Server) BeginStepUp(ctx context.Context, r BeginStepUpRequestObject) (BeginStepUpResponseObject, error) {
 	who := caller(ctx)
-	if who.Session == nil {
-		return nil, onlySessions()
-	}
 	in := s.attempt(ctx, who.Name, r.Body.Password, nil)
 	defer in.Password.Wipe()
 	c, err := identity.BeginStepUp(ginContext(ctx).Request.Context(), s.Store, who, in)
@@ -125,14 +115,15 @@ func (s *Server) ListSessions(ctx context.Context, r ListSessionsRequestObject) 
 	return ListSessions200JSONResponse(out), err
 }
 
-// EndSession implements the contract.
+// EndSession implements the contract. Of tokens, root's alone ends sessions: it has nothing
+// else to come with.
 func (s *Server) EndSession(ctx context.Context, r EndSessionRequestObject) (EndSessionResponseObject, error) {
 	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
 		who, id := caller(ctx), reeve.SessionID(r.Session)
-		if id == "current" {
-			if who.Session == nil {
-				return none{}, reeve.Errorf(reeve.Conflict, "not_a_session", "this call was made with a token, not with a session").WithFix("revoke the token instead: reeve token revoke")
-			}
+		switch {
+		case who.Session == nil && (who.Kind != identity.Root || id == "current"):
+			return none{}, sessionNeeded()
+		case id == "current":
 			id = who.Session.ID
 		}
 		session, err := identity.GetSession(tx, id)
@@ -162,9 +153,6 @@ func (s *Server) EndSession(ctx context.Context, r EndSessionRequestObject) (End
 // ChangePassword implements the contract.
 func (s *Server) ChangePassword(ctx context.Context, r ChangePasswordRequestObject) (ChangePasswordResponseObject, error) {
 	who := caller(ctx)
-	if who.Session == nil {
-		return nil, reeve.Errorf(reeve.Denied, "not_a_session", "a token changes no password").WithFix("sign in: reeve login")
-	}
 	in, fresh := s.attempt(ctx, who.Name, r.Body.Current, nil), secret(r.Body.Password)
 	defer in.Password.Wipe()
 	defer fresh.Wipe()

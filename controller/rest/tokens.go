@@ -20,17 +20,14 @@ func (s *Server) Whoami(ctx context.Context, _ WhoamiRequestObject) (WhoamiRespo
 
 func showToken(tx *store.Tx, t *identity.Token) client.Token {
 	out := client.Token{Id: string(t.ID), Name: t.Description, Principal: optional(identity.SubjectName(tx, string(t.Principal))), CreatedAt: t.Created,
-		ExpiresAt: instant(t.Expires), LastUsedAt: instant(t.LastUsed)}
+		ExpiresAt: instant(t.Expires), LastUsedAt: instant(t.LastUsed), Networks: showNetworks(t.Networks)}
 	if t.Limited {
 		limits := words(t.Privileges)
 		out.Privileges = &limits
 	}
-	if len(t.Networks) > 0 {
-		networks := []string{}
-		for _, n := range t.Networks {
-			networks = append(networks, n.String())
-		}
-		out.Networks = &networks
+	if t.Scope != nil {
+		scope := showScope(tx, *t.Scope)
+		out.Scope = &scope
 	}
 	return out
 }
@@ -89,10 +86,23 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 		if err != nil {
 			return client.Token{}, err
 		}
+		var scope *identity.Scope
+		if in.Scope != nil {
+			for _, site := range value(in.Scope.Sites) { // anybody makes tokens: nobody learns of sites by it
+				if err := permitFor(ctx, tx, identity.SiteRead, siteKind, site); err != nil {
+					return client.Token{}, err
+				}
+			}
+			limit, err := asScope(tx, *in.Scope)
+			if err != nil {
+				return client.Token{}, err
+			}
+			scope = &limit
+		}
 		var t *identity.Token
 		t, secret, err = identity.IssueToken(tx, by, caller(ctx), identity.NewToken{
 			Principal: p, Description: in.Name, Expires: tx.Now().Add(seconds(in.TtlSeconds, 24*time.Hour)),
-			Limited: in.Privileges != nil, Privileges: asPrivileges(value(in.Privileges)), Networks: networks,
+			Limited: in.Privileges != nil, Privileges: asPrivileges(value(in.Privileges)), Networks: networks, Scope: scope,
 		})
 		if err != nil {
 			return client.Token{}, err
@@ -139,6 +149,17 @@ func asNetworks(in []string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
+func showNetworks(in []netip.Prefix) *[]string {
+	if len(in) == 0 {
+		return nil
+	}
+	out := []string{}
+	for _, n := range in {
+		out = append(out, n.String())
+	}
+	return &out
+}
+
 // RevokeToken implements the contract.
 func (s *Server) RevokeToken(ctx context.Context, r RevokeTokenRequestObject) (RevokeTokenResponseObject, error) {
 	_, err := update(ctx, s, r.Params.IdempotencyKey, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
@@ -148,6 +169,9 @@ func (s *Server) RevokeToken(ctx context.Context, r RevokeTokenRequestObject) (R
 		}
 		if t, err := identity.GetToken(tx, reeve.TokenID(r.Token)); err == nil && whose != "" && t.Principal != whose {
 			return none{}, reeve.Errorf(reeve.NotFound, "token_not_found", "there is no token %q", r.Token)
+		}
+		if mine := caller(ctx).Token; mine != nil && mine.Narrow() && whose != "" && r.Token != string(mine.ID) {
+			return none{}, reeve.Errorf(reeve.Denied, "token_limited", "a token that is limited makes and revokes no other tokens").WithFix("use one that is not limited")
 		}
 		return none{}, identity.RevokeToken(tx, by, reeve.TokenID(r.Token))
 	})

@@ -1,5 +1,5 @@
-// Package service owns the switches of what a controller does by itself: named services
-// that an administrator turns off and on (A1.1), and what their loops last did (A1.2). A
+// Package service owns the names of what a controller does by itself, and what each of
+// these services last did (A1.2); some of them an administrator turns off and on (A1.1). A
 // service that is off refuses new work; work under way ends. The switch is state of the
 // cluster, the pulse is memory of the leader.
 package service
@@ -19,14 +19,45 @@ type Name string
 
 // The services there are.
 const (
-	AuditSinks Name = "audit-sinks" // delivery of the trail to sinks
-	Lifecycle  Name = "lifecycle"   // all work on accounts
+	Checkpoints Name = "audit-checkpoints"
+	AuditSinks  Name = "audit-sinks"
+	Directories Name = "directories"
+	Jobs        Name = "jobs"
+	Keys        Name = "keys"
+	Lifecycle   Name = "lifecycle"
+	Tidying     Name = "tidying"
 )
 
-var names = []Name{AuditSinks, Lifecycle}
+// Info says what a service does.
+type Info struct {
+	Name Name
+	Does string
+	// Switched marks what the cluster can do without for a while. The others only ever keep
+	// promises that were made: what is due must end, expire and be on record.
+	Switched bool
+}
 
-// Names lists the services there are.
-func Names() []Name { return slices.Clone(names) }
+var services = []Info{
+	{Checkpoints, "signs the audit trail", false},
+	{AuditSinks, "sends the audit trail to its sinks", true},
+	{Directories, "asks directories who was shut out there, every 5 minutes", false},
+	{Jobs, "hands jobs to agents and ends those that are late", false},
+	{Keys, "replaces old keys and seals everything under the new ones", false},
+	{Lifecycle, "all work on accounts", true},
+	{Tidying, "deletes old versions of passwords and old join tokens, every hour", false},
+}
+
+// All lists the services there are, by name.
+func All() []Info { return slices.Clone(services) }
+
+// Find returns a service; code service_not_found.
+func Find(name Name) (Info, error) {
+	i := slices.IndexFunc(services, func(s Info) bool { return s.Name == name })
+	if i < 0 {
+		return Info{}, reeve.Errorf(reeve.NotFound, "service_not_found", "there is no service %q", string(name)).WithFix("see what there is: reeve system services")
+	}
+	return services[i], nil
+}
 
 // row is there for services that were ever switched; without it a service is on.
 type row struct {
@@ -34,11 +65,11 @@ type row struct {
 	Off  bool `cbor:"2,keyasint,omitempty"`
 }
 
-var services = store.NewTable("service", store.Key(func(r *row) string { return string(r.Name) }))
+var switches = store.NewTable("service", store.Key(func(r *row) string { return string(r.Name) }))
 
 // Enabled reports whether a service is on.
 func Enabled(tx *store.Tx, name Name) (bool, error) {
-	r, err := services.Get(tx, string(name))
+	r, err := switches.Get(tx, string(name))
 	if reeve.KindOf(err) == reeve.NotFound {
 		return true, nil
 	}
@@ -55,17 +86,22 @@ func Require(tx *store.Tx, name Name) error {
 	return err
 }
 
-// Set switches a service on or off, and records it if that changes anything. There are no
-// others than Names: NotFound "service_not_found".
+// Set switches a service on or off, and records it if that changes anything. Codes
+// service_not_found; service_always_on for one that has no switch.
 func Set(tx *store.Tx, by audit.Actor, name Name, on bool) error {
-	if !slices.Contains(names, name) {
-		return reeve.Errorf(reeve.NotFound, "service_not_found", "there is no service %q", string(name)).WithFix("see what there is: reeve system services")
+	s, err := Find(name)
+	if err != nil {
+		return err
+	}
+	if !s.Switched {
+		return reeve.Errorf(reeve.Conflict, "service_always_on", "the service %q has no switch: the cluster does not hold without it", string(name)).
+			WithFix("see which have one: reeve system services")
 	}
 	was, err := Enabled(tx, name)
 	if err != nil || was == on {
 		return err
 	}
-	if err := services.Put(tx, &row{Name: name, Off: !on}); err != nil {
+	if err := switches.Put(tx, &row{Name: name, Off: !on}); err != nil {
 		return err
 	}
 	action := "service.disable"
@@ -89,8 +125,18 @@ type Beat struct {
 	ErrorAt   time.Time
 }
 
-// Tick notes that a service did its work, or why it could not.
+// Reset forgets everything, as when a controller begins to lead.
+func (p *Pulse) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.beats = nil
+}
+
+// Tick notes that a service did its work, or why it could not. A nil Pulse notes nothing.
 func (p *Pulse) Tick(name Name, at time.Time, err error) {
+	if p == nil {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.beats == nil {

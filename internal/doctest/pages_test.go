@@ -95,8 +95,8 @@ func (r *reader) asOnPage(text string) string {
 }
 
 var (
-	idInText   = regexp.MustCompile(`\b(job|acct|tok|agent|node|rekey|fact)_[0-9a-z]{26}\b|\bSHA256:[A-Za-z0-9+/]{43}`)
-	idOnPage   = regexp.MustCompile(`\b(job|acct|tok|agent|node|rekey|fact)_0[0-9a-z]+…?|\bSHA256:[A-Za-z0-9+/]+…`)
+	idInText   = regexp.MustCompile(`\b(job|acct|tok|agent|node|rekey|fact|wrap)_[0-9a-z]{26}\b|\bSHA256:[A-Za-z0-9+/]{43}`)
+	idOnPage   = regexp.MustCompile(`\b(job|acct|tok|agent|node|rekey|fact|wrap)_0[0-9a-z]+…?|\bSHA256:[A-Za-z0-9+/]+…`)
 	onlyReads  = regexp.MustCompile(`^(reeve (\S+ )*(list|show|status|whoami)\b|curl )`)
 	patience   = 20 * time.Second
 	kindOfID   = func(id string) string { return id[:strings.IndexAny(id, "_:")] }

@@ -53,6 +53,8 @@ type (
 	AssetGroupID string
 	// AccessPolicyID names a policy of who may see what, apol_…
 	AccessPolicyID string
+	// WrapID names a wrapped answer, wrap_…
+	WrapID string
 )
 
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford: no i, l, o, u
@@ -138,6 +140,9 @@ func NewAssetGroupID() AssetGroupID { return AssetGroupID(newID("agrp")) }
 
 // NewAccessPolicyID makes a fresh AccessPolicyID.
 func NewAccessPolicyID() AccessPolicyID { return AccessPolicyID(newID("apol")) }
+
+// NewWrapID makes a fresh WrapID.
+func NewWrapID() WrapID { return WrapID(newID("wrap")) }
 
 // ValidID reports whether s is a well-formed identifier with the prefix, without
 // saying that such a thing exists.

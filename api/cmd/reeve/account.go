@@ -132,25 +132,15 @@ func (a *app) accountListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Account{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"account", "state", "sync", "protection", "role", "owner", "verified", "expires", "id"}, func(cur *string) ([]client.Account, *string, error) {
 				p := &client.ListAccountsParams{Cursor: cur}
 				if asset != "" {
 					p.Asset = &asset
 				}
 				page, err := call[client.AccountPage](c.ListAccounts(cmd.Context(), p))
-				items = append(items, page.Items...)
-				return page.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, acc := range items {
-					rows = append(rows, []any{acc.Name + "@" + acc.Asset, acc.State, syncOf(acc), legacyMark(acc.Legacy), acc.Role, str(acc.Owner), when(acc.VerifiedAt), when(acc.ExpiresAt), acc.Id})
-				}
-				a.table([]any{"account", "state", "sync", "protection", "role", "owner", "verified", "expires", "id"}, rows)
+				return page.Items, page.Next, err
+			}, func(acc client.Account) []any {
+				return []any{acc.Name + "@" + acc.Asset, acc.State, syncOf(acc), legacyMark(acc.Legacy), acc.Role, str(acc.Owner), when(acc.VerifiedAt), when(acc.ExpiresAt), acc.Id}
 			})
 		},
 	}
@@ -275,15 +265,28 @@ func (a *app) accountActionCmd(action, short, done string) *cobra.Command {
 }
 
 func (a *app) accountRevealCmd() *cobra.Command {
-	var reason string
+	var reason, user string
+	var wrap time.Duration
+	var networks []string
 	cmd := &cobra.Command{
 		Use: "reveal ACCOUNT", Short: "Reveal the password of an account; recorded before it is shown",
-		Long:    "Prints the password alone on standard output. The reveal is in the audit trail before the password leaves the controller.",
-		Example: "  reeve account reveal pam_alice@web01 --reason 'ticket 4711'", Args: exactArgs("ACCOUNT"),
+		Long: `Prints the password alone on standard output. The reveal is in the audit trail before the password leaves the controller.
+
+With --wrap it prints a wrapping token instead: whoever holds that gets the password with "reeve unwrap", once, within the time.
+What is revealed is the password that counts then, if you could still reveal it yourself.`,
+		Example: "  reeve account reveal pam_alice@web01 --reason 'ticket 4711'\n" +
+			"  reeve account reveal app@db --reason 'new server' --wrap 5m --network 192.0.2.0/24 > app.wrap\n" +
+			"  reeve account reveal pam_alice@web01 --reason 'ticket 4711' --wrap 1h --for alice", Args: exactArgs("ACCOUNT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if wrap == 0 && (user != "" || len(networks) > 0) {
+				return usagef("--for and --network say who may open what --wrap makes: give --wrap too")
+			}
 			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			if wrap != 0 {
+				return a.wrap(cmd.Context(), c, args[0], wrap, client.WrapRequest{Reason: reason}, user, networks)
 			}
 			s, err := call[client.RevealedSecret](c.RevealSecret(cmd.Context(), args[0], client.ReasonRequest{Reason: reason}))
 			if err != nil {
@@ -292,7 +295,11 @@ func (a *app) accountRevealCmd() *cobra.Command {
 			return a.show(s, func() { _, _ = fmt.Fprintln(a.raw.out, s.Password) })
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail (required)")
+	f := cmd.Flags()
+	f.StringVar(&reason, "reason", "", "why, for the audit trail (required)")
+	f.DurationVar(&wrap, "wrap", 0, "print a wrapping token that is good once, for this long, such as 5m; at most 12h")
+	f.StringVar(&user, "for", "", "the user who alone may open it, signed in; left out: whoever holds the token")
+	f.StringSliceVar(&networks, "network", nil, "it can be opened from here only, such as 192.0.2.0/24; may be repeated")
 	_ = cmd.MarkFlagRequired("reason")
 	return cmd
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -116,13 +115,8 @@ asset, its accounts and its jobs are marked "⚠ legacy" wherever they are liste
 			if req.HostKeys, err = lines(hostKeyFile); err != nil {
 				return err
 			}
-			if caFile != "" {
-				pem, err := os.ReadFile(caFile)
-				if err != nil {
-					return usagef("--asset-ca-file: %w", err)
-				}
-				s := string(pem)
-				req.CaPem = &s
+			if req.CaPem, err = readText("--asset-ca-file", caFile); err != nil {
+				return err
 			}
 			if req.ManagementAccount, err = mgmt.request(a); err != nil {
 				return err
@@ -167,9 +161,9 @@ func lines(path string) (*[]string, error) {
 	if path == "" {
 		return nil, nil
 	}
-	raw, err := os.ReadFile(path)
+	raw, err := readNamed("--host-key-file", path)
 	if err != nil {
-		return nil, usagef("%w", err)
+		return nil, err
 	}
 	out := []string{}
 	for _, l := range strings.Split(string(raw), "\n") {
@@ -353,13 +347,8 @@ func (a *app) assetTrustCmd() *cobra.Command {
 			if req.HostKeys, err = lines(hostKeyFile); err != nil {
 				return err
 			}
-			if caFile != "" {
-				pem, err := os.ReadFile(caFile)
-				if err != nil {
-					return usagef("--asset-ca-file: %w", err)
-				}
-				s := string(pem)
-				req.CaPem = &s
+			if req.CaPem, err = readText("--asset-ca-file", caFile); err != nil {
+				return err
 			}
 			if serverName != "" {
 				req.ServerName = &serverName

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -93,9 +92,9 @@ Up to the last checkpoint, every record is then proven to be what it was when it
 		RunE: func(_ *cobra.Command, args []string) error {
 			in := a.in
 			if args[0] != "-" {
-				f, err := os.Open(args[0])
+				f, err := openNamed("FILE", args[0])
 				if err != nil {
-					return usagef("%w", err)
+					return err
 				}
 				defer f.Close()
 				in = f
@@ -141,16 +140,16 @@ func openCheckpoints(files []string, key string) (all []*checkpoint.Checkpoint, 
 		return nil, usagef("--checkpoint and --key go together: a checkpoint proves nothing without the key")
 	}
 	if key != "" && !strings.Contains(key, "+") {
-		raw, err := os.ReadFile(key)
+		raw, err := readNamed("--key is neither a key nor a file with one", key)
 		if err != nil {
-			return nil, usagef("--key is neither a key nor a file with one: %w", err)
+			return nil, err
 		}
 		key = strings.TrimSpace(string(raw))
 	}
 	for _, name := range files {
-		raw, err := os.ReadFile(name)
+		raw, err := readNamed("--checkpoint", name)
 		if err != nil {
-			return nil, usagef("%w", err)
+			return nil, err
 		}
 		parts := checkpoint.Split(raw)
 		if len(parts) == 0 {

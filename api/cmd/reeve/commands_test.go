@@ -228,7 +228,7 @@ func TestAWrongRoleFileIsToldInPlainWords(t *testing.T) {
 			t.Errorf("%q: status %d, %q; want %q", text, got.status, got.err, says)
 		}
 	}
-	if got := invoke(t.Context(), "", "--context", context, "role", "add", "--file", file+"x"); got.status != cmdline.Usage || got.err != "reeve: --file: there is no file "+file+"x\n" {
+	if got := invoke(t.Context(), "", "--context", context, "role", "add", "--file", file+"x"); got.status != cmdline.Usage || got.err != "reeve: --file: there is no file "+file+"x\n  to do: correct the path\n" {
 		t.Errorf("status %d, %q", got.status, got.err)
 	}
 }

@@ -84,16 +84,16 @@ func (a *app) loadContext() (contextFile, error) {
 				return ctx, usagef("context file %s cannot be read as YAML with addresses, ca, token and session", a.contextFile)
 			}
 		case !errors.Is(err, fs.ErrNotExist) || os.Getenv("REEVE_CONTEXT") == a.contextFile:
-			return ctx, usagef("context file: %w", err)
+			return ctx, fileError("--context", a.contextFile, err)
 		}
 	}
 	if len(a.addresses) > 0 {
 		ctx.Addresses = a.addresses
 	}
 	if a.caFile != "" {
-		raw, err := os.ReadFile(a.caFile)
+		raw, err := readNamed("--ca-file", a.caFile)
 		if err != nil {
-			return ctx, usagef("--ca-file: %w", err)
+			return ctx, err
 		}
 		ctx.CA = string(raw)
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -103,12 +101,9 @@ func (f *selftestFlags) journal() (*selftest.Journal, func() error, error) {
 	if f.transcript == "" {
 		return j, func() error { return nil }, nil
 	}
-	file, err := os.OpenFile(filepath.Clean(f.transcript), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, nil, usagef("--transcript: %s is there already; name a new file", f.transcript)
-	}
+	file, err := createNamed("--transcript", f.transcript)
 	if err != nil {
-		return nil, nil, usagef("--transcript: %w", err)
+		return nil, nil, err
 	}
 	j.To = file
 	return j, func() error {
@@ -193,12 +188,9 @@ func readTranscript(what, path string) (*selftest.Transcript, error) {
 	if path == "" {
 		return nil, nil
 	}
-	file, err := os.Open(filepath.Clean(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usagef("%s: there is no file %s", what, path)
-	}
+	file, err := openNamed(what, path)
 	if err != nil {
-		return nil, usagef("%s: %w", what, err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	t, err := selftest.Read(file)

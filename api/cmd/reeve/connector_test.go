@@ -241,7 +241,7 @@ func TestConnectorRunTellsRefusalsApart(t *testing.T) {
 		"plan --target " + target + " --account a;id":                         {cmdline.Failed, "[invalid]"},
 		"disable --target " + target + " --account bob":                       {cmdline.Failed, "to do: provision it again"},
 		"run --command exit\\ 4 --target " + target:                           {cmdline.Failed, "status 4"},
-		"provision --target " + target + " --account bob --password-file /no": {cmdline.Usage, "cannot be read"},
+		"provision --target " + target + " --account bob --password-file /no": {cmdline.Usage, "there is no file /no"},
 	} {
 		args := strings.Fields(line)
 		for i := range args {

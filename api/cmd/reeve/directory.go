@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,9 +30,9 @@ nothing more. Try it afterwards with reeve directory test.`,
 			if err != nil {
 				return err
 			}
-			ca, err := os.ReadFile(caFile) //nolint:gosec // the user's choice
+			ca, err := readNamed("--ca-file", caFile)
 			if err != nil {
-				return usagef("the directory's authority cannot be read: %w", err)
+				return err
 			}
 			password, err := a.readSecret(passwordFile, "Password of "+in.BindDn)
 			if err != nil {
@@ -78,25 +77,15 @@ func (a *app) directoryListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Directory{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "address", "bind account", "user base", "user filter", "users"}, func(cur *string) ([]client.Directory, *string, error) {
 				p, err := call[client.DirectoryPage](c.ListDirectories(cmd.Context(), &client.ListDirectoriesParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, d := range items {
-					users := "are added by hand"
-					if d.CreateUsers {
-						users = "are made at first sign-in"
-					}
-					rows = append(rows, []any{d.Name, d.Address, d.BindDn, d.UserBase, d.UserFilter, users})
+				return p.Items, p.Next, err
+			}, func(d client.Directory) []any {
+				users := "are added by hand"
+				if d.CreateUsers {
+					users = "are made at first sign-in"
 				}
-				a.table([]any{"name", "address", "bind account", "user base", "user filter", "users"}, rows)
+				return []any{d.Name, d.Address, d.BindDn, d.UserBase, d.UserFilter, users}
 			})
 		},
 	}
@@ -146,13 +135,8 @@ func (a *app) directoryRenewCmd() *cobra.Command {
 				return err
 			}
 			var in client.DirectoryRenewal
-			if caFile != "" {
-				raw, err := os.ReadFile(caFile) //nolint:gosec // the user's choice
-				if err != nil {
-					return usagef("the directory's authority cannot be read: %w", err)
-				}
-				text := string(raw)
-				in.Ca = &text
+			if in.Ca, err = readText("--ca-file", caFile); err != nil {
+				return err
 			}
 			if passwordFile != "" {
 				password, err := a.readSecret(passwordFile, "Password of the bind account")

@@ -182,7 +182,7 @@ func TestTheCommandsOfSecondFactorsOnACluster(t *testing.T) {
 	}
 	ada.must("session", "step-up", "--password-file", ada.path("password"), "--code-file", code(1))
 
-	terminal{t, admin, ada.dir}.refused("factor_by_token", "user", "reset-factors", "ada")
+	terminal{t, admin, ada.dir}.refused("session_needed", "user", "reset-factors", "ada")
 	ada.refused("not_permitted", "user", "reset-factors", "boss")
 	boss.must("login", "boss", "--password-file", boss.path("password"))
 	if got := boss.must("user", "reset-factors", "ada"); !strings.Contains(got.err, "ada is active") {

@@ -57,25 +57,15 @@ func (a *app) pamRoleListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.PAMRole{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "kind", "privileges", "description"}, func(cur *string) ([]client.PAMRole, *string, error) {
 				p, err := call[client.PAMRolePage](c.ListPAMRoles(cmd.Context(), &client.ListPAMRolesParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, r := range items {
-					kind := "custom"
-					if r.BuiltIn {
-						kind = "built in"
-					}
-					rows = append(rows, []any{r.Name, kind, len(r.Privileges), str(r.Description)})
+				return p.Items, p.Next, err
+			}, func(r client.PAMRole) []any {
+				kind := "custom"
+				if r.BuiltIn {
+					kind = "built in"
 				}
-				a.table([]any{"name", "kind", "privileges", "description"}, rows)
+				return []any{r.Name, kind, len(r.Privileges), str(r.Description)}
 			})
 		},
 	}
@@ -242,8 +232,7 @@ func (a *app) assignmentListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Assignment{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"pam role", "who", "where", "id"}, func(cur *string) ([]client.Assignment, *string, error) {
 				in := &client.ListAssignmentsParams{Cursor: cur}
 				for _, o := range []struct {
 					value string
@@ -254,22 +243,13 @@ func (a *app) assignmentListCmd() *cobra.Command {
 					}
 				}
 				p, err := call[client.AssignmentPage](c.ListAssignments(cmd.Context(), in))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, as := range items {
-					who := "user " + str(as.User)
-					if as.Group != nil {
-						who = "group " + *as.Group
-					}
-					rows = append(rows, []any{as.Role, who, place(as.Scope), as.Id})
+				return p.Items, p.Next, err
+			}, func(as client.Assignment) []any {
+				who := "user " + str(as.User)
+				if as.Group != nil {
+					who = "group " + *as.Group
 				}
-				a.table([]any{"pam role", "who", "where", "id"}, rows)
+				return []any{as.Role, who, place(as.Scope), as.Id}
 			})
 		},
 	}

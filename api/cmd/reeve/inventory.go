@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"sort"
 	"strings"
 
@@ -39,21 +38,11 @@ func (a *app) siteCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Site{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "description", "created", "id"}, func(cur *string) ([]client.Site, *string, error) {
 				p, err := call[client.SitePage](c.ListSites(cmd.Context(), &client.ListSitesParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, s := range items {
-					rows = append(rows, []any{s.Name, str(s.Description), when(&s.CreatedAt), s.Id})
-				}
-				a.table([]any{"name", "description", "created", "id"}, rows)
+				return p.Items, p.Next, err
+			}, func(s client.Site) []any {
+				return []any{s.Name, str(s.Description), when(&s.CreatedAt), s.Id}
 			})
 		},
 	}
@@ -103,21 +92,11 @@ func (a *app) agentCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Agent{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "site", "status", "connected", "version", "last seen", "id"}, func(cur *string) ([]client.Agent, *string, error) {
 				p, err := call[client.AgentPage](c.ListAgents(cmd.Context(), &client.ListAgentsParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, g := range items {
-					rows = append(rows, []any{g.Name, g.Site, string(g.Status), yes(g.Connected), str(g.Version), when(g.LastSeenAt), g.Id})
-				}
-				a.table([]any{"name", "site", "status", "connected", "version", "last seen", "id"}, rows)
+				return p.Items, p.Next, err
+			}, func(g client.Agent) []any {
+				return []any{g.Name, g.Site, string(g.Status), yes(g.Connected), str(g.Version), when(g.LastSeenAt), g.Id}
 			})
 		},
 	}
@@ -168,9 +147,6 @@ its bytes. Agents refuse every other binary.`,
 			}
 			registered := []client.Connector{}
 			for _, path := range args {
-				if _, err := os.Stat(path); err != nil {
-					return usagef("%w", err)
-				}
 				if err := asProgram(path); err != nil {
 					return err
 				}
@@ -203,27 +179,17 @@ its bytes. Agents refuse every other binary.`,
 			if err != nil {
 				return err
 			}
-			items := []client.Connector{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "title", "version", "category", "port", "builds"}, func(cur *string) ([]client.Connector, *string, error) {
 				p, err := call[client.ConnectorPage](c.ListConnectors(cmd.Context(), &client.ListConnectorsParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, k := range items {
-					live := 0
-					for _, d := range k.Digests {
-						if d.RevokedAt == nil {
-							live++
-						}
+				return p.Items, p.Next, err
+			}, func(k client.Connector) []any {
+				live := 0
+				for _, d := range k.Digests {
+					if d.RevokedAt == nil {
+						live++
 					}
-					rows = append(rows, []any{k.Name, k.Title, k.Version, k.Category, k.DefaultPort, live})
 				}
-				a.table([]any{"name", "title", "version", "category", "port", "builds"}, rows)
+				return []any{k.Name, k.Title, k.Version, k.Category, k.DefaultPort, live}
 			})
 		},
 	}

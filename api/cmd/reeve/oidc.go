@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,13 +43,8 @@ since it can say of anybody that it is them.`,
 				text := s.Reveal()
 				in.ClientSecret = &text
 			}
-			if authorityFile != "" {
-				raw, err := os.ReadFile(authorityFile)
-				if err != nil {
-					return usagef("--authority-file: %w", err)
-				}
-				text := string(raw)
-				in.Authority = &text
+			if in.Authority, err = readText("--authority-file", authorityFile); err != nil {
+				return err
 			}
 			if groupClaim != "" {
 				in.GroupClaim = &groupClaim

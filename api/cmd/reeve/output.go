@@ -41,6 +41,26 @@ func (a *app) table(header []any, rows [][]any) {
 	t.Render()
 }
 
+// listed reads all pages of a list and shows them as a table, with a row for each item.
+func listed[T any](a *app, header []any, page func(cursor *string) ([]T, *string, error), row func(T) []any) error {
+	items := []T{}
+	err := pages(func(cursor *string) (*string, error) {
+		more, next, err := page(cursor)
+		items = append(items, more...)
+		return next, err
+	})
+	if err != nil {
+		return err
+	}
+	return a.show(items, func() {
+		var rows [][]any
+		for _, item := range items {
+			rows = append(rows, row(item))
+		}
+		a.table(header, rows)
+	})
+}
+
 // pairs prints a thing as names and values, leaving out what is empty.
 func (a *app) pairs(kv ...string) {
 	width := 0

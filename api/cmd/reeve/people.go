@@ -241,21 +241,11 @@ func (a *app) groupCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Group{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "description", "created", "id"}, func(cur *string) ([]client.Group, *string, error) {
 				p, err := call[client.GroupPage](c.ListGroups(cmd.Context(), &client.ListGroupsParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, g := range items {
-					rows = append(rows, []any{g.Name, str(g.Description), when(&g.CreatedAt), g.Id})
-				}
-				a.table([]any{"name", "description", "created", "id"}, rows)
+				return p.Items, p.Next, err
+			}, func(g client.Group) []any {
+				return []any{g.Name, str(g.Description), when(&g.CreatedAt), g.Id}
 			})
 		},
 	}

@@ -77,7 +77,7 @@ func TestAWrongTargetFileIsToldInPlainWords(t *testing.T) {
 		"address: a\noptions: {shel: /bin/sh}" + kit:                      `--target: connector toy has no option "shel"; it has `,
 		"address: a\ntrust: {host_key_file: none.pub}" + kit:              "--target: host_key_file: there is no file " + filepath.Join(dir, "none.pub"),
 		"address: a\ntrust: {ca_file: none.pem}" + kit:                    "--target: ca_file: there is no file " + filepath.Join(dir, "none.pem"),
-		"address: a\nmanagement: {username: u, password_file: no}" + kit:  "Password of u cannot be read",
+		"address: a\nmanagement: {username: u, password_file: no}" + kit:  "Password of u: there is no file " + filepath.Join(dir, "no"),
 	} {
 		target := filepath.Join(dir, "target.yaml")
 		if err := os.WriteFile(target, []byte(text), 0o600); err != nil {
@@ -94,7 +94,7 @@ func TestAWrongTargetFileIsToldInPlainWords(t *testing.T) {
 		}
 	}
 	got := invoke(t.Context(), "", "connector", "run", program, "probe", "--target", filepath.Join(dir, "none.yaml"))
-	if want := "reeve: --target: there is no file " + filepath.Join(dir, "none.yaml") + "\n"; got.status != cmdline.Usage || got.err != want {
+	if want := "reeve: --target: there is no file " + filepath.Join(dir, "none.yaml") + "\n  to do: correct the path\n"; got.status != cmdline.Usage || got.err != want {
 		t.Errorf("status %d, %q, want %q", got.status, got.err, want)
 	}
 }

@@ -126,36 +126,26 @@ func (a *app) roleListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Role{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "connector", "title", "kind", "risk", "params", "version"}, func(cur *string) ([]client.Role, *string, error) {
 				p := &client.ListRolesParams{Cursor: cur}
 				if connector != "" {
 					p.Connector = &connector
 				}
 				page, err := call[client.RolePage](c.ListRoles(cmd.Context(), p))
-				items = append(items, page.Items...)
-				return page.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, r := range items {
-					risk, kind := "", "custom"
-					if r.HighRisk {
-						risk = "⚠ high"
-					}
-					if r.Predefined {
-						kind = "predefined"
-					}
-					var params []string
-					for _, p := range r.Params {
-						params = append(params, p.Name)
-					}
-					rows = append(rows, []any{r.Name, r.Connector, r.Title, kind, risk, strings.Join(params, ", "), r.Version})
+				return page.Items, page.Next, err
+			}, func(r client.Role) []any {
+				risk, kind := "", "custom"
+				if r.HighRisk {
+					risk = "⚠ high"
 				}
-				a.table([]any{"name", "connector", "title", "kind", "risk", "params", "version"}, rows)
+				if r.Predefined {
+					kind = "predefined"
+				}
+				var params []string
+				for _, p := range r.Params {
+					params = append(params, p.Name)
+				}
+				return []any{r.Name, r.Connector, r.Title, kind, risk, strings.Join(params, ", "), r.Version}
 			})
 		},
 	}

@@ -73,7 +73,7 @@ which "reeved bootstrap" writes. Flags override what the file says.`,
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(a.statusCmd(), a.whoamiCmd(), a.sealCmd(), a.clusterCmd(), a.tokenCmd(),
 		a.loginCmd(), a.logoutCmd(), a.acceptCmd(), a.sessionCmd(), a.factorCmd(), a.securityKeysCmd(), a.oidcCmd(), a.userCmd(), a.groupCmd(), a.directoryCmd(), a.pamRoleCmd(), a.assignmentCmd(), a.assetGroupCmd(), a.accessPolicyCmd(), a.canCmd(), a.siteCmd(), a.agentCmd(),
-		a.connectorCmd(), a.roleCmd(), a.assetCmd(), a.accountCmd(), a.jobCmd(), a.auditCmd(), a.systemCmd())
+		a.connectorCmd(), a.roleCmd(), a.assetCmd(), a.accountCmd(), a.unwrapCmd(), a.wrapCmd(), a.jobCmd(), a.auditCmd(), a.systemCmd())
 	return root
 }
 

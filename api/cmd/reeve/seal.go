@@ -137,7 +137,7 @@ func (a *app) rekeyCmd() *cobra.Command {
 			}
 			req := client.RekeyRequest{Shares: &shares, Threshold: &threshold}
 			if keyFile != "" {
-				key, err := lastLine(keyFile)
+				key, err := lastLine("--key-file", keyFile)
 				if err != nil {
 					return err
 				}
@@ -166,7 +166,7 @@ func (a *app) rekeyCmd() *cobra.Command {
 		func(ctx context.Context, c *api, args []string) (client.Seal, error) {
 			var p client.RekeyProof
 			if provenFile != "" {
-				key, err := lastLine(provenFile)
+				key, err := lastLine("--key-file", provenFile)
 				if err != nil {
 					return client.Seal{}, err
 				}
@@ -205,7 +205,7 @@ func (a *app) rekeyCmd() *cobra.Command {
 func (a *app) showStarted(made client.StartedRekey, dir string) error {
 	if dir != "" {
 		for i, share := range made.Shares {
-			if _, err := writeNew(filepath.Join(dir, fmt.Sprintf("share-%d.txt", i+1)), strings.NewReader(share+"\n")); err != nil {
+			if _, err := writeNew("--shares-dir", filepath.Join(dir, fmt.Sprintf("share-%d.txt", i+1)), strings.NewReader(share+"\n")); err != nil {
 				return fmt.Errorf("%w\n  to do: reeve seal rekey cancel %s, and start again", err, made.Rekey.Id)
 			}
 		}
@@ -224,10 +224,10 @@ func (a *app) showStarted(made client.StartedRekey, dir string) error {
 }
 
 // lastLine is the newest key of a key file.
-func lastLine(path string) (string, error) {
-	raw, err := os.ReadFile(path)
+func lastLine(what, path string) (string, error) {
+	raw, err := readNamed(what, path)
 	if err != nil {
-		return "", usagef("%w", err)
+		return "", err
 	}
 	defer clear(raw)
 	raw = bytes.TrimSpace(raw)

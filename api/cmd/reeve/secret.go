@@ -39,7 +39,9 @@ func (a *app) readSecret(path, what string) (reeve.Secret, error) {
 	f, isFile := a.in.(*os.File)
 	switch {
 	case path != "-":
-		raw, err = os.ReadFile(path)
+		if raw, err = os.ReadFile(path); err != nil {
+			return reeve.Secret{}, fileError(what, path, err)
+		}
 	case isFile && term.IsTerminal(int(f.Fd())):
 		raw, err = a.ask(f, what)
 	default:

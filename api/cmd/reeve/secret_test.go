@@ -48,7 +48,7 @@ func TestReadSecretTakesOneNewlineOffAndNothingElse(t *testing.T) {
 func TestReadSecretOfAMissingFileIsAUsageError(t *testing.T) {
 	t.Parallel()
 	got := invoke(t.Context(), "", "whoami", "--address", "192.0.2.1:8443", "--token-file", "/does/not/exist")
-	if got.status != 2 || !strings.Contains(got.err, "Token cannot be read") {
+	if got.status != 2 || !strings.Contains(got.err, "Token: there is no file /does/not/exist\n  to do: ") {
 		t.Errorf("status %d, %s", got.status, got.err)
 	}
 }

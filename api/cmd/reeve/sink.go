@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,14 +62,11 @@ up nobody and loses nothing. With --max-lag or --max-lag-records, passwords are 
 			if seconds := int64(age / time.Second); seconds > 0 {
 				in.MaxLagSeconds = &seconds
 			}
-			if caFile != "" {
-				pem, err := os.ReadFile(caFile)
-				if err != nil {
-					return usagef("%w", err)
-				}
-				text := string(pem)
-				in.Ca = &text
+			ca, err := readText("--sink-ca-file", caFile)
+			if err != nil {
+				return err
 			}
+			in.Ca = ca
 			if secretFile != "" {
 				secret, err := a.readSecret(secretFile, "secret")
 				if err != nil {
@@ -164,9 +160,13 @@ func (a *app) systemCmd() *cobra.Command {
 			return a.show(l, func() {
 				var rows [][]any
 				for _, s := range l.Items {
-					rows = append(rows, []any{s.Name, onOff(s.Enabled), l.Leader, when(s.LastTick), str(s.LastError), when(s.ErrorAt)})
+					state := "always on"
+					if s.Switched {
+						state = onOff(s.Enabled)
+					}
+					rows = append(rows, []any{s.Name, state, l.Leader, when(s.LastTick), str(s.LastError), when(s.ErrorAt), s.Does})
 				}
-				a.table([]any{"service", "state", "runs on", "last tick", "last error", "at"}, rows)
+				a.table([]any{"service", "state", "runs on", "last tick", "last error", "at", "what it does"}, rows)
 			})
 		},
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -17,9 +16,9 @@ func (a *app) verifySnapshotCmd() *cobra.Command {
 record in it opens with your shares or key file proves "reeved rehearse".`,
 		Example: "  reeve cluster snapshot verify reeve.snap\n  reeve cluster snapshot verify reeve.snap -o json", Args: exactArgs("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
+			f, err := openNamed("FILE", args[0])
 			if err != nil {
-				return usagef("%w", err)
+				return err
 			}
 			defer f.Close()
 			m, err := backup.Check(f)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -204,7 +205,7 @@ func (a *app) snapshotCmd() *cobra.Command {
 			if resp.StatusCode != http.StatusOK {
 				return problem(resp)
 			}
-			n, err := writeNew(args[0], resp.Body)
+			n, err := writeNew("FILE", args[0], resp.Body)
 			if err != nil {
 				return err
 			}
@@ -221,9 +222,9 @@ func (a *app) snapshotCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f, err := os.Open(args[0])
+			f, err := openNamed("FILE", args[0])
 			if err != nil {
-				return usagef("%w", err)
+				return err
 			}
 			defer f.Close()
 			if _, err := call[none](c.RestoreSnapshotWithBody(cmd.Context(), "application/octet-stream", f)); err != nil {
@@ -239,10 +240,10 @@ func (a *app) snapshotCmd() *cobra.Command {
 
 // writeNew copies r into a new file that only its owner may read. A copy cut short
 // leaves no file behind.
-func writeNew(path string, r io.Reader) (int64, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func writeNew(what, path string, r io.Reader) (int64, error) {
+	f, err := createNamed(what, path)
 	if err != nil {
-		return 0, usagef("%w", err)
+		return 0, err
 	}
 	n, err := io.Copy(f, r)
 	if err == nil {
@@ -257,13 +258,28 @@ func writeNew(path string, r io.Reader) (int64, error) {
 	return n, err
 }
 
+// limits is all that a token can be used for, a line for each kind; empty for no limits.
+func limits(t client.Token) string {
+	var lines []string
+	for _, l := range []*[]string{t.Privileges, t.Networks} {
+		if l != nil {
+			lines = append(lines, strings.Join(*l, ", "))
+		}
+	}
+	if t.Scope != nil {
+		lines = append(lines, place(*t.Scope))
+	}
+	return strings.Join(lines, "\n")
+}
+
 func (a *app) tokenCmd() *cobra.Command {
 	var ttl int64
 	var service string
-	var privileges, networks []string
+	var privileges, networks, sites []string
+	var tags map[string]string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make a bearer token, for yourself or for a service account",
-		Example: "  reeve token create laptop --ttl 3600 > laptop.token\n  reeve token create nightly --for ci --privilege lifecycle.view --network 192.0.2.0/24 > ci.token", Args: exactArgs("NAME"),
+		Example: "  reeve token create laptop --ttl 3600 > laptop.token\n  reeve token create nightly --for ci --privilege lifecycle.view --site dmz --network 192.0.2.0/24 > ci.token", Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
@@ -279,6 +295,15 @@ func (a *app) tokenCmd() *cobra.Command {
 			if len(networks) > 0 {
 				in.Networks = &networks
 			}
+			if len(sites)+len(tags) > 0 {
+				in.Scope = &client.Scope{}
+				if len(sites) > 0 {
+					in.Scope.Sites = &sites
+				}
+				if len(tags) > 0 {
+					in.Scope.Tags = &tags
+				}
+			}
 			t, err := call[client.CreatedToken](c.CreateToken(cmd.Context(), in))
 			if err != nil {
 				return err
@@ -293,6 +318,8 @@ func (a *app) tokenCmd() *cobra.Command {
 	f.Int64Var(&ttl, "ttl", 86400, "seconds the token is good for")
 	f.StringVar(&service, "for", "", "service account it is for; left out: yourself")
 	f.StringSliceVar(&privileges, "privilege", nil, "all that it can be used for; may be repeated")
+	f.StringSliceVar(&sites, "site", nil, "it reaches what is in this site only; may be repeated")
+	f.StringToStringVar(&tags, "tag", nil, "it reaches assets with this tag only, key=value; may be repeated")
 	f.StringSliceVar(&networks, "network", nil, "it can be used from here only, such as 192.0.2.0/24; may be repeated")
 	list := &cobra.Command{
 		Use: "list", Short: "List bearer tokens", Example: "  reeve token list", Args: exactArgs(),
@@ -301,21 +328,11 @@ func (a *app) tokenCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items := []client.Token{}
-			err = pages(func(cur *string) (*string, error) {
+			return listed(a, []any{"name", "of", "limited to", "created", "expires", "last used", "id"}, func(cur *string) ([]client.Token, *string, error) {
 				p, err := call[client.TokenPage](c.ListTokens(cmd.Context(), &client.ListTokensParams{Cursor: cur}))
-				items = append(items, p.Items...)
-				return p.Next, err
-			})
-			if err != nil {
-				return err
-			}
-			return a.show(items, func() {
-				var rows [][]any
-				for _, t := range items {
-					rows = append(rows, []any{t.Name, str(t.Principal), when(&t.CreatedAt), when(t.ExpiresAt), when(t.LastUsedAt), t.Id})
-				}
-				a.table([]any{"name", "of", "created", "expires", "last used", "id"}, rows)
+				return p.Items, p.Next, err
+			}, func(t client.Token) []any {
+				return []any{t.Name, str(t.Principal), limits(t), when(&t.CreatedAt), when(t.ExpiresAt), when(t.LastUsedAt), t.Id}
 			})
 		},
 	}

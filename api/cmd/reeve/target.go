@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -91,18 +89,6 @@ func readTargetFile(path string) (*targetFile, error) {
 		return nil, err
 	}
 	return parseTargetFile(raw, filepath.Dir(path))
-}
-
-// readNamed reads a file that a flag, or a field of a target file, names.
-func readNamed(what, path string) ([]byte, error) {
-	raw, err := os.ReadFile(filepath.Clean(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usagef("%s: there is no file %s", what, path)
-	}
-	if err != nil {
-		return nil, usagef("%s: %s cannot be read: %w", what, path, bare(err))
-	}
-	return raw, nil
 }
 
 func parseTargetFile(raw []byte, dir string) (*targetFile, error) {

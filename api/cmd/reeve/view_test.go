@@ -38,8 +38,14 @@ var answers = map[string]string{
 		{"id":"node_2","name":"c2","raft_address":"192.0.2.2:8445","api_address":"192.0.2.2:8443","agent_address":"192.0.2.2:8444","voter":true,"leader":false,"healthy":false},
 		{"id":"node_3","name":"c3","raft_address":"192.0.2.3:8445","api_address":"192.0.2.3:8443","agent_address":"192.0.2.3:8444","voter":false,"leader":false,"healthy":true}]}`,
 	"/v1/whoami": `{"id":"prin_1","name":"root","kind":"root"}`,
-	"/v1/tokens": `{"items":[{"id":"tok_1","name":"ci","created_at":"2026-11-22T15:00:00Z","expires_at":"2026-11-23T15:00:00Z"}]}`,
-	"/v1/sites":  `{"items":[{"id":"site_1","name":"dmz","description":"web servers","created_at":"2026-11-22T15:00:00Z"}]}`,
+	"/v1/tokens": `{"items":[{"id":"tok_1","name":"ci","created_at":"2026-11-22T15:00:00Z","expires_at":"2026-11-23T15:00:00Z"},
+		{"id":"tok_2","name":"nightly","principal":"ci","privileges":["audit.read","audit.export"],"networks":["192.0.2.0/24"],"scope":{"sites":["dmz"],"tags":{"team":"web"}},
+		"created_at":"2026-11-22T15:00:00Z","expires_at":"2026-11-23T15:00:00Z","last_used_at":"2026-11-22T15:00:00Z"}]}`,
+	"/v1/wraps": `{"items":[{"id":"wrap_1","account":"pam_alice@web01","account_id":"acct_1","made_by":"root","for":"bob","reason":"ticket 4711","state":"opened",
+		"created_at":"2026-11-22T15:00:00Z","expires_at":"2026-11-22T15:05:00Z","opened_at":"2026-11-22T15:01:00Z","opened_from":"192.0.2.7"}]}`,
+	"/v1/system/services": `{"leader":"c1","items":[{"name":"directories","does":"asks directories","switched":false,"enabled":true,"last_tick":"2026-11-22T15:00:00Z",
+		"last_error":"directory corp did not say: unreachable","error_at":"2026-11-22T14:55:00Z"},{"name":"lifecycle","does":"all work on accounts","switched":true,"enabled":false}]}`,
+	"/v1/sites": `{"items":[{"id":"site_1","name":"dmz","description":"web servers","created_at":"2026-11-22T15:00:00Z"}]}`,
 	"/v1/agents": `{"items":[{"id":"agent_1","name":"dmz-1","site":"dmz","status":"active","connected":true,"version":"1.0","last_seen_at":"2026-11-22T15:00:00Z"},
 		{"id":"agent_2","name":"dmz-2","site":"dmz","status":"banned","connected":false}]}`,
 	"/v1/connectors": `{"items":[{"name":"ssh","title":"Linux hosts over SSH","version":"1.0.0","category":"operating_system","default_port":22,
@@ -86,7 +92,7 @@ const (
 
 // views are the commands people look at most.
 var views = []string{
-	"status", "cluster status", "whoami", "token list", "site list", "agent list", "connector list", "role list", "role show linux-backup-operator", "role show our-sysadmin", "role show our-sysadmin --export",
+	"status", "cluster status", "whoami", "token list", "wrap list", "system services", "site list", "agent list", "connector list", "role list", "role show linux-backup-operator", "role show our-sysadmin", "role show our-sysadmin --export",
 	"asset list", "asset show web01", "asset show web03", "account list", "account show pam_alice@web01 --plans", "job list", "job show job_1", "audit list",
 	"audit checkpoint", "audit checkpoint --all", "audit key",
 }

@@ -175,7 +175,9 @@ func (h *hunt) live(target *testlab.Host, db *testlab.Database, management, stat
 			h.t.Errorf("%s: another password was revealed", ref)
 		}
 		h.ok("account", "rotate", ref, "--watch")
-		h.secret("rotated password of "+ref, h.reveal(ref))
+		rotated := h.reveal(ref)
+		h.secret("rotated password of "+ref, rotated)
+		h.handOver(ref, rotated)
 		h.ok("account", "verify", ref, "--watch")
 		h.ok("account", "inspect", ref)
 		for _, list := range [][]string{{"account", "show", ref}, {"account", "show", ref, "--plans"}, {"asset", "show", asset}, {"job", "list"}, {"audit", "list", "--limit", "1000"}} {
@@ -194,6 +196,23 @@ func (h *hunt) live(target *testlab.Host, db *testlab.Database, management, stat
 		"--host-key-file", keys, "--username", "ops", "--password-file", "-", "--watch"))
 	short := "C7'\\\n" + wrong // a control character: refused
 	h.keep(h.reeve(short, "account", "provision", "bob", "--role", "linux-standard", "--asset", "web01", "--password-file", "-"))
+}
+
+// handOver wraps a password, for which a token is good once.
+func (h *hunt) handOver(ref, password string) {
+	h.t.Helper()
+	token := strings.TrimSpace(h.ok("account", "reveal", ref, "--reason", "a test hands it over", "--wrap", "5m").out)
+	h.secret("wrapping token of "+ref, token)
+	h.keep(h.reeve(token, "unwrap", "--lookup").must(h.t))
+	if got := strings.TrimSuffix(h.reeve(token, "unwrap").must(h.t).out, "\n"); got != password {
+		h.t.Errorf("%s: another password was unwrapped", ref)
+	}
+	used := h.reeve(token, "unwrap")
+	if !strings.Contains(used.err, "[wrap_used]") {
+		h.t.Errorf("%s: opened twice", ref)
+	}
+	h.keep(used)
+	h.keep(h.ok("wrap", "list"))
 }
 
 // keep puts what a command printed where it is looked at.
