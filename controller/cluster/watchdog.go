@@ -46,8 +46,8 @@ func (n *Node) runWatchdog(ctx context.Context, r *raft.Raft) {
 		}
 		awakeFor := awake.ring(n.now(), n.cfg.DiskLimit)
 		if sick := n.sickness(awakeFor); sick != said {
-			if sick == healthy {
-				n.report(func() { n.log.Info("raft: the disk of the data directory is well again", "before", said) })
+			if before := said; sick == healthy { // report may log on when this loop has gone on
+				n.report(func() { n.log.Info("raft: the disk of the data directory is well again", "before", before) })
 			} else {
 				n.report(func() {
 					n.log.Error("raft: the disk of the data directory is not well", "disk", string(sick), "problem", sick.explain(), "error", n.diskError())

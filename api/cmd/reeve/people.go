@@ -24,11 +24,11 @@ func (a *app) userCmd() *cobra.Command {
 		}),
 		a.userChangeCmd("reset-factors", "Take the second factors, and with them a password under 15 characters, from a user who lost them; their sessions end", func(ctx context.Context, c *api, user string) (*http.Response, error) {
 			return c.ResetFactors(ctx, user, &client.ResetFactorsParams{IdempotencyKey: newKey()})
-		}),
+		}, "if their password had fewer than 15 characters it is gone as well; then: reeve user invite %s"),
 		a.userInviteCmd(), a.userRemoveCmd())
 }
 
-func (a *app) userChangeCmd(use, short string, do func(context.Context, *api, string) (*http.Response, error)) *cobra.Command {
+func (a *app) userChangeCmd(use, short string, do func(context.Context, *api, string) (*http.Response, error), next ...string) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " NAME", Short: short, Example: "  reeve user " + use + " ada", Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,7 +40,12 @@ func (a *app) userChangeCmd(use, short string, do func(context.Context, *api, st
 			if err != nil {
 				return err
 			}
-			return a.show(u, func() { a.say("%s is %s", u.Name, u.Status) })
+			return a.show(u, func() {
+				a.say("%s is %s", u.Name, u.Status)
+				for _, hint := range next {
+					a.say(hint, u.Name)
+				}
+			})
 		},
 	}
 }
