@@ -339,6 +339,9 @@ func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
 		if p.Status() != "shut_out" {
 			t.Errorf("who is gone is %s", p.Status())
 		}
+		if _, _, err := BeginFederatedSession(tx, Federated{Principal: p.ID, Provider: "corp", From: here}); reeve.CodeOf(err) != "sign_in_failed" {
+			t.Errorf("who is gone comes by an OpenID provider: %v", err)
+		}
 		return err
 	})
 	if _, err := authenticate(st, sessions[1]); err != nil || in(bob) != 1 {

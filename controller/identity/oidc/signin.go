@@ -255,8 +255,11 @@ func finish(ctx context.Context, st *store.Store, from From, in Answer, fit func
 // to show here. Code oidc_second_factor_missing.
 func (p *Provider) federated(tx *store.Tx, from From, user *identity.Principal, who person, in Answer) (identity.Federated, error) {
 	out := identity.Federated{Principal: user.ID, Provider: p.Name, MFA: who.MFA, ProvedAt: who.ProvedAt, From: from.Address, Client: from.Client, Node: from.Node}
-	if out.ProvedAt.IsZero() || out.ProvedAt.After(tx.Now()) {
-		out.ProvedAt = tx.Now().Add(-identity.StepUpFor) // too long ago to count
+	switch now := tx.Now(); {
+	case who.ProvedAt.IsZero() || who.ProvedAt.After(now.Add(clockSlack)):
+		out.ProvedAt = now.Add(-identity.StepUpFor) // too long ago to count
+	case who.ProvedAt.After(now):
+		out.ProvedAt = now
 	}
 	switch {
 	case p.SecondFactor() == SecondProvider && !who.MFA:
