@@ -2704,7 +2704,7 @@ type User struct {
 	Name    string      `json:"name"`
 	Profile UserProfile `json:"profile"`
 
-	// Status active, disabled or removed.
+	// Status active, disabled, removed, or shut_out: by its directory.
 	Status string `json:"status"`
 }
 

@@ -54,7 +54,7 @@ type Federated struct {
 
 // BeginFederatedSession begins a session for a person whom a provider has identified. Their
 // tokens are good for another [TokensUnvouched]. Service accounts, root, and who is
-// disabled, removed or locked are refused as with a password: code sign_in_failed. Codes of
+// disabled, removed, shut out or locked are refused as with a password: code sign_in_failed. Codes of
 // a second factor are those of [SignIn].
 func BeginFederatedSession(tx *store.Tx, in Federated) (*Session, reeve.Secret, error) {
 	p, methods, err := admitFederated(tx, in)
@@ -65,7 +65,8 @@ func BeginFederatedSession(tx *store.Tx, in Federated) (*Session, reeve.Secret, 
 		Provider: in.Provider, ProvedAt: in.ProvedAt})
 }
 
-// ProveFederated notes that a provider has just identified the owner of a session anew.
+// ProveFederated notes that a provider has identified the owner of a session anew, when it
+// says.
 // Codes as [BeginFederatedSession], and session_ended, step_up_other_user.
 func ProveFederated(tx *store.Tx, id reeve.SessionID, in Federated) (*Session, error) {
 	s, err := sessions.Get(tx, string(id))
@@ -85,7 +86,11 @@ func ProveFederated(tx *store.Tx, id reeve.SessionID, in Federated) (*Session, e
 	}
 	by := p.Actor(in.From.String(), in.Node)
 	by.Session = string(id)
-	return prove(tx, by, id, methods)
+	if s, err = prove(tx, by, id, methods); err != nil {
+		return nil, err
+	}
+	s.ProvedAt = in.ProvedAt
+	return s, sessions.Put(tx, s)
 }
 
 // admitFederated lets somebody in whom a provider has identified, and says what they have
@@ -98,7 +103,7 @@ func admitFederated(tx *store.Tx, in Federated) (p *Principal, methods []string,
 	if err != nil {
 		return nil, nil, err
 	}
-	if locked || !p.Active() || p.Kind != User {
+	if locked || !p.Active() || !p.ShutOut.IsZero() || p.Kind != User {
 		return nil, nil, signInFailed()
 	}
 	methods = []string{"oidc"}

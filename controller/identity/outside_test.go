@@ -334,6 +334,16 @@ func TestWhoIsGoneFromTheirDirectoryIsShutOut(t *testing.T) {
 	if _, err := authenticate(st, tokens[0]); reeve.CodeOf(err) != "principal_shut_out" {
 		t.Errorf("the token of who is gone: %v", err)
 	}
+	update(t, st, func(tx *store.Tx) error {
+		p, err := GetPrincipal(tx, ada.ID)
+		if p.Status() != "shut_out" {
+			t.Errorf("who is gone is %s", p.Status())
+		}
+		if _, _, err := BeginFederatedSession(tx, Federated{Principal: p.ID, Provider: "corp", From: here}); reeve.CodeOf(err) != "sign_in_failed" {
+			t.Errorf("who is gone comes by an OpenID provider: %v", err)
+		}
+		return err
+	})
 	if _, err := authenticate(st, sessions[1]); err != nil || in(bob) != 1 {
 		t.Errorf("who is there: %v, in %d groups", err, in(bob))
 	}

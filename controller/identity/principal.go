@@ -65,13 +65,15 @@ func (p Principal) Active() bool { return p.DisabledAt.IsZero() && p.RemovedAt.I
 // Removed reports whether the principal is only kept for old records.
 func (p Principal) Removed() bool { return !p.RemovedAt.IsZero() }
 
-// Status is active, disabled or removed.
+// Status is active, disabled, removed, or shut_out by the principal's directory.
 func (p Principal) Status() string {
 	switch {
 	case p.Removed():
 		return "removed"
 	case !p.Active():
 		return "disabled"
+	case !p.ShutOut.IsZero():
+		return "shut_out"
 	default:
 		return "active"
 	}

@@ -3,6 +3,7 @@ package rest_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -82,6 +83,28 @@ func head(t *testing.T, c *systemtest.Cluster) string {
 	return systemtest.Call[client.AuditPage](c, func(api *client.Client) (*http.Response, error) {
 		return api.ListAudit(t.Context(), &client.ListAuditParams{Limit: &one})
 	}).Head
+}
+
+// since are the records that came after a head of the chain.
+func since(t *testing.T, c *systemtest.Cluster, was string) (later []client.AuditRecord) {
+	t.Helper()
+	found := false
+	for after, more := int64(0), true; more; {
+		p := systemtest.Call[client.AuditPage](c, func(api *client.Client) (*http.Response, error) {
+			return api.ListAudit(t.Context(), &client.ListAuditParams{After: &after})
+		})
+		for _, r := range p.Items {
+			if found {
+				later = append(later, r)
+			}
+			found, after = found || r.Hash == was, r.Sequence
+		}
+		more = len(p.Items) > 0
+	}
+	if !found {
+		t.Fatalf("there is no record %s", was)
+	}
+	return later
 }
 
 // operation is one call of the contract, with a path that fits it.

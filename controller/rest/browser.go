@@ -31,7 +31,7 @@ const (
 // setCookie sets a cookie that no script can read, until the browser ends; or for seconds,
 // or ends it if seconds are negative.
 func setCookie(c *gin.Context, name, value string, same http.SameSite, seconds int) {
-	http.SetCookie(c.Writer, &http.Cookie{Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: same, MaxAge: seconds})
+	http.SetCookie(c.Writer, &http.Cookie{Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: same, MaxAge: seconds}) //nolint:gosec // same is Strict or Lax
 }
 
 func setSessionCookie(c *gin.Context, secret reeve.Secret) {

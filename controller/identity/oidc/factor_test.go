@@ -10,6 +10,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/reeve-pam/reeve/controller/identity"
+	"github.com/reeve-pam/reeve/controller/identity/webauthntest"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/store/storetest"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -166,5 +167,39 @@ func TestASecondFactorFinishesASignInAtAProvider(t *testing.T) {
 	show("000000", "sign_in_failed") // and now a wait
 	if all := strings.Join(w.trail(t), "\n"); strings.Contains(all, good) || strings.Contains(all, "Canary") {
 		t.Error("the trail holds what was sent")
+	}
+}
+
+// A security key cannot be asked after a sign-in at a provider: somebody who has nothing else
+// finishes with a recovery code.
+func TestWhoHasOnlyASecurityKeyFinishesWithARecoveryCode(t *testing.T) {
+	t.Parallel()
+	f, w := forge(t), newWorld(t)
+	w.add(t, settings(f.Provider))
+	keys := storetest.NewCipher()
+	var recovery []reeve.Secret
+	w.update(t, func(tx *store.Tx) error {
+		if _, err := identity.ConfigureSecurityKeys(tx, root, w.root, identity.RelyingParty{Addresses: []string{origin}}); err != nil {
+			return err
+		}
+		s, _, err := identity.BeginSession(tx, root, identity.NewSession{Principal: w.ada.ID, From: from.Address})
+		if err != nil {
+			return err
+		}
+		who := identity.Caller{Principal: *w.ada, Session: s}
+		made, challenge, err := identity.AddKey(tx, root, who, keys, "yubi")
+		if err == nil {
+			recovery, err = identity.ConfirmKey(tx, root, who, keys, made.ID, webauthntest.New(t, origin).Enrol(t, string(challenge.Options)))
+		}
+		return err
+	})
+	var in Answer
+	if err := f.finish(t, w, func(a *Answer) { a.Keys = keys; in = *a }); reeve.CodeOf(err) != "security_key_needed" {
+		t.Fatalf("without a code: %v", err)
+	}
+	in.SecondFactor = recovery[0]
+	s, _, err := Finish(t.Context(), w.Store, from, in)
+	if err != nil || strings.Join(s.Methods, " ") != "oidc recovery_code" {
+		t.Errorf("with a recovery code: %+v %v", s, err)
 	}
 }

@@ -452,9 +452,14 @@ func TestSignInsUnderWayAreBounded(t *testing.T) {
 	t.Parallel()
 	clock := storetest.NewClock(time.Now())
 	f, w := forge(t), newWorld(t, storetest.WithClock(clock.Now))
-	w.add(t, settings(f.Provider))
-	for range perNetwork {
-		w.begin(t)
+	settings := settings(f.Provider)
+	settings.Origins = []string{origin}
+	w.add(t, settings)
+	for i := range perNetwork {
+		w.start(t, []Start{program, inBrowser}[i%2])
+	}
+	if _, err := Begin(t.Context(), w.Store, from, inBrowser); reeve.CodeOf(err) != "oidc_logins_too_many" {
+		t.Errorf("one more, in a browser: %v", err)
 	}
 	_, err := Begin(t.Context(), w.Store, from, program)
 	if reeve.CodeOf(err) != "oidc_logins_too_many" || reeve.KindOf(err) != reeve.TooMany {

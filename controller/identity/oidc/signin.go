@@ -142,10 +142,11 @@ type Answer struct {
 }
 
 // Finish ends a sign-in of a program with a session. It can be tried once, and once more
-// with a second factor after second_factor_needed or second_factor_wrong. Codes
+// with a code after second_factor_needed, security_key_needed (a recovery code) or
+// second_factor_wrong. Codes
 // oidc_login_unknown, oidc_provider_silent, oidc_provider_unfit, oidc_code_refused,
 // oidc_token_invalid, oidc_claims_unfit, oidc_user_unknown, oidc_second_factor_missing,
-// second_factor_needed, second_factor_wrong, sign_in_failed, sign_ins_too_many.
+// second_factor_needed, security_key_needed, second_factor_wrong, sign_in_failed, sign_ins_too_many.
 func Finish(ctx context.Context, st *store.Store, from From, in Answer) (s *identity.Session, secret reeve.Secret, err error) {
 	_, err = finish(ctx, st, from, in, func(l *login) bool { return l.Origin == "" && l.Session == "" },
 		func(tx *store.Tx, _ *login, who identity.Federated) error {
@@ -236,12 +237,12 @@ func finish(ctx context.Context, st *store.Store, from From, in Answer, fit func
 		}
 		return p.mapGroups(tx, from, user, who.Groups)
 	})
-	if code := reeve.CodeOf(err); code == "second_factor_needed" || code == "second_factor_wrong" {
+	if code := reeve.CodeOf(err); slices.Contains([]string{"second_factor_needed", "security_key_needed", "second_factor_wrong"}, code) {
 		l.Known = who
 		if err := st.Update(ctx, func(tx *store.Tx) error { return logins.Insert(tx, l) }); err != nil {
 			return l, err
 		}
-		if code == "second_factor_needed" {
+		if code != "second_factor_wrong" {
 			return l, err
 		}
 	}
@@ -255,8 +256,11 @@ func finish(ctx context.Context, st *store.Store, from From, in Answer, fit func
 // to show here. Code oidc_second_factor_missing.
 func (p *Provider) federated(tx *store.Tx, from From, user *identity.Principal, who person, in Answer) (identity.Federated, error) {
 	out := identity.Federated{Principal: user.ID, Provider: p.Name, MFA: who.MFA, ProvedAt: who.ProvedAt, From: from.Address, Client: from.Client, Node: from.Node}
-	if out.ProvedAt.IsZero() || out.ProvedAt.After(tx.Now()) {
-		out.ProvedAt = tx.Now().Add(-identity.StepUpFor) // too long ago to count
+	switch now := tx.Now(); {
+	case who.ProvedAt.IsZero() || who.ProvedAt.After(now.Add(clockSlack)):
+		out.ProvedAt = now.Add(-identity.StepUpFor) // too long ago to count
+	case who.ProvedAt.After(now):
+		out.ProvedAt = now
 	}
 	switch {
 	case p.SecondFactor() == SecondProvider && !who.MFA:
