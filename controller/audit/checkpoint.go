@@ -160,7 +160,7 @@ func Cover(tx *store.Tx, cluster string) (covered int, err error) {
 			t.Time = r.Time
 		}
 	}
-	signed, err := k.Seed.Sign(checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: t.Size, Hash: t.Hash}, Root: t.Root(), Time: t.Time})
+	signed, err := k.Seed.Sign(checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: t.Size, Hash: t.Hash}, Root: t.Root(), Time: t.Time, Edge: t.Edge})
 	if err != nil {
 		return 0, err
 	}
