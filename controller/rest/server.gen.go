@@ -100,6 +100,9 @@ type ServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context, params ExportAuditParams)
+	// RotateAuditKey Sign the audit trail with a new key from now on
+	// (POST /v1/audit/key/rotate)
+	RotateAuditKey(c *gin.Context, params RotateAuditKeyParams)
 	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
 	// (GET /v1/audit/sinks)
 	ListAuditSinks(c *gin.Context)
@@ -109,6 +112,12 @@ type ServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(c *gin.Context, sink string, params RemoveAuditSinkParams)
+	// EditAuditSink Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	// (PATCH /v1/audit/sinks/{sink})
+	EditAuditSink(c *gin.Context, sink string, params EditAuditSinkParams)
+	// TestAuditSink Send a test record to a sink, and say what happened
+	// (POST /v1/audit/sinks/{sink}/test)
+	TestAuditSink(c *gin.Context, sink string)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(c *gin.Context, params CanParams)
@@ -1436,6 +1445,22 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ExportAuditParams
 
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", c.Request.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter after: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "through" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "through", c.Request.URL.Query(), &params.Through, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter through: %w", err), http.StatusBadRequest)
+		return
+	}
+
 	// ------------- Optional query parameter "format" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", c.Request.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -1500,6 +1525,46 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ExportAudit(c, params)
+}
+
+// RotateAuditKey operation middleware
+func (siw *ServerInterfaceWrapper) RotateAuditKey(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RotateAuditKeyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RotateAuditKey(c, params)
 }
 
 // ListAuditSinks operation middleware
@@ -1602,6 +1667,80 @@ func (siw *ServerInterfaceWrapper) RemoveAuditSink(c *gin.Context) {
 	}
 
 	siw.Handler.RemoveAuditSink(c, sink, params)
+}
+
+// EditAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) EditAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sink" -------------
+	var sink string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sink", c.Param("sink"), &sink, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sink: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditAuditSinkParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditAuditSink(c, sink, params)
+}
+
+// TestAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) TestAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sink" -------------
+	var sink string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sink", c.Param("sink"), &sink, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sink: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.TestAuditSink(c, sink)
 }
 
 // Can operation middleware
@@ -4567,9 +4706,12 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/jobs/:job/retry", wrapper.RetryJob)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit)
 	router.GET(options.BaseURL+"/v1/audit/checkpoints", wrapper.ListAuditCheckpoints)
+	router.POST(options.BaseURL+"/v1/audit/key/rotate", wrapper.RotateAuditKey)
 	router.GET(options.BaseURL+"/v1/audit/sinks", wrapper.ListAuditSinks)
 	router.POST(options.BaseURL+"/v1/audit/sinks", wrapper.AddAuditSink)
 	router.DELETE(options.BaseURL+"/v1/audit/sinks/:sink", wrapper.RemoveAuditSink)
+	router.PATCH(options.BaseURL+"/v1/audit/sinks/:sink", wrapper.EditAuditSink)
+	router.POST(options.BaseURL+"/v1/audit/sinks/:sink/test", wrapper.TestAuditSink)
 	router.GET(options.BaseURL+"/v1/system/services", wrapper.ListServices)
 	router.POST(options.BaseURL+"/v1/system/services/:service/enable", wrapper.EnableService)
 	router.POST(options.BaseURL+"/v1/system/services/:service/disable", wrapper.DisableService)
@@ -5611,6 +5753,45 @@ func (response ExportAuditdefaultApplicationProblemPlusJSONResponse) VisitExport
 	return err
 }
 
+type RotateAuditKeyRequestObject struct {
+	Params RotateAuditKeyParams
+}
+
+type RotateAuditKeyResponseObject interface {
+	VisitRotateAuditKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateAuditKey200JSONResponse RotatedAuditKey
+
+func (response RotateAuditKey200JSONResponse) VisitRotateAuditKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAuditKeydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RotateAuditKeydefaultApplicationProblemPlusJSONResponse) VisitRotateAuditKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListAuditSinksRequestObject struct {
 }
 
@@ -5712,6 +5893,86 @@ type RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAuditSinkRequestObject struct {
+	Sink   string `json:"sink"`
+	Params EditAuditSinkParams
+	Body   *EditAuditSinkJSONRequestBody
+}
+
+type EditAuditSinkResponseObject interface {
+	VisitEditAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type EditAuditSink200JSONResponse AuditSink
+
+func (response EditAuditSink200JSONResponse) VisitEditAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitEditAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestAuditSinkRequestObject struct {
+	Sink string `json:"sink"`
+}
+
+type TestAuditSinkResponseObject interface {
+	VisitTestAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type TestAuditSink200JSONResponse AuditSinkTest
+
+func (response TestAuditSink200JSONResponse) VisitTestAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitTestAuditSinkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9144,6 +9405,9 @@ type StrictServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// RotateAuditKey Sign the audit trail with a new key from now on
+	// (POST /v1/audit/key/rotate)
+	RotateAuditKey(ctx context.Context, request RotateAuditKeyRequestObject) (RotateAuditKeyResponseObject, error)
 	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
 	// (GET /v1/audit/sinks)
 	ListAuditSinks(ctx context.Context, request ListAuditSinksRequestObject) (ListAuditSinksResponseObject, error)
@@ -9153,6 +9417,12 @@ type StrictServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(ctx context.Context, request RemoveAuditSinkRequestObject) (RemoveAuditSinkResponseObject, error)
+	// EditAuditSink Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	// (PATCH /v1/audit/sinks/{sink})
+	EditAuditSink(ctx context.Context, request EditAuditSinkRequestObject) (EditAuditSinkResponseObject, error)
+	// TestAuditSink Send a test record to a sink, and say what happened
+	// (POST /v1/audit/sinks/{sink}/test)
+	TestAuditSink(ctx context.Context, request TestAuditSinkRequestObject) (TestAuditSinkResponseObject, error)
 	// Can Say whether a user may do something, and why
 	// (GET /v1/can)
 	Can(ctx context.Context, request CanRequestObject) (CanResponseObject, error)
@@ -10330,6 +10600,32 @@ func (sh *strictHandler) ExportAudit(ctx *gin.Context, params ExportAuditParams)
 	}
 }
 
+// RotateAuditKey operation middleware
+func (sh *strictHandler) RotateAuditKey(ctx *gin.Context, params RotateAuditKeyParams) {
+	var request RotateAuditKeyRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateAuditKey(ctx, request.(RotateAuditKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateAuditKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RotateAuditKeyResponseObject); ok {
+		if err := validResponse.VisitRotateAuditKeyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListAuditSinks operation middleware
 func (sh *strictHandler) ListAuditSinks(ctx *gin.Context) {
 	var request ListAuditSinksRequestObject
@@ -10418,6 +10714,77 @@ func (sh *strictHandler) RemoveAuditSink(ctx *gin.Context, sink string, params R
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RemoveAuditSinkResponseObject); ok {
 		if err := validResponse.VisitRemoveAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditAuditSink operation middleware
+func (sh *strictHandler) EditAuditSink(ctx *gin.Context, sink string, params EditAuditSinkParams) {
+	var request EditAuditSinkRequestObject
+
+	request.Sink = sink
+	request.Params = params
+
+	var body EditAuditSinkJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditAuditSink(ctx, request.(EditAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditAuditSinkResponseObject); ok {
+		if err := validResponse.VisitEditAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestAuditSink operation middleware
+func (sh *strictHandler) TestAuditSink(ctx *gin.Context, sink string) {
+	var request TestAuditSinkRequestObject
+
+	request.Sink = sink
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestAuditSink(ctx, request.(TestAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(TestAuditSinkResponseObject); ok {
+		if err := validResponse.VisitTestAuditSinkResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -13274,282 +13641,293 @@ var swaggerSpec = []string{
 	"ToG1ud7s8vbPhxpYLzqqDR02qlCRjp5ZkvLqXMirSECwKNTiolAZL6KKjw/ncIsJRWo+4tkVFqUKeXWE",
 	"P2v6HtaDNocxiTGTOfpOLLDFhMP+b3PyMeYfXVS6HkazUlxc8MmFfzD+lhmXdTkt5oZkV3150L28FXdf",
 	"fbkqcuQ+VeTu0vZXrg+k9BqgmRkezcGw/AoMkyqsoc68FxaTd6NkmfFPF52k+dld1zN3ilZpM2QaroEX",
-	"BmtONIxLs6IOp9cThk0SDYflEgmmw6Hdx8i7ZO+gE7bjaFilrrB8LwvprjuXPaQF5ftQQlATY8rdLrMx",
-	"LELihqNXX7mp4mTwgmLIPrx7hdmiIupCirvp8JDiu1tCZdgUmU12ax+dTqn4Shjb39Ipit30WpS/G4Nr",
-	"3Rq9e8eew0BTZewp+brHSjOzNIWaoEqRwXjFV/HIZ+t0hX/WLhSfKORntf8Lhkey+1/8FNRUZ95RtVLD",
-	"pd506y+mahZ8+r6c2dxjM55NMUJThV/Ww1EbCOG4OxJB8nx/6qEvhujC52zO7XR1mM2xtv431yl798Nz",
-	"9uTxw8fkJsF8jKoWHy2n5y9+GAa3zo/nb167LQDjYTrcnNkICrVoJGneM5hPw3Kh0XW+bJWeICe50wpj",
-	"p5xYO3enEsny8WvdF61aePpvU8Dmti6UamqPHjx59LTHxLbKDsRSvTg74s64g2Agu8CT73aYPGXuGD18",
-	"7Ezpp4+Z5jJXMzZaWscWyDMUlsHiRqAlen/KgStYS110LOZZpe3Xpc2cIWzC8bZ1qV3XUUxOfxcKPVct",
-	"fwycRtNtASUvVURVeD03zEPfKtYTi59UE44t8nmhsqvvVTlKAFiQeKDCLom1K4WAayqfydxvTwndZuIr",
-	"v8J2CUuF2D4PzNnGI5iUEk3Jss7fRRwadkZOvcXUyaaGKrpC+SnwvFuHHnPt8wbx4eYoPjBB83zGJEy4",
-	"Fddw6quu2uqXKkdFQ/eSWDNX+wsiOyKZOxBxBTpauPZzo0Q9WkcWz6Z+6R3LYIdEVCwZQyudirKc0MIq",
-	"HzEeYzGk9tcilh+3Lke8EdDbT2XhrFCyeX3iG9V4jFw981ayZJwtAFrp47+WsznmidN03M4BaHdJiDxx",
-	"SZg4fpJTl4ehbmht23a0xT0thxXGUpuTql2lnYofk9J4V9hKoNidgU2nu3HItg/ezsDxnon/prGbvWXN",
-	"TxCYeXN2WBg8ShOVw24qbBath6VY1CeWi4mTLjYkFvL5nDIet7iKnt4UowCnGF91I1NpZVm3lt7sdfGL",
-	"7pwXd2PmTNTwcainOjkuIZ7lmQteRH2MZFjKScknKLq1KpygmM14q37fiQ+fc6IWdI5Jr8DqkSnqVaRc",
-	"LKbuDWmRmYsJmNgl62YyKkWRB6E1ccyNxocu+5cZV9v4PQ4UDVJs7wVwX1xUiFVRBndKOhZMaZiUBdcM",
-	"Ps11cM2P2bsXD93FmU1VKgkVx9BlERWeAmux8b73mx28PrQZSXo3EroirJtxd3FjLGZHBaeiN6V5RSu8",
-	"p9yjyKzYgPi54xgDbcZzi9OlNNvVSFthU/bcHNQ8kQyTTFh2DOG/7O0CoSnUL20l27YOd30S6j2qSNUp",
-	"nzxjr0kpDRPh7rKEK7d2u64crdUQ3IYq+Gt1tXkEjM2490u1xcvNlD988jSZUzASkusl8nuhFqCPMm6A",
-	"TeHTAffVT6m5o206d27VmypJNeLSj+WEv8eiasyoC+e7FsJcLrc7EJVnZ3WYD/7+cBeGu6wm4hpklIpT",
-	"KOYJ2dFd/ryDkK3p3lGUismVI1ibcuVvih9MXEfnXt1qMkWtbNy1pLJqZrtpgJ252WcMM46O69zc6wfH",
-	"39ePhLCuP+lswq9hVTqNlnbvsqMJRXn/6Ft+NP74+enjL3/qLx2aY0apSu7wH3hcwRxXn28CPCKOKbWI",
-	"yw5l57y0U3TN4o3u9eygYT9DhVuGfKish3N/HMKbbtCOtb1sQai119cXMGqbUEncW+aIUMOQ3WDZfoAW",
-	"2FXH6s9J01tfetdER8A1ZsK4R1bSObaZuiNHNXxnoqR/bH2xJoA/0HQ7VorF0jutE7NTnA0BxXi75dkw",
-	"ZtfiaGKrS6Ofdi7se8iE2e6eboCioJ4TD3zwViJ6/yxj70pL2gHVwwwnaNApF1I6hGEzYUy7RjPB5GF9",
-	"9ZBR+oTYwRbFylXMKoq0J2R+kScMqWDlUMYqcJ1NoQtb76I0US9K2KLFVGE6iA8zyUosUn4huqKEh4Yi",
-	"X/TN0iR4nm8DKIEZxxfcWi1GZSyT9yx81cAB9bDoPjO7zr1iQu5LGSOkI1t0UPb9q3OsVyw1Yj/47L5z",
-	"98P3r87jVER0nRGPMfd3GLoitwLuKQUriAPiJjO+bSwKG0v7/gE/92BcAuPjElY3uNucq8sja3LU7Ntc",
-	"TXsu69u6wq0bqx2qM3eraml90u+aWlrN7B1IWFDgehvHZDwETejnocxxGVxcjTj0TnHlNHir10bjMu7g",
-	"WK1dVN1/4arSrLoFULMXco267OcqCoiOzaePnvqwZXXg2KO/frtaNPf04cY9SN4x3wtjhZyUwkwhb5W5",
-	"JG+e7aKRw1vmtu5r8Cd+Fe61IaZbzPiS5aqK3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0qheJ33Jsx",
-	"40f/GrL7R98O2b3je0N27+geBjDvXdx7xkopfit9cNenajWTaR4e6Kg/884TY5WG3H1cACUJS9qEqc82",
-	"PoAc6Lza35da4r2+eptTEkwVciSmcLb41td85PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDQhMxueQ",
-	"H7M/m7OffGDfPf4/6EffJPk1WlK7SePIeEvVaDBATdzOm/J91EtMgBgXeVOnTzrbhGFcsjPC0KhefBpO",
-	"beBsrcrJ1Ieh/VfcsAUURYfISISA/O9pcFG7hKoJ+/DHml6z0RuKZMtlwpvpVPexKmWP5Is1Em7cht2u",
-	"13g148+YDaf88WiG6IolK9TEyW4nSQrMS7VVptBmGRrTEFIeq0zJsdCzDc5ayk/Z2Z4yDCHc0NIdwYTL",
-	"gyEGxrP0rLLzNMBgaXpYg5i0u5ZQtgPEoHe5Y/wVNOIWblFq7VNzvZBpJefWO/kxuf8HT7+tXZtrwMeA",
-	"hZ3Li0zlsCl73z3I8EEsDMI7C2PlS4jCHyWqylbGTNPlZpiB8bQht7PrFdZbHFcTEfpBBdtPPdQKKlS0",
-	"LAo+iWiYvwkn7N+xBhrQhBM9dKuBiebRnD8nLLSYTO2WQejU3ebeR99t974pNxdpJbMBNV9BM2MOWZya",
-	"aVjjVbSvIF+YkEbkcMp69kYoVHbVdSkg4vFapu36TCvUYY+BlmaAVYgy62/zbWLafLMgdw9tE55Ah3oM",
-	"VYgIgHC6Ui16SCV/kup5xuUR9YSI5LHxmIV+bvmogGfkMg4JTGN6SQfK2y4JjzMwxjuxIr+b8vkc4uXd",
-	"q5lbuJL6fTEy/C1AWtwG6ssNAB871O/3LWW3xm1wtrvwTpRa2lFiS4r08MmClrG6weq810PRka+M8n3g",
-	"02ztd+4AstvgMMWd/6lOqVxrK+RDJqZDtfJJkWxKFXtk1gi7J6yYCm6l6xXEwP3r9/2Ue0/xg4Gb5xy4",
-	"D/zAu/l5Q+PLoHA1tye5ubfqCa/24U55wXFWB0jMSIHmPbx//9aE14rfba+y7BnjLF/3O1G6ZrmGRJSA",
-	"QNvCwzhk9y68m/E/NroZn+5S3xJjjx+pMVW0rCWCaNHqy71eJRg6FaRxvwh3vgH8hT5/ngd0/XSTtp07",
-	"vFkLs7lN1FmPbX2VY36Y00qa7b7XE6MzLjMoLqqWN2nN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktjxl",
-	"lEo5ZAi4pEo79OC+kA9ZaLKBCePCkDn6+wPE5nkhZAygQWlCgdkST2CLzmhjIfGkd67Jw1+MhSRE5cN0",
-	"o7g7PdrI+kpUAZBhInxrwypC4+XHPfQ8VWYmpZ0rHZr49rlT0fSJ3qnKXtQIMWtlUYIq1NZO9JY4HsNB",
-	"1aEr0m5JqxEM2bzgstFnyR/EusnSkFHXm1avpaEHT3MkMXPIUAzWvoP+SC25klRtfIFAL0qzUiLwTOUF",
-	"p3VrmCttEzkRN2ujR9OO33IkqbBKBJ/ysOUES3OKN9uSvqoakjEJkPfXTt+5H8c45IbI4PF6NLJ0KdTz",
-	"DHHxRqVlv5VQ+mAcNiTJ0VlRiYhQGUePIVC2e2gwxN1zrIgQOwMSf4Nww9BHVderSOVczPSJAJ9WuNw1",
-	"Mw8r0zi0bgrX5EarCbur36Ja7TSUu6ZU/6hG79yMV0kQbfPZJefVJM1mBvusUHzGbJ4tta53b4zPWOzY",
-	"rgblx8XmrD1sY0rJhlQr0oTXWa0MX9fS5mKrMbAJk95ykMxEpNzbfzw//28P7ru76fsX73oljms+3o4i",
-	"a+W22827ymWN1JBRIvCc6yob+FclJCXOxhazZYw55MI60q0svL1pwxVGSTOh8fUlvdKt2KiUeVHppARq",
-	"F9Jh4oppnRsTfWP8R3VNb6qVs39kC6dVU5l2E09gsebQNWzih2uOTpq/f1/tAWsQA/MDUtuSSNE+eCxl",
-	"S8U4cRLO0l2rY3dkYOoNefr/gOV70LNUQkRnGNsAL8yzutbeULBdzeMVSIeyp+alnisDHQ4QbDWD+t0p",
-	"1hkPWcaPFprPk/Ea62kS8dAiNIKHonywC0hnmK8fZSXu7Oke2ysyFNZLDArV1aemioA5yoYqROzJjbkD",
-	"p85ez0WO6nzojqw0mwpjlV4evU5VEeYiVjitroZsxPOLTAMG1XgxZBT8GmKNmg9cDRnxZd7s09rohNpQ",
-	"8revYqQt6hFCQso1axjDsmLUX2/JtLYT8XSJn70heg1mpcd1I3nJmOnFFSyj0BE7tUD3xQ4XKcsl1Cr6",
-	"alSWK9TtZ6s9O3rlDyWbnDeikG4zk6DZoStsp7whHBAydhdKXw1ra9xbXsLWltW6+Nncenb7IGn1zlHC",
-	"7duzYWNFxSoppSJJL2bsq/e2J/jiE8+sE9mEY1CJCsJlFdfcwoVvbtfm9HTofY/J2oizWk0iqug4oQEy",
-	"08u5XcklSgz69NFf+6VJbsvS2+BCJTc/utUEX7J+Qe/DZjmIjRKpluaFnXbnVAYnjGO9K4C5Ya1Yaytb",
-	"Y/uut76r3EXMeD8PfeUwKY3mAXkDLA59ejNRFKLRCrQPQCn+unPV7pGEtNqlUny/Ntu6sFN2w3quPWg9",
-	"k7BAqZITkBEReMoNGzkB7hmCWvcRDFaPmvVm2HsLKy3Mu9qQmiFj5+21p3snnmGzNJof/ev+0bcf/+z/",
-	"OL44+vjfw4ff/J9/ihHytcrhFjvs3qkWuDGav3n5/fPvYLKr+yabOikkY8k05w+fPA1mpr9RdQ21lBXC",
-	"qbskb7Afx1+ePnr6zWrx+9nR/037eXH08fPjR1/+1L/LJDm6GmMVwliQiB334OFfju8f3z9+sG0vrlXD",
-	"uFq+n0UHicstDeDvlmQzNCAmQghpi7SvlK855GFrtTCgaYRMzYAhlqrT7uL1jTEMxfeKsseEZLx6o/eF",
-	"Eu3vmYCO2kMf00XDcbzBiHa0/QGpsk98sDXyYFCupkz/ujhqtrdtPYwwpoyJe6fVXgpjLutzFJ8hnahv",
-	"H97/yzfY8s3iWUCMPQm7lK8k+OjMVP3WEXIx8M1qr6INbw/iIVmzVJ2zbUoSVwZ+/CghWo4v/tfRx39f",
-	"lywbkdsCj2bkFKtWkWLUt1pdizyqUSIAMnkj0rc8VSIh+LBUFPnPcx8Oor9qqCMjJrJdfN2EAQguzrhT",
-	"tLLtsmb7TdvI92fCkF1NW1775yxCZwXgCISYS3hEnVi4EPEytXfUBsqG/rxItRvlCexUA58VXMzipxC/",
-	"IpJQ9Q9lUteECFVHPud/xufzRHg0ddidvvnh3at9lc9Tx6Pu9Hd/UTplUap1p2eDg6ipYqxk3ogcKJtY",
-	"5Bi4RhRoZ1vAjItihwqpbbYhNP/rXVDvqd/kyIpWrfGH7UO6MZDZPPC3GtFsSZq7FtpsTm7HgOHvXVQ2",
-	"u8M2hGULSr6WnNsXX+8mWbdyolSjpDB2UiM1V89DEzZ6V42/cxsVx7sL+HoBSRG/pfbTdQEgNLm7BoYM",
-	"vMeQ8hoD5CZCF+2g0O2aOrptpmj6qnivGDeECTba6tbYkrzdja1vdMOEaALOkXoqjUFryC8ifsUd7qHG",
-	"5GLC9O3ZT+98R9O2jByVorAXQqblI6VGCWksLwpK7KSEWQwqotqUcUkw7MxXPN08sljdJmLs66lxpl74",
-	"7qHG5TAwkHMtrkUBE+gI5kxVkd8COmw3yGtjosOaCTpY51YVk8Cud00n8fM6QBXDOjtuLGXYPaV/11z+",
-	"Lfj7WYXP2kjqjcnlKB5KQxA3+hdvdxw20C9+PBrr69j/954Hv+Lm/5fdiE074DW7HX14lDqRaPQbAqvk",
-	"AhOHBrXqAuB5T31y0Qd3cGitlpvaU6gxueg2FFzG05ESCeobctKxVqTOSo8HKFPNSnlRMGNh7tOcQp75",
-	"uDROCVOUNbEkyCgoTCrVGqKl79sWCjjKnFuYb2xlUXXc9G20aQIpYuMr13MVUd0y3Tgm9EwjJJ7Qzgi/",
-	"PtGAisw3p5uZq5R3assMupvrNJRD5zWaMP9hRZUoLbWQmZhTKd6KLrMP2BWtlB1WXaEM6GuRwcHri5Pt",
-	"ot4GafpSjlWsWXcXQnrhNrwqHUuUaVfyev09blbYdnrQW+h3oZ1Xa9ka0aW+U/of4xbhdu+r+FarUQGz",
-	"GAhRLJwUoA3mWk00n1GfAzc9xJdL1OMnuj+1IAow2RQRE44Hp7IsiihAAhQRlsZmfdh8HnGQKZV0PAaZ",
-	"Yw8tOS/tHhtM4bUe9Um9roxq/1ToyFSoiUmWz5SJkrG/v3//ltEDx4n2zFH5hJa+yqG7cwl9sPrbUstT",
-	"RJE/nRNbnD5/8/2LjacDv60FnV9VFUzy+5/gPrpQd3SgGgNRfJncOOlGXo5QT4vPdnpfurTL0JAw/Htd",
-	"18xKY1UuuIzXh1F6AFZTVerSxgnsVFieqLDO9fJCl3JzV1KnfGGx3ldCDdpcI+DLJodV+SY5ZmEsPu3g",
-	"tNyqqG/jls25k4tdUFA9tqrtnHdvBIup8eOq+s9PpvnqRml/fcQ2Jlmyc8utyFruYJCgec9kyH4ZmBCV",
-	"tm9LW7eSh0qx2GT1aVVs4JAGhbq3KxSDX5Cen7eOhzNAhgnNlYICeP2hOodHO5AoEWlEbNDYuXmtmnSQ",
-	"zb3wOEb9jo7lk76sFy+git1oXOahb44as6UqNfPxjBX+a+xVzX/o+E1jY6FhC9oomXQwxDYuAfBJ94Fn",
-	"kNiF8w6bGu5226SaS/5NgWFCes2Dl7mwzGouimP2mpobFzwjgApvpdy4C6ufSnyFBGjwPED6rat1kRvz",
-	"Bc+mAZi1gU9MKXuM2pRgBmZw14REHASTVTNgvNDA82Vn74m+DuVIW0GTWOwVLN9qpcZb7mU0FTw4Na5g",
-	"eXDXipnyWEX+GU4Av/wKkOVIzt0OR5SgL6WxvqEsLsmcevc30niIub2FkB68+gqW1BP/Vmgfy+HGz532",
-	"P+NX0MqnfPikmU35MKqPTzWYqYpZKOHFWBgiioKV0gCVvPcfIblhbpm9nAWvfaA1YSer61jF4OuScLtC",
-	"IlRzKU4A0O9ip7tJm1XIAWfFQhxpJnCIo1AouruCuT11Y88E+i2uYHkxFommgxu2l6J3lKGOmz1qLmJ9",
-	"7nhr94gK+ue2uKy3YJgRoT0QNk7NPZswV7EojGhd7XBrRXGhKmHxeuc+tX+UwX/lMvjV23MfBenvsIs/",
-	"5OdVlsz2pVx7qZA6UBFn43oJL4ySATFU1laPOLcJXxKXjOdOrhurua1jwH5tupQohCYC2/GtpxVMochT",
-	"3SO7m2exWVXfV3VK6IIDTjh8myiwHqgo7VdK6ciNCKKXY/GkhrheX7UixzUnN8bsJrDumsW+N+t21WhI",
-	"GkXRzBueX4tYs/nnoY8wdZLW6I6BufW4Ppkqi9zdV07vsiDZCKwF3fAG+bz9fqBFqoAzmkhEjbi93uG3",
-	"gwSHxpKXPztgGIT3j5Zxb9ZCKwutQer8kzGba8hhLCTkyF+JDuO7w/JOxWR6oYW56owGOjlo2Iw8IRyD",
-	"m9SvdA3z62ZVjvWhj8nsyoM/40vHG1hT5Ka2FeOiGNimaTf57us23XWnlO3Gda+PjlttcXdE1nF0nQ4c",
-	"ePoZAdR7YFFiJqy5zZFMkLsDlrhbNFih+7S2bhyAZtaeMrBFYt2em5X76niDPvxQBIhTxKTrygzCSIYH",
-	"FeyhcwTkmQYAWaOheY0n0di1OshSn6aKlyu+2pjQ35CqEQdRIsx+FhrHeMEexyNXebSLfwiroTGOyZrA",
-	"c+zUNAMuSdszybM6jTY7CgVVNOEt1ZHlZuWDhm0G7v3qhp3+N1XA80JJOFxFrhuCqnL7lsa6X7zIxbbI",
-	"DlXxIMINminC+AVge2EqL7X7G2ZzG8F42GcEa+UG6Yph3fRGubXrIXBJK9rYUAtv9c6ITubbm6fV9Syc",
-	"jEvf9215S/cMog75KhTf64JurEvHqqGxxWVtRrmbBKVFACeSEAVgqPxxjx9++/jbp395+O12ZdS12CYi",
-	"pU5jDCDg8QaAgI8eEODo43+PFo/fehr0ncyBrjWvLdOJ9pxpH/YuIUIwokaSY8ZtNk2mm9CKO9S1UFKP",
-	"GL49EDC83oHEaHzTScvdLrO+9N4VHr4yRbFYxekXTh81vtHgxuzx9RLqjw2UhsQhS+7ruxcPPaDbf7qZ",
-	"/OmUrsn4TnfFMB5uZISeN9+OjBFWmGSIoI5FFUeTSNCc1z4RbigkOlVFvtpfY2OpSUIZJI13yNAVV6fx",
-	"VojSIZ03AMNrmKlrCOjS7hIf88yarbVC002mXaEcUqT03rjKZrhnWMHlpOQT8EBm//bBe1X/jQC40mTv",
-	"ik7HcqQ2A0C09AZ/3tIJU4mdrBpPVVoNNrQqZbNMrSpdJterz+NAlA3c8cFw4LccRZzbc/zDbXrAN1gi",
-	"oHTWaoty003fdb+39y5typH5nSre29k/fyjqt62ob/ZhpPXe80xR1ulWJihmmUhWtzGiuiGPib9w32Pr",
-	"hgU9WRQVdD41NRCGzcAeszNJNirz5UaNFnkrSEbuvViNEcmTaYyJ13shMPkHQSaEhe7evO6JuFDnculP",
-	"uYEhGy2ZyEMG67NQIC1DOuKuSawNOVFzSP+MsV6hjzfSZ9rSbcSrfqUGmBurX9pYLNfhHGJFET5VMSrl",
-	"vIMoJBIEuF0f/Nc+dwKTPUxlk/SE5cNfbzyvIT0Df7DQWFa/oZKZyoCw0SQ2Li9l7sN5BOrLLOiZSUGZ",
-	"dKdVHDKlIpGk7iYbl4VXEBpK4rQow3DInHJiLDVB7y0YAwB1rDR5Y5bFDokVVU5Fg/3CYptb/THBx+dV",
-	"4v9KKFKrSTxJwM+VRJpRbMx1Il1lSx5oalWSumwQUwyGg8ATUUDh3XnigDsSJ7iOu7pbKb8rQgwdFeNE",
-	"BrzWSu8T/7eNzbzmqq5gRSm2KlWjzZszeIsFXxr/pcFgShuFZQ0gdGVkK7KrdG4TjlwodUVBewRNbkZz",
-	"7YYxb5L037/azCsiYUs7+ODg/bYDv0WEUQrMdUXLDzRETkJCDpmSPjcIY07eHOrjI6tGjdPEBK/ramtb",
-	"AbILEd4DbGEHwnRP2z6QGlt2n0/WSDdMD0H3OSV9UdLKkOgrDH6aONgy31zXwkpZgAnBsO3azzsFJMJk",
-	"lHjVhBdBVWUfVax4wA2A7N9NfxiK6GZClnaL/IMZ2KnKE33k6/b6To+H3COlbOH4wfZ9XcsIA+BK6HFs",
-	"joknhm/TzKw0Xad0gWBXKaaP5WDi+1Z6NLR2pua95kI9w9SUrbm/4zBvLeB8k8lrAn8C6fEFewo7EiC7",
-	"V6Cei4l8KfeJeYr91FqlCw3kUCxHgFNmxCeWi4mwBq1HzrQvnMDqyS1y0J/ukIG+ucTNccwzlvG5sLww",
-	"LFcemMta0DtE124Fan8jeEPlYO5Abjj33ejueJPxu9us2xHwVqOAuGN3LQroJnWLzZw3hK0246v3zeQ4",
-	"p9z9d8H9sFqitqVXImXEhVIo+n5IGPvueMml9xz6QjDy8kRrd3as9qI1VFNLECFqPm9oTuY0hK7mZLkw",
-	"VxfzGhAhFrY0bKGVnNTpce5H4eU5t7xulD3EAMyiAhSoWBxbFQS4o5TmLKSwghfiX5BvQrrFFWFqN6/M",
-	"+0SP2g3NJFA/xtZxHT0l6CXpeoazty+Z/zIcc/rJTh3h/IR2aAnX9UvjnYndqk3lqPG/6N6KQLqMSwKR",
-	"72wXnMx3eQfY9XTTGlYFRqubXZ2F0mSjahF+/d2WoYX5h/n/XmrZ3dCSOtWj93yyY5nDvj39znJwQs+9",
-	"lzzrUi2Ykv3KHFYhRNzkouuNt1s8jD5415o4oonoTPLojN6TlT5Vpd4z1kafjCiwC6WvTEfzZ99qHXPz",
-	"HH/Uk+SSYmjbOgAa0Fi7WOb9UAmFYagIowO6MecqsGgNq6aCiySsoB3VnS00ezwLt6ra0+m7a7r9LTU8",
-	"SrP4K6A2gU3u9jHO8CPsYjpkpsymTnF+8O3D4/vHD4/vnzx8vCPA5eZ8mvT5OAtIbzV0zkqMuQnlHhyn",
-	"/fBuOo7UK8d1SCnyKJrWQP1P1JYooJ1USrWx8p2otmxklc4ffvTgyaOn9/fW3Oq95tKMd+00IBO9gZRP",
-	"6i+wGgPTI06dEEXYemFIeJRztF+47VlzGJl7aXbtLSkqO2cs5AS045OqgbezOrGXJ/cBY+Zb9PmEELK8",
-	"rBs+1Jysp3tk/GIes/eeN9sgqHHVTFsQRAS+FdnBt8peb28QQZyrlhCtryHIFCHZ5ZzQ6y4av7jsdRyn",
-	"ytiLK1hGT6OklWBH3Av3JCnZvnmB+9WwWlp3FuCW0PRO+oC+6LD1VhpPrFRJY97WlF8DWgxSkczwRuZa",
-	"SfyjXlz5AUPLu52nBHrLG+kBMiq0jGCN3ypGLs0uJkU+mGjLpiq1ysTVU8eVXOZ1lw9H/dBFAtt1Y/We",
-	"kuS3xuyV0POil55xVs0gWuZ7GOdv8NPEvV/V13RH+dbLdgpCVzBftXZIaGC5SpTNEq1SiCw7EnSjwnzX",
-	"AWPxVGF+yQb2cGz71j/aAZtJCVJ1M3A3YUr5zXeAq20AWYZpbtTQcaK3qaDjgb5r+nlzu7b1vc+5trNo",
-	"eP8Ht5ulL0zfiD9PfUwSxqn7jk1Uz1eNy6K4SOKU+HJod6dWW7fxlU4mXfxLydh5OXt9hgemNh5elI5I",
-	"J9+BLoTsk/t9DTJXnW5eWGIeD/n1ZYCbmc25XFL7hYrSkZqR6IbvGGw5kBBm7xvtsCpnvSBrh1yOvj7H",
-	"p2F79MX/8PccYVGGk9Jw6Tt6UU7QGhbPo4d7bYJRSvFbCTfqhbGTcK2z5brSa3iAgB6iOsY9iGPfKqOP",
-	"MYeggazUwi7PMZeP2v8A16SyhLzG8FH1gqm188GXLxgyIQzxdT46e/uSMOaIReoUq2P2wjuXq6SrgPkq",
-	"7DO8gEM2eaggJZ/5L3Ks9ILr3IRsGfq8gZvQSD5imQaEwOSFOf5F/iJfaK00Vbb4gBPLVVaiDuY7nj5+",
-	"8pdvQnjNIOw2u8xUDpeORdDwuByLT5fDRoTp+BdM/vDv5RMwp9iYik94OAWXGd4Bl8xAsMrZpbsJLqtY",
-	"DWbP8Akc/yLPQeaMS3b5MofZXFmQ2fLoH7C8DBPLKiPeYha1I5jjYA1zIHcad/qNdTaaYUtVskJcwSkT",
-	"9hdJ0N8eHZI950UR8oGnakGhAg30YgKN+UX6agA253bq0+I5wyDLEFUoQRg0wuscSIeRslPKojZWqfz4",
-	"FzkYDgqRgaTqIzqhg7M5z6Zw9PD4/sD3BkbOMqcnJ4vF4pjj18dKT078b83Jq5fPX7w+f4G/qYstBshj",
-	"jSDM6eD+8QN6RM1B8rkYnA4eHd8/fkTFdlPk9JPrByfeOeMT21GWeqQaJV/maMIZG9AoAvADFncNTv8Z",
-	"P+X1Iyd0+w++DDc+iX4bfDCCDB0mWQWoMN9/xaGECoz7yW8lIJyFpzI+G0DpeI/6hb6T8IU+qXFH3GbT",
-	"1LiRO/TLRye0zFxJX8vz8P59X6llvXbC5/PC2apCyZNfPcpE/fpOa4cmj4oiCq5VZx2ePoq4eO9U/IXV",
-	"DE8CjD+K0XI24+5GRXapSDUIxR7/HFQffcSW48YmEl91CGGeOrMbz7bbv4DMgidTWHcDVABjwpth7AdV",
-	"FD7l/Fc18tE83ySvgeFNHgcDeCk7IUh1+W22r2Did+b9hvz6BywHtL3IMd+pfLm3nV3Ds//Svv18nHGF",
-	"sx7ubfzvkM0jPPVGVhRHCfmrGpFmwVHFNGD3wW/V8olX/Hj+n0pT+kgF0hzhxi/Dlhw8+ez/+pKUiH+D",
-	"IBAHhz+xMcq+r3l5HyQ8x7tP1n56d5dhlWp1s80LLtOneatjUUkiOx18+Zik/kndHPUm70/JmveoOkjF",
-	"VrSMYxZybgLEB/6ZKU3VIWpdUhBOpUepPMwZb0OI9zrg9/c4eAuHM8GPNQz9zRmSRqQOC6EBmVOlKxZ9",
-	"Vm+JN6LIQkCH1ZbH3P3l1vHlhqw27G7rghqC07waiknodtXey6bGEKqkquJxIc3c2S6N6nNHCpmJlQL0",
-	"uia9biEWKzpPnhAS39jbFMuarZhBQ36Hjbj0f12MSrO8bHR5deKeWzT518/MWWbfyFqI3uxiHUZMXY+x",
-	"wAvM8Jk5rQGRv9Wkts1F3Txh6AtdFtyddoQnQHuH4jfOsnfruWfYJb7BXDILRcEWtX1Kv0SR8azKsxuj",
-	"QuJTVURSUwyzuKhzqGoW2ANc0McDXv8/qtE7GKekgmMCtK9y5WHAby4d/iduLe6OOwo18EZ1EDa10mtI",
-	"km5hMYGNlhE9cnC76KC2gVvDbVkGgV4V1emDFZqf/KqEPLLqCiTl3G51iVNCAf66uhXaXSHaG/kcPexI",
-	"hh+VkJSBcpibvD3IVjf6gz2e2bDIxLFF0h2zl/Wl6il3cy74yYli7oQxRsn8LqFE9sjs0nerdCyA6cWC",
-	"EM67GeYz/r9baZ/AgVV2HCClsLsv96qu++WsEWZrjZzOf0sfbxH1ZOQ7m+782lrJaO/Kd1yGXbmTxvVX",
-	"Vbxvh52el7Y+c2o8JkwnIdlYXIduPKb3+Tsp5cGY5YN79R/s8nXZ5RU4Y2DEpYTcM82IZ1dMyC4eqZom",
-	"phWp4KL5Og5mwo8Jnl135fT0Lvvbqb9z+aCanFvGbWlyaz41+qDp310x+vL8zPvi7+Tpxcl9JZWMCJM6",
-	"vPtylp7luce1At/JEr17kaYd3vceEK1i29w62yef8f9fSEkvgApqVx1lVmjYIwu09uJxxIVRYtpmafbC",
-	"9e9Rc/XUq9qA1lGharD4mUhqpZ4ehxUKB2etSiv1y4lJhe00ApJlLa20xWonNdseBWt+e72jMcpwMC8j",
-	"e3QO9qdqpH35rA4kwtYm+rV0kY089ywpeQwrJbrvBOzFm3wOthn9a9qalJoRiifqns29xd0J4UremO/i",
-	"7g03HcwMcUS5pKGqnIlf1YgyNsn1jVFM9roq8PUtYvOIt2MK2RU1L7qzenSrtdItBzRv36P5AzYNKkMn",
-	"NtroVDstCUAQnoxjj4RQ8i2wVxsreHZl+vNvqNDcg9Rc9c1NDJYl55CJHBAUh8psKHmoylnCiWAFCCv4",
-	"CApTwUhPVZH7Ntu+3idEe9yK+djX1K/YEu4dd1rNbJbT3jmxvJ/wHeE7UzHFxITY3XaSFStCDiNYfYXP",
-	"ZbPShZJFKkhUaodo1vkLC4vuNn81S5/+SzLY2Ryzcn0psrEbirLEDDtdIvin0s2Sny0EpY/A7okf2zxF",
-	"Ea1DGUa/55vxlZo0k6lj9yE2AHQqDSqUOug1HdvaLDzq8kdVz30lp1RV+oQ+qbdnP1VNGGOOKGy1uEW2",
-	"YZ8xSwN6WJm6kVKs1GQ8+NxNUy7bs8EhUyPil3fJEee555a8cU59mnLj9cDAKwRQ3o5xY7vdL+msDywE",
-	"UwR4XtcdIBR4BUzKTKbmEPQ5SmyI+fpCgd3ddfj5GX49r19Vg5i8M/0T+2CVv4lrYLxmD6sYr+rsOB2w",
-	"Kv7DaZdj3LMuS/Ge9P/odAJ+j5/vmzc2eQLf8yuQGKjYnyewJqN7b+KQtZeWqouMJYc1KZROENuUUh52",
-	"qvSd+NL3HT6xYcbn7pjIDHyTa7LBAkawonb0yTR892xLQFe7cD8GahASmqIABje7WCl50DA+omtNtPZh",
-	"Zd6+WOjml1kYtaphwOS6JLlCcuA2F/omXdTt8Rn2zOj79JvSZgqxSfo9j41Vez/9QVpRHDi5yY1z+Ev4",
-	"HXDyVeBJY1ZzUbQbCzQFBJ61Woy6f56gDjtXYqNi6p5+3nh4w5lF3mu83PEfNsgJ/IiNchxH3qmTe3Ce",
-	"qEl4Syoa6k2EQ72yHZ18M6zKQ52Vu1KTOtvEVfDJ2b5JhnqBX/eS/chHP56/ec0KBPXIuGQjYJWnnr2U",
-	"7Pn5/xyGFnRmroHnZgpg2QL7BOgSK/I4cyxTFtzDR96rc7hTHOh5LMqCA7f3RaOjRPh3Zq6jXbb+uBL+",
-	"y10Jn45kvi4CKsk0wh5gUXQBC5/sieOULX8ZrXai7WQcT8g+5AYdTzz8iykq7E4+uENUH0QCyr3UGMoi",
-	"KUK+qssakQgxWnU2ZWOxkswVkxlGyKsed9A5PnZoMe1GQXT5mICuO2WcekxProGNYbFHuxo0rApoxHEg",
-	"uTxVCzbmvijCEY4Jw0YwJTSPVTInHdLUHIq4R2tsYkdtOIz1tcpn9PZQGZ5jTq5mplALb6uXcybVSOVL",
-	"nFihDOZGV3Cw6/Z5IO+dNc/DBL+WdV4RKGGcux3ZT4RarimPzKgZ+K5vvnzEeN+2ZxQlex3kk8/ufxsS",
-	"c2bqGvbMD5tM8ncBJedA9CN5IBUqu/GzuMk4b+X9tc1zQ3S6sWGeUbKsl7Qr4g11EQpEMREiv+2AqECI",
-	"B7s81h5obiXWz+Umve5lD0TGw7h4z+p1JCujwgM3ofUwButT5XnuLbEzPYwPfB0MnqAeKFTlBZc9JbJS",
-	"xhoGzemB06okXkhjeVFwqvNz6jgqGmkVNKQ/Raf78MnT2/Wzfw8ZVTYmJHTuv9+LlOHLquDPe029A9yJ",
-	"ao8IQrkYyw6naaNhQCol8Ll/5ICEC0Mk6DaD2QjD33u0fWu8GxNMWqHZFHiBgjXQK9BnlWAnWaGoZ1xc",
-	"h/oBXdj4UKUlYTTQeyl5URyz92JGaE0IrTNR6Lo99ZDw/seVAjekmlddStTGprwYMzMHbJBpReFEsrNg",
-	"M166Ucr5Mfs5JIWyXJWjYEe6U5UpOS5EFouUZBnM7XNcXC9XdnuihYA93aI0kQau0D1DAw3r7KKKdH7g",
-	"Pvv2qxIyvW0fDORstPQGTI5VX5dUcVsV8OHeVGhGx+wdIv0IwsitYsOGzyB0mZxyPSs8Tmeb3D8qIZvn",
-	"a/9qqxvhK6Vf0NDGMUHiYEuVwz1Tqw27840Hzhqc/vNjKzaieQ6M4z76HaRcNepTUede9GWdW64Cfa1y",
-	"OHQRaGuMP2pAIzWgTXA0rAPtwy2Ow8zJZ/e/FXNn1fIgZA8CJ/utVLqcXXCL3eYv6QoPBfw+iXZImbZ1",
-	"XljdFpVBAZmT+A0sNncFCOtoZ1oAw75SwNskMSQRZxK9prYqvy8TjF7V3rgAUR/aBUX3cNuFOuq0qwLC",
-	"9muQsNh80TTVEDuFmYECQdbVtVPoSlvygr1/dd4A1WvsYFAsrGIjYDhiLMX6nfvC7+Nh6gz9+//3vWd8",
-	"KkMTRBG7h215wxjJ52aqbNoIZ8Zq4DOqV8DAjSlnKBBNE/9DGG85sTN0zhUKA4LcspEGfmWYGo8J0pGF",
-	"Mdf55pxfw3mY0Vb7pzIL9oimemNfNvq2qkneXDh8H+jBq9c+o87z1IKdiVDFUDWLigqKWJ55QDN++pj9",
-	"TXxHimMYBJvJoMtMzUEiWJAROblzjeUWTp2mzmd8Arm7jdBhjrhh4xqhliYw9FdBh0v1HRirdHv/+hz9",
-	"G27dplMflfs403yfyd68KIimTsbW+1x3QO64A1bOpPV9J9KynIA7EWCTLfiSYX9o7jiBUkN1KJwJt/yT",
-	"+4/c3j65/ziW0U3DvcIL3EzFfHCoxOx2P41dt+/vXOaOYRGh9+Y7+HcMF1SLx6SwCp45SNfOfVNSIlZx",
-	"d9Doef3Y7xoup1rHLeUNaJgIR3DIWdYkYbUf9Ycd2JpYkY8heMT6R4kiwPj2Ved/Pzt6+OQpgd1Vw4V+",
-	"Watyjh6o6HBX40fVBL+SiVUTKHHHVju3H0FM20JKEb3XF7XQYR6VokAcPSUhxT5rJ/rkc/V3J7ZOkxkO",
-	"f/JuhaBU0Vy/s+PIbSfMavnRMmOiND/JxQSMNSef6Y8NcbxrdQXV+7/HX9yOKfmD0iOR5yDbbRn3UBuJ",
-	"L2a8Zt/Db8lagCWIR5+rReoY4qEXagH6KOMG2BQ+JYKFediIdAhrjl3W3U//85/3j77lR+OPn58+/vKn",
-	"QTp0GDoE+LYGyXv3+8Zzv+uLNyxkeUsXb4PAjby7CjOyeQdTR45u7JNq+nf1vqwm+JXuy5pAqWheeGBv",
-	"WCiJbh+dW7x+/Jxw9q/pkWexZz64RSffC5ljBuuRkMxOtSonU7bWfJx6kBkjlKzaTJUGdOq4dOUmvG80",
-	"ReHN7U+I2ZqwvZIFHj3c0NAESzYR3zzZmt23MTKWL80x+7lKF6sZS5gAXj+C4FA+xcgV+pBHEDS0hB/x",
-	"9yQ3JCx4cdveyNuVG83q9iY6tVcM8hqD3jcd8D0cl9vLkhML0RL4O3hIopfee6i1j+XgwMznBvtK7vDW",
-	"HGJMiMJiwQ0bq1LmeyyMxgK+WtRUiF4tRnRSmfJ/O1iQuuN3a5I/8OB7OBgpaYhUwi86d5vd/PebodJ+",
-	"dTjUlAbXIF243TrcLS9tCPYpmQV0+kzJsdAzDCdSiaUFyWZClhYMYveEFkc+9tod2S58tvHGwPZZnr9/",
-	"8/7tgQ4g7djXcrFQb0SaQ4pjaD+rXhaOboeJa38HE0FRYpBaFTNCVEXsk9JOQVq3SDeT+TzOTu2zePKZ",
-	"/uihU3oCfK2gb+vg9Dw3O1fGjuu17pp824W45QNGEtjIPU7dP3zDthxMSIbiGtZOHgafyNnW1IBrYjCQ",
-	"sSRdkgs/NNe1f1/oVwsWv/P0c1MwsTP6PMjFPeaWtDnS97UJDeRU7mEsOk9h3UA3eSH+jR75XXtVcA23",
-	"5FGZBHpt4zf5m0f2uJO2D07uK11+RJjEpefBUvblJwnwKin1kXb25DP+v8eFtcdN/RoXnkfKQAhLSpWe",
-	"inndLou3wIMizJ4Ko+xGlrsnT34iohycOX2MBt9HBQ4osILfye9NL8/TBsp5MdmM2LR5/sQPdvK5NKD7",
-	"HgEi1O0chJe+p6wnyx6RUAhChgCQO2TFDWi+mbWpD3oXJGUE24jayAaO9F90wxp9pW3je9y1t1iiQF3+",
-	"JboQNol3Ia+FRTKYE451AunknJe2QtTFwtWiWNOGceioLkxFCC+r4Q7VhgeHuWkizvmN4AwTiY3ngNbH",
-	"vToK4fVWyUSTLGnF9Vc16lZbf3QPfCVQOze5Bt6Bb2K5U7XZFkALOKrwthqmqSXL/nxXvfUefL+VUGJu",
-	"YgHc4B85ZVKMuaCkxRy4+1/GZQYFfVTKDLTlItV774ApuqNbUuqp1S72r4dFDO4G+bHFnSeff1WjznyS",
-	"H9VocFjqdMBY7lEz+RXXsUKJbY8e7mVT86hpeELMtj0uaf3OZMpYjejpbsQpv67CV6hcWa4nYJ0Ydwov",
-	"u6xY/TJah5xBQZu67yvz98QVRAfiCyLtggtbd6q2oVUPwampOTqi8EFdtqpgUofqpFCTZDL7Oehr0EcY",
-	"sYRrN+Nj9sL9H/taXrKMa8x2wFaZAntvI9LIs9Dp3hfjUQTM+zoLNRkyo7D4UoC0v0icb6ZmYKg3EBXa",
-	"vOLGHuFoRy+/v2QzYRoIFT5I0fjALoRTH/z0Jnx+yQxfGkTcwKbOo6UFwxagoapbP/5F+udB5vVyqnak",
-	"WEYPMoecajXZJXXo/B9jXhi49InhGvjMs7Ul/BRatgZq5B8TVq/UZFOh/c++WMAq3HQsi1tUlEpDH7kJ",
-	"xqGPyO3pb5WRUgVwGbsCHQNfirxqHVBw4/efachAXEPta51iInA9fmvX9tvNHrF3cBrR7PdeZQqei/eS",
-	"aFY1jy/UhCyZX9VoyApxDcO65BfaCDoHEOkarF7uR6KvNeDRyz+E8P/lFDnGmVPXSC5MeKt9WVu2KpFn",
-	"ner0m5ffP8c29Dn83nPbm0u5JfXxzRzky+8x8woJ6BOx0ABFkDkjJjKAgHe7jiMJwRR2qdtJUNVRjZ+C",
-	"/0aYnVPGq0nQuHxJ0bslgipR6V+4C2Zd0Vlhg4uBURf7qCOhSesDmbnNIb6Sk7q1ylTveP/9HlucrXDV",
-	"1kzVOPsnn8NbOquKXxP21urLHTM4bQUrftm5N9aHlBLXwMEgZyLmkaUKg9cY5it4vtcouw8/X1vqNG/F",
-	"FfqfjGAiduguGhmgs+kSpWwZQsXBcOHY6Qa4n2//8fwFaQeSWyxCrc8G+/O7H56zvz588vCbU6w5RHXi",
-	"w7tXCJ/ORlotEFEfK66EsSCZkuzBw78c3z++f/wAVUKBur/TCUl5toqdODFG4NWrnIEpB255B5QgOMZX",
-	"FB/fwaSUaQw2zEfdvx/OJ3Oo9mnuPADrrrhV/h0LKcz0oAz8nHBZrRZY1JoBcpXHJwy5uz4dbeQou85U",
-	"P+AsD8xVNMjXzRvy4jidaoZfE5AD3eR7SxpKeX+bzEbYneuXmbODO9luzmdHWhUbCkPenv30Dh/6Xaus",
-	"fhW3pK0GzH+zTVONl96D5hRQRUEo1CWNv2m8tljrolF90S/0rmZC+Ol9pQMdiJM4yXXznH0lRIQ3diC9",
-	"Vafw5POczy7cnz1aY+x1m79GbkTdXcRxuYeknfLEiUkFAGoyHFpy3AbP+GhAF9Nsu9+V3OvqXfsiF/b3",
-	"ITfew6dbz0y8RQZ4joGTBgsQbDeKfDwgoYFTKylxXaJQRDgdfEdI7O0zUHF2b8PbD7TR/vU3jbo/D41t",
-	"97YrNXnuGeZ0u3lNiQ4lKziRNmhZ9WOHZOUwSg+s9L3WTNRUqBHYOzg4JFMfYTJ1k4/blPuJX0E7cfhr",
-	"ZigTtkAOBlO8l43k771C4klYrGSbO1OAgm24d8qAp/Ki3ddtnTs3q/+3pPsnOl+4wWtwoBq3IR4Fa1b8",
-	"7zECdQOWuT2Tw50y1KcybnmhJiVsC/7ywjPUbIYJqoZp4HkI31ZvuGdYLngBmT1mbySGdwMaI6F0ZaFe",
-	"FX/OTY17zKAwQC9GaMVTdpmD5aLwMVuPY385FlDkl/61fj748adLsomsYgvtQbnXDKC7rMV8RdOnS4XZ",
-	"r82Tlcaq2aoGGwOQ8WZPxORZOSqZL5NDWwFTTIRlVwBzJkLBBjEp8op/TpOpEUvQfAdWaLhNA8qNl+8x",
-	"l7ZB5JBSS/rJxsOfMqXi1Giv41UL+b9KOpnxJVWtKwNyGEqafZ4XOsE1EaCzNe01aLPauWi9bRj/RG3D",
-	"Hj/89vG3T//y8NsnjV5iDyK9xA4t3w99qLxRSNaAkKH7uLCGeYqZfQHcxCzFxEnEw+d22c/B/b2kNJsZ",
-	"zwHP5DE7kwyw1wYmsLShEdnMR0ZlRI47i/SuC3I3x1uvktvAcISRaVBH9DuzN72TzvQnW205oSztJO1P",
-	"skJJ2D7C0ebQqE3w3L35rvMOTfLuaQJoWxxKG6hwkQPWnLtACJ6TUHnxIuhmIgO86MoIPnffH/AA4vuT",
-	"gSBe7E3iNxCx7xHiLRWSYXtH0DMTuogQSSuU06a5tzQWZm3anWi4gmXaM/QTCWVYMDPlGijn1OKH1fl3",
-	"U8Cz7/4YC3cvUVEVcY/CJxCpoIGObnxuHKXWVAOwP3tt4QqW32C0EcGVNsIa0Oyi9dXreMmWa/sO130o",
-	"oO0r+FpwWLg4yGl5qZvBfRnSZx0TEfUO5qZ4q2GO6Lq0z8ALRsTfzJknn/F/nREQSo+uN7RfadREXINk",
-	"+yko9LDiFV3L+bMGXdlCFAUldnhdJ7b0rZUzN1g772WdbCd4ena4VxsvT/kHfg5mVsE99IHX8mmHBbqh",
-	"xkpnUCF8eZRs37nVUaSZyh3Snf4mrvEDLxEwpbu7Pctbt8qDn+i3WqnxbWt4my4Y36cIxd3cTXA/B9ZZ",
-	"ypaagFayuWnJuQM89HvsOH2qCur9M+XtTOf40VZYL5W8dV47dZUXZZDoiO/u77QwAbz0GKdOl8/o4sNJ",
-	"+G/8jyp4eMrXDf6rEc+uJhpxldibIg+/sXxJIRb3fTmPsNo7nPo/YGnudD70regl7qoJzEAU3LTxQV1L",
-	"Z9Fhw59KMTRXkLv9mICl0tsrWJpnPlaFnVuQQaSyjI/HkFnICU/F91XhRaEWlDAZuiYLe8zOwvdhIM8i",
-	"yLyrqObtKcloBwbgRdW441A7arktk3EGg9/upy0mL0icuHU/C541w66VDTqDBr+K+FXW3PFSdu/5mZfy",
-	"QXx5gQLFGMuDpKp7MVXc4LbYzw8zY575DGvplEn3wILrPNZh5QNO5oAtVmiArwSZ04dDmtcFEv5APVZs",
-	"Y4O8dh58kr30Px+YSpWkvceglhqHxkoSIN+ux+krYWzIq74zzU4PeyPgYrtB8ogee4bHi2UUUNOUsQcU",
-	"2A4m7yy8k8rtHjwJaHieuQWlqaJaWhrIyRx98JBNVakbD41gwiXWCuqlrx70Qn6hlZxgYoXjXmoKEpH6",
-	"YiJfHgprgF7+R6JrR6Ir75dxET45+ez/6owtvZHQ5lRK7qj41df1VDGmiMCZcckn0MAM8a3bHHvJFbGx",
-	"4uaWFc37GLIvsCZ1TxDNPOznDbD3kEqXWak1SHuZaoLdWOEN+2AbYTekK5zjE7/rVGW3hFtKGjCeWtX+",
-	"4787cdbOqeH1nfSsu7l9LTecI0uy+MTu0aHuO46vblnzhJx8dv/bAC5lhYb9beYm0fWGYtSlgT0Gwd0q",
-	"q1aa2L7chGB4aSDK18m4AVHioIf60PzhI8UJBtl2m0kMtdyNZG+kdfQeNpoPFaCGZdhiKgpoNfU7jiEn",
-	"eEPn92tsp7SbRq/42oCqaBEiPAo9FJ2+Fgvzo3K+qRWeT4u5xmASfJorjfjzFKAhj5ovfvXgZmhmcW+o",
-	"N2Ehxs7mC5jUkYALzD8cqj8evfxrmdz9NOS9uWTJh+lYQC2kadpX3Sow8seJAX0tsk0aU3jooGTDMbqy",
-	"jsNc96bbLAJon4+iUlf60bLyNilJOv44nDPA/qLI37nIu45bm7zO0MC/vpzkwvBRsUMAxlNoUwimRheo",
-	"nGNujbKRVUmmip/RhZ9Q3m5YLQwjnLJnCMLX6JHpLOz1A/09vcVP8o47wmmOyROKX+/lul0Ii3mv/p2O",
-	"lXZiGpD75ZlVG/OPrdu8dbJj59Ah3S1E39Mjv2u7E9dwS4bnCLhGkCtPtkB6/0HaF/im6arZmCSy4qPq",
-	"yBEhDxiS4FB9fd27v65/j5aXOF6+m8gBfHurqPvNzY/tfevYnXzG//foaBk271byud2AeyqIda/qQZWb",
-	"NMOwDb6+kQOOWrR1ScIP5lbgrYbxCBFhVoAGn/2PBSgLKIpUyMY/1orarEHlHVLqEiD1rQjdGkwoXHse",
-	"OtdsA5jlYQqcdei1SUrsa5R0i4BtDzmzSYjsDwbubFNoN7evJKuRLAkZ7XZwf55EwmPXDTWohlJOQV0h",
-	"D0XB69fFEYkuSlvF8kTMHvIQVpEmCFh1jBcQNqrDZomYeyoxNcD6jJ8qs2MGXFZm3pKZNCbW/ljtlvto",
-	"+k0KReDbtYnwqz6o6Do0p3qfZomAWI5f0uyzD4yxWHuA9cqUuy653mo1FiHJ//acY7fBD6GvZsh7v5Ko",
-	"oEYSC7ok1+5+mjaDRA1u7yw5kMz5fW0XBmqgTrjAtu9eqFVYucJJfvRSrWGsdm7irn6THntITpM/trDO",
-	"dQ+ORNo7Auz23khSB/vuWqM9xX52rqM5HyGm+2ojdPBiVnqBacKFMvZZ9QGmraHGQXzpPq+niiU2BpNN",
-	"u/Bc+3gasGsJxO/mvVv8jRYpCTap13iYbpfe5lcSjqyYtWjq0esIPADZCiO4hHQaSfXpZCsNBuxRoz/t",
-	"3jlrrfNqRNk00Gh/+4foxxTulX65zSsAY5uKEgdnz/zOVwmEIHvvfikLlV0d5Cr4gK/+4yrA8v+qI5TV",
-	"y0ZwknrbNGFQrVJMjS10XeaLqeIzkfQm/UxfHxYOSWZinq6cmIcH9mLKcMLvwnKUhrOPjaBQcuLs5ag3",
-	"tJ1A8HlAvx2c/vOjYyiDzTqIHUtdDE4HJ8ho/j2fqyw8Cmp8GVaf+Lho8yM/aOOTKrbc+MzvY+MTj9/U",
-	"/B1mnTQfmaCN1hy/Lu9tPodpPCsvJydV4zPE3m8+U2Ix/scv/38AAAD//w==",
+	"5ASCT3OlrcH6Ew3j0qyoxum1hSkkCYhT4BKJp8MB3vcsdgk4XoO+KOIFoi/99Ih0dsqlz9GaCXvaZ8rr",
+	"h3TO3XfRodCY9WFZjBFKtUgkvqJDueOYW6WusBQxC6m7O5dwpIX++1AOUW/mlDuOZWNYhCQUt9997wAV",
+	"3zov9Ibsw7tXmPkqou6wuMsRBQ6+uyUgh03x3zw6bTHQKeFJldnoq5kJ2fz0Qe+o0VQZe0qucccNZmkK",
+	"NUFuy2C84tp45JN7uqJFB79/eCT5/8VPQYt11h8VMzU87s8YzOZ2eeqemAV/vy91NvfYjGdTjN5UoZke",
+	"oSrHH5F4kuecUw+EMUSHPmdzbqerL94ceYvfY+5EEKOHmlN55XMCDMsFpiiS6USb2SofwU8cl8I4msR3",
+	"SCH/jN2PCYZwVltl7fRfI/Zy/yvcB30n/OjBk0dPe0x3T2I507GiR8d6U2vnxrG5gewCV+WYnXxkjlke",
+	"PnZG9NPHTHOZqxkbLS2YQxenlrromO2zSpGvq5Y5Q0SE421LTr986ZKkr4Sx/f1fRbGbtwO18o0pF91+",
+	"HveOPScHHFzM+/RRP6s7IvbrYO/ukn8DIb7ePRCzZ07Zux+esyePHz4m5zlm6VUILXgpPH/xwzA4+388",
+	"f/PabQEYD97k5sxGUKhFI3X/nsEsS5YLjQHVZfJGGQ7wTA88WT7eBSui+1p5cFfMjK7L5EGXFdIrl3zf",
+	"d8aQeImC+FgKD7RE733/L3WlpBT+Tvn9HmK3zVir2cbcJi+ffBQOpMWDjT4B6T1U7mAmrHRRFCLJuB+q",
+	"eAlqjVOObOtuBF9gdwMr6r1/671djSk0n5BCK8uIEfq7gL+w6pDHfKZoFQyqzb5QuYLRu2F52FYpGLG0",
+	"hmrCsUU+L1R29b0qRwlcKZLPVG8tsaS0EHBNVa2Z++0pgc5NfEF2OBfCEj5KUDiFYSOYlBI9vGVdVoPw",
+	"cOyMYm2LqbscGh6iFcpPgefdrq0x1z6dHx9ujuLzBWiez5iECbfiGk59MXTbk6DKUdFwI0gsZa/d+JEd",
+	"kcxJnviJidaT/9xAjomWd8eLnF76eC/YIREVK7nReU610u6mwOJbMR4jRoH2egmigrS0E7ySMQhPaC2s",
+	"cMe/IR/cG9V4jFxd+444WwC0qrp+LWdzLN+i6bidA9DulhZ54pY2cVjDn6dUsBvfth1d5J6Wwwr6sM1J",
+	"1a7STsWPSWl8hGolf8udgU2nu3HIts+pmoHjPRP/TWM3e8uanyAw8+ak7TB4lCYqh91siCwKU0HS/RPL",
+	"xcRJFxvy/fl8ToUIW9z5T28KHYRTjK+6kUC8sqxbqzryxtBFdyqqU01yJmpUVzQUnByXEC++yAUvoqE/",
+	"8pHKScknKLq1KpygmM14C1bHiQ+fCqoWdI5JgcOizikqs6TFLabuDWmRmYsJmNgl62YyKkWRB6E1ccyN",
+	"1p8u+6N/VNv4PQ4UzR3Y3gnvvriogCSjDO4UMaxj1jApC66d+q5DxHzM3r146C7ObKpStSE4hi6LqPAU",
+	"CJGC973f7BCMoc1I0ruRZx1h3Yy7ixtTJHZUcCp6U/Z1FHhlyj2424oRjp87jjHQZjy3OF1Ksx10iRU2",
+	"ZVDPQc0TOarJOiLHEP7L3t58mkL90lYNTOtw1yeh3qOKVJ3yyTP2mpTSMBHuLktEWOto6MrRWs2M2QBO",
+	"c62uNo+AKRPu/VJt8XIz5Q+fPE2m+o2E5HqJ/F6oBeijjBtgU/h0wH31U2ruaJvOnVv1pqodiUTaIeGg",
+	"94nu4XzXQpjL5XYHonKtrdly/v5wF4a7rCbiGmSUilMo5gnZ0Y1KsoOQrenegRWBNQ8jWJty5fCLH0xc",
+	"R+de3WqOY61s3LVc72pmu2mAnSVTZwwTgY/rkpnrB8ff14+EbCt/0tmEX8OqdBot7d5lRxMh+v7Rt/xo",
+	"/PHz08df/tRfOjTHjFKVIrs/8LiCOa4+34RDSBxTahGXHcrOeWmn6BvHG93r2UHDfoYKtwxpylkP18o4",
+	"ZB25QTvW9rKFbNpeX18cx22i/nG3pCNCjQ56g2X7AVoYlB2rPydNb33pXRMdAdeYoOoeWcmy3GbqjhzV",
+	"8J31C/6x9cWagMlE0+1YKWKY7LROTBp1NgQU4+2WZ8OYXYujia17Bt2nnQv7HjJhtrunG1hlqOfEI0+8",
+	"VR/Wv/jHu9KSdkD1MMMJGnTKhUxLYdhMGNOGTkgweVhfPWSUPiF4swWGSBU0jALgCplf5AlDKlg53oXN",
+	"dTaFLsjbi9JEvShhixZThVmaPs4nK7FIaf/oihIesZGc/jfLXuR5vg3OExYCXXBrtRiVsQKbs/BVA57b",
+	"dyvxBVN1SjQTcl/KGAEQ2qKDsu9fnSOMQKkRkskn3Z+7H75/dR6nIoLejXiMub/D2CG5FXBPKSpEHBA3",
+	"mfFtY1HYWDXWD/i5x8gUmOolYXWDu825GrWgJkfNvs3VtOeyvq0r3LqxCLE6c7eqltYn/a6ppdXM3oGE",
+	"BWUObOOYjOcAUFOSgD6wDC6uRiLAToH9NKa610bjMu7gEOpdVN0/noTSrLoFULMXco267Ocq3IqOzaeP",
+	"nvr4cHXg2KO/frtay/704cY9SN4x3wtjhZyUwkwhb1WfJm+e7cK+w1vmtu5r8Cd+Fe61Iea7zPiS5aqK",
+	"3y3B6Q7jPtdkXKLv+wJ7xig28WaMHm6UIn0KeON33Jsx40f/GrL7R98O2b3je0N27+geBjDvXdx7xkop",
+	"fit9cNfn6jWzmR4e6Kg/884TY5WG3H1cANXuSNqEqS8COoAc6Lza35da4r2+eptTFlIVciSmcLb41td8",
+	"5PyNNt78257AHRWDZ+zfXvMZ/JuTPu7zcAYoDwtMxueQH7M/m7OffGDfPf4/6EffJPk1inSxSePIeEvV",
+	"aDBATdzOmzKeRkI4VRd5U6dPOtuEYVyyM4K2ql58Gk5t4GytysnUh6H9V9ywBRRFh8hIhID872lwUbuE",
+	"qgn78MeaXrPRG4pky2XCm+lU97EqZY/kizUSbtyG3a7XOMjAz5iOqPzxaIboiiUr1MTJbidJCiyxsFVK",
+	"1mYZGtMQUh6rTMmx0LMNzlrKT9nZnjIMkVXR0h3BhMuDAfnG0yStsvM07m9peliDWH+ylrm3A/Kvd7lj",
+	"/BU0wglvgYDiq0y8kGnVmdQ7+TG5/wfPf65dm2v9CADxFpYXmcphU1Gde5Dhg1ivi3cWxsqXEEUlTBR7",
+	"r4yZpsvNoHzjaUNuZ9eBT7Y4riYi9IMKtp8y5RWwxmi1MnwS0TB/E+Xfv2MNy6eJ8n3oDkATzaM5f05Y",
+	"aDGZ2i2D0Km7zb2PvtvufVNuLtJKZqMDTNUxAXPI4tRMdxtYBeEM8oUJaUQOp6xny6JCZVddlwI2IuhV",
+	"huibAXho0jQDrCKHWn+bbxPT5psFuXtom/AEOtRjYH9EAES5bxfqpKSSP0n1POPyiFo1RfLYeMxCP7d8",
+	"VMAzchmHBKYxvaQDfHWXhMcZGOOdWJHfTfl8DnHUldXMLVxJ/b4YGf4WkKZuA4ztBjjMHer3+5ayW8Mp",
+	"OdtdeCdKLe0osSVFevhkQctYOWV13uuh6MhXRvk+YOO29jt34MtucJjizv9Up1SudfvzIRPToVr5pEg2",
+	"pUJ6MmuE3ROEW4WC1vUKYuD+sDp+yr2n+MHAzXMO3Ad+4N38vKEfdVC4mtuT3Nxb9YRX+3CnvOA4qwMk",
+	"ZqSwbB/ev39rwmvF77ZXWfaMcZav+50oXbNcAwhMIJNu4WEcsnsX3s34HxvdjE93KSSKsceP1C8yWtYS",
+	"AZriM/iPjh6noYFQuuCI2sE08DjR58/z0PQm3Tt158ar1sJsbhPwJ2NbX+WYH+a0Ei7XWrw0EqMzLjMo",
+	"LqpOdGnN1agZjFS+ZNxcQU6Wmvtt0nRJaF4f9ARktkR4DnUFQ4Y4iKq0Q4+5D/mQhd5XmDAuDJmjv78+",
+	"FTwvhIzhJilN4Gxbwvxs0bB0LCSe9M41eVSqsZDU6OAwTaLuTutUsr4SVQBkmAjfcbiK0Hj5cQ89T5WZ",
+	"SWnnSofe+n3uVDR9oneqshc1cNtaWZSgCrW1E70lvNZwUDXOjHRB1GoEQzYvuGy0P/QHse59OGTUjK7V",
+	"AnHoMU0dScwcMhSDte+gP4BariSVe18g/prSrJSIB1d5wWndGuZK20ROxM2629K047ccSSqsEsGnauQQ",
+	"JeEUb7YlfVX1CWUSIO+vnb5zP45xyA0bdsTr0cjSpVDPM4SrHZWW/VZC6YNx2CcsR2dFJSJCZRw9hv0r",
+	"3EODIe6eY0VEvhuQ+BuEG4Y+qppRRirnYqZPBI+8apdRM/OwMo1DR8VwTW60mn5Uo1tVq52GcteU6h/V",
+	"6J2b8SoJot23u+S8mqTZzGD7M4rPmM2zdWPTG+MzFjt2kUP5cbE5aw+7i1OyIdWKNFHvVkvw17W0udhq",
+	"DOyNqLccJDMRKff2H8/P/9uD++5u+v7Fu16J45qPt6PIWrntdvOuclkjNWSUCDznusoG/lUJSYmzscVs",
+	"GWMOubCOdCsLb2/acIVR0kxofH1Jr3QrNiplXlQ6KWHNhnSYuGJa58ZE3xj/UV3TG8M5RXWYHtnCadVU",
+	"pt3EExDpOXQNm/jhmqOT5u/fV3vAGsTA/IDUtiRStA8eS9lSMU6chDN/Dnq6BwNTb8jT/wcs34OepRIi",
+	"OsPYBnhhntW19oaC7Woer0A6lD01L/VcGehwgGAHONTvTrHOeMgyfrTQfJ6M11hPk4iHFqERPEL0g12w",
+	"s8N8/SgrcWdP99hekaGwXmJQqK72cVUEzFE2VCGyX9WIcgdOnb2eixzV+azUGlUIzabCWKWXR69TVYS5",
+	"iBVOq6shG/H8ItOAQTVeDBkFv4ZYo+YDV0NGfJk326c3GpQ3lPztqxhpi3qEkJByzRrGsKwY9dc7Ja7t",
+	"RDxd4mdviF5DiOcGZbmRvGTM9OIKllHoiDb+bE9D3xc7XKQsl1Cr6KtRWa5Qt5+tttLqlT8UvxvOTDMK",
+	"6TYz2csiNGvvlDeEA0LG7kLpq2FtjXvLS9jasloXP5s7wm8fJK3eOUq4fXv2Ua6oWCWlVCTpxYx99d72",
+	"BF984pl1IptwDCpRQXDp4ppbuPA9Z9ucng697zFZG+HPq0lEFR0nNEBmejm3K7lEiUGfPvprvzTJbVl6",
+	"GwCu5OZHt5rgS9Yv6H3YLAexUSLV0ryw0+6cyuCEcax3BTA3rBVrbWVrbN+M3jd7vYgZ7+eh3SsmpdE8",
+	"IG+g9aFPrwmf1Rc3HH/duepV1LHGMnepFN+vzbYu7JTdsJ5r30uGSVigVMkJyIgIPOWGjZwA9wxBHXUJ",
+	"BqtHzXoz7L2FlRbmXW1IzZCx8/ba070TULJZGs2P/nX/6NuPf/Z/HF8cffzv4cNv/s8/xQj5WuVwi43v",
+	"71Rn+hjN37z8/vl3MNnVfZNNnRSSsWSa84dPngYz09+ouoZaygrh1F2SN9gm6y9PHz39ZrX4/ezo/6b9",
+	"vDj6+Pnxoy9/6t/8mRxdjbEKYSxIxI578PAvx/eP7x8/2LZF5qphXC3fz6KDxOWWBvB3S7IZGhATIYS0",
+	"RdpXytcc8rC1WhjQNEKmZsAQzNZpd/H6xhhY5XtF2WNCMl690ftCifb3TICn7aGP6aLhON5gRDva/oBU",
+	"2Sc+2Bp5MChXU6Z/XRz1wN22HkYYU8bEvdNqL4Uxl/U5is+QTtS3D+//5RvsxGrxLCDGnoRdylcSfHRm",
+	"gnVAkIuBb1ZbCG54exAPyZql6pxtU5K4MvDjRwnRcnzxv44+/vu6ZNmI3BZ4NCOnWLWKFKO+1epa5FGN",
+	"EhGoyRuRvuWpEgnRn6WiyH+e+3AQ/VVDHRkxke3i6yYMQHBxxp2ilW2XNbti20a+PxOG7Gra8to/ZxE6",
+	"KwBHIMRcwiPqxMKFiJepvaPujDa0zUeq3ShPYKca+KzgYhY/hfgVkYSqfyiTuiZEqDryOf8zPp8nwqOp",
+	"w+70zQ/vXu2rfJ4aEXanv/uL0imLUq07PZvA/djrOFYyb0QOlE0scgxcIww3okfPuCh2qJDaZhtCT97e",
+	"BfWe+k2OrGjVGn/YPqQbA5nNA3+rEc2WpLlroc3m5HYMGP7eRWWzaXtDWLaw/GvJuX3x9W6SdSsnSjVK",
+	"CmMnNVJz9Tz0RqV31fg7t1FxvLuArxeQFPFbaj9dFwBiwLtrYMjAewwprzFAbiJ00Q4K3a6po9tmiqav",
+	"iveKcUOYYKOtbo0tyTvjn17STx883fMNE6IJOEdqdTgGrSG/iPgVd7iHGpOLCdO3Zz+9843G2zJyVIrC",
+	"XgiZlo+UGiWksbwoKLGTEmYxqIhqU8YlwbAzX/F088hidZuIsa+nxpkyIfdU43IYGMi5FteigAl0BHOm",
+	"qshvAR22G+S1MdFhzQQdrHOriklg17umk/h5HaCKYZ0dN5Yy7J7Sv2su/xb8/azCZ20k9cbkchQPpSGI",
+	"ndje6ThsoF/8eDTW17H/7z0PfsXN/y+7EZt2wGt2O/rwKHUi0X8/BFbJBSYODWrVBcDzntrXow/u4NBa",
+	"LTe1p1BjctFtKLiMpyMlEtQ35KRjrUidlR4PUKZ6iPOiYMbC3Kc5hTzzcWmcEqYoa2JJkFFQmFSqNURL",
+	"37ctFHCUObcw39jKomqEjesKE0gRG1+5nquI6pbpxjGhZxoh8YR2Rvj1ia5fZL453cxcpbxTW2bQ3Vyn",
+	"oRw6r9GE+Q8rqkRpqYXMxJxK8VZ0mX3Armil7LBqv2VAX4sMDl5fnOzL9TZI05dyrNaX3I2QXrgNr0rH",
+	"EmXalbxef4+b1fE16NGgt9DvQjuv1rI1okt9p/Q/xi3C7d7Y8q1WowJmMRCiWDgpQBvMtZpoPqM+B256",
+	"iC+XqMdPdH9qQRRgsikiJhwPTmVZFFGABCgiLI3dEudKSAQeU5RKOh6DzLGHlpyXdo8NpvBaj/qkXldG",
+	"tX8qdGQq1MQky2fKRMnY39+/f8vogXh1ZUI+oaWvcujuXEIfrP621PIUUeRP58QWp8/ffP9ic4M4920t",
+	"6PyqqmCS3/8E99GFuqMD1RiI4svkxkk38nKEelp8ttP70qVdhs6P4d/rumZWGqtywWW8PozSA7CaqlKX",
+	"Nk5gp8LyRIV1rpcXupSb28I65QuL9b4SatDmGgFfNjmsyjfJMQtj8WkHp+VWRX0bt2zOnVzsgoLqsVVt",
+	"57x7I1hMjR9X1X9+Ms1XN0r76yO2McmSnVtuRdZyB4MEzXsmQ/bLwISotH1bhkLTCgqyDxypVsUGDmlQ",
+	"qHu7QjH4Ben5eet4OANkmNBcKSiA1x+qc3i0A4kSkUbEBo2dm9eqSQfZ3AuPY9Tv6Fg+6ct68QKq2I3G",
+	"ZR765qgxW6pSMx/PWOG/xl7V/IeO3zQ2Fhq2oI2SSQdDbOMSAJ90H3gGiV0477Cp4W63Taq55N8UGCak",
+	"1zx4mQvLrOaiOGavqbt0wTMCqPBWyo3b3fqpxFdIgAbPA6TfuloXuTFf8GwagFkb+MSUsseoTQlmYAZ3",
+	"TUjEQTBZNQPGCw08X3b2nujrUI60FTSJxV7B8q1WarzlXkZTwYNT4wqWB3etmCmPVeSf4QTwy68AWY7k",
+	"3O1wRAn6UhrrG8riksypd38jjYeY21sI6cGrr2BJHYlvhfaxHG783Gn/M34FrXzKh0+a2ZQPo/r4VIOZ",
+	"qpiFEl6MhSGiKFgpDVDJe/8RkhvmltnLWfDaB1oTdrK6jlUMvi4JtyskQjWX4gQA/S52upu0WYUccFYs",
+	"xJFmAoc4CoWiuyuY21M39kyg3+IKlheJ5tUbt5eid5Shjps9ai5ife54a/eICvrntrist2CYEaE9EDZO",
+	"zT2bMFexKIxoXe1wa0VxoSph8XrnPrV/lMF/5TL41dtzHwXp7+AacfTPqyyZ7Uu59lIhdaAizsb1El4Y",
+	"JQNiqKytHnFuE74kLhnPnVw3VnNbx4D92nQpUQhNBLbjW08rmEKRp7pHdjfPYrOqvq/qlNAFB5xw+DZR",
+	"YD1QUdqvlNKRGxFEL8fiSQ1xvb5qRY5rTm6M2U1g3TWLfW/W7arRkDSKopk3PL8WsWbzz0MfYeokrdEd",
+	"A3PrcX0yVRa5u6+c3mVBshFYC7rhDfJ5+/1Ai1QBZzSRiBpxe73DbwcJDo0lL392wDAI7x8t496shVYW",
+	"WoPU+SdjNteQw1hIyJG/Eh3Gd4flnYrJ9EILc9UZDXRy0LAZeUI4BjepX+ka5tfNqhzrQx+T2ZUHf8aX",
+	"jjewpshNbSvGRTGwTdNu8t3XbbrrTinbjeteHx232uLuiKzj6DodOPD0MwKo98CixExYc5sjmSB3Byxx",
+	"t2iwQvdpbd04AM2sPWVgi8S6PTcr99XxBn34oQgQp4hJ15UZhJEMDyrYQ+cIyDMNALJGQ/MaT6Kxa3WQ",
+	"pT5NFS9XfLUxob8hVSMOokSY/Sw0jvGCPY5HrvJoF/8QVkNjHJM1gefYqWkGXJK2Z5JndRptdhQKqmjC",
+	"W6ojy83KBw3bDNz71Q07/W+qgOeFknC4ilw3BFXl9i2Ndb94kYttkR2q4kGEGzRThPELwPbCVF5q9zfM",
+	"5jaC8bDPCNbKDdIVw7rpjXJr10Pgkla0saEW3uqdEZ3MtzdPq+tZOBmXvu/b8pbuGUQd8lUovtcF3ViX",
+	"jlVDY4vL2oxyNwlKiwBOJCEKwFD54x4//Pbxt0//8vDb7cqoa7FNREqdxhhAwOMNAAEfPSDA0cf/Hi0e",
+	"v/U06DuZA11rXlumE+050z7sXUKEYESNJMeM22yaTDehFXeoa6GkHjF8eyBgeL0DidH4ppOWu11mfem9",
+	"Kzx8ZYpisYrTL5w+anyjwY3Z4+sl1B8bKA2JQ5bc13cvHnpAt/90M/nTKV2T8Z3uimE83MgIPW++HRkj",
+	"rDDJEEEdiyqOJpGgOa99ItxQSHSqiny1v8bGUpOEMkga75ChK65O460QpUM6bwCG1zBT1xDQpd0lPuaZ",
+	"NVtrhaabTLtCOaRI6b1xlc1wz7CCy0nJJ+CBzP7tg/eq/hsBcKXJ3hWdjuVIbQaAaOkN/rylE6YSO1k1",
+	"nqq0GmxoVcpmmVpVukyuV5/HgSgbuOOD4cBvOYo4t+f4h9v0gG+wREDprNUW5aabvut+b+9d2pQj8ztV",
+	"vLezf/5Q1G9bUd/sw+jSe90Zzc/KXNh/UL7AarkAZFeYybuxG5R7x/P68S/DdEqHr82+At80x4ObGA/H",
+	"Et5h6PKWasGiBR4rK3fDDZszjq34PFOUZ7uV0Y15NZLVjZuoUsp3AVi477FZxYKeLIqqWQC1cRCGzcAe",
+	"szNJVjnzBVaNpoAr2E3uvVh/EskMaoyJCk0hMN0JYTWEhe5uxO6J+DXG5dLLNQNDNloykYec3WehJFyG",
+	"BMxd03YbkrE+E/1z5HoFe95In1tM9y+vOrQaYG6sfolyseyOc4iVgfjkzKhc9y6xkDoRAIZ9uoP22SKY",
+	"3mIqK6wnECH+eqOECgkp+IOFRiCBDbXbVPiErTWxVXspcx/AJBhjZkHPTAq8pTuR5JBJJIm0fDfZuCC6",
+	"gtBCE6dFOZVD5tQxY6nte++rIEBux4qxN+aV7JBKUmWRNNgvLLa51R8TfHxelTqsBF+1msTTIvxcSaQZ",
+	"xcZcJxJ0tuSBph4pqa8IMcUALxHkiSiE8u48ccAdiRNcx537rSTnFSGGrplxIudfa6X3iXjcRqNec85X",
+	"QKoUTZaq0djOmfjFgi+N/9Jg+KiNO7MGiboyshXZVTqbC0culLqiNAWEiW7Gr+2GMW9S5tC/vs6rXmFL",
+	"O/jg4B3GA79FhFEKvnbFrgk0RE5CQg6Zkj4bCqNs3gDs4xWsRo3TxAQ/82ozXwGyCwPfQ4phz8V0F98+",
+	"ICJb9ttPVoU3jC3h1VlMc6M0nSHRVxj8NHGwZb65koeVsgATwn/bNdx3CkiEySjVrAmogqrKPup28YAb",
+	"ALkxYxPPuVvOMJQNzoQs7RYZFzOwU5UnOud71CzQCMsFuceG2cLVhQ0Lu5YRBsCV0OPYDhRPDN+mfVtp",
+	"uk7pAuG9UkwfyzrF9610pWjtTM17zYV6hqkpW3N/x2HeWsD5tprXBHcF0iMq9hR2JEB2r7k9FxP5Uu4T",
+	"5RU7yLWKNRpYqViAAafMiE8sFxNhDVqPnGlfKoL1oltk3T/dIed+c1Gf45hnLONzYXlhWK48FJm1oHeI",
+	"J95Kc4GNcBWVS70Dq+Lc99+7423V7257ckfAW4174o7dtbinm9Qttq/eEKjbjCjfN3flnKoV3gX3w2pR",
+	"3pZeiZQRF4q/6PshdRVwx0suva/Ul76RlydarbRjfRutoZpagghR83lDOzanIXS1Y8uFubqY1xAQsUCt",
+	"YQut5KROCHQ/Ci/PueV1a/AhhpwWFYRCxeLYnCEAPKU0ZyGFFbwQ/4J8E7YvrgiT2Xll3ie68m5on4H6",
+	"MTbL6+iiQS9JV3CcvX3J/JfhmNNPduqB5ye0QxO8rl8a70zsVm0qR43/RfdWBNJlXBJsfmeD5GSGzzvA",
+	"Pq+b1rAqMFr9++q8myYbVYvw6++2DC3MP8z/91LL7oaW1KkeveeTHQs79u3pd5aDE3ruvavBos2FHaug",
+	"KW5y0fXGG0weRh+8a20r0UR0Jnl0Ru/JSp+qUu8ZXaRPDhjYhdJXpqPdtW8uj9mIjj/qSXJJMbRtHQAN",
+	"MLBdLPN+OIzCMFSE0QHdmHMVWLSGVVPBRRI60o7qzhaaPZ6FW1Xt6fTdNd3+llo8pVn8FVBjxCZ3+xhn",
+	"+BH2bR0yU2ZTpzg/+Pbh8f3jh8f3Tx4+3hHSc3MGUfp8nAVsuxosaCXG3ASvD47Tfgg/HUfqleM6pBR5",
+	"FE1roP4nakvc004qpRp3+d5bW7buSmdMP3rw5NHT+3tr5/Vec2nGu/ZWkIluSMqXMRRYf4LpEadOiCJQ",
+	"vzAkPMo52i/c9qyyjMy9NLt20xSVnTMWcgLa8UnVstxZndi9lPuAMfNNCX1CCFle1g0fqmzW0z0yfjGP",
+	"2XvPm40f1LhqHy4IFAPfiuzgm4OvN3SIYOxVS4hWFBFIjJDsck54fReNX1z2Oo5TZezFFSyjp1HSSrAH",
+	"8IV7kpTsOiXIDKuldec9bgnG76QP6IsOW2+l1cZKXThmqk35NaDFIBXJDG9kroEAPOrFlR8wtLzbeUrg",
+	"1byRHhKkwgcJ1vitogLT7GJS5IOJNqmqUqtMXD11XMllXvc1cdQPfTOwQTnWKypJfmvMXgldPnrpGWfV",
+	"DKKFzYdx/gY/Tdz7VX1Nd5RvNm2nIHQFbFZrh4R/lqtEoTDRKoVBsyNBNyrMdx0iF08V5pdsYA/Htm/9",
+	"ox1AoZQgVbc/dxOmJOd8B4DeBnRnmOZGDR0nepsKOh7ou6afN7drW9/7nGs7i4b3f3C7WfpS/I2I+9S5",
+	"JWGcuu/YRPV81bgsioskMosvAHd3arV1G1/pZNLFv5SMnZez12d4YGrj4UXpiHTyHehCyD7Z7tcgc9Xp",
+	"5oUl5vGQX18GgJ3ZnMslNZyoKB2pkolu+I7BlgMJYfa+0QCsctYLsnbI5egrknziuceb/A9/zxH6Zjgp",
+	"DZe+oxflBK2hDz16uNe2H6UUv5Vwo+4fOwnXOluuK72GB9DrIapj3MNW9q2r+hhzCBrISi3s8hxz+ajh",
+	"EXBNKkvIawwfVS+YWjsffPmCIRNCTV/no7O3LwlVj1ikTrE6Zi+8c7lKugoot8I+wws4ZJOHmlnymf8i",
+	"x0ovuM5NyJahzxtIEY3kI5ZpQNBPXpjjX+Qv8oXWSlMtjw84sVxlJepgvsfr4yd/+SaE1wwCjbPLTOVw",
+	"6VgEDY/Lsfh0OWxEmI5/weQP/14+AXOKrbj4hIdTcJnhHXDJDASrnF26m+CyitVg9gyfwPEv8hxkzrhk",
+	"ly9zmM2VBZktj/4By8swsawy4i1mUTuCOQ7WMAdyp3Gn31hnoxm2VCUrxBWcMmF/kQR27vEw2XNeFCEf",
+	"eKoWFCrQQC8mmJxfpK8GYHNupz4tnjMMsgxRhRKEuiO8zoF0GCk7pSxqY5XKj3+Rg+GgEBlIqreiEzo4",
+	"m/NsCkcPj+8PfDdk5CxzenKyWCyOOX59rPTkxP/WnLx6+fzF6/MX+Ju6vGSAPNYIwpwO7h8/oEfUHCSf",
+	"i8Hp4NHx/eNHVF44RU4/uX5w4p0zPrEdZanH5lHyZY4mnLEBfyNAXWA52+D0n/FTXj9yQrf/4Mtw45Po",
+	"t8EHI1jYYZJVgArz/VccSqjAuJ/8VgICeHgq47MBho/3qF/oOwlf2pQad8RtNk2NG7lDv3x0QsvMlfTV",
+	"Sw/v3/e1adZrJ3w+L5ytKpQ8+dXjatSv77R2aPKoKKLgWnXW4emjiIv3TsVfWM3wJDQuQDFazmbc3ajI",
+	"LhWpBqHY45+D6qOP2GTd2ETiqw4hzFNnduPZdvsXsGjwZArrboAKUk14M4z9oIrCp5z/qkY+mufbAjZQ",
+	"y8njYAAvZScECYmgzfYVMP7OvN+QX/+A5YC2FznmO5Uv97azawj+X9q3n48zrnDWw72N/x2yeYSn3siK",
+	"4ighf1Uj0iw4qpgG7D74rVo+8Yofz/9TaUofqWCpI9z4ZdiSgyef/V9fkhLxbxAE4uDwJzZG2fc1L++D",
+	"hOd498naT+/uMqzLrW62ecFl+jRvdSwqSWSngy8fk9Q/qdvB3uT9KVnzHlUHqdiKlnHMQs5NADXBPzOl",
+	"qTpErUsKQub0uJyHOeNt0PReB/z+HgdvIY8m+LEG3r85Q9KI1FMitFxzqnTFos/qLfFGFFkI6LDa8pi7",
+	"v9w6vtyQ1YbdjWxQQ3CaV0MxCf292nvZ1BhClVRVLi+kmTvbpVFv70ghM7FScl9X4ddN02Jl9skTQuIb",
+	"u7liIbcVM2jI77ARl/6vi1FplpeNvrZO3HOLJv/6mTnL7BtZC9GbXazDiKnrUSV4gRk+M6c1INa5mtS2",
+	"uajbRQx9ocuCu9OOgAxo71D8xln2bj33DLvEN5hLZqEo2KK2T+mXKDKeVXl2Y1RIfKqKSGqKYRYXdQ5V",
+	"zQJ7AEj6eMDr/0c1egfjlFRwTID2Va488PnNpcP/xK3F3XFHoYYaqQ7CpuaBDUnSLSwmsNEyokcObhcd",
+	"1DZwa7gtyyDQq6I6fbBC85NflZBHVl2BpJzbrS5xSijAX1e3QrsPRnsjn6OHHcnwoxKSMlAOc5O3B9nq",
+	"Rn+wxzMbFpk4tki6Y/ayvlQ95W7OBT85UcydMMYomd8llMgei176/pyOBTC9WBCmezfDfMb/dyvtEziw",
+	"yo4DpBR29+Ve1XW/nDXCbK2R0/lv6eMtop6MfC/XnV9bKxntXfmOy7Ard9K4/qqK9+2w0/PS1mdOjceE",
+	"YiUkG4vr0H/I9D5/J6U8GLN8cK/+g12+Lru8AmcMjLiUkHumGfHsignZxSNVm8i0IhVcNF/HwUz4McGz",
+	"666cnt5lfzv1dy4fVJNzy7gtTW7Np0YfNP27K0Zfnp95X/ydPL04ua+kkhFhUod3X87Sszz3uFbge3ei",
+	"dy/SpsT73gOiVWybW2f75DP+/wsp6QVQQe2qo8wKDXtkgdZePI64MEpM2yzNXrj+PWqunnpV49M6KlQN",
+	"Fj8TSa3U0+OwQuHgrFVppX45MamwnUZAsqyllbZY7aRm26NgzW+vdzRGGQ7mZWSPzsH+VI20L5/VgUTY",
+	"2kS/li6ykeeeJSWPYaX0CIF78Safg21G/5q2JqVmhOKJukt1b3F3QkiaN+a7uHvDTQczQxxRLmmoKmfi",
+	"VzWijE1yfWMUk72uCnx9U9w84u2YQnZF7ZrurB7daiZ1ywHN2/do/oBtksrQe442OtVATAIQaCnj2BUi",
+	"lHwL7E7HCp5dmf78Gyo09yA1V31zE4NlyTlkIgcExaEyG0oeqnKWcCJYAcIKPoLCVMDZU1XkvrG4r/cJ",
+	"0R63Yj72NfUrtoR7x51WM5vltHdOLO8nfEeI1lRMMTEhdredZMWKkMMIVl/hc9msdKFkkQoSlRpAmnX+",
+	"wsKiu81fzdKn/5IMdjbHrFxfimzshqIsMcPengj+qXSz5GcLQekjsHvixzZPUUTrUIbR7/lmfKUmzWTq",
+	"2H2ILQ+dSoMKpQ56Tce2NguPuvxR1XNfySlVlT6hT+rt2U9V28mYIwqbS26RbdhnzNKAHlambqQUKzUZ",
+	"Dz5305TL9mxwyNSI+OVdcsR57rklb5xTn6bceD0w8AoBlLdj3Nhg+Es66wMLwRQBntd1BwgFXgGTMpOp",
+	"OQR9jhIbYr6+UGB3dx1+foZfz+tX1SAm70z/xD5Y5W/iGhiv2cMqxqs6O04HrIr/cNrlGPesy1K8J/0/",
+	"Op2A3+Pn++aNTZ7A9/wKJAYq9ucJrMno3ps4ZO2lpeoiY8lhTQqlE8Q2pZSHnSp978H0fYdPbJjxuTsm",
+	"MgPf1ptssIARrKgBfzIN3z3bEtDVLtyPgRqEhKYogMHNLlZKHjSMj+haE619WJm3Lxa6+WUWRq1qGDC5",
+	"LkmukBy4zYW+SRd1e3yGXUL6Pv2mtJlCbJJ+z2Mr2d5Pf5BWFAdObnLjHP4SfgecfBV40pjVXBTtxgJN",
+	"AYFnrRaj7p8njT4omw/q88bDG84s8l6zyYoaU0ugwI/YGshx5J06uQfniZqEt6Siod5EONQr29HJN8Oq",
+	"PLTqn1PXpM42cRV8crZvkqFe4Ne9ZH9bcqLg9yl1cMqmasHG3OkQ9dKw2rnqTFA1frgFDlsBPFB+2h2z",
+	"Lrj7ZmXuqdnaqVblZLohS7ezY2mUuD+ev3nNCkRMybhkI2BVGIS9lOz5+f8cho6GZq6B52YKYNkCmzDo",
+	"EssdOXMzKQvusTnv1QnyqeX4qUepP3AHq2i06wj/zsx1tGnbH/ftf7n79tORzNfla8XwI2wpF4VusPDJ",
+	"njhO2fKX0VKycIbxhOxDKJPsQ8m6mKI15ISvO0T1QSQU4kuNcUIS0eQIvKzhnhAAV2dTNhYrmXIxgXwF",
+	"yxNfupHMaz7zrVdqcVQ5wFSR4z2AAKUUI/KEqdhc5o0qDAkL6kNllBfFU4XAEaZ6HdZFANey/kW0IpKa",
+	"x1W94/Zvt+2xZGmlz13CuK6IE27YBsWRWL4L2n4SJMRErt70oaTdT6QJabqJj4yQVz0UxXN87NC6lBsF",
+	"W0DEtKi6nc2pB97lGtgYFnt0foGGNdq6K5y2NtzzWLnkCMeEYSOYEuTOKpmTUSPq4EZSSGvsrUm9coz1",
+	"gAJn9PYA35Bj4rxmplAL71Ar50yqkcqXOLFCGSxgqDCb151ogbx31ocWJvi1XGgVgRKH3O3IftJI5JqF",
+	"x4yagW/N6Gu8jA9ABanc7yCffHb/25A9N1PXsGd+2OQ3exegrA5EP5IHUqFFGj+LmzxoreTctg/NEJ12",
+	"954hVkY2TQPzB2RRZixfYoNnAgJmznbE8mEUCBOw1TEnkYRpGmSHu3+6P06RexCUi4TFukB44fTJ341E",
+	"eI4ZSLcegr4tgUDL67x8lCY2QGAf68cmu1jJCsI3yAq379xsIy9OLERzJG79lCTz1/zSnDFK4JRtB/L9",
+	"SvUKpcZujRe4RW5tz3x2m1QVACvS95i9V87WFYWnqfB9MoS14ExnI3LwEK5FRJd9D6Z1kA7Pje/B2C6O",
+	"ZFapq32pmgihxBwBwwZgpMeNQ+LH8CUZLwSIBHma6zIq5/Fq5opuhwY9pcq4LaDctHbKlkAQKrs81h4K",
+	"dyUbkctNnqeXPTCjDxOEPqvXkazdDg/c5AgNY8CDVSXK3kpP0sP41JyDASjVAwXcgJBUQKU2lFOPaX30",
+	"wGkF2iOksbwoOIkHwzhZ62k/TkjQjk734ZOnt5sJ8D1khL2QOPu5/34v5x5PNUES+LiuD9E7PbWhfSym",
+	"y46wbqOlUapo4bl/5ICEC0Mk6DYDd4GYvXrna0Q+E+4lodkUeIH3ZaBXoM8qwU6yQlFX2/h9+AMG2fGh",
+	"ykTEfCXvmOaFu9fEjPAk8c6bKAwun/qmNf7HlfU6JFQOXUo0Rae8GDMzB2zhbUXhNQqW8dKNUs6P2c+h",
+	"bIXlqhwFZ6w7VZmS40JksVyOLIO5fY6L6xVsb0+0ELAnE4Im0kA+vGdooGGd/1yRzg/cZ99+VUKmt+2D",
+	"U+NHS+8FzLEu/ZIwQSqIAdybCm/xmL1DLEJBKP6V887wGYQ+2FOuZ4VHEm+T+0clZPN87V9DdyN8pQRR",
+	"Gto4Jkg55VQO90ytNuzONx7ac3D6z4+t7A3Nc2Ac99HvIGXTUyetOju0L+vcMk7Fa5XDoWEqWmP8gVIR",
+	"QalowrciUkUfbnEcZk4+u/+t+HpW3S6EPUbwqb+VSpezC24vtDBXl3SFB4ghX+YzpFqgOnO9btzOoIDM",
+	"SfwGWqy7AoR1tDOtFgi+ltE7ZGJYZzN1jRz4u/M/0avaG1dZ4Fklb9f3cNuFOuq06xbD9muQsNh80TTV",
+	"EDuFmYEC28Coa6fQlbbkBXv/6rwB+9vYwaBYWMVGzvyWsIgVgb1zX/h9PAwSgn///773jE+2bMI8Y6Bn",
+	"yxvGSD43U2XTRjgzVgOfUUUlhrBMOUOBaJoIZcJ4y4mdYWSiUJiyxC0baeBXhqnxmHwtLIy5zjfn/BrO",
+	"w4y22j+VWbBHNNUbB4TRa1JN8ubC4ftAD1699hlCoC/ZNS9KZ4UGiMHQzjIqKGKVcKHfwtPH7G/iO1Ic",
+	"wyDY7g7jBQrdME3PlbHcwqnT1PmMTwADtehSRGTTcY2hTxMY+qugI570DoxVur1/fY7+Dbdu06mPyn2c",
+	"ab7PcjReFERTJ2Prfa4C5113wMqZtL4zVlqWE7Q4QoCzBV866wyP2kxR8YoOpb3hln9y/5Hb2yf3H8dq",
+	"zmi4V3iBm6mYDw5VOtbu+LXr9v2dy9wxLPYQuPkO/h0jJtXi0ZlZNZAI0rVz35SU2E2hO2L+vH7sdw3o",
+	"V63jljIbNUyEIzjkLGuSsNqP+sMO9G/EDMI8NuxGhBJFgPENNs//fnb08MlTguOthgsdPVflHD1Q0eGu",
+	"hsqqCX4lE6smUOKOrXZuP4KYtoWUInqvL7ulwzwqRYGJTEpCin3WTvTJ5+rvTvS/JjMc/uTdCkEJc6V+",
+	"Z8eR206Y1fKjZcZEaX6SiwkYa04+0x8bkhiu1RVU7/8ef3E7puQPSo9EnoNsN47eA3oDvpjxmn0PvyVr",
+	"AZYgHn2QlNQx7NhSqAXoo4wbYFP4lIgB52Ej0iGsObcWtPvpf/7z/tG3/Gj88fPTx1/+NEhXHYUeRr7x",
+	"UvLe/b7x3O/64g0LWd7SxdsgcKMyoEK1bt7B1DOsG52tmv5dvS+rCX6l+7ImUCqaFx7YG1pboh9Z5xav",
+	"Hz8nnP1reiSZ7ZkPbtHJ90LmWGNzJCTzZRpNEtaZvgaMEUpWjTBLAzp1XLpyE9432rbx5vYnxGxN2F7J",
+	"Ao8ebmi51iNHzTdaxAy1Y/Zzla5UM5Ywob3OCIJD+RQjV+hDHkHQ0BJ+xN+T3JCw4MVteyNvV2408Xea",
+	"/TO8YpDXXXJ8WyTfZXq5vSzpl4B2Jw5J9NJ7D7X2sRwcmPncYF/JHd6aQ4wJfw5lemNVynyP0C2YeFaL",
+	"mgpztMWImJKGRTQdLDjmmz04P/DgezgYKWmIVLUDOncRM5v5+e63frT16nCoKQ2uQbpwu3W4W17aEOxT",
+	"Mgv9czIlx0LPMJxIIBAWJJsJWVowiC4YKlZ87LU7sl34UouNge2zPH//5v3bAx1A2rGv5WKh7s00hxTH",
+	"0H5W3bYc3Q4T1/4OJoKixCC1KmaE+Y7obKWdgrRukW4m83mcndpn8eQz/dFDp/QE+FpB39bB6Xludsbu",
+	"GNdrPUROtQ8YSWAj9zj1J/MtZXMwIRmKa1g7eRh8ImdbUwOuicFAxpJ0SS780FzX/n2hXy1Y/M7Tz03B",
+	"xM7o8yAX95hb0uZI33kvtLhVuQfa6jyFdYv/5IX4N3rkd+1VwTXckkdlEui1jd/kbx577E7aPji5r3T5",
+	"EWESl56Hc9uXnyQAwKXUR9rZk8/4/x4X1h439WtceB7LC0G2KVV6KuZ1Q0/egjeMMHsqjLIbWe6ePPmJ",
+	"iHJw5vQxGnwfFTigwAp+J783vTxPGyjnxWQzYtPm+RM/2Mnn0oDuewSIULdzEF76Yi9Plj1itRHIHbVo",
+	"6JAVN6D5Ztb+YEB3g2ZH0Bep0X3gSP9FN/DiV9o2vsdde4slCrhpQqILYZN4F/JaWCSDOeFYJ5BOznlp",
+	"K8x/rNovijVtGIeO6sJUhPCyGu5QjQJxmJsm4pzfCHA5kdh4Dmh93KujEF5vlUw0yZJWXH9Vo2619Uf3",
+	"wFeC3XWTa4AG+TbbO1WbbYFWhKMKb6thmlqy7M/3/V3vEvxbCSXmJhbADf6RUybFmAtKWsyBu/9lXGZQ",
+	"0EelzEBbLlLdgQ+Yoju6JaXe0XYYwG1igHzIjy3uPPn8qxp15pP8qEaDw1KnA2h7j5rJr7iOFUpse/Rw",
+	"L5uaR03DE2K27ZHT63cmU8ZqzHF3I075dRW+QuXKcj0B68Q4QjNcVqx+Ga1DzqCgTb27wEaH5wqiA/FF",
+	"AO8TlrAMuLmigBG2/UPAVzVHRxQ+qMtWFUzqUJ0UapJMZj8HfQ36CCOWcO1mfMxeuP9j5+1LlnGN2Q4I",
+	"WiUkBLguSn4XeSjGowiY93UWaoIAWJxlhQBpf5E430zNwFD3Qiq0ecWNPcLRjl5+f8lmwjTgeXyQovGB",
+	"XQinPvjpTfj8khm+NAg3NONyyUZLC4YtQENVt378i/TPg8zr5VQN07GMHmQOOdVqskvqIf4/xrwwcOkT",
+	"wzXwmWdrS3X8tGwNx7/INdYmYfVKTTYV2v/siwWswk3HsrhFRak0fqCbYBw/kNye/lYZKVUAl7Er0DHw",
+	"pcir5kaIf4b7zzRkIK6h9rVOMRG4Hr+1a4PtnKwbDioC2OE0otnvvcoUPBfvJdHMETpwNFkyv6rRkBXi",
+	"GoZ1yS+0YegOINI1WL3cj0RfaxGol38I4f/LKXKMM6eukVyY8FaD1bZsVSLPOtXpNy+/f/5Wq2uRw+89",
+	"t725lFtSH9/MQb78HjOvkIA+EQsNUERqNWIiQ5uSbtdxJCGYwi51wyuqOqrxU/DfCDJ0yng1CRqXLyl6",
+	"t0REOSr9C3fBrCs6GyCmKA6hIe5IaNL6QGZuc4iv5KRurTJxrgPZ99iEdYWrtmaqxtk/+Rze0llV/JqA",
+	"B1df7pjBaStY8cvOvbE+pJS4Bg4GORMxjyxVGLzGMF/B871G2X34+dpSp3krrtD/ZAQTsUP/88gAnW0h",
+	"KWXLECoOhgvHTjfA/Xz7j+cvSDuQ3GIRan022J/f/fCc/fXhk4ffnGLNIaoTH969wgYvbKTVAnv+YMWV",
+	"MBYkU5I9ePiX4/vH948foEooUPd3OiEpz1axEyfGqL3GKmdgyoFb3gElCI7xFcXHdzApZRrdC/NR9++H",
+	"88kcqn2aOw/AuitulX/HQgozPSgDPydwc6sFFrVmgFzlwVlD7q5PRxs5yq4z1Q84ywNzFQ3ydfOGvDhO",
+	"p5rh1wTkQDf53pKGUt7fJrMRAPb6Zebs4E62m/PZkVbFhsKQt2c/vcOHftcqq1/FLWmroSuR2abt10vv",
+	"QSM88MKDA2KgGG8ary3WumhUX/QLvauZEH56X+lAB+IkTnLd3m9fCRHhjR1Ib9UpPPk857ML92eP5l17",
+	"3eavkRtR9z9DkHdSi1egV+sTkwoA1GQ4tOS4DZ7x0YAuptl2vyu519Vd/0Uu7O9DbryHT7eemXiLDODh",
+	"jGsWoN4XKPLxgIQWk62kxHWJQhHhjuYWRbFLBirO7m14+4E22r/+plH356H1/t52pSbPPcOcbjevKdGh",
+	"ZAUn0gYtq37skKwcRunRKGKvNRM1Fer2Ex0cHJKpjzCZusnHbcr9xK+gnTj8NTOUCVsgB4Mp3stG8vde",
+	"IfEkLFayzZ0pQME23DtlwFN50e48u86dm9X/W9L9E+2j3OA1OFCN2xCPgjUr/vcYgbpJD5xbMzkQw16h",
+	"39LyQk1K2Bb85YVnqNkME1QN08DzEL6t3nDPsFzwAjJ7zN5IDO8GNEZC6cpCvSr+nJsa95hBYYBejNCK",
+	"p+wyB8tF4WO2vonH5VhAkV/61/r54MefLskmsgpR5uMG0F3WYr6i6dOlwuzX5slKY9VsVYONAch4sydi",
+	"8qwclcyXyVmCy7/GWrkrgDkToWCDmBR5xT+nydSIJWi+Ays03KYB5cbL95hL2yBySKkl/WTj4U+ZUnFq",
+	"tNfxqoX8XyWdzPiSqtaVATkMJc0+zwud4JoI0Nk8/xq0WW3/t97SkX+ilo6PH377+Nunf3n47ZMNfR4P",
+	"Ld8Pfai8UUjWgJAYJvKJ655iZl8ANzFLMXES8fC5XfZzcH8vKc1mxnPAM3nMziQD7MeCCSxtaEQ285HR",
+	"WJ87Z5HedUHu5njrVXIbGI4wMg3qiH5n9qZ30pn+ZKstJ5SlnaT9SVYoCdtHONocGrUJnrs333XeoUne",
+	"PU0AbYtDaQMVLnLAmnMXCMFzEiovXgTdTGSAF10Zwefu+wMeQHx/MhDEi71J/AYi9j1CvKVCMmxADXpm",
+	"QhcRImmFcto095bGwqxNuxMNV7BMe4Z+IqEMC2amXPv+WRY/rM6/mwKefWyXKdy9REVVxD0Kn0CkggY6",
+	"uvG5cZRaUw3A/uy1hStYfoPRRgRX2ghrQLOL1lev4yVbru07XPehgLav4GvBYeHiIKflpW4G92VIn3VM",
+	"RNQ7mJvirYY5ouvSPgMvGBF/M2eefMb/dUZAKD263tB+pVETcQ2S7aeg0MOKV3Qt588adGULURSU2OF1",
+	"ndjSt1bO3GDtvJd1sp3g6dnhXm28POUf+DmYWQX30AehVTHusEA31FjpDCqEL4+S7dufO4o0U7lDutPf",
+	"xDV+4CUCpnR3t2d561Z58BP9Vis1vm0Nb9MF02ygP3cT3M+BdZaypU7alWxuWnLUo5n22HH6VBXU+2fK",
+	"25nO8aO9odn2a6eu8qIMEh3x3f2dFiaAlx7j1Ob3GV18OAn/jf9RBQ9P+brBfzXi2dVEI64Se1Pk4TeW",
+	"LynE4r4v5ybVcfsfsDR3Oh/6VvQSd9VUfbKRgps2Pqhr6Sw6bPhTKYbmCnK3H9islRd4b5hnPlaFnVuQ",
+	"QaSyjI/HkFnICU/F91XhRaEWlDBJTRexczg7C9+HgTyLIPOuopq3pySjHRiAF1XjjkPtqOW2TMYZDH67",
+	"n0aVvCBx4tb9LHjWDLtWNugMGvwq4ldZc8dL2b3nZ17KB/HlBQoUYywPkqruxVRxg9tiPz/MjKk6kjpl",
+	"0j2w4DqPdVj5gJM5YIsVGuArQeb04ZDmdYGEP1CPFdvYIK+dB59kL/3PB6ZSJWnvMailxqGxkgTIt+tx",
+	"+koYG/Kq70yz08PeCLjYbpA8osee4fFiGQXUNGXsAQW2g8k7C++kcrsHTwIanmduQWmqqJaWBnIyRx88",
+	"ZFNV6sZDI5hwibWCeumrB72QX2glJ5hY4biXmoJEpL6YyJeHwhqgl/+R6NqR6Mr7ZVyET04++786Y0tv",
+	"JLQ5lZI7Kn71dT1VjCkicGZccmxCHjBDfOs2x15yRWysuLllRfM+huwLrEndE0QzD/t5A+w9pNJlVmoN",
+	"0l6meps3VrgrFF/YWmE3pCuc4xO/61Rlt4RbShownlrV/uO/O3HWzqnh9Z30rLu5fS03nCNLsvjE7tGh",
+	"7juOr25Z84ScfHb/2wAuZYWG/W3mJtH1hmLUpYE9BsHdKqtWmti+3IRgeGkgytfJuAFR4qCH+tD84SPF",
+	"CQbZdptJDLXcjWRvpHX0HjaaDxWghmXYYioKaDX1O44hJ3hD5/drbKe0m0av+NqAqmgRIjwKPRSdvhYL",
+	"86NyvqkVnk+LucZgEnyaK4348xSgIY+aL3714GZoZnFvqDdhIcbO5guY1JGAC8w/HKo/Hr38a5nc/TTk",
+	"vblkyYfpWEAtpGnaV90qMPLHiQF9LbJNGlN46KBkwzG6so7DXPem2ywCaJ+PolJX+tGy8jYpSTr+OJwz",
+	"wP6iyN+5yLuOW5u8ztDAv76c5MLwUbFDAMZTaFMIpkYXqJxjbo2ykVVJpoqf0YWfUN5uWC0MI5yyZwjC",
+	"1+iR6Szs9QP9Pb3FT/KOO8JpjskTil/v5bpdCIt5r/6djpV2YhqQ++WZVRvzj63bvHWyY+fQId0tRN/T",
+	"I79ruxPXcEuG5wi4RpArT7ZAev9B2hf4pumq2ZgksuKj6sgRIQ8YkuBQfX3du7+uf4+WlzhevpvIAXx7",
+	"q6j7zc2P7X3r2J18xv/36GgZNu9W8rndgHsqiHWv6kGVmzTDsA2+vpEDjlq0dUnCD+ZW4K2G8QgRYVaA",
+	"Bp/9jwUoCyiKVMjGP9aK2qxB5R1S6hIg9a0I3RpMKFx7HjrXbAOY5WEKnHXotUlK7GuUdIuAbQ85s0mI",
+	"7A8G7mxTaDe3rySrkSwJGe12cH+eRMJj1w01qIZSTkFdIQ9FwevXxRGJLkpbxfJEzB7yEFaRJghYdYwX",
+	"EDaqw2aJmHsqMTXA+oyfKrNjBlxWZt6SmTQm1v5Y7Zb7aPpNCkXg27WJ8Ks+qOg6NKd6n2aJgFiOX9Ls",
+	"sw+MsVh7gPXKlLsuud5qNRYhyf/2nGO3wQ+hr2bIe7+SqKBGEgu6JNfufpo2g0QNbu8sOZDM+X1tFwZq",
+	"oE64wLbvXqhVWLnCSX70Uq1hrHZu4q5+kx57SE6TP7awznUPjkTaOwLs9t5IUgf77lqjPcV+dq6jOR8h",
+	"pvtqI3TwYlZ6gWnChTL2WfUBpq2hxkF86T6vp4olNgaTTbvwXPt4GrBrCcTv5r1b/I0WKQk2qdd4mG6X",
+	"3uZXEo6smLVo6tHrCDwA2QojuIR0Gkn16WQrDQbsUaM/7d45a63zakTZNNBof/uH6McU7pV+uc0rAGOb",
+	"ihIHZ8/8zlcJhCB7734pC5VdHeQq+ICv/uMqwPL/qiOU1ctGcJJ62zRhUK1STI0tdF3mi6niM5H0Jv1M",
+	"Xx8WDklmYp6unJiHB/ZiynDC78JylIazj42gUHLi7OWoN7SdQPB5QL8dnP7zo2Mog806iB1LXQxOByfI",
+	"aP49n6ssPApqfBlWn/i4aPMjP2jjkyq23PjM72PjE4/f1PwdZp00H5mgjdYcvy7vbT6HaTwrLycnVeMz",
+	"xN5vPlNiMf7HL/9/AAAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,
