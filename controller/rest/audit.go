@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/http"
@@ -142,6 +143,12 @@ func (s *Server) ExportAudit(ctx context.Context, r ExportAuditRequestObject) (E
 		out.search.Through = uint64(value(p.Through)) //nolint:gosec // not negative by the contract
 		return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit", Details: out.details()})
 	})
+	if reeve.KindOf(err) == reeve.Precondition {
+		_, failed := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
+			return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit", Outcome: audit.Denied, Details: map[string]string{"code": reeve.CodeOf(err)}})
+		})
+		err = cmp.Or(failed, err)
+	}
 	return out, err
 }
 

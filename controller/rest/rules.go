@@ -129,7 +129,7 @@ var rules = map[string]rule{
 	"ListConnectors":        {access: whole, needs: identity.ConnectorRead},
 	"GetConnector":          {access: whole, needs: identity.ConnectorRead},
 	"RegisterConnector":     {access: whole, needs: identity.ConnectorManage, records: "connector.register"},
-	"RevokeConnectorDigest": {access: whole, needs: identity.ConnectorManage, records: "connector.revoke_digest"},
+	"RevokeConnectorDigest": {access: whole, needs: identity.ConnectorManage, records: "connector.revoke"},
 
 	"ListRoles":  {access: whole, needs: identity.RoleRead},
 	"GetRole":    {access: whole, needs: identity.RoleRead},
