@@ -101,7 +101,9 @@ func complete(t *testing.T, all []client.AuditRecord) {
 	for _, r := range all {
 		seen[r.Action] = true
 		a := r.Actor
-		lacks := func(what string) { t.Errorf("record %d, %s %s by %v, has no %s", r.Sequence, r.Action, r.Outcome, a, what) }
+		lacks := func(what string) {
+			t.Errorf("record %d, %s %s by %v, has no %s", r.Sequence, r.Action, r.Outcome, a, what)
+		}
 		if a["kind"] == "" || a["id"] == "" && a["name"] == "" {
 			lacks("actor")
 		}
