@@ -56,25 +56,47 @@ func RotateKey(tx *store.Tx, by Actor, cluster string) (*Checkpoint, error) {
 		Before: map[string]string{"key": old.Verifying}, After: map[string]string{"key": next.Verifying}}); err != nil {
 		return nil, err
 	}
-	open, err := uncovered(tx)
-	for ; err == nil && open > CheckpointRecords; open -= CheckpointRecords {
-		_, err = Cover(tx, cluster)
+	if err := handOver(tx, cluster, next.Verifying); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		_, err = cover(tx, cluster, next.Verifying)
-	}
-	if err == nil {
-		err = signingKeys.Put(tx, next)
-	}
-	if err != nil {
+	if err := signingKeys.Put(tx, next); err != nil {
 		return nil, err
 	}
 	return NewestCheckpoint(tx)
 }
 
-// Keep makes the key of to, a restored state, that of from. Its checkpoints are its own:
-// they are of the trail it has.
-func Keep(to, from *store.Tx) error { return signingKeys.Replace(to, from) }
+// handOver signs all records there are, of which there is one at least; the last checkpoint
+// names the next key.
+func handOver(tx *store.Tx, cluster, next string) error {
+	open, err := uncovered(tx)
+	for ; err == nil && open > CheckpointRecords; open -= CheckpointRecords {
+		_, err = Cover(tx, cluster)
+	}
+	if err == nil {
+		_, err = cover(tx, cluster, next)
+	}
+	return err
+}
+
+// Keep makes the key of to, a restored state, that of from; record the restoration before. If
+// the key was changed since, the one of then signs a last checkpoint, as if it were changed
+// again. The checkpoints are those of the trail that to has.
+func Keep(to, from *store.Tx, cluster string) error {
+	then, err := VerifyingKey(to)
+	if err != nil {
+		return err
+	}
+	now, err := VerifyingKey(from)
+	if err != nil {
+		return err
+	}
+	if then != "" && now != "" && then != now {
+		if err := handOver(to, cluster, now); err != nil {
+			return err
+		}
+	}
+	return signingKeys.Replace(to, from)
+}
 
 // VerifyingKey is the public key that proves checkpoints, "" while there is none.
 func VerifyingKey(tx *store.Tx) (string, error) {

@@ -152,7 +152,7 @@ func TestACheckpointOpensAsItWasSigned(t *testing.T) {
 func TestAnyChangedByteOfACheckpointIsDetected_U2(t *testing.T) {
 	t.Parallel()
 	signing, verifying := key(t, "example")
-	for at := range int64(16) { // the last character of a signature has bits that mean nothing in some
+	for at := range int64(6) { // the last character of a signature has bits that mean nothing in some
 		signed, err := signing.Sign(checkpoint.Checkpoint{Cluster: "example", Head: auditchain.Head{Sequence: 7, Hash: "x"}, Time: time.Unix(at, 0)})
 		if err != nil {
 			t.Fatal(err)

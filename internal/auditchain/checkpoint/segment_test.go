@@ -112,8 +112,8 @@ func lines(tb testing.TB, records []auditchain.Record) (out []byte) {
 func TestEveryByteBetweenTwoCheckpointsCounts_U2(t *testing.T) {
 	t.Parallel()
 	signing, verifying := key(t, "example")
-	records := trail(t, 12)
-	points := []*checkpoint.Checkpoint{at(t, records, 5, signing, verifying), at(t, records, 12, signing, verifying)}
+	records := trail(t, 8)
+	points := []*checkpoint.Checkpoint{at(t, records, 5, signing, verifying), at(t, records, 8, signing, verifying)}
 	whole := lines(t, records[5:])
 	found := func(what string, in []byte) {
 		t.Helper()
@@ -133,7 +133,7 @@ func TestEveryByteBetweenTwoCheckpointsCounts_U2(t *testing.T) {
 		}
 	}
 	each := bytes.SplitAfter(whole, []byte("\n"))
-	for i := range 7 {
+	for i := range 3 {
 		found(fmt.Sprintf("without line %d", i+1), bytes.Join(slices.Delete(slices.Clone(each), i, i+1), nil))
 		found(fmt.Sprintf("line %d twice", i+1), bytes.Join(slices.Insert(slices.Clone(each), i, each[i]), nil))
 	}
