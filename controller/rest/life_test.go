@@ -193,6 +193,7 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 	s.cluster()
 	w.trail.seen = 0
 	complete(t, w.trail.next(t))
+	s.proven()
 	for _, op := range operations(t) {
 		id := op.OperationID
 		if _, exempt := unexercised[id]; !w.done[id] && !exempt {
@@ -203,10 +204,11 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 }
 
 type story struct {
-	t   *testing.T
-	c   *systemtest.Cluster
-	api *client.Client
-	w   *witness
+	t        *testing.T
+	c        *systemtest.Cluster
+	api      *client.Client
+	w        *witness
+	firstKey string // that verified checkpoints at first
 }
 
 // must reads the answer of a call that has to succeed: must[client.Site](s)(api.GetSite(…)).
@@ -444,6 +446,7 @@ func (s *story) basics() {
 		t.Errorf("records 3 and 4: %q", part)
 	}
 	old := *must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil)).Key
+	s.firstKey = old
 	made := must[client.RotatedAuditKey](s)(api.RotateAuditKey(ctx, &client.RotateAuditKeyParams{IdempotencyKey: key()}))
 	if now := *must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil)).Key; now != made.Key || now == old || !strings.Contains(made.Checkpoint.Note, "\nnext "+now+"\n") {
 		t.Errorf("%s became %s: %+v", old, now, made)

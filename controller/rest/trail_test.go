@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/rest"
+	"github.com/reeve-pam/reeve/internal/auditchain"
+	"github.com/reeve-pam/reeve/internal/auditchain/checkpoint"
 	"github.com/reeve-pam/reeve/internal/systemtest"
 )
 
@@ -128,6 +131,26 @@ func complete(t *testing.T, all []client.AuditRecord) {
 		if !seen[action] {
 			t.Errorf("nobody did %s", action)
 		}
+	}
+}
+
+// proven: after all that happened, a change of the key and a restored snapshot among it, who
+// noted the first key proves the trail up to the last checkpoint.
+func (s *story) proven() {
+	s.t.Helper()
+	limit := 1000
+	page := must[client.AuditCheckpointPage](s)(s.api.ListAuditCheckpoints(s.t.Context(), &client.ListAuditCheckpointsParams{Limit: &limit}))
+	var notes [][]byte
+	for _, c := range page.Items {
+		notes = append(notes, []byte(c.Note))
+	}
+	all, err := checkpoint.OpenAll(notes, s.firstKey)
+	if err != nil || *page.Key == s.firstKey {
+		s.t.Fatalf("U2: %v", err)
+	}
+	whole := must[[]byte](s)(s.api.ExportAudit(s.t.Context(), nil))
+	if rep, err := checkpoint.Verify(bytes.NewReader(whole), all, auditchain.Options{}); err != nil || rep.Signed() != all[len(all)-1].Head.Sequence {
+		s.t.Errorf("U2: %+v %v", rep, err)
 	}
 }
 
