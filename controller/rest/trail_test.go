@@ -1,3 +1,4 @@
+//nolint:bodyclose // must closes every one
 package rest_test
 
 import (

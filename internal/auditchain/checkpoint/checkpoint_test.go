@@ -316,6 +316,12 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("%q opened as %+v", in, got)
 		}
 		_, _ = checkpoint.Open(signed, key)
+		all, err := checkpoint.OpenAll(checkpoint.Split(in), verifying)
+		for _, one := range all {
+			if err == nil && !one.Time.Equal(c.Time) {
+				t.Fatalf("%q opened as %+v", in, one)
+			}
+		}
 	})
 }
 
