@@ -149,7 +149,7 @@ func (c *Controller) wire(metrics *prometheus.Registry) error {
 	}
 	api, err := rest.New(rest.Config{
 		Node: c.id, Name: c.cfg.Name, Cluster: c.cluster, Version: reeve.Version,
-		Store: c.store, Raft: c.raft, Seal: c.seal, Vault: c.vault, Broker: c.broker, Lifecycle: c.engine, Authority: c.authority, Pulse: c.pulse,
+		Store: c.store, Raft: c.raft, Seal: c.seal, Vault: c.vault, Broker: c.broker, Lifecycle: c.engine, Authority: c.authority, Pulse: c.pulse, Sinks: c.sinks,
 		Restore: c.restore, ForwardTLS: forward, Metrics: metrics, Logger: c.log,
 	})
 	if err != nil {

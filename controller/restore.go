@@ -154,11 +154,14 @@ func (c *Controller) amend(ctx context.Context, by audit.Actor, scratch *store.S
 			after = jobs.Settling(c.cfg.Terms)
 		}
 		return scratch.Amend(now.Revision()+revisionGap, func(tx *store.Tx) error {
-			if err := errors.Join(seal.Keep(tx, now), pki.Keep(tx, now), identity.Keep(tx, now), audit.Keep(tx, now), oidc.Keep(tx, now)); err != nil {
+			if err := errors.Join(seal.Keep(tx, now), pki.Keep(tx, now), identity.Keep(tx, now), oidc.Keep(tx, now)); err != nil {
 				return err
 			}
-			return audit.Record(tx, audit.Event{By: by, Action: "cluster.restore_snapshot", Object: "cluster",
-				Details: map[string]string{"replaced_sequence": revisionText(cut.Sequence), "replaced_hash": cut.Hash}})
+			if err := audit.Record(tx, audit.Event{By: by, Action: "cluster.restore_snapshot", Object: "cluster",
+				Details: map[string]string{"replaced_sequence": revisionText(cut.Sequence), "replaced_hash": cut.Hash}}); err != nil {
+				return err
+			}
+			return audit.Keep(tx, now, c.cluster)
 		})
 	})
 	if err != nil {

@@ -59,24 +59,42 @@ func (e AgentStatus) Valid() bool {
 	}
 }
 
+// Defines values for AuditSinkChangeKind.
+const (
+	AuditSinkChangeKindCef    AuditSinkChangeKind = "cef"
+	AuditSinkChangeKindSyslog AuditSinkChangeKind = "syslog"
+)
+
+// Valid indicates whether the value is a known member of the AuditSinkChangeKind enum.
+func (e AuditSinkChangeKind) Valid() bool {
+	switch e {
+	case AuditSinkChangeKindCef:
+		return true
+	case AuditSinkChangeKindSyslog:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AuditSinkRequestKind.
 const (
-	Cef    AuditSinkRequestKind = "cef"
-	File   AuditSinkRequestKind = "file"
-	Https  AuditSinkRequestKind = "https"
-	Syslog AuditSinkRequestKind = "syslog"
+	AuditSinkRequestKindCef    AuditSinkRequestKind = "cef"
+	AuditSinkRequestKindFile   AuditSinkRequestKind = "file"
+	AuditSinkRequestKindHttps  AuditSinkRequestKind = "https"
+	AuditSinkRequestKindSyslog AuditSinkRequestKind = "syslog"
 )
 
 // Valid indicates whether the value is a known member of the AuditSinkRequestKind enum.
 func (e AuditSinkRequestKind) Valid() bool {
 	switch e {
-	case Cef:
+	case AuditSinkRequestKindCef:
 		return true
-	case File:
+	case AuditSinkRequestKindFile:
 		return true
-	case Https:
+	case AuditSinkRequestKindHttps:
 		return true
-	case Syslog:
+	case AuditSinkRequestKindSyslog:
 		return true
 	default:
 		return false
@@ -925,14 +943,20 @@ type AuditSink struct {
 	// LastError Why it takes no records; absent: it does.
 	LastError *string `json:"last_error,omitempty"`
 
-	// MaxLagRecords With more records it lacks, reveals are refused.
+	// MaxLagRecords With more records it lacks, reveals and exports are refused.
 	MaxLagRecords *int64 `json:"max_lag_records,omitempty"`
 
-	// MaxLagSeconds With an older record it lacks, reveals are refused.
+	// MaxLagSeconds With an older record it lacks, reveals and exports are refused.
 	MaxLagSeconds *int64 `json:"max_lag_seconds,omitempty"`
 
 	// Name Its name.
 	Name string `json:"name"`
+
+	// OverLimit It lacks more than its limit: reveals and exports are refused.
+	OverLimit *bool `json:"over_limit,omitempty"`
+
+	// Paused It gets nothing for now.
+	Paused *bool `json:"paused,omitempty"`
 
 	// SentAt When it took a record last; absent: never.
 	SentAt *time.Time `json:"sent_at,omitempty"`
@@ -943,6 +967,42 @@ type AuditSink struct {
 	// To Its address, URL or file.
 	To string `json:"to"`
 }
+
+// AuditSinkChange defines model for AuditSinkChange.
+type AuditSinkChange struct {
+	// Address host:port; for syslog and cef.
+	Address *string `json:"address,omitempty"`
+
+	// AllowLocal It may be at a loopback or link-local address.
+	AllowLocal *bool `json:"allow_local,omitempty"`
+
+	// Ca PEM of who signs its certificate; empty: whom the controllers' machines trust.
+	Ca *string `json:"ca,omitempty"`
+
+	// File For file: a name, not a path.
+	File *string `json:"file,omitempty"`
+
+	// Kind The format of a sink that is dialled with syslog.
+	Kind *AuditSinkChangeKind `json:"kind,omitempty"`
+
+	// MaxLagRecords With more records it lacks, reveals and exports are refused; 0: never.
+	MaxLagRecords *int64 `json:"max_lag_records,omitempty"`
+
+	// MaxLagSeconds With an older record it lacks, reveals and exports are refused; 0: never.
+	MaxLagSeconds *int64 `json:"max_lag_seconds,omitempty"`
+
+	// Paused It gets nothing for now.
+	Paused *bool `json:"paused,omitempty"`
+
+	// Secret For https: whsec_ and the base64 of 24 to 64 random bytes. Secret.
+	Secret *string `json:"secret,omitempty"`
+
+	// Url For https; without a user or a query.
+	Url *string `json:"url,omitempty"`
+}
+
+// AuditSinkChangeKind The format of a sink that is dialled with syslog.
+type AuditSinkChangeKind string
 
 // AuditSinkList defines model for AuditSinkList.
 type AuditSinkList struct {
@@ -967,10 +1027,10 @@ type AuditSinkRequest struct {
 	// Kind How records reach it: RFC 5424 over TLS, the same with CEF, signed JSON lines, or a file below the leader's data directory.
 	Kind AuditSinkRequestKind `json:"kind"`
 
-	// MaxLagRecords With more records it lacks, reveals are refused.
+	// MaxLagRecords With more records it lacks, reveals and exports are refused.
 	MaxLagRecords *int64 `json:"max_lag_records,omitempty"`
 
-	// MaxLagSeconds With an older record it lacks, reveals are refused.
+	// MaxLagSeconds With an older record it lacks, reveals and exports are refused.
 	MaxLagSeconds *int64 `json:"max_lag_seconds,omitempty"`
 	Name          Name   `json:"name"`
 
@@ -983,6 +1043,18 @@ type AuditSinkRequest struct {
 
 // AuditSinkRequestKind How records reach it: RFC 5424 over TLS, the same with CEF, signed JSON lines, or a file below the leader's data directory.
 type AuditSinkRequestKind string
+
+// AuditSinkTest defines model for AuditSinkTest.
+type AuditSinkTest struct {
+	// From Name of the controller that sent it: the one that leads.
+	From string `json:"from"`
+
+	// Milliseconds Until the sink had it for certain.
+	Milliseconds int64 `json:"milliseconds"`
+
+	// To The sink's address, URL or file.
+	To string `json:"to"`
+}
 
 // Batch defines model for Batch.
 type Batch struct {
@@ -2310,6 +2382,14 @@ type RoleRequest struct {
 	Title string `json:"title"`
 }
 
+// RotatedAuditKey defines model for RotatedAuditKey.
+type RotatedAuditKey struct {
+	Checkpoint AuditCheckpoint `json:"checkpoint"`
+
+	// Key The public key that verifies the checkpoints from now on.
+	Key string `json:"key"`
+}
+
 // Scope Where an assignment holds, or what an access policy shows: everything, or what meets all that is given. An empty one is refused.
 type Scope struct {
 	// AssetGroups On assets in any of these asset groups, by id or name; names in answers.
@@ -3128,6 +3208,12 @@ type ListAuditCheckpointsParams struct {
 
 // ExportAuditParams defines parameters for ExportAudit.
 type ExportAuditParams struct {
+	// After Only records after this one: how far a checkpoint goes that was kept.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Through No record after this one: how far a later checkpoint goes.
+	Through *int64 `form:"through,omitempty" json:"through,omitempty"`
+
 	// Format Only JSON lines can be verified. In CSV, what a spreadsheet would run as a formula has a ' before it.
 	Format *ExportAuditParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 
@@ -3153,6 +3239,12 @@ type ExportAuditParams struct {
 // ExportAuditParamsFormat defines parameters for ExportAudit.
 type ExportAuditParamsFormat string
 
+// RotateAuditKeyParams defines parameters for RotateAuditKey.
+type RotateAuditKeyParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // AddAuditSinkParams defines parameters for AddAuditSink.
 type AddAuditSinkParams struct {
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
@@ -3161,6 +3253,12 @@ type AddAuditSinkParams struct {
 
 // RemoveAuditSinkParams defines parameters for RemoveAuditSink.
 type RemoveAuditSinkParams struct {
+	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// EditAuditSinkParams defines parameters for EditAuditSink.
+type EditAuditSinkParams struct {
 	// IdempotencyKey Any text of 8 to 128 characters; the same key does the same thing once.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -3596,6 +3694,9 @@ type AddAssignmentJSONRequestBody = AssignmentRequest
 
 // AddAuditSinkJSONRequestBody defines body for AddAuditSink for application/json ContentType.
 type AddAuditSinkJSONRequestBody = AuditSinkRequest
+
+// EditAuditSinkJSONRequestBody defines body for EditAuditSink for application/json ContentType.
+type EditAuditSinkJSONRequestBody = AuditSinkChange
 
 // BeginOIDCBrowserJSONRequestBody defines body for BeginOIDCBrowser for application/json ContentType.
 type BeginOIDCBrowserJSONRequestBody = BrowserBeginRequest
@@ -4388,6 +4489,13 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/audit/export (the `ExportAudit` operationId).
 	ExportAudit(ctx context.Context, params *ExportAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RotateAuditKey Sign the audit trail with a new key from now on
+	//
+	// A last checkpoint with the old key covers the record of this and names the new key, so that who knows the old one learns the new one.
+	//
+	// Corresponds with POST /v1/audit/key/rotate (the `RotateAuditKey` operationId).
+	RotateAuditKey(ctx context.Context, params *RotateAuditKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
 	//
 	// Corresponds with GET /v1/audit/sinks (the `ListAuditSinks` operationId).
@@ -4415,6 +4523,31 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
 	RemoveAuditSink(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditAuditSinkWithBody Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	//
+	// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+	EditAuditSinkWithBody(ctx context.Context, sink string, params *EditAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EditAuditSink Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	//
+	// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+	EditAuditSink(ctx context.Context, sink string, params *EditAuditSinkParams, body EditAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestAuditSink Send a test record to a sink, and say what happened
+	//
+	// The record has the sequence number 0 and the action audit_sink.test; it is not of the trail. To a file sink it is written beside the file.
+	//
+	// Corresponds with POST /v1/audit/sinks/{sink}/test (the `TestAuditSink` operationId).
+	TestAuditSink(ctx context.Context, sink string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// BeginOIDCBrowserWithBody Begin to sign in with an OpenID provider, in a browser
 	//
@@ -6408,6 +6541,23 @@ func (c *Client) ExportAudit(ctx context.Context, params *ExportAuditParams, req
 	return c.Client.Do(req)
 }
 
+// RotateAuditKey Sign the audit trail with a new key from now on
+//
+// A last checkpoint with the old key covers the record of this and names the new key, so that who knows the old one learns the new one.
+//
+// Corresponds with POST /v1/audit/key/rotate (the `RotateAuditKey` operationId).
+func (c *Client) RotateAuditKey(ctx context.Context, params *RotateAuditKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateAuditKeyRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAuditSinks List where the audit trail goes, and how far each sink is behind
 //
 // Corresponds with GET /v1/audit/sinks (the `ListAuditSinks` operationId).
@@ -6466,6 +6616,61 @@ func (c *Client) AddAuditSink(ctx context.Context, params *AddAuditSinkParams, b
 // Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
 func (c *Client) RemoveAuditSink(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveAuditSinkRequest(c.Server, sink, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditAuditSinkWithBody Change where the audit trail goes, or pause it; the sink goes on from the record it has
+//
+// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+func (c *Client) EditAuditSinkWithBody(ctx context.Context, sink string, params *EditAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditAuditSinkRequestWithBody(c.Server, sink, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EditAuditSink Change where the audit trail goes, or pause it; the sink goes on from the record it has
+//
+// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+func (c *Client) EditAuditSink(ctx context.Context, sink string, params *EditAuditSinkParams, body EditAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEditAuditSinkRequest(c.Server, sink, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestAuditSink Send a test record to a sink, and say what happened
+//
+// The record has the sequence number 0 and the action audit_sink.test; it is not of the trail. To a file sink it is written beside the file.
+//
+// Corresponds with POST /v1/audit/sinks/{sink}/test (the `TestAuditSink` operationId).
+func (c *Client) TestAuditSink(ctx context.Context, sink string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestAuditSinkRequest(c.Server, sink)
 	if err != nil {
 		return nil, err
 	}
@@ -11221,6 +11426,30 @@ func NewExportAuditRequest(server string, params *ExportAuditParams) (*http.Requ
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Through != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "through", *params.Through, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Format != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -11314,6 +11543,48 @@ func NewExportAuditRequest(server string, params *ExportAuditParams) (*http.Requ
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRotateAuditKeyRequest constructs an http.Request for the RotateAuditKey method
+func NewRotateAuditKeyRequest(server string, params *RotateAuditKeyParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit/key/rotate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -11445,6 +11716,102 @@ func NewRemoveAuditSinkRequest(server string, sink string, params *RemoveAuditSi
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewEditAuditSinkRequest calls the generic EditAuditSink builder with application/json body
+func NewEditAuditSinkRequest(server string, sink string, params *EditAuditSinkParams, body EditAuditSinkJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEditAuditSinkRequestWithBody(server, sink, params, "application/json", bodyReader)
+}
+
+// NewEditAuditSinkRequestWithBody constructs an http.Request for the EditAuditSink method, with any body, and a specified content type
+func NewEditAuditSinkRequestWithBody(server string, sink string, params *EditAuditSinkParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sink", sink, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit/sinks/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewTestAuditSinkRequest constructs an http.Request for the TestAuditSink method
+func NewTestAuditSinkRequest(server string, sink string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sink", sink, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit/sinks/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -16816,6 +17183,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/audit/export (the `ExportAudit` operationId).
 	ExportAuditWithResponse(ctx context.Context, params *ExportAuditParams, reqEditors ...RequestEditorFn) (*ExportAuditResponse, error)
 
+	// RotateAuditKeyWithResponse Sign the audit trail with a new key from now on
+	//
+	// A last checkpoint with the old key covers the record of this and names the new key, so that who knows the old one learns the new one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audit/key/rotate (the `RotateAuditKey` operationId).
+	RotateAuditKeyWithResponse(ctx context.Context, params *RotateAuditKeyParams, reqEditors ...RequestEditorFn) (*RotateAuditKeyResponse, error)
+
 	// ListAuditSinksWithResponse List where the audit trail goes, and how far each sink is behind
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -16847,6 +17223,33 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /v1/audit/sinks/{sink} (the `RemoveAuditSink` operationId).
 	RemoveAuditSinkWithResponse(ctx context.Context, sink string, params *RemoveAuditSinkParams, reqEditors ...RequestEditorFn) (*RemoveAuditSinkResponse, error)
+
+	// EditAuditSinkWithBodyWithResponse Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	//
+	// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+	EditAuditSinkWithBodyWithResponse(ctx context.Context, sink string, params *EditAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditAuditSinkResponse, error)
+
+	// EditAuditSinkWithResponse Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	//
+	// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+	EditAuditSinkWithResponse(ctx context.Context, sink string, params *EditAuditSinkParams, body EditAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*EditAuditSinkResponse, error)
+
+	// TestAuditSinkWithResponse Send a test record to a sink, and say what happened
+	//
+	// The record has the sequence number 0 and the action audit_sink.test; it is not of the trail. To a file sink it is written beside the file.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/audit/sinks/{sink}/test (the `TestAuditSink` operationId).
+	TestAuditSinkWithResponse(ctx context.Context, sink string, reqEditors ...RequestEditorFn) (*TestAuditSinkResponse, error)
 
 	// BeginOIDCBrowserWithBodyWithResponse Begin to sign in with an OpenID provider, in a browser
 	//
@@ -19805,6 +20208,54 @@ func (r ExportAuditResponse) ContentType() string {
 	return ""
 }
 
+type RotateAuditKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RotatedAuditKey
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateAuditKeyResponse) GetJSON200() *RotatedAuditKey {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RotateAuditKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateAuditKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateAuditKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateAuditKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateAuditKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAuditSinksResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19936,6 +20387,102 @@ func (r RemoveAuditSinkResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RemoveAuditSinkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EditAuditSinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditSink
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EditAuditSinkResponse) GetJSON200() *AuditSink {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EditAuditSinkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EditAuditSinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EditAuditSinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EditAuditSinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EditAuditSinkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestAuditSinkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditSinkTest
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestAuditSinkResponse) GetJSON200() *AuditSinkTest {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestAuditSinkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestAuditSinkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestAuditSinkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestAuditSinkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestAuditSinkResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -25428,6 +25975,21 @@ func (c *ClientWithResponses) ExportAuditWithResponse(ctx context.Context, param
 	return ParseExportAuditResponse(rsp)
 }
 
+// RotateAuditKeyWithResponse Sign the audit trail with a new key from now on
+//
+// A last checkpoint with the old key covers the record of this and names the new key, so that who knows the old one learns the new one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audit/key/rotate (the `RotateAuditKey` operationId).
+func (c *ClientWithResponses) RotateAuditKeyWithResponse(ctx context.Context, params *RotateAuditKeyParams, reqEditors ...RequestEditorFn) (*RotateAuditKeyResponse, error) {
+	rsp, err := c.RotateAuditKey(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateAuditKeyResponse(rsp)
+}
+
 // ListAuditSinksWithResponse List where the audit trail goes, and how far each sink is behind
 //
 // Returns a wrapper object for the known response body format(s).
@@ -25482,6 +26044,51 @@ func (c *ClientWithResponses) RemoveAuditSinkWithResponse(ctx context.Context, s
 		return nil, err
 	}
 	return ParseRemoveAuditSinkResponse(rsp)
+}
+
+// EditAuditSinkWithBodyWithResponse Change where the audit trail goes, or pause it; the sink goes on from the record it has
+//
+// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+func (c *ClientWithResponses) EditAuditSinkWithBodyWithResponse(ctx context.Context, sink string, params *EditAuditSinkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditAuditSinkResponse, error) {
+	rsp, err := c.EditAuditSinkWithBody(ctx, sink, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditAuditSinkResponse(rsp)
+}
+
+// EditAuditSinkWithResponse Change where the audit trail goes, or pause it; the sink goes on from the record it has
+//
+// What is left out stays as it is. A paused sink gets nothing, and lacks more and more: its limit holds.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/audit/sinks/{sink} (the `EditAuditSink` operationId).
+func (c *ClientWithResponses) EditAuditSinkWithResponse(ctx context.Context, sink string, params *EditAuditSinkParams, body EditAuditSinkJSONRequestBody, reqEditors ...RequestEditorFn) (*EditAuditSinkResponse, error) {
+	rsp, err := c.EditAuditSink(ctx, sink, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEditAuditSinkResponse(rsp)
+}
+
+// TestAuditSinkWithResponse Send a test record to a sink, and say what happened
+//
+// The record has the sequence number 0 and the action audit_sink.test; it is not of the trail. To a file sink it is written beside the file.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/audit/sinks/{sink}/test (the `TestAuditSink` operationId).
+func (c *ClientWithResponses) TestAuditSinkWithResponse(ctx context.Context, sink string, reqEditors ...RequestEditorFn) (*TestAuditSinkResponse, error) {
+	rsp, err := c.TestAuditSink(ctx, sink, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestAuditSinkResponse(rsp)
 }
 
 // BeginOIDCBrowserWithBodyWithResponse Begin to sign in with an OpenID provider, in a browser
@@ -28746,6 +29353,39 @@ func ParseExportAuditResponse(rsp *http.Response) (*ExportAuditResponse, error) 
 	return response, nil
 }
 
+// ParseRotateAuditKeyResponse parses an HTTP response from a RotateAuditKeyWithResponse call
+func ParseRotateAuditKeyResponse(rsp *http.Response) (*RotateAuditKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateAuditKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RotatedAuditKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAuditSinksResponse parses an HTTP response from a ListAuditSinksWithResponse call
 func ParseListAuditSinksResponse(rsp *http.Response) (*ListAuditSinksResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -28828,6 +29468,72 @@ func ParseRemoveAuditSinkResponse(rsp *http.Response) (*RemoveAuditSinkResponse,
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEditAuditSinkResponse parses an HTTP response from a EditAuditSinkWithResponse call
+func ParseEditAuditSinkResponse(rsp *http.Response) (*EditAuditSinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EditAuditSinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditSink
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestAuditSinkResponse parses an HTTP response from a TestAuditSinkWithResponse call
+func ParseTestAuditSinkResponse(rsp *http.Response) (*TestAuditSinkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestAuditSinkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditSinkTest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem

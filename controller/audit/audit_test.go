@@ -223,6 +223,9 @@ func TestListFiltersAndPages(t *testing.T) {
 		"since, object":   {0, 0, audit.Filter{Since: begin.Add(8*time.Minute + 1), Object: "site_a"}, []uint64{9, 11}},
 		"since the end":   {0, 0, audit.Filter{Since: begin.Add(time.Hour)}, nil},
 		"since before":    {0, 1, audit.Filter{Since: begin.Add(-time.Hour)}, []uint64{1}},
+		"through":         {2, 0, audit.Filter{Through: 4}, []uint64{3, 4}},
+		"through, object": {0, 0, audit.Filter{Through: 5, Object: "site_b"}, []uint64{2, 4}},
+		"through the end": {10, 0, audit.Filter{Through: 99}, []uint64{11, 12}},
 		"time":            {0, 0, audit.Filter{Since: begin.Add(3 * time.Minute), Until: begin.Add(6 * time.Minute)}, []uint64{3, 4, 5}},
 	}
 	for name, tt := range tests {

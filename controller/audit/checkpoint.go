@@ -40,50 +40,6 @@ type tree struct {
 
 var trees = store.NewTable("audit_tree", store.Key(func(*tree) string { return headKey }))
 
-// signingKey is what checkpoints are signed with, in a sealed table of one row. It stays
-// for the life of the cluster: auditors know it. An array is not kept by the store's memory
-// of decoded records, so a node that is sealed does not have it.
-type signingKey struct {
-	Seed      checkpoint.Key `cbor:"1,keyasint,omitempty"`
-	Verifying string         `cbor:"2,keyasint,omitempty"`
-	Created   time.Time      `cbor:"3,keyasint,omitempty"`
-}
-
-var signingKeys = store.NewTable("audit_key", store.Key(func(*signingKey) string { return headKey }))
-
-// MakeKey makes the key that signs checkpoints, unless there is one.
-func MakeKey(tx *store.Tx, by Actor, cluster string) error {
-	if _, err := signingKeys.Get(tx, headKey); reeve.KindOf(err) != reeve.NotFound {
-		return err
-	}
-	k := &signingKey{Seed: checkpoint.NewKey(), Created: tx.Now()}
-	defer clear(k.Seed[:])
-	var err error
-	if k.Verifying, err = k.Seed.Verifying(cluster); err != nil {
-		return err
-	}
-	if err := signingKeys.Insert(tx, k); err != nil {
-		return err
-	}
-	return Record(tx, Event{By: by, Action: "audit_key.create", Object: "audit", After: map[string]string{"key": k.Verifying}})
-}
-
-// Keep makes the key of to, a restored state, that of from. Its checkpoints are its own:
-// they are of the trail it has.
-func Keep(to, from *store.Tx) error { return signingKeys.Replace(to, from) }
-
-// VerifyingKey is the public key that proves checkpoints, "" while there is none.
-func VerifyingKey(tx *store.Tx) (string, error) {
-	k, err := signingKeys.Get(tx, headKey)
-	switch {
-	case reeve.KindOf(err) == reeve.NotFound:
-		return "", nil
-	case err != nil:
-		return "", err
-	}
-	return k.Verifying, nil
-}
-
 // Checkpoints returns signed checkpoints, oldest first: at most limit of them, those that
 // cover more than after records only.
 func Checkpoints(tx *store.Tx, after uint64, limit int) ([]*Checkpoint, error) {
@@ -131,7 +87,10 @@ func readTree(tx *store.Tx) (*tree, error) {
 // Cover signs a checkpoint of the next CheckpointRecords records, or of fewer if there are
 // no more; it returns how many, 0 for none and no checkpoint. It fails with an
 // *auditchain.BrokenError rather than sign a chain that is broken.
-func Cover(tx *store.Tx, cluster string) (covered int, err error) {
+func Cover(tx *store.Tx, cluster string) (covered int, err error) { return cover(tx, cluster, "") }
+
+// cover is Cover of a checkpoint that names the key that signs those after it, if any.
+func cover(tx *store.Tx, cluster, next string) (covered int, err error) {
 	t, err := readTree(tx)
 	if err != nil {
 		return 0, err
@@ -160,7 +119,7 @@ func Cover(tx *store.Tx, cluster string) (covered int, err error) {
 			t.Time = r.Time
 		}
 	}
-	signed, err := k.Seed.Sign(checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: t.Size, Hash: t.Hash}, Root: t.Root(), Time: t.Time})
+	signed, err := k.Seed.Sign(checkpoint.Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: t.Size, Hash: t.Hash}, Root: t.Root(), Time: t.Time, Edge: t.Edge, Next: next})
 	if err != nil {
 		return 0, err
 	}

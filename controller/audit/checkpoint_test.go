@@ -102,7 +102,8 @@ func TestCheckpointsAreOfOneHistoryWhoeverLeads_U2(t *testing.T) {
 	st := storetest.New(t, storetest.WithFaults(faults))
 	makeKey(t, st)
 	rapid.Check(t, func(rt *rapid.T) {
-		faults.Next(rapid.SliceOfN(rapid.SampledFrom([]storetest.Fate{storetest.Commit, storetest.CommitUnknown, storetest.Lose, storetest.Refuse}), 0, 8).Draw(rt, "fates")...)
+		fates := rapid.SliceOfN(rapid.SampledFrom([]storetest.Fate{storetest.Commit, storetest.CommitUnknown, storetest.Lose, storetest.Refuse}), 0, 8).Draw(rt, "fates")
+		faults.Next(fates...)
 		var running sync.WaitGroup
 		for range 2 { // two that both think they lead
 			running.Go(func() {
@@ -115,15 +116,128 @@ func TestCheckpointsAreOfOneHistoryWhoeverLeads_U2(t *testing.T) {
 			_ = st.Update(context.Background(), func(tx *store.Tx) error { return count(tx, "c") })
 		}
 		running.Wait()
+		for range fates { // use up those that no entry has met
+			_ = st.Update(context.Background(), func(tx *store.Tx) error { return count(tx, "c") })
+		}
 	})
-	faults.Next()
-	for range 8 { // fates that no entry has met
-		_ = st.Update(context.Background(), func(tx *store.Tx) error { return count(tx, "c") })
-	}
 	cover(t, st)
 	where := agrees(t, st)
-	if last := list(t, st, 0, 0, audit.Filter{}); where[len(where)-1] < uint64(len(last)) {
-		t.Fatalf("%d records, covered up to %v", len(last), where)
+	var end auditchain.Head
+	if err := st.View(t.Context(), func(tx *store.Tx) (err error) { end, err = audit.Head(tx); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if where[len(where)-1] != end.Sequence {
+		t.Fatalf("%d records, covered up to %v", end.Sequence, where)
+	}
+}
+
+// Who knew the first key of a cluster follows it through every change of the key, whatever is
+// or is not recorded between two; and the last checkpoint of a key covers the record of its
+// end. The part of the trail between any two checkpoints is proven alone.
+func TestCheckpointsLeadFromAnOldKeyToTheNewOne_U2(t *testing.T) {
+	t.Parallel()
+	st := storetest.New(t)
+	var first string
+	known := func() (now string) {
+		t.Helper()
+		if err := st.View(t.Context(), func(tx *store.Tx) (err error) { now, err = audit.VerifyingKey(tx); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return now
+	}
+	makeKey(t, st)
+	first = known()
+	for _, n := range []int{3, 0, 0, audit.CheckpointRecords + 5, 1} {
+		for left := n; left > 0; left -= 200 {
+			countTimes(t, st, min(left, 200))
+		}
+		before := known()
+		var last *audit.Checkpoint
+		update(t, st, func(tx *store.Tx) (err error) { last, err = audit.RotateKey(tx, alice, cluster); return err })
+		c, err := checkpoint.Open(last.Note, before)
+		if err != nil || c.Next != known() || c.Next == before {
+			t.Fatalf("%+v %v", c, err)
+		}
+		newest := list(t, st, last.Sequence-1, 0, audit.Filter{})
+		if len(newest) != 1 || newest[0].Action != "audit_key.rotate" || newest[0].Before["key"] != before || newest[0].After["key"] != c.Next || newest[0].Actor != alice {
+			t.Fatalf("%+v", newest)
+		}
+		if n == 3 {
+			countTimes(t, st, 2)
+			cover(t, st)
+		}
+	}
+	all, err := checkpoint.OpenAll(notes(t, st), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := export(t, st)
+	if rep, err := checkpoint.Verify(bytes.NewReader(whole), all, auditchain.Options{}); err != nil || len(rep.Checkpoints) < 7 {
+		t.Fatalf("%+v %v", rep, err)
+	}
+	for i, from := range all[:len(all)-1] {
+		for _, to := range []*checkpoint.Checkpoint{all[i+1], all[min(i+3, len(all)-1)]} {
+			var part bytes.Buffer
+			if _, err := audit.Export(t.Context(), st, from.Head.Sequence, audit.Filter{Through: to.Head.Sequence}, &part); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := checkpoint.Verify(&part, []*checkpoint.Checkpoint{from, to}, auditchain.Options{})
+			if err != nil || rep.First != from.Head.Sequence+1 || rep.Head.Sequence != to.Head.Sequence || rep.Signed() != to.Head.Sequence {
+				t.Errorf("from %d to %d: %+v %v", from.Head.Sequence, to.Head.Sequence, rep, err)
+			}
+		}
+	}
+}
+
+// notes are the checkpoints of a store as they are kept.
+func notes(t *testing.T, st *store.Store) (all [][]byte) {
+	t.Helper()
+	if err := st.View(t.Context(), func(tx *store.Tx) error {
+		rows, err := audit.Checkpoints(tx, 0, 1000)
+		for _, row := range rows {
+			all = append(all, row.Note)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A restored state has the key of then, and is signed with that of now from there on; who knew
+// that of then can follow.
+func TestARestoredTrailLeadsToTheKeyOfNow_U2(t *testing.T) {
+	t.Parallel()
+	then, now := storetest.New(t), storetest.New(t)
+	for _, st := range []*store.Store{then, now} {
+		makeKey(t, st)
+		countTimes(t, st, 3)
+	}
+	cover(t, then)
+	var first string
+	if err := then.View(t.Context(), func(tx *store.Tx) (err error) { first, err = audit.VerifyingKey(tx); return err }); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time they have the same key
+		update(t, then, func(to *store.Tx) error {
+			if err := count(to, "restored"); err != nil {
+				return err
+			}
+			return now.View(t.Context(), func(from *store.Tx) error { return audit.Keep(to, from, cluster) })
+		})
+		countTimes(t, then, 2)
+		cover(t, then)
+	}
+	all, err := checkpoint.OpenAll(notes(t, then), first)
+	if err != nil || len(all) != 4 {
+		t.Fatalf("%d checkpoints: %v", len(all), err)
+	}
+	if rep, err := checkpoint.Verify(bytes.NewReader(export(t, then)), all, auditchain.Options{}); err != nil || rep.Signed() != rep.Head.Sequence {
+		t.Fatalf("%+v %v", rep, err)
+	}
+	cover(t, now)
+	if _, err := checkpoint.Open(notes(t, now)[0], first); err == nil {
+		t.Error("one key for both")
 	}
 }
 

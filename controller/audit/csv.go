@@ -16,14 +16,14 @@ import (
 var csvColumns = []string{"sequence", "time", "actor_kind", "actor_id", "actor_name", "from", "session", "node", "action", "object", "outcome",
 	"details", "before", "after", "hash"}
 
-// ExportCSV writes the entries that the filter lets through for a spreadsheet, under a
-// line of names. Details and changed fields are JSON objects. It proves nothing: Export does.
-func ExportCSV(ctx context.Context, st *store.Store, f Filter, w io.Writer) error {
+// ExportCSV writes the entries after the one numbered after that the filter lets through,
+// for a spreadsheet, under a line of names. Details and changed fields are JSON objects. It proves nothing: Export does.
+func ExportCSV(ctx context.Context, st *store.Store, after uint64, f Filter, w io.Writer) error {
 	out := csv.NewWriter(w)
 	if err := out.Write(csvColumns); err != nil {
 		return err
 	}
-	if err := walk(ctx, st, 0, f, func(e *Entry) error { return out.Write(csvRow(e)) }); err != nil {
+	if err := walk(ctx, st, after, f, func(e *Entry) error { return out.Write(csvRow(e)) }); err != nil {
 		return err
 	}
 	out.Flush()

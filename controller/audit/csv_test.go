@@ -29,7 +29,7 @@ func TestACSVHoldsWhatWasFoundAndNoFormula(t *testing.T) {
 		return audit.Record(tx, audit.Event{By: alice, Action: "other.thing"})
 	})
 	var out bytes.Buffer
-	if err := audit.ExportCSV(t.Context(), st, audit.Filter{Action: "site.add"}, &out); err != nil {
+	if err := audit.ExportCSV(t.Context(), st, 0, audit.Filter{Action: "site.add"}, &out); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := csv.NewReader(&out).ReadAll()

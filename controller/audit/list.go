@@ -21,6 +21,7 @@ type Filter struct {
 	Outcome string
 	Since   time.Time // inclusive
 	Until   time.Time // exclusive
+	Through uint64    // the last record looked at; 0: all there are
 }
 
 func (f Filter) matches(e *Entry) bool {
@@ -61,7 +62,7 @@ func List(tx *store.Tx, after uint64, limit int, f Filter) ([]*Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !f.Until.IsZero() && !e.Time.Before(f.Until) {
+		if !f.Until.IsZero() && !e.Time.Before(f.Until) || f.Through > 0 && e.Sequence > f.Through {
 			break // time never goes backwards along the chain
 		}
 		if !f.matches(e) {

@@ -201,18 +201,20 @@ func DisablePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.Pri
 		if err := notOneself(p, grantor); err != nil {
 			return nil, nil, err
 		}
+		before = map[string]string{"status": p.Status()}
 		if p.DisabledAt.IsZero() {
 			p.DisabledAt = tx.Now()
 		}
-		return nil, nil, errors.Join(EndSessions(tx, by, id), endInvitations(tx, id))
+		return before, map[string]string{"status": p.Status()}, errors.Join(EndSessions(tx, by, id), endInvitations(tx, id))
 	})
 }
 
 // EnablePrincipal gives a disabled principal back what it may do.
 func EnablePrincipal(tx *store.Tx, by audit.Actor, grantor Caller, id reeve.PrincipalID) (*Principal, error) {
 	return change(tx, by, grantor, id, "principal.enable", func(p *Principal) (before, after map[string]string, err error) {
+		before = map[string]string{"status": p.Status()}
 		p.DisabledAt = time.Time{}
-		return nil, nil, nil
+		return before, map[string]string{"status": p.Status()}, nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/reeve-pam/reeve/controller/audit"
@@ -18,11 +19,21 @@ func SetManagement(tx *store.Tx, by audit.Actor, id reeve.AssetID, username, kin
 	if err != nil {
 		return nil, err
 	}
+	before := a.Management.audited()
 	a.Management = &ManagementAccount{Username: username, Kind: kind, SecretID: secret, Version: version}
 	if err := assets.Put(tx, a); err != nil {
 		return nil, err
 	}
-	return a, record(tx, by, "asset.set_management", string(id), map[string]string{"name": a.Name, "username": username, "kind": kind})
+	return a, audit.Record(tx, audit.Event{By: by, Action: "asset.set_management", Object: string(id), Details: map[string]string{"name": a.Name},
+		Before: before, After: a.Management.audited()})
+}
+
+// audited is what the trail says of a management account.
+func (m *ManagementAccount) audited() map[string]string {
+	if m == nil {
+		return nil
+	}
+	return map[string]string{"username": m.Username, "kind": m.Kind, "version": strconv.FormatUint(uint64(m.Version), 10)}
 }
 
 // Probe is what an agent found out about an asset.

@@ -278,9 +278,13 @@ func trusted(tx *store.Tx, by audit.Actor, a *Asset, action string) error {
 	if a.Management != nil {
 		a.Management.VerifiedAt, a.Management.LastError = time.Time{}, nil
 	}
+	old, err := assets.Get(tx, string(a.ID))
+	if err != nil {
+		return err
+	}
 	if err := assets.Put(tx, a); err != nil {
 		return err
 	}
-	return record(tx, by, action, string(a.ID), map[string]string{
-		"name": a.Name, "trusted": strings.Join(a.Trust.Fingerprints(), " ")})
+	return audit.Record(tx, audit.Event{By: by, Action: action, Object: string(a.ID), Details: map[string]string{"name": a.Name},
+		Before: map[string]string{"trusted": strings.Join(old.Trust.Fingerprints(), " ")}, After: map[string]string{"trusted": strings.Join(a.Trust.Fingerprints(), " ")}})
 }

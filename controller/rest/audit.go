@@ -1,13 +1,16 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/audit/sink"
 	"github.com/reeve-pam/reeve/controller/identity"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/internal/reeve"
@@ -113,40 +116,70 @@ func showCheckpoint(c *audit.Checkpoint) client.AuditCheckpoint {
 	return client.AuditCheckpoint{Sequence: int64(c.Sequence), Hash: c.Hash, Root: c.Root, Time: c.Time, Note: string(c.Note)}
 }
 
-// ExportAudit implements the contract.
+// RotateAuditKey implements the contract.
+func (s *Server) RotateAuditKey(ctx context.Context, r RotateAuditKeyRequestObject) (RotateAuditKeyResponseObject, error) {
+	out, err := update(ctx, s, r.Params.IdempotencyKey, nil, func(tx *store.Tx, by audit.Actor) (client.RotatedAuditKey, error) {
+		last, err := audit.RotateKey(tx, by, s.Cluster)
+		if err != nil {
+			return client.RotatedAuditKey{}, err
+		}
+		key, err := audit.VerifyingKey(tx)
+		return client.RotatedAuditKey{Key: key, Checkpoint: showCheckpoint(last)}, err
+	})
+	return RotateAuditKey200JSONResponse(out), err
+}
+
+// ExportAudit implements the contract. It is refused while a sink is over its limit.
 func (s *Server) ExportAudit(ctx context.Context, r ExportAuditRequestObject) (ExportAuditResponseObject, error) {
 	p := r.Params
-	out := auditExport{ctx: ginContext(ctx).Request.Context(), s: s, csv: value(p.Format) == client.Csv}
+	out := auditExport{ctx: ginContext(ctx).Request.Context(), s: s, csv: value(p.Format) == client.Csv, after: uint64(value(p.After))} //nolint:gosec // not negative by the contract
 	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
+		if err := sink.CheckLag(tx); err != nil {
+			return none{}, err
+		}
 		if out.search, err = auditSearch(tx, p.Object, p.Action, p.Actor, p.Outcome, p.Since, p.Until); err != nil {
 			return none{}, err
 		}
-		return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit", Details: searchDetails(out.search, out.csv)})
+		out.search.Through = uint64(value(p.Through)) //nolint:gosec // not negative by the contract
+		return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit", Details: out.details()})
 	})
+	if reeve.KindOf(err) == reeve.Precondition {
+		_, failed := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (none, error) {
+			return none{}, audit.Record(tx, audit.Event{By: by, Action: "audit.export", Object: "audit", Outcome: audit.Denied, Details: map[string]string{"code": reeve.CodeOf(err)}})
+		})
+		err = cmp.Or(failed, err)
+	}
 	return out, err
-}
-
-// searchDetails says what of the trail went out.
-func searchDetails(f audit.Filter, csv bool) map[string]string {
-	d := map[string]string{"object": f.Object, "actor": f.Actor, "action": f.Action, "outcome": f.Outcome}
-	for name, at := range map[string]time.Time{"since": f.Since, "until": f.Until} {
-		if !at.IsZero() {
-			d[name] = at.UTC().Format(time.RFC3339Nano)
-		}
-	}
-	if csv {
-		d["format"] = "csv"
-	}
-	maps.DeleteFunc(d, func(_, v string) bool { return v == "" })
-	return d
 }
 
 // auditExport streams the trail: it may be far larger than memory.
 type auditExport struct {
 	ctx    context.Context
 	s      *Server
+	after  uint64
 	search audit.Filter
 	csv    bool
+}
+
+// details says what of the trail went out.
+func (e auditExport) details() map[string]string {
+	f := e.search
+	d := map[string]string{"object": f.Object, "actor": f.Actor, "action": f.Action, "outcome": f.Outcome}
+	for name, at := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !at.IsZero() {
+			d[name] = at.UTC().Format(time.RFC3339Nano)
+		}
+	}
+	for name, n := range map[string]uint64{"after": e.after, "through": f.Through} {
+		if n > 0 {
+			d[name] = strconv.FormatUint(n, 10)
+		}
+	}
+	if e.csv {
+		d["format"] = "csv"
+	}
+	maps.DeleteFunc(d, func(_, v string) bool { return v == "" })
+	return d
 }
 
 // VisitExportAuditResponse implements ExportAuditResponseObject.
@@ -154,10 +187,10 @@ func (e auditExport) VisitExportAuditResponse(w http.ResponseWriter) (err error)
 	if e.csv {
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8; header=present")
 		w.Header().Set("Content-Disposition", `attachment; filename="audit.csv"`)
-		err = audit.ExportCSV(e.ctx, e.s.Store, e.search, w)
+		err = audit.ExportCSV(e.ctx, e.s.Store, e.after, e.search, w)
 	} else {
 		w.Header().Set("Content-Type", "application/x-ndjson")
-		_, err = audit.Export(e.ctx, e.s.Store, 0, e.search, w)
+		_, err = audit.Export(e.ctx, e.s.Store, e.after, e.search, w)
 	}
 	if err != nil {
 		e.s.log.ErrorContext(e.ctx, "audit export broke off", "error", err)

@@ -43,9 +43,10 @@ import (
 
 // witness holds every answer against the contract, on its way to the test.
 type witness struct {
-	t    *testing.T
-	doc  *openapi3.T
-	next http.RoundTripper
+	t     *testing.T
+	doc   *openapi3.T
+	next  http.RoundTripper
+	trail *trail
 
 	mu   sync.Mutex
 	done map[string]bool // operations that were answered with success
@@ -68,11 +69,15 @@ func (w *witness) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (w *witness) once(r *http.Request) (*http.Response, error) {
+	route := w.route(r)
+	recorded := route != nil && w.trail != nil && (r.Method != http.MethodGet || rest.Records(route.Operation.OperationID) != "")
+	if recorded {
+		w.trail.next(w.t)
+	}
 	resp, err := w.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
-	route := w.route(r)
 	if route == nil {
 		w.t.Errorf("%s %s is not in the contract", r.Method, r.URL.Path)
 		return resp, nil
@@ -91,6 +96,16 @@ func (w *witness) once(r *http.Request) (*http.Response, error) {
 	}
 	if err := openapi3filter.ValidateResponse(r.Context(), in); err != nil {
 		w.t.Errorf("%s %s: the answer is not as the contract says: %v", r.Method, r.URL.Path, err)
+	}
+	if recorded {
+		if op := route.Operation.OperationID; op == "RestoreSnapshot" && resp.StatusCode < 300 { // the trail goes on where the snapshot ends
+			w.trail.seen = 0
+			all := w.trail.next(w.t)
+			restored := slices.IndexFunc(all, func(r client.AuditRecord) bool { return r.Action == "cluster.restore_snapshot" })
+			w.recorded(op, resp.StatusCode, all[max(restored, 0):])
+		} else {
+			w.recorded(op, resp.StatusCode, w.trail.next(w.t))
+		}
 	}
 	if declared := route.Operation.Responses.Status(resp.StatusCode); resp.StatusCode < 300 {
 		if declared == nil || (len(raw) > 0 && declared.Value.Content.Get(resp.Header.Get("Content-Type")) == nil) {
@@ -177,7 +192,7 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &witness{t: t, doc: doc, next: c.HTTP().Transport, done: map[string]bool{}}
+	w := &witness{t: t, doc: doc, next: c.HTTP().Transport, trail: &trail{c: c}, done: map[string]bool{}}
 	api, err := client.NewClient(c.URL(follower(c)), client.WithHTTPClient(&http.Client{Transport: w}),
 		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			r.Header.Set("Authorization", "Bearer "+c.RootToken.Reveal())
@@ -192,6 +207,9 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 	s.people()
 	s.accounts(host, pass)
 	s.cluster()
+	w.trail.seen = 0
+	complete(t, w.trail.next(t))
+	s.proven()
 	for _, op := range operations(t) {
 		id := op.OperationID
 		if _, exempt := unexercised[id]; !w.done[id] && !exempt {
@@ -202,10 +220,11 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 }
 
 type story struct {
-	t   *testing.T
-	c   *systemtest.Cluster
-	api *client.Client
-	w   *witness
+	t        *testing.T
+	c        *systemtest.Cluster
+	api      *client.Client
+	w        *witness
+	firstKey string // that verified checkpoints at first
 }
 
 // must reads the answer of a call that has to succeed: must[client.Site](s)(api.GetSite(…)).
@@ -629,6 +648,16 @@ func (s *story) basics() {
 	must[client.AuditPage](s)(api.ListAudit(ctx, nil))
 	must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil))
 	must[[]byte](s)(api.ExportAudit(ctx, nil))
+	after, through := int64(2), int64(4)
+	if part := string(must[[]byte](s)(api.ExportAudit(ctx, &client.ExportAuditParams{After: &after, Through: &through}))); strings.Count(part, "\n") != 2 || !strings.HasPrefix(part, `{"sequence":3,`) {
+		t.Errorf("records 3 and 4: %q", part)
+	}
+	old := *must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil)).Key
+	s.firstKey = old
+	made := must[client.RotatedAuditKey](s)(api.RotateAuditKey(ctx, &client.RotateAuditKeyParams{IdempotencyKey: key()}))
+	if now := *must[client.AuditCheckpointPage](s)(api.ListAuditCheckpoints(ctx, nil)).Key; now != made.Key || now == old || !strings.Contains(made.Checkpoint.Note, "\nnext "+now+"\n") {
+		t.Errorf("%s became %s: %+v", old, now, made)
+	}
 	asCSV, added := client.Csv, "site.add"
 	table := string(must[[]byte](s)(api.ExportAudit(ctx, &client.ExportAuditParams{Format: &asCSV, Action: &added})))
 	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) < 2 || !strings.HasPrefix(lines[0], "sequence,time,") || !strings.Contains(lines[1], ",site.add,") {
@@ -681,6 +710,31 @@ func (s *story) services(account client.Account) {
 	if _, err := fleet.Answer[client.RevealedSecret](api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "no sink would know"})); err == nil || !strings.Contains(err.Error(), "audit_lag") {
 		t.Errorf("a reveal while a sink lacks too much: %v", err)
 	}
+	if _, err := fleet.Answer[[]byte](api.ExportAudit(ctx, nil)); err == nil || !strings.Contains(err.Error(), "audit_lag") {
+		t.Errorf("an export while a sink lacks too much: %v", err)
+	}
+	if last := records(t, s.c, "audit.export"); last[len(last)-1].Outcome != "denied" || (*last[len(last)-1].Details)["code"] != "audit_lag" {
+		t.Errorf("of the refused export the trail says %+v", last[len(last)-1])
+	}
+	for _, one := range must[client.AuditSinkList](s)(api.ListAuditSinks(ctx)).Items {
+		if (one.OverLimit != nil) != (one.Name == "gone") {
+			t.Errorf("%+v", one)
+		}
+	}
+	if _, err := fleet.Answer[client.AuditSinkTest](api.TestAuditSink(ctx, "gone")); err == nil || !strings.Contains(err.Error(), "audit_sink_failed") || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("a test of a sink that is not there: %v", err)
+	}
+	if took := must[client.AuditSinkTest](s)(api.TestAuditSink(ctx, "local")); took.To != file || took.From == "" {
+		t.Errorf("a test of a file: %+v", took)
+	}
+	paused, none := true, int64(0)
+	if one := must[client.AuditSink](s)(api.EditAuditSink(ctx, "gone", &client.EditAuditSinkParams{IdempotencyKey: key()}, client.AuditSinkChange{Paused: &paused})); one.Paused == nil || one.OverLimit == nil {
+		t.Errorf("paused, it is within its limit: %+v", one)
+	}
+	if one := must[client.AuditSink](s)(api.EditAuditSink(ctx, "gone", nil, client.AuditSinkChange{MaxLagRecords: &none})); one.OverLimit != nil || one.To != address {
+		t.Errorf("without a limit: %+v", one)
+	}
+	must[[]byte](s)(api.ExportAudit(ctx, nil))
 	must[struct{}](s)(api.RemoveAuditSink(ctx, "gone", nil))
 	must[client.RevealedSecret](s)(api.RevealSecret(ctx, account.Id, client.ReasonRequest{Reason: "the sink is gone"}))
 	must[struct{}](s)(api.RemoveAuditSink(ctx, "local", nil))

@@ -155,7 +155,7 @@ var rules = map[string]rule{
 	"ListConnectors":        {access: whole, needs: identity.ConnectorRead},
 	"GetConnector":          {access: whole, needs: identity.ConnectorRead},
 	"RegisterConnector":     {access: whole, needs: identity.ConnectorManage, records: "connector.register"},
-	"RevokeConnectorDigest": {access: whole, needs: identity.ConnectorManage, records: "connector.revoke_digest"},
+	"RevokeConnectorDigest": {access: whole, needs: identity.ConnectorManage, records: "connector.revoke"},
 
 	"ListRoles":  {access: whole, needs: identity.RoleRead},
 	"GetRole":    {access: whole, needs: identity.RoleRead},
@@ -193,9 +193,12 @@ var rules = map[string]rule{
 	"ListAudit":            {access: whole, needs: identity.AuditRead},
 	"ListAuditCheckpoints": {access: whole, needs: identity.AuditRead},
 	"ExportAudit":          {access: whole, needs: identity.AuditExport, records: "audit.export", stepUp: true},
+	"RotateAuditKey":       {access: whole, needs: identity.AuditConfigure, records: "audit_key.rotate", stepUp: true},
 
 	"ListAuditSinks":  {access: whole, needs: identity.AuditRead},
 	"AddAuditSink":    {access: whole, needs: identity.AuditConfigure, records: "audit_sink.add", stepUp: true},
+	"EditAuditSink":   {access: whole, needs: identity.AuditConfigure, records: "audit_sink.edit", stepUp: true},
+	"TestAuditSink":   {access: whole, needs: identity.AuditConfigure, records: "audit_sink.test"},
 	"RemoveAuditSink": {access: whole, needs: identity.AuditConfigure, records: "audit_sink.remove", stepUp: true},
 
 	"ListServices":   {access: whole, needs: identity.ClusterRead},

@@ -139,6 +139,9 @@ type ServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(c *gin.Context, params ExportAuditParams)
+	// RotateAuditKey Sign the audit trail with a new key from now on
+	// (POST /v1/audit/key/rotate)
+	RotateAuditKey(c *gin.Context, params RotateAuditKeyParams)
 	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
 	// (GET /v1/audit/sinks)
 	ListAuditSinks(c *gin.Context)
@@ -148,6 +151,12 @@ type ServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(c *gin.Context, sink string, params RemoveAuditSinkParams)
+	// EditAuditSink Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	// (PATCH /v1/audit/sinks/{sink})
+	EditAuditSink(c *gin.Context, sink string, params EditAuditSinkParams)
+	// TestAuditSink Send a test record to a sink, and say what happened
+	// (POST /v1/audit/sinks/{sink}/test)
+	TestAuditSink(c *gin.Context, sink string)
 	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
 	// (POST /v1/browser/oidc/{provider})
 	BeginOIDCBrowser(c *gin.Context, provider OIDCProviderPath)
@@ -2076,6 +2085,22 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ExportAuditParams
 
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", c.Request.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter after: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "through" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "through", c.Request.URL.Query(), &params.Through, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter through: %w", err), http.StatusBadRequest)
+		return
+	}
+
 	// ------------- Optional query parameter "format" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", c.Request.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -2140,6 +2165,46 @@ func (siw *ServerInterfaceWrapper) ExportAudit(c *gin.Context) {
 	}
 
 	siw.Handler.ExportAudit(c, params)
+}
+
+// RotateAuditKey operation middleware
+func (siw *ServerInterfaceWrapper) RotateAuditKey(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RotateAuditKeyParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RotateAuditKey(c, params)
 }
 
 // ListAuditSinks operation middleware
@@ -2242,6 +2307,80 @@ func (siw *ServerInterfaceWrapper) RemoveAuditSink(c *gin.Context) {
 	}
 
 	siw.Handler.RemoveAuditSink(c, sink, params)
+}
+
+// EditAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) EditAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sink" -------------
+	var sink string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sink", c.Param("sink"), &sink, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sink: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditAuditSinkParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EditAuditSink(c, sink, params)
+}
+
+// TestAuditSink operation middleware
+func (siw *ServerInterfaceWrapper) TestAuditSink(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sink" -------------
+	var sink string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sink", c.Param("sink"), &sink, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sink: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.TestAuditSink(c, sink)
 }
 
 // BeginOIDCBrowser operation middleware
@@ -5586,9 +5725,12 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/jobs/:job/retry", wrapper.RetryJob)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit)
 	router.GET(options.BaseURL+"/v1/audit/checkpoints", wrapper.ListAuditCheckpoints)
+	router.POST(options.BaseURL+"/v1/audit/key/rotate", wrapper.RotateAuditKey)
 	router.GET(options.BaseURL+"/v1/audit/sinks", wrapper.ListAuditSinks)
 	router.POST(options.BaseURL+"/v1/audit/sinks", wrapper.AddAuditSink)
 	router.DELETE(options.BaseURL+"/v1/audit/sinks/:sink", wrapper.RemoveAuditSink)
+	router.PATCH(options.BaseURL+"/v1/audit/sinks/:sink", wrapper.EditAuditSink)
+	router.POST(options.BaseURL+"/v1/audit/sinks/:sink/test", wrapper.TestAuditSink)
 	router.GET(options.BaseURL+"/v1/system/services", wrapper.ListServices)
 	router.POST(options.BaseURL+"/v1/system/services/:service/enable", wrapper.EnableService)
 	router.POST(options.BaseURL+"/v1/system/services/:service/disable", wrapper.DisableService)
@@ -7127,6 +7269,45 @@ func (response ExportAuditdefaultApplicationProblemPlusJSONResponse) VisitExport
 	return err
 }
 
+type RotateAuditKeyRequestObject struct {
+	Params RotateAuditKeyParams
+}
+
+type RotateAuditKeyResponseObject interface {
+	VisitRotateAuditKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateAuditKey200JSONResponse RotatedAuditKey
+
+func (response RotateAuditKey200JSONResponse) VisitRotateAuditKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAuditKeydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RotateAuditKeydefaultApplicationProblemPlusJSONResponse) VisitRotateAuditKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListAuditSinksRequestObject struct {
 }
 
@@ -7228,6 +7409,86 @@ type RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RemoveAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitRemoveAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAuditSinkRequestObject struct {
+	Sink   string `json:"sink"`
+	Params EditAuditSinkParams
+	Body   *EditAuditSinkJSONRequestBody
+}
+
+type EditAuditSinkResponseObject interface {
+	VisitEditAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type EditAuditSink200JSONResponse AuditSink
+
+func (response EditAuditSink200JSONResponse) VisitEditAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EditAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EditAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitEditAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestAuditSinkRequestObject struct {
+	Sink string `json:"sink"`
+}
+
+type TestAuditSinkResponseObject interface {
+	VisitTestAuditSinkResponse(w http.ResponseWriter) error
+}
+
+type TestAuditSink200JSONResponse AuditSinkTest
+
+func (response TestAuditSink200JSONResponse) VisitTestAuditSinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestAuditSinkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestAuditSinkdefaultApplicationProblemPlusJSONResponse) VisitTestAuditSinkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -11288,6 +11549,9 @@ type StrictServerInterface interface {
 	// ExportAudit Export the whole trail as JSON lines, for `reeve audit verify`, or what a search finds
 	// (GET /v1/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// RotateAuditKey Sign the audit trail with a new key from now on
+	// (POST /v1/audit/key/rotate)
+	RotateAuditKey(ctx context.Context, request RotateAuditKeyRequestObject) (RotateAuditKeyResponseObject, error)
 	// ListAuditSinks List where the audit trail goes, and how far each sink is behind
 	// (GET /v1/audit/sinks)
 	ListAuditSinks(ctx context.Context, request ListAuditSinksRequestObject) (ListAuditSinksResponseObject, error)
@@ -11297,6 +11561,12 @@ type StrictServerInterface interface {
 	// RemoveAuditSink Send the audit trail there no more
 	// (DELETE /v1/audit/sinks/{sink})
 	RemoveAuditSink(ctx context.Context, request RemoveAuditSinkRequestObject) (RemoveAuditSinkResponseObject, error)
+	// EditAuditSink Change where the audit trail goes, or pause it; the sink goes on from the record it has
+	// (PATCH /v1/audit/sinks/{sink})
+	EditAuditSink(ctx context.Context, request EditAuditSinkRequestObject) (EditAuditSinkResponseObject, error)
+	// TestAuditSink Send a test record to a sink, and say what happened
+	// (POST /v1/audit/sinks/{sink}/test)
+	TestAuditSink(ctx context.Context, request TestAuditSinkRequestObject) (TestAuditSinkResponseObject, error)
 	// BeginOIDCBrowser Begin to sign in with an OpenID provider, in a browser
 	// (POST /v1/browser/oidc/{provider})
 	BeginOIDCBrowser(ctx context.Context, request BeginOIDCBrowserRequestObject) (BeginOIDCBrowserResponseObject, error)
@@ -12956,6 +13226,32 @@ func (sh *strictHandler) ExportAudit(ctx *gin.Context, params ExportAuditParams)
 	}
 }
 
+// RotateAuditKey operation middleware
+func (sh *strictHandler) RotateAuditKey(ctx *gin.Context, params RotateAuditKeyParams) {
+	var request RotateAuditKeyRequestObject
+
+	request.Params = params
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateAuditKey(ctx, request.(RotateAuditKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateAuditKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(RotateAuditKeyResponseObject); ok {
+		if err := validResponse.VisitRotateAuditKeyResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListAuditSinks operation middleware
 func (sh *strictHandler) ListAuditSinks(ctx *gin.Context) {
 	var request ListAuditSinksRequestObject
@@ -13044,6 +13340,77 @@ func (sh *strictHandler) RemoveAuditSink(ctx *gin.Context, sink string, params R
 		sh.options.HandlerErrorFunc(ctx, err)
 	} else if validResponse, ok := response.(RemoveAuditSinkResponseObject); ok {
 		if err := validResponse.VisitRemoveAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EditAuditSink operation middleware
+func (sh *strictHandler) EditAuditSink(ctx *gin.Context, sink string, params EditAuditSinkParams) {
+	var request EditAuditSinkRequestObject
+
+	request.Sink = sink
+	request.Params = params
+
+	var body EditAuditSinkJSONRequestBody
+	var err error
+	// A request validator built on kin-openapi's openapi3filter with
+	// KeepValidatedValue leaves the value it validated on the body. Bind
+	// that value, matching member names exactly, so the handler receives
+	// what was validated instead of a second, case-insensitive decode.
+	if vb, ok := ctx.Request.Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+		err = ctx.ShouldBindJSON(&body)
+	} else if binding.Validator != nil {
+		// ShouldBindJSON runs the struct validator after decoding; keep that.
+		err = binding.Validator.ValidateStruct(&body)
+	}
+	if err != nil {
+		sh.options.RequestErrorHandlerFunc(ctx, err)
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EditAuditSink(ctx, request.(EditAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EditAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(EditAuditSinkResponseObject); ok {
+		if err := validResponse.VisitEditAuditSinkResponse(ctx.Writer); err != nil {
+			sh.options.ResponseErrorHandlerFunc(ctx, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(ctx, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestAuditSink operation middleware
+func (sh *strictHandler) TestAuditSink(ctx *gin.Context, sink string) {
+	var request TestAuditSinkRequestObject
+
+	request.Sink = sink
+
+	handler := func(ctx *gin.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestAuditSink(ctx, request.(TestAuditSinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestAuditSink")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		sh.options.HandlerErrorFunc(ctx, err)
+	} else if validResponse, ok := response.(TestAuditSinkResponseObject); ok {
+		if err := validResponse.VisitTestAuditSinkResponse(ctx.Writer); err != nil {
 			sh.options.ResponseErrorHandlerFunc(ctx, err)
 		}
 	} else if response != nil {
@@ -16412,413 +16779,424 @@ func (sh *strictHandler) RevokeWrap(ctx *gin.Context, wrap string, params Revoke
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39chs5si/4KljdOdHT91KSLX9Mtxw39qjd7hn3uG2tZV9H7LSPBFaBJKwiwAFQonkcvrFPsw+2T7KB",
-	"TABVRQJVRYqk5Dk9f0xbZLHwlUgkMn/5yy8HmZzOpGDC6IPTLwczquiUGabgr7Msk6Uw59RM7J8505ni",
-	"M8OlODg9OBOE5wMiFRF0yv6das3M0cHggNsvZ/YngwP7zcHpAcX3HAwOFPtnyRXLD06NKtngQGcTNqX2",
-	"5VP6+RUTY9vSyZOngwOzmNmfaqO4GB98/To4OBuzVF9e5r4fRI4IFYTaZ1O9sd/17cvDkx+ifbGj/auS",
-	"5axvh+wPyNj+ItUt+8QlPLGNzq3Tr7Ye3bYvZc7NWWakWu3MG1EsyHxCDTETrgm1T5Gc56e2Y062KHQ2",
-	"dPCfJVOLumDZF2/QozelyaR9RbRPimVS5ZrMuZlg3yQ+PyC6zCaEapIzwVme6pd7PNWzp4+THbvgIuvq",
-	"lhxhpwy3y6hIQQ1Tqa5oeGG9IyOpptQcnB7k1LBD+5KDZHfeC8OLju4M2UgqVnUp1ZMS3rVBT55LIZhd",
-	"6bhMv/bSTDL/YEKgw/d9hTq+UM9LpWPy/G7CyJVgn80VLhEjBdWGzOg4OScZvirR/JOHJ7H2++udVoWz",
-	"DVXzMmfTmTRMZIu/s0XskFgQwz4b25sfiJHk4ckPJJtQRTN7yDyDWdK2u9dsQXLJdPWJmXAxJlJk1exN",
-	"GM2ZqoZQa/7Qtt/W+SkX/u8fBnYqDFP2nf/xj//j8H9//B9/iorer3KYnmg7wZ/kMDG9n+TwdmL2ik+5",
-	"iUvZVGpDuGFTUAZSsFYhK+BF9bZzNqJlYQ5OHz54MLA94dNyCn89gIlyf4ZecWHYmCno1muZs37Cl0lh",
-	"lCwKltqPQubslgL45uXPz8+VvOE561IPgryZMfHyZzJzzyd65b++3eqdn/32VhasS2Wdn/1GlCxYqi90",
-	"emm/vl1f3rJrtmiXY2Uf4WKc6Ad8fctO9JiNlpm4/SxcMHXDs84+aHws0Q337S17wk3PLaS5SfaEm9tu",
-	"nvc6tWmW+1FqpuwnbvjEWfSJrtmnb9W1r/bHeiaFZnAROVdyWLCp/adVKtZ+P/1yQGezgmfUdvl4hk/8",
-	"j0/a9v9Lra0/KTY6OD34b8fVTecYv9XH/r3QYnMGPli7dM6EIXMlxXhAqMidsSpJLo9gAt173F2Jzcxb",
-	"9s+SaexdnnP7LlqcKzljynA7lhEtNBtYHRM++nLAxQ03FBteOUE14YbMqSYTKnKWE3nD1BG5YJlCwz0Y",
-	"UTOq9Vyq/GCwcpmqnX0Pl2d7cDBX3DBr0uFCfR1Ur1rtjiEFs1bNwye1c5wYOzFUMTKhKrczNC6Z1mDB",
-	"/0BGUpH5RJIJ1bC/MilyMgLbfY2BPHxw8njdkXytC+E/6vNcG+PH8B45/MQyc2CN3yxjWp/Lgmdg1TTX",
-	"K1OMGpZf0sjx/GHChF+xKc1ZY2Qtdu6S/C2/9hfFGFhSR7Gfgimn41oNTAR8wC7MfMKzie0g7B6mYQtb",
-	"S8L+euXF7gOqFF3Yv3lEJF4aTXge7Rfqg9gP/K1u5Sc6kzPWtW8v4KGvA9A0beOG72HrLmkuNxdyuvFU",
-	"3DCRy1jjHybMTJiqvdi2xW6YWgxlvoCtMJfqWsPGoELC03aUVCxqczKUsmBUHKxIce41rR9/EICqV34i",
-	"B3Vh7ZL0czpmq9IepmRFE4AZegXmpb/yTBuT2LaGjS0WmV97kVptFe9e/n5lnwHT9xmhQ22VtRTh4nUU",
-	"tegbMwn97JqVzXR6/91cV9bW/u69u88EqFpaFITDsDVzG31AhgvCwxneWJOOsxf68xIfrjviqnWJ7uk3",
-	"I0IP/3NAHhz+OCDfHX03IN8d2v+7/A5233f//t0zUgr+z5ItDflph1Lflkp4t7LdT1u0wy4nMKk43Hpu",
-	"T1M4JYHz1yXm79x++0PG/5C4jSWuVdQgBrByvKCXOXkh40ZXTuqVgaPTPGqV5N2/HlKTJe/E9hhRqPrR",
-	"vLXWHCymyAnMi46+dDfGYVZqI3NOReylklwzNtMwWh3s6W0amOzzjCumWwfFRK79OXxKhBWq/uOz14FO",
-	"k+EXeGh9M5TnTBhuIv7JkucD2JT/PpHaDMj/9//8v7EXfJLDuCPukxwSe0+U6tqaHuBmk6ry/UrBjg5O",
-	"RVkUkbfaJy6ZUuhLbh84L0oFyqZgY5ot2qxOJ/GE61O7LFO6IEMryjSbsBxiGrI05N2rC7ie2eskoWSm",
-	"pJGZLFDU7V8ss2a6BC9sbOenLAG8sHLtTTFD1TghkHIumIoLNBV6blWlVUM8/muIVer0kfWlYwccnIdg",
-	"Z9jvzv+0or38ZfFyKnOWnnxKZkxpKezEvmXshpFsIjVzI2CinIKStHfQzFrtTDBllUVNY9bH59q8YUpH",
-	"9+zrcjpkwRjOSqWsCex/VxtI8N8ODmYFFdFLCzXEigihmf0IffGNJXxGRkr+JxO9LfzzAuVk+TiaKTbi",
-	"n1f7cF6aKpjE0ldEcNDaGempZVclsZ9OUkzzvGSJyaKCWFkDdwLumhHlBctJwUZ2HBNuz4nllvvfL8Hh",
-	"mTwWI9Ja67gsWFpqfoFVJPPaLLlzjiVkRknTdaTpIHao+LIJFWN8X8/JluiZuWSCDguWpzcZbiyr1rCR",
-	"RutxTQW+0lYTwztaVy8fhioTHflrWRdX0X+odv9HumN3pmD5gNj9k5eF/WcQdQ4uyMzwGzYgOdcwRwOS",
-	"s+YTik3lDfyQKsNpYRURimV8cAuRpSfaylhYVbS+yQ0tCzzvrDUrbOtMDAgXl/ZdAyJLcylH7o9SwKlj",
-	"+2r/yJgylINy1EaBNzPaK0PHt1Hr6PyxVtoNLUr0Ay1kqYici6hyt+f/ZdpGsOe8U+t4sI0wwLzSjRum",
-	"+Ii37RNKCjnmAoEF3OBWsZPZf6e0OIM8XiMYxQMfJHBGwyBEUeoKwgukE4flwy6yNfs4lRA4tF9/Elww",
-	"7p0racxi1x67GfiIZ9Swyzbr+qUhigk219bOnNBi5DVWwUfr3B8Q+tCmV7nxHnqjGJ3a003Y2yFMAgTe",
-	"48qVCQjytp/FnyQX6xwHa1r4YEprxkRrJ/BkokWxTk828WHf6rgxpU4gbqhwRwDi28iYGQ3qo25d4hMH",
-	"9nZrj5ODwcE/S6qoMBz/UmxW0Cxhc2Lzl4pRLaNXzYU3GfDtVpfXXp9Si3FD5C0rGNXBnAmYvf4az6k3",
-	"N2lNUUzuxV8lF+/kNRObOXa9PLTpIrvUaUFoBlcB78INuBbmvCjAM7TsJY27fYwpLjGcphuojh8fPFg+",
-	"FP8m56SQYgzbgN8wbc9sF4vTrjFEffzw9HEDBfL0QRQGEvMz2tEmp32/hwEo3Xt3FHhX15IHLM8V05FZ",
-	"+JudApQTRV6eE/eg72fLzZoWTJnExUUbOdPBZQE7z/ZrQNjR+IhQb7qTiW39mi3iXi5q2FiqRaKNa7j8",
-	"jFwXK7tp4O9MYnypF9qwqR1aTg0dUh3XiBVor/Uy1MD+7ckpdwuH2rrnWw+vj4QPyRU+e2VnfMF27QOa",
-	"UkHHbMqEuaSVh7dta/4WflGz2DY4ZHG4t7kovME3tElQzQPERG6ldsTFmKmZ4sJEo2D2TdcMjkk9kXOW",
-	"W7ttxJW1PKQwNDMw5TDF7hlrDogMDgC3956RObVLCk74mb1k0SLuCpGxbf7u+Tmx3yQ8QErmZZbSDpVi",
-	"IZounC8v5Yax70k7GtxsuOf2ZSk5C0kqopixOnkXd0wrmfYVUVExqtRRS/uXSnZA6gBOxDVxP1jHP9Rt",
-	"FNXBzkFbD8Jh42SnZjyFS2LX5S7kPnwDyJjdA1ZUWXTag9WUvbVPt61e78n/jU2HLu64ZE5AUPdyJgue",
-	"xQK1FTrGgHN6Dv8PkTsYpXbu6v6uynrqSu+ZcD/kYzH12UfLfpdevetozb0/CmbqbXuGoIru3TSMkeVo",
-	"8t3WEAUQJrS/mUnazC2qz/pgRVwGXQasSz/YpzXfEJr7Z9Ljzr5rmND+gTlbUH3Q6Y6Jda20zuryUcMh",
-	"TcvuGIClOu817AAyXID4aVbcWPsYtSCG+BkzgDUx7mQe8xsmjsiZIGw6MwtItcisuWzNYgFT1lxPe/hG",
-	"dsBLQahYOGnUbAns8cxrNuHjnpvCP2p487A/ukydFYxth+3zgZsJTJIfTbCEpvRz/dW1ztSMo8UsNkFW",
-	"TGsTROCxUzcvclQZ58mpefp4zZn52ip1dwuH2nBnxcezf119P9X0Zhr69t6ZBhr/UadWzejlDHMdlqaq",
-	"ihhAI7Q0E6m4cQBjuESAV+/8xW/LuvzJk0dPt+Rb6dpyG+2ChOKZSG0ur9kiMvuvuMBpuBZyLi7tk5hv",
-	"MCuHBc/sHVwPwryklMbjBz8+bVUbDyNwui34PLwo1o7tPv7kHj6PdbV5mxNkSZ8/Oon5RVo9EM8QDSFL",
-	"c4pnaqIZ52p+8uTRk/YExAFkYDF1Gbd2XmPiKCO18FpzQ5JpqQ2Z0Bs2IHxEhDRo3ePmjW3Xnk6Lple/",
-	"7rro9uNv+YReiYAPFy7vA+5RmhhWFME8mlFl+q12i9u/6W/wOjOhiv2dbE/ug3AxTWs4NAxBQidUpxBn",
-	"azoT4giedxPWyPrcAty9fWyQu9c+tJg/wkEF+qaRhFXdt7XRcsG/a5PDdW0zuyMhtavBw5rsQkCYm15K",
-	"Jy6dZw3Z7DrrtyGqzQHNJzKMgrzgDofEtX3mCkZ61WN0S4vUEOXoWpU5N88nLLueSR5TTBOqJwkHNzWO",
-	"CSPuUJQmoQOsdLDcHkDu8gnudrx8cv2MXCnAuVHbNQLQogU5PMxCJ6+IYjRP6iolZTpA8RtT1wUjxlpj",
-	"f377y3Py9MenJ99jHMh+b4fLKlQsEn2AbTmkmj19HNdbVsyj7CUvjb80115HRkpOyUNEmABcuKnSuTBP",
-	"H0cDGKDnW88HnNsNIVVhHANcdjeXrl23pD2kaL+KcEmCI9rwmqXAbcFiRkF0ODZcLTvayusIHC7wOYa0",
-	"eH2uV4WfzZ3eW7PrccV9pq8JHVOPn6MjwxTRDDKyueklPP21t+1UfAUnjEbsgL9RPanOFDvuNrWwSyl4",
-	"C832Pw93Na0DnKnk7Lp+Jk9FJA1Yjm3E75VCluLohqlhHA3hr7gbRvuuucgHwEhlj6kBaq4/OyP3+wER",
-	"MmcuqUtrLgX5Mw8pRP4jqYiR10x870+5nOdN3V1NDyzBLfr73CE4RpwVVm9T2MoLQlU8uwFRzDtocM4S",
-	"LebMUF7cJgKLCQuFZlYHgQ8g2lDLwc2126GwdDPFbuI4A3xXIkts7uL49tTJpWDEyPhbUoRj8nrgyMQG",
-	"DqkNXgx475Bl4TqZCMGzm3ZV5EaIK7zmsf0cE+XdOe1BI2M607c6qF8za2YE5HzlFFjp6+0Ob/e854hz",
-	"qiMs6KDG0gbz6IQlqa8uuLiORFuLQs4vC5nRImr4OOgNNQD+lrMhza6BtI2L60P4Wd33sAqw2c2VGLLO",
-	"ou8EAjpIDun/NqsfY/7RebD1AHmUkuKCji/dg/G3TKmo6OYAx5td95VB+/IGRnL55bLIQfpkkdtD2x25",
-	"DvTSq4F6Fl8UL2voNdNESD+GKkuSG0i0ik7LlH6+bJ0aCMRM7S5anpsBUeyG0QKDX4qNSr1kDqfH45tN",
-	"ThrGfwRMmPKbdhstb4K0Bidsy9YwUl4DvVXmU5M2TlFNK8p3Pt2zmowJtatMRmzuQbZ2vvrqTRmfBqco",
-	"BuT921eQ2cOjLqS4mw42Kby7oVQGdZVZF7fm1mnViq+4Nv1vOiFyuKZdC/q3EwjVbtHbd2w5DDSR2pyi",
-	"r3skFdELXcgxmBQZGy35Kh45ZHVb+GflQHGg7migexsHDI1kYr74zZup9nqHmeU1l3rdrQ8cB86n7+j+",
-	"9HdkSrMJRGhC+GU1HNUxEVa6IxEkJ/enjhp2AC58SmbUTJab6Y619T+5TsnbX56TJ49PHqObBLCzgasS",
-	"bk7PX/wy8G6dXy/evLZLwLSjsbV9JkNWyHktoeY7DdhnknMFrvNFI00YJMnuVjayxokxwPAD0/Lxrs6L",
-	"Blck/q8rYLOvAyV07dHDJ4+e9ujYWpkcQKsQF0dYGbsRNMsuYefbFUZPmd1GJ4/tVfrpY6KoyOWUDBfG",
-	"igXIDIZlgIiC4RCdP2XHDG+lKloG8yxY+xX1HyVAK3q0Litb23EU09M/eVKOFVQjXEdiqVEMNC9mrwc+",
-	"61vmDK4V64nFT0KHo4NUcq6Z+omN+YZpSIqZUonLmKkAPj06ZsDDJyGeIU+dihyQq+Mru5yoiq6OMym0",
-	"LNjxVV2nXx0ve9mBirhrmVuGWYrVJW1Le/xpERLUIWA7tBsqu+5vrUUF/MOEKZgWzfwuxR52r6l9X4MH",
-	"JbaszwuZXf8sy2GCtxe1PnIrCEgfLzi7wQz2zP72FEm9x458we9CbpB/0qViEK7J0M4peAjKKoUO6LfJ",
-	"Gfpq5xN75NRuGEsbasJo3n41GlHlUnfg4XorLt6E/XxGBBtTw2/YqSM+aK6TLIdFbZEE0FZUbqAoXM7q",
-	"ufi9KMod8aHGzBmlcognNL508QJmBjipwNoAzhfkRbBnESTa89EI+EiUs3Y8M1Jl88BBD0EcZMMkBaIF",
-	"/RPwRjkagbKaOueHIJTMGWtkcH4qpzNI1cTu2JVjSPPH88TZr+O08fYWNPDgx5Vl29DF4uZyEKjlm5IU",
-	"VhVXKr5NSu08nEvxf7sHupR2bZOtH5OfVqj51d/UVrP3EYIw/H4JGr7x6JzInG12EmRRSpo3o2Wu1VOi",
-	"+WeS8zE33ii18n3D1ILYd6xhcjy9LRMr9Dk+DWLE1XTDOxqAZ9NzUSpuFhjnwrT2bEKLgokxO8U9fw6R",
-	"sL+zxXPFgA+CFkdGgi0/xqRZqqPwtaePfuiGS8cXCmPBfmFwg0JS5myG2WG7XpfYGlSowCVZ21vap7v3",
-	"Xrbjy6x1mhNeK7GCiGEPzl41+nNOi6g/H504Yly6fAslC6u9p1Pa4DWzOt3hu+QclSva8JBVP4E7DBry",
-	"84l9Q/ocy/mY6XjiCyPDkhe5P0nGVuPARV+V/emXwjL+DA1FA4Lre9zsF5ehekJUmO2FGIgkFBuXBVWE",
-	"fZ4pHwYbkbcvTqw1k01kKjkP2vAQ6CiyH23rkBCEHlZcjOR818CTEdHNqLWmIO654WUizDdCKqPMVxOq",
-	"Y+j3c/jc5To1BM8OTpViTW5iw03KdzJjcpYAniUTOa1AuC97uxuxC9VLG0mIjc1d7YRqjcJUfWzTT06w",
-	"V7SUYmNuDYxE2KQKcSxtreVwdwc72I287m4B4qD2/UKu8XI9oSdPnibxO0MuqFqAvBdyztRhRjUjE/Z5",
-	"h+vqulRf0eY8ty7VmwAIj4TPYrmy74BsCtCrfn9XStiRkfbfEMGLutzMe3d+2AOjSviJzeKEFbOE7min",
-	"hdokpzTMewtZj78XL3e5gw0YxtG6VnsFLlXGxn0DcIae7SCz74wAuu+owsHfPDz6uXrEQyjcTidjesOW",
-	"tdNwYbauO+plkR4c/kgPRx+/PH389U/9tUO9zeisYujpF5owML1F3iU31kgPzzoC2T5Eql7USsXjSkea",
-	"GS3NBOInYAo4Y9yb4c/AKhcetJj1iMC5vrVMx8tGBZD+brI69+46kcy4M9sOv6qRcYsBuwa6/WU4+gs0",
-	"DleH3tbRIaMKgGr2kSW01Tpdt9MRmm/FMbvHVgerPY8edrdlpMA7tdE4ATxmrx2sGK03POPbbBscdmx5",
-	"aPjTPgP7oOhsvXHNFZ3NuBjjyI7IRY+hzF0rbSOBniwPBH7YOo6fWcbjQrgOnwLwuTOtCTzt8LTI8QJO",
-	"Q2gOOXdG9cTjCc/Z+rQLKdupRuAJtmc88EsbiTj9syyczzl5NwsPE+igBu+1h7RxTaZc6yafUIq1wI2v",
-	"ajK6cD52ugaxVojZR1nhucgv88Tl1t88cWEZVdmEtfHAXyaKA/glmk8kwOFcmF2EEwfx1eCz5Y7GGGNx",
-	"t4OJ0Txfh/wQMi4uqTGKD8tYJsOZ/6pWJ8yVTWWh6pDDnhIutlYlCFh5TdEys+9eXQC3TqmAp9Chmy/s",
-	"D9+9uojPIjDBDmlMuH+CeBm6elwVB8W8BMTdGPC2ES9MzCf5C3zuiKM54IMEW17g9it2ReVTTUclvvXR",
-	"NPuyuqxL0tqZ7RX23F6vCtVOv29XhdCzt0ywOQJ31vHgxyE4WB3Vp3kvvNuxhsPZCFeTLu72JhxhER23",
-	"80ptbbO6/cR9qUg4BeC2xcXK7JIPAQUBzuanj5462EbYcOTRDz8uJw0/Pelcg+QZ8zPXhotxyfWE5Y00",
-	"v+TJsx4aY7BnaWs/Bn+j1/5cGwDcbEoXJJch0L1g1nYY9Tkm4xp92wfYM4JBvDcjiDqAFumTKbkGOQ/y",
-	"8lwGXh70Rzuoah1MeLKjrf7MObS0kYrl9uOCYZKEwEWYuGyLHeiB1qP9XakEnOvLpzmCAENsHoViuDBs",
-	"7WM+sv+GnSf/ujtwQ8PgGfk3e9X4N6t97Od+DyAMkumMzlh+RP6sz35zwCb7+P/EH32flNcopUCXxZHR",
-	"hqlRE4BqcltPyndRzz2SN17mdZs+6QDlmlBBzpDvMbz41O9aL9lKluOJw2u4r6gmc1YULSojEZZzv8fG",
-	"eeWmCx12IakVu6bzMgfTlouEh9ma7iNZih7gs5Up7FyGzY7XeDb3B0ADS7c96mHTYkEKOUaOq5wUgMs3",
-	"ASnZrUNjFkLSi4gogg4HOuLzNr5PaQJ043DTHbIxFTtjt4+jlI00swEEvkszYcLYMxr5YvG6zYb2Cyuj",
-	"TeyDVFDVI8XsDPkspe5xl4SUhxU47gZk+i6IAhF1poChfw2iCpfYsMqfOajJwcek9Ow8eaHyOa+U+HHw",
-	"m8tM5qwr9yngdDSkVcKJB+iHBYsS/SZycpfaTM/LZlohLqpnUSENpYitLh0F+KnDJtVlto6Os2JvDQcn",
-	"3lE4XIuYGQnytcqSsYbKiZGuejNyOzmtSyzM0dRW9plH4SP18j3uHSvEL/XyHbsu7TdWNIrbtgpP8fHE",
-	"rAluSJ3P9n343Xrvm1B9mTaUa6XdQikkAIzGZzNdRmiZXdtrOcKF5jk7JT1rERYyu2472KDC0Eq2xGpP",
-	"Q5UfxzmeFoBlSnDjLJJ1sBK0+zixD60Tw4KoS4wZDicAytcIOe+hG91OqvoZ14pYgzECWqUxL8OFocOC",
-	"PUO3twfGjfAlLazqm6Cbp0xr54iL/G5CZzMWp+hYRmXCSKr3xabhWyH+brlCvGsY7BX3znwi0awnvJYl",
-	"ioCp1NSzz4YpQYuW/V41hVs+OBbuhLB8c+rxDtbxNirvYOA5BDSZYNY1Xs22Rujdi4E88Ej39FK7Lvfu",
-	"4nvN1FYIv13Dm/mqPde3N/vqy5Nc3L168+8nn/f9oPLejfJa8h1uVZc9I5Tkq74zhAGXK2xyCRrL21KY",
-	"p1ylTzfJUUyKh2f1X9kpw0UStVx3WhnIQkMWcpicZ2j0azllUIV9Bilf+FzKzNx1WYsEyWlbRRb8IJFY",
-	"kyzO1F3JBH4wCLMbW5dfsUB3NGU0whZFp+zfW4rK+4qNaU5NrL9XI9WEeBLNfZXBdLH6jSvdG8OmM5Pg",
-	"MBmZysQCPKi1FqlYqalXS4TIqMhYcRlK/6alNsgl1dcsxxu0/W3ySpmwiN+rMRPZ4pQgdHpAgMwQbvxY",
-	"5IjlA+KLjUKCCNforPj2CoPRvOAiRn4kFTKsrcnVs0aF+BEXoIFbx+SopUZcYGWp3VTlvD+16vFWnMj6",
-	"wQsjtJ+zKvrn9Md34JcM139MM5HK1UPtZevAlTRq60hzWbGvreSmckwTXtnRa3JkDQ5CpfJI2Wklh2xA",
-	"ZgUVtXrTbiNWxaYHBKv/NmpODxwxqZ0SPWMZqMHKp9OfBS2XApk8LoFETSpSCiB1CxEWHLdiM6lMAm8D",
-	"3uNoSMKX1QD7IEWYCt1OJA+CpoKsMHgq1AexvT0Fi2OBX4XC7EQwlve/Nby1P45JyC0rpLFUEjw3Loz4",
-	"DDhnh6Uh/yxZ6QK9UJg1BydSUBHeAYuPQcEw+9DBAFbPiiLQ1x2g+jvwJwx+FKp/R/y1MQsgQioe6pNV",
-	"wjwILgtfwtofk5232V/lcK/XHWuh3LfLzq9y+Nb2eHkKPqE11V/Py3FazDTUm8XYn+7urW0b3xjv8aZ8",
-	"GaA/LrsRoYQaF5hwuWF16rpl1pVVK23G12oDilGrNRvJdETLnf/9+cV/e/jAnk0/v3jbK1FE0dF6M7LC",
-	"ebBevwMQPZIziij+GVUByv9JcuGw4ZHBrIlf8EB2O3VLA28u2mBJUNJCqF0+WS8oHxmWIi+CTYqEsR5q",
-	"FTdMK9xV9I3xH1XECjGyUjCH8ZE1rol1Y9p2PMFznrO2ZhM/XHFAY//d+yrPZG0yAHuSWpZEfsXOY1xr",
-	"GsaJnXDm9kHPW7IX6o4km0am1FpT8x7Yvj0Pj8uQRlNqnaB/MvH6F6milAszqrQnw3D1aX5RcvrrxZvX",
-	"WOLHfg+JJ1yKpQewZi4RbE6u2aJB2NCPI+jMcSdB5r2+1r6i78C92TEG+TPYEd15OZ8xpftk01aJzr2I",
-	"hf7OFu+YmqYAU60eJ81ooZ9VpDUawThyFs8a3dWdeFaqmdSsxbkIZZPBRj8FbogByejhXNFZMhZq3JxE",
-	"/FrAMeSouh9uQmLu++taWUKWuHmPrRVe9lZzoQrZVnM5RJftzPrMcfJJDhFbdGq3X85zuJJlpVJgBioy",
-	"4dpItTh8ncr8znmM7EJeD8iQ5pdZ2HQDgoHlAeQVu6DwgKBc5uEamA9IKeDUt3/VLmrrZ57jEvUIz8LM",
-	"1fPO/bBis79aXnxlJeIYlQ/OmXATSsz6C08N3Kj15PKaLaKgkyYRcE9njUuGukzdPn1+uWMQILmE+9l0",
-	"uaZZL3xh/Hw/0/UIv13MZFERVxmiHVaHhFrosJhLdT2oPCru9sxNdTteVT++kTZAwroAhPDOYSKksuwo",
-	"TbHA+VkMsLMwJb2Ese/dpdnBF59pZoqF554JqgJ56/kNNezSoaSakp6GtWwxmQN46EMnosaqVRpMZGox",
-	"M0uGQ6LRXnxKm4j0OryZycWPLjXygK0e0Nu4d+7knhlhuKCFmbRjrr0jzYreNWMzTRo4hs1DVKA97dWS",
-	"ZuYy5oBBThUXXwlWaI1MF/yyU14U3FHR9SVwh1+3jto+ktBWm7B7bPfevarspOkYz40r6gNmstUqOTIC",
-	"4gRPqCZDq8CdQDjDF/gke/CM1CN4a9y0fb/DglQCGdtvr928t/I91+ks6OF/Pjj88eOf3T+OLg8//nf/",
-	"4ff/559iE/la5izcKjdzO63DMWxM0eTjdJw1Pz54MIgE/QopxiCcyEzHBanJfSBD/uHp4wYT8tMHnfZW",
-	"Use9efnz81tQ1ja4PZY298mTp/4K5U5UVVHhZQW35i7qG6hX9penj55+v0xYcnb4f+N6Xh5+/PL40dfo",
-	"msb55BwxbNVWwbVhAkhYH5785ejB0YOjh+vWKl12boThu160TPEW6HJ9GHANSGUqXuDzNNzNF1rI5BQp",
-	"ecG663+9ficRmcnF6l0a5/477S/VfVl5vfO/4xJt5/YXmJVtEm2uTA8EVquZ6Z83i8WI182X41qXMXVv",
-	"rdorrvVVtY/iPcQd9ePJg798DyVxEZ4CZLWCbZLehmrosmLkWTLOXIGx2kOX9jrA8i6G0mcYacPUUIDM",
-	"wEkFodBdkmQmt8aZ9hcepGP2W2G5PGXHhHmNl0zTDKpjnSzspYYfP0poy6PL/3348X+sKstOEle/7TL0",
-	"1YZRpPbeuZI3PI8ayVDzAh0sacMFky+h3oSQCEjJcxelxH9VjHuaj0WTb6LOfOI973FffbiuZvWK66aW",
-	"pES4RlcBLnnlNkZKF09GBEynCUe91XSXPJ6Z+xYrfzrHkJu1W8FXNqL9yArKp3HFAl/hlGDCIyZeVBPh",
-	"Ey1dotKUzmaJqH1Kf1kT+v3bV9vCs0nF4wgQPPqdakQqSCc84Dxcz8uCpTTbc3KchWGtbCFXPf41OcVq",
-	"3TEuEs1zhikOPAfUBpQXsZcyNqW8WK/THfoa8BP6WrtrwBKnNPDYDYKUQi1fKViaEGUdqfLlq3tTojhh",
-	"qm+wsCiN9gdNnbM8CZ3wgbo+2yuOoKFI7xugoN65DcP03/pJUBXRaJwFjeJI1cGwPp3GZgfHWm6v0EqK",
-	"vi3VUn301JcVxndVlHX74JDY/PyqBpA8wdY07trONyi2Y0+5AWHOx4toYk9sDWx/G5jgmwLp18XNb36u",
-	"DogugS3OlU86PkZGVPaZTmcFO8rk9BmcJI47YKbkWNGp2314PW/czklGm9zoa8r8lH5+iT99+DRyRiaO",
-	"4ndwNsLROFzrVF5Tijp6t/kJfuRP8FoG9qnf3vY3nnpnghdCYpd1QEpRMK0bu7+WHOqciH++mo7olV3x",
-	"KzpVV98fhWdPg6dCW7mQR26pUZvXg2/QOwxs4Jk3OLCPrkbgBgefD+2PDm8oeOm1/fUFDBUT2t+M3rp3",
-	"NT89r978Wta/Ovh4W5vFDwKWH+vMjphSLL+MxBI2sGxqnYsdx+dnv72VRcQ2GZa8MJdcpE9YhLRyoQ0t",
-	"CgTkY6IDAAk8HgRrGBGXQXx7NEGwR/jI5cpAT93xvYWc0d3Qdc8Uv+EFG7OWAO5EFvkeWPzbyfhrHR1U",
-	"QtAiOns1bb243jer1vVrB1mBq+LYmRq4eYrcprlxa8j3s8CjX0vGiB15UY602hlnT8SNtkPH/MW3R218",
-	"Lev/zsngHS7+v+xCdK2Auxts6LdHuFSqUKIDU6Dbm++a6LKNlO8daDGIyJ7au1XBqDbk4RN7wCqaGWtH",
-	"Iy5RMTKhCnLxxiWUhJaK/ABbfD6RcFSv2Hm75u9sxLrclNdGG13Xgoo4pjGRqdSRnARJg1V6UhzlQPUk",
-	"rkCLgmjDZg4r6ROORqW2Vp1E6FUt+JDIuWFRbpp1M8bszFwYNussLOcmy43LdyA12fDKWNEFkdApFVka",
-	"PlPD1STMPSxclKjyix4Fa+zp65Q/eE0o9e2NJARTOxPJ938QZiU6l4qLjM8wV37JONoGt5uS0gxC6V3N",
-	"1A3P2M4JQJI1ec+9en4pRnJ1yO2lcQq74CGHOMGjEg6A1ffYXh3dMDU86H2KtJW5CWNZm/itOqT6b+PG",
-	"xG1evP5cyWHBpjGmw1hM2nMPBafJlC6I7R6Q2CYIcxK1WBscQpB1AJRGRwenoiyKKIMRKyIiDeD8meQC",
-	"2E2x/qIcjZjIoaKtmJVmi+VewU6Iuklfh1u6e8rXRy3kWCfzKMtE7vDf3r07J/hAPM0+oZ/AdSBz1l6y",
-	"Ls6oUCpxCm6R0xmKxenzNz+/6NwdjkbBKzo3qhC+deufkD48UDf06WvNogRwuYZwUaN8Bjzb6ilrM1d9",
-	"1Xf/96rxmpXayJxTEXeTIcYI0mqDudTZgY2YXxIUKLlaXKpSNABgUVDwG/CKFlTcEa1fd7KYy58fhDx+",
-	"9BayEf+8gR99rezuziWbUasX27gaeyxVM15k38jARnfjVzJcheqvrnHvVFusE6lNLgw1PGtEKJhgivZE",
-	"VPeDcbOotj0vPeNA4Jvuw3muZNEhIbUZal8uzwpyiXZ+3tge9gIySFiu6MiG4w/MOdjafooSUXcgII/t",
-	"m9eyPg+ivhaOaLDf1jF03Ff04pm0sRONitwXTJQjspClIi7EtiR/tbWq5A88yWnyynchtS3psYgtXIJF",
-	"HM8DJyCxA+ctlBjf7LRJlXr/q2SacOEsD1rm3BCjKC+OiF1XigV8QYe4W8r6gbd4pfT4CBHX9twz/66a",
-	"dZET8wXNJp79vVYEoXHRBxi39/94NB8w1sspI7RQjOaL1gpifT3UkZreOjHYa7Y4V1KO1mUTZou0l+Sa",
-	"LXbuq9ETGqNmOYMOwJd3UBcFpnNDeubYhL4U2jAKqdowJH3q/OkuhdZKUuFyXClkaY54wfYz97FEEPjc",
-	"Wv9Tes0aoOyTJ3VI9knUHp8opicydkPxL4bsMl4UpBSaIfdJ/xaSC2aH2ctZ8NrF/hP3ZHkTSx1/XSKx",
-	"poce1odiFQD+Lra763OzEvSesJiR9zc5DxJiZ8hn7l6zmTm1bU85+C2u2eJyxBPVpjuWF8OBmOYCiz2s",
-	"D2K173Bq9wgzuufWOKzXEJgh0v4gSVolPV3U7JBZinMdVrgxorhSFWz+WubsDz6Ub5IPZfn03AYzyVt2",
-	"A8V6LgJwa/180K2kWe4oE7x2vPgXRqcByLRWRg9E9AlfEhWE5lava6OgQoFTpG5sqhSghMYc6jCv4hQm",
-	"rMhTZcPbK3SSaUgSDuWY2vj6Ew7fOk27Y6xL+5VSNnItJOn02Ej2B9+6t7oxJxdGb6aw7tuNfWu32+VL",
-	"Q/JSFIXy0PyGZ5GOPMc4Ri1gSLOMzYwjeMtkWeT2vLJ2l2GCDJkxTNW8QQ7E3Y+9ThbsDDsSMSMyatg4",
-	"Ucypxo3vtlq4Xw6II3oT40tEzEJ4jxrqCwbdESUoXJac/tmACMW/f7iIe7PmShrWaKQCtIzITLGcjbhg",
-	"OciXPtoyb/6EjyeXiuvr1mig1YOaTNETQiG4iYXqV8gfb5cqXW36mM4OHvwphbJGACi0XVtLcEENRJM5",
-	"JlQznfLdu+0VeBS9quzfrn19tN2wxO0RWSvRFULdy7Qjk3bM3yhMkLifwzSx3G6wxNmimLFqKCr6mH8/",
-	"X9kAdRig1GwNpN4modsWS8JRbGjw4ftMYugi5AGEaxBEMhy7bA+bw1OQ1Zgog0Krk9LUVq0KslS7Kchy",
-	"kKvOHJOaVo04iBJh9jNfnc4p9njBEJlDGmAqrAaXcUB/MppDOcgpowKtPZ3cq5NoRUWfwogdXtMcWXQb",
-	"H9hsPXDvRjdo9b/Jgj0vpGC7S+u3TWBqf9/8evuLFzlflx4mZCAD76yeAJ+rrzzDdfBS23+z6cxEiGK2",
-	"GcFaOkHaYli3PVH2djx4KWlEG2tm4V7PjGhnfrw9Tq9nqnJc+75r6ls8Z4C6zCVGuWJUeGJdWVH1laeu",
-	"qmuUPUlAW3iGM8GiLC7BH/f45MfHPz79y8mP63ExVGobJym1G2MsI487WEY+OlaRw4//PcpAsXdc9b0E",
-	"VVeW15pwoi1D9/3aJVQIRNRQc0ypySZJuAmOuMVc87wcQObeg0bH2R0wGbVvWudys8Os73xvWr8lXEUh",
-	"+8XaF9Ye1a6acSccfZW04GON6iWxyZLr+vbFiWOF/A/bkz+d4jEZX+m2GMZJpyD0PPk2FAw/wqRAeHMs",
-	"ajjqBEBzVvlEqMaQ6EQW+XIBrO5E+LgxiBbvgIArroLxhtICHs7rK4QoNpU3zJcZsIf4iGZGr20V6vZp",
-	"2pQPJjWVzhsX7gzfaVJQMS7pmDk2xH9777yq/4Ysfulpb4tOxzBS3SwyDbvB7bc0YCqxkqEyZLBqoOJk",
-	"Kep5byG7Hl2vDscBVD2w4geDA7fkoOLsmsM/7KJ7RpEFVBbIGnXLbrvom673+t6lLozMN2p4r3f/+cNQ",
-	"37eh3u3DSNu9F5lE1OlaV1BAmQhS1RnERCQsRe4jLFnGtCYzWfBsAcgTfVqjdKqenTJmNCRk+EIreDiS",
-	"M4E3WOKym2oVbiOY08tUqeA3wgFNsRz9wm1d7fCnLvd/QIYLwnOPUX3ms/KFBxxuClOtaYIgA9U0RGA/",
-	"9rs5Jl7PMf0d+yEkVH+xZ8acFUUCz8YNi59R9ZHvdbBrAOB6RXKq9YTDlYYq7ZoR21ZfFJz9oFVc5Kgp",
-	"LvCD0wrCHHaY3jDhbnW2YoCSCxbLPHF40OhR4rxwHq3hidEdwkI5gAoganS4+PUkUIVfdypFj4GBH8wV",
-	"0Gl05J9jrhWU26YFy0kpchczRfp1Ypia6hR3Ujt2ZZe4lUQmgO1s/MC5Zp45AbqFMM4BsRagNmTEle5f",
-	"IteXCogllHdCWTZArwTgSk38/GDrS/0xIccXIbtiKd6r5DiOxHB9xapoWpIRVQlM0JoyUDddBda0QqE4",
-	"GBx4mYhSv28uEztckfiEZ6XiZvF3tohMeS6nlEd9e9SgjEJBMKnIn+30vT0nL3/+PkX9GXdkIXAmsMKM",
-	"uMgbZWnIOcatALAKNTYRr7u6B3ox3l8iKWFGUynYqG1gbGB1ejIXSs5fvh4Qans4xiw8au+efQiQ3TS6",
-	"WYh1pGtpNqQa6Lt8TZYqRiZSh7JLMNFAvEeAoUhqg7+DysIruKZHW1z8U6QCsrNuD9QB3IwpAcxVw0P8",
-	"+PGj1PH6yCUA9efSab387kaG6vO/YLqHSMGUxqVGxQOEuWwjCbDfxuvZ1/Mrlmwg8AqPEulGSkm1zYoN",
-	"zWoaK3HBQASPQBYha0WvuSG0mNOFdl9qiFw3WdhWKN2XWjY8u04DSaHlQsprREhBmYs6dMZ0tHmbDKv2",
-	"qs1zbrJJJ3AACjn5Z1OLGr9DglzVGqpEpkU81061XTfE4bdB5BhI0fsvuWz8GiG9mF2oAZHCqSwAEDjf",
-	"Vp+AR2g1Pifah9CW/EvA7NTCMO2YQ4FnC7ThxpywEJhbA7KUYtBYKWzuELyIQBzg/HINnyYUh8i7kxQ9",
-	"3Rg242/8/fpuLzoRIUMUbZ18KtC93rrssVUgmjHRCUYHPWKHM/B2zpSL0qwBJpsyM5ExF7S1cR1HJVPA",
-	"vMdyx6O1hhcfinK3DcM3ACPBx4GBBHYMXadE8azGDr16Q3ozY+LlzxXXXMBgR8boWcwXJE+skD3W0xph",
-	"DsSdqQ0WA+/D+5YqhDWkoJLz+qQ64axWsdppLYpjbWXqytTfIJElE44KuqdiRWW1OXXBBR+LlyJUILwd",
-	"3iatwu0SPCMZnXFDC01y6Vg7jWFqA5zDXionddLohFBfC4cOzu+GSSDg2kvUvNbuQgI3ZCOhCrZbxIHH",
-	"hmFKWCZz5uKosXKORgL3wxjrlNQKMq5d8SnOduF7W+VA1uoYQF4j66ossOPyAX+Ib4v4mliUeiclKG8B",
-	"i17TBNgmK08HStRO4F7hRLBi9w1OZDu1A4LGNSOw/as99YWEXmAS4FvvYl/OdV/T855yVPqcavzelbq1",
-	"20ssXAjSZZRjfCWaBLxh2jiOIXQtMQlRF3FHuWtrGraVu865vr6cVcxKMVeJJnMlxbjC2dsf+Zfn1FCS",
-	"cwURnwX6q+aBmSiIOBRO80SMqVsbF9welvw/Wd5VPgJGFDj+0IUdv1x1lbaDuxkUI2+pcIcvSSdGnp2/",
-	"JO5Lv83xJxvVGHcd2qDIeNsvtQuYtZu6IRjhftG+FH7qMiqwpFWNajNa1TQOnH3LCkZ15+iXFUajPnoF",
-	"Z62LURiEG3+7V8Kw2fvZLc30+2F2tNsbMM4/zOX7bC5/A2L0jo43jNJsG/tgb/j2MLLvxai+kHMiRb88",
-	"1mWOONu56HjlNRP7stN3zl22iUOv1IlxvpMuiFaqLZOp9YG8MzOX6jpZf8OVDh/CDTMH+ag6SQWiitZ1",
-	"Cta4TzfxoPXjseaawAUFgt+1PgdQmNEkdAUGiWSQa9S98kC3VqsAHrrF/Qx2zl4vaLhX79sNbU9FdNMb",
-	"4hXD0vP1veBgXP5HUGqmqkzz8MeTowdHJ0cPjk8e3wLP1Q6vTu+mM0/8WzEpLmH0mmF8DL30oz9s2YCv",
-	"rNTBTGFMQjca6r//1mSZb52ldbZqupCyq4W8ZinldPLZo4dPHj19sLXyyu8UFXq0aeU0kahOK11GaAGp",
-	"vICePQ1FfbhGVVPO4M5KTU/CikjfS236dnwJ3crD3RaBElaqAh7FWtOaMUGoA8IRVyS+QgtbMbXNeyt7",
-	"FQ2c0ctZ7I7/vF7WzdrmrhwcR34xeCuIw/mL3+Ll2iJ0xWEI0eRs5NvjglzNkPr4svaLq16bdyK1ubx2",
-	"CK7lvStwJNdCzsUloHdgolwxNvurQRhaewrJ2jWo1A1Tly33+6VCeksUOwCdmVBXikpI1DDOsdADdxST",
-	"yvcAmdtsPyWo/94Ix64WqNa8B2avBRawdx+jY54ruuEF13grf9U7CDBOLsYEnlljsJ211zrHir2KjlVH",
-	"qwlDmsElpBnEnLyOYa9iKQ5JCZyF+nJTe3NxpqhmTD/DMnTAfyEFBmwAmuwLGfa3O6scCR2/hlgNQQEb",
-	"5ypI2p3gKxT27UbbSXkWehDl69lN8MX7SePyFb7GBYAgOSBKuAp8vdUtAGl9kyi2VN5HWPhNJrRzXe97",
-	"5QfY7YBh7hAPu63O3aMt/PcIwg9Zm7lP18zhxNGT0lyCyWiNVqOrFd6gKEWNrt6PofPiBaPY570LtNF9",
-	"u3bV13LdwNiMKjON4r5+kYqo0tFPdZatwvKHCQ+F/Y6MZc9XjcqiuEyyETrSI2v8hKXrfKVVWJf/KUVs",
-	"M529PnNYZH8nfFHaSTr+iamCiz4ZnjdM5LI1BsMWACDFoJvwpJLTGRULrNoWZjoC0Ywu+IaR0B1paPKu",
-	"Voc5RNI4XmLR7+zc4S7Z0nGs/7s7BJFx3u+UWrzNzheCRVeQ6Y9Otlo7rxT8nyW7VQm9jTRvhe5uw11S",
-	"X+hlAHYzdVTtfUG9MbXxQdFZ1LKSZRwHai2VUEuNG6KAijR+PLvXXK55YO7f2fxeGF6gbVDhpiVUwlkD",
-	"gCoTmEY45OcTSWhhLQ9Ifp5BU9U2CtV3ZZE7tlWwv7fg1bbTFCUhrHlxCdTpqhXW2MQB3Zi3rbig8VWd",
-	"goCPNRID7MdCmv6r55qKo4jtKtImkrg2ynW5zpblN1qIKHolLRbEB6GtJK0Iqk9qs58c+DEdeNnPu5kV",
-	"wCDzu7+xgSs5qhHAasfy0ADE1jZaSuPs1VwDFXffzLUPG9/dN1AzgzpmOulablFBna6qXt742pa5e3/8",
-	"XZYPSXuuH7X7rZsbnrx0WRMVOahPyoCVA8Pp4QlELDWhI8N8GRHAelfJIRXL2qOThpf7YbeXO8m9iOXq",
-	"ASpxAYmqWJGcUYW+HJ+06z8KL5gYMzv4+hWwUliFcFXWz85fIsYCzc8qr+eIvHDohZDp46tG2ePWbgxP",
-	"NeE56BAs87sYSTWnKtc+RQM/j0yunAuSBRyHPvpd/C5eKCUVJlA6pBnJZVaC84f8+e0vz8mPj5/85XuP",
-	"q9NQuI9cZTJnV9b8BO/z1Yh/vhrUoGVHv0MWgHsvHTN9ClmHdEy9hX2VgcK6IpqFJNorq7auAkgLUjbo",
-	"mB39Li6YyO0RcvUyZ9OZNExki8O/s8WV71gW4j4GKALshFnrWLEZQyeZPftGhgn7j4UsScGvmT1yfxdY",
-	"PNDVlyHPaVH4ZPeJnCMWRTF8MdJO/y4cnwiZUTNx7AqUOJIQCE4hizV3zg6Yh6E0E6QI0EbK/Oh3exIV",
-	"PGMC+YvQ+j84m9Fswg5Pjh5ghq6TLH16fDyfz48ofH0k1fjY/VYfv3r5/MXrixfwm4qu5QBkrIa+Oj14",
-	"cPQQH7E7kc74wenBo6MHR4+QrmsCkn588/AYfY6HdQ/lGPn6HeW1FC9zcOdrcwbPnvtHHZcOcEUdnP4j",
-	"fsRVjxzjuXXwddD5JMT9Dr5+tPtYz6Rw9DgnDx448iPjXAF0NitcOuzxJ6cs8VDt9DtWY1nAWQ/beTnq",
-	"CTKJQBen/uJvDd089uUxQbmU0ym1d1iYvWX37oEnH/mHcxMffLS3M6njwI75RE5B1qVCiqRlb7Gdi8Wg",
-	"AncKK89AnqsdogokHbCzzkBB4psj8gb9jrKOdBgu8FF7SCMJrzdpmoLxHAyr+nSuLRi1nf53tnDrDobH",
-	"TzJf7GTJAx9S87BwqK8lqXu4ky7EJO7dUhRgsR3hCxEEKLxVQsq7ZiwmgV8HMbVw/KUeyVh8RQktGN4B",
-	"mgLxM3y+fYFoLMnj1T2C7ebbmDF81QpPVHzHRtXlX5lZmoG9aLK9ydQFnJe95mdp6VcR0yo41ZZfCJY1",
-	"1FunZuL98KeNqNriYHn/Dmrz1gUf+Dg4mJWR5XuRc/OtqbR39rLYS59947L3luEFJ8HlRhe6XbEBNX+X",
-	"oYMP7dzEGcQ9KL5+gEfiA+fX0sU4bI5/lgwKAPjdYZ89WGcX9OyEE+BUu0Nqskmq3chdeNfmne38/iw7",
-	"Ly81ucOP0kYdsEsob7CdEj7Cuwzw/rlaFnAT4caadaEkE3d+OfKLLArHH/VJDh083jG+1KoeI8xGM7Tg",
-	"SO6YzJtiHwprbyz7e1J5KxXAe6m8k621/xOIeUSm3ogw43Aj/CSHGKWh4DLSzGxD3sLwUVZce+5PezWg",
-	"YkFCWduINC7pQbDs7L++JjUi2jLO37rrHdtyitivt2y7IJTV3t2B1zfc5GcFFendvNa2CJrITA6+fkzO",
-	"/rGuCuXd4v3JCyS4SoQkS16VI+KTC31RBPhnJhVSvclVTYGV/Vxdv93s8WbR5T3bNEuVCxPyWBXu3oZB",
-	"Y1vEmvQ+bhmsYbu4z6olcQFpjLYCMmjNbX489/HUHYjZL5CgFULAUsGNcyjzxSA4NY1EBpDGcH1dfvsB",
-	"QPsmSpZjV9dSJz3/ZOx89yMlp7+LqxIQh1cD5+B7LUkmZ54ktRYU9kSbYEI6M8fHVnmInMFWQGHweWnO",
-	"xerpvAwvCvcM+BfNhIkjktpsp7WO+9Wr1bv+XazstQ+Kzna60+pBnj37QtBxlGPsK77J7GIGnezQni8r",
-	"yXdlwm+/AX+zVhZdApZi6nlg3UpszbqQQH/W3Y5faGZH/PWWW3KQKqDlUiFit2hHkJq+PvtgbWC/50LP",
-	"WNagz7eaSWR8iUG/ItVnodBZLLab1CRoTdk/CPCyGz5lNXPK68UrH/8dlnpx5fzzziAGZiaprlePsLPM",
-	"vBGVTXM7O3cQQfG4IhEQ5jwFKmMsXS7HFeyI6yBSAydmc2qFCW63ecjUBdCSHc93mlzBG/QVMawANIiH",
-	"3uAv4QR/FlzAI7gfuFRMnry4+V5cVrnblQhsod7Rxx1a47/K4Vs2SukPKwRw7OTS1TG/va74X7C0sDp2",
-	"K1SVQ8JGqBUPwW0AxUKrfVDTHu3KYsw6HRX4yLcdibFj2NdF3c9XmHX8YGnOjz9JLg7hFEAygbVs6o5j",
-	"PhVBsS3/KrnAnMkd+QsbjdzRwV8NMrFtd3/SS4EwK7dKoJFdaXmBQkKsCGgXQusWmC/w3/Y7tH3iYNcb",
-	"KXl/tl9u9fbshrMyMWtfkHH/N67HjUk9HlKxgXVUe21lZDRX5Scq/KrcS1/Xnd6D9yNOz0tT7Tk5GmFR",
-	"Ki7IiN8wn/vae/8dl2JnwvLevvoPcblbcXnF7GVgSIW9n6PQDGl2TbhokxGtmTmsMrHS5pR98K/43Ldt",
-	"U4WB7MuwqhUrWgfY8tLUXDqusg1Y7AAnKw3iHLkZ1LIQQ86/KgtGgAtIH5EPzoNE4eMBglcC9AUTv1gx",
-	"SppfYcbubaw39PCuwCvVFKW2eSUF2zPWRP21bZHd2i4//lKrutUHrbLl1b8brEo1TR7qVS+CZjcQRhFr",
-	"0XJwmLTiWlZ8G5AL73dq2I8136hmmCK2agFvPsv3VLv+xqZDO4L97IdgelevdVBcVyHNhEIldByytWPB",
-	"wAQ2p8tKqp0q3lQqTSILZD6Rvu4eFxVXCyVzYE2v6W43BnT1w2+C+99KFQo0sro4L1YErPMNqe87Aers",
-	"W3evgHRqyqkLopNU5PiV/3BJr6/6j0PEyZsAVpxA8FxAyHXH0IXGndOs47gc95zKGwZzyPIzB7LZw1nx",
-	"MqQCcFH1ehtr9K5xvlrjyYU22s/b26qNQb9frKNjKsgLdD1oG6dTMgmuHtQtYAq26ZOzPL+rVd72Cp+X",
-	"tc0HpvR65lSP69LdgeRCHUzwrWpuWE+EnHPprQUT3a1m3uctraF68YP6/WxlL2xxE+zoVL3L+1DrcbqN",
-	"hTvL87BpXcV2a9VNqaBjhoa9j0SPfC1iqEcZW+bG3o4fo8uHnuGK7VEPvsFTqNRs+yecB5lUyNbQWHxP",
-	"JF35bj52qxR2LlqN+0RCK6x/0i+58huidlyJ7WGNwWHzVhL4/QtmfgstbSvQvyMVttLRu3Lgdsrcs6Tm",
-	"0aQUWJtyO06NC2bqCOZ6gA7TaX1OdmX09VZ3x4qPJ0bfWu7iMWHbHcjmtZNyhU2FPNdPcliHmQESm7wO",
-	"1RhINqFiHLt7PJ+w7Pot9vu+Bh+gd3cEyt4/DOQXLnI4P1AqcaGxbt7q/hCMuTsKJUoWzNfnwKpxpKDZ",
-	"te4vv562fQtacxnQMNaQwJ+zjOcMrlfungTX+JBnDh0BUCYp6JAVAMFE1kz03jASaH09YhUcUyNXAGXp",
-	"LmHfca/NzDrH/r1Ty9t01yAL6ljXPQFrSKYqtdmNYnXUvFd1ilpMeBEB34u3/VX5Akbg+y1fdc7if0kB",
-	"O5sBS1tV5LudTZlPodY2VLKWqs7Vu4aidLDVLcljU6YQBriri9G3fDK+kuM6uV7sPLRnQWZNGgzjerum",
-	"ZVnrLLVt/qjw3B05pQJPLvikzs9+g/M+5Yiy362TMdmnzVIzNQhX3Qhvb6ozrnLsbdNGm71xnsx4i94F",
-	"eW8ccU569uSNA+811c4O9LJCgIRuHQzFkis88FD6uJtnB8/kjHX4vWtszPfX4ed6eHdev0BYnTwz3RPb",
-	"EJW/8htGaCUeUM/LkzLTEAVG0BzFVW5363sdCeek+6MfRmKrstHlCXxHr5kAdNf2PIHVNNr3bsJXEUgs",
-	"Yxk19RnqRUoRTYv3K1Xm3LSfd/BER48v7DYRGSOinA6ZciRrLq1JEm2oSmaGwLMNBR1W4UGsGonPAoly",
-	"st3uYMUESE3oEI813liHpX47grfbH2a+1cDDABlJyenyGVXrHOhdtmgJVCSmn20CT78pTSahBFG/5y+4",
-	"yPo/DUS0O8bX2HZ2fwi/ZTRfplAcEFnkTLsrSV1BwF6r1Kj98xhs2JnknYapffp57eGOPQuyV3u5lT/g",
-	"/PLyaCYUU0ru1c7duUxUU7gnEw3sJiQmXVqOVrkZBLpwqMDZ5CifdkkV+2zvvkmBegFf99L9IEdQwrOA",
-	"ajyOnDN46slLQZ5f/C8HwKJEzxSjuZ4wZsgcMpxVCSyKlFiRKQvqav1+V+WhpyTQyVhUBA/s2hc1NmD/",
-	"d6ZvogzAfxwJ/3JHwudDka+qgKCZhlxQmMhIbSX22RxbSVnzl1HGFlxOQmGHbENv4PaEzT+fgMFu9YPd",
-	"RNVGxNTyKwWhLNQi6Ku6qkqJQUFtlU3IiC9lwMR0hubiuscZdAGP7VpN21Zsk1EFHS6k01MHzKOKkRGb",
-	"b/FejWSXDQUNdT1QL0/knIyoyyS3E0e4JkM2weouy9OcdEjbX3vpUYpb7U4NKRjVxtFPnOHbPQwxh0RG",
-	"RXQh5+6uXs6IkEOZL6BjhdSQUBpqd6/ez/303tvrue/gXd3OwwQlLud2RbYToRYrxiOQnYD0DXzOvXa+",
-	"bScoUvTayMdf7H86gDlTecO2LA9dV3JsNN/Z/KE+EBKM3fhe7LqcN3B/zeu5xnm69cV8qORcM3UseZ4d",
-	"f4G0/pypDQg83rz8+fm5+3lH+CtMl2vc82i/f/sKEqXt6a4xFc59k9GigL99cEzxMcBLqbOVgEcbf2eF",
-	"1XNQQBh3iHwVnjfH9fE77d4SibH9xMZc2AH9hB3cUQK7ezu0dkcqpupCKdJaZiwOuXDsWhL94vaUcatn",
-	"regK7ptJec0Zubq8/JvU5hDMgkMrXVe32GmO2P7g9B8f6/sOZg4cP/UiSFSQNzMmXv4c1hqzNnyHa3vR",
-	"UfPXXIqJ/XDsJbBmlqxgnj2OJ2MDPxtBwu3UQQEAPLaBq9rntsCX9kgHDJC0tpQplbg08uqInIctRoZM",
-	"85z5TKUhs0evtTf4WEjFcuS9f/qXxz8SzZBt5vHRw6OT749InS6fjpl2bEBQh8bhza0dOjHTIoLXcUO3",
-	"G6LrknYWCrYMrUjBgiSRy4505xaXmA8+W8svFLmRZTZhWKOhXk0z1oFM5sn2o7VaYx2waia0jlAorD9w",
-	"8uAv36da5lonBw71LHo0vHAnDORTEDuWVGvMrv567XVff4LANJVN5z3FOTWAB8hXxujQHu6xHSgQXw/B",
-	"b9PmyQNmz6o2ieqPwcHnQ9yH+rC+Q5wCv/VZ2qGekFvgcEThJr3Lw/sMXO60OpJBe40oLxgy3zmeg0vs",
-	"y6VgLEcCKHRA0WmlFQE4hsEewOowQaZclKaqIuvPnhWl9AsXXE92f0Y/lzm7IyzLBQpX8ljGr63FpH2t",
-	"jzvbSIC+xmI3dvEJLr7PkgzbCxbfCk1ia/lQf68j2n2T5jQ60yA/L8WADEvju7fGPLk0Y7yDs0KzU6tq",
-	"sQnwPypGc8JNo/oK4l7h+oRYWDNhgnhq22KBY8dj2Es5UMaDNboq6RcwhN1KObZxRzZoTznfvsw2jMYa",
-	"f93axqI2bHZYzlolcbh0p8ATsLIctKsJ2GAUhXqTwbqlgs3RfIR7jaaLkK6+IDnPExeZC8Nm72f/5a8y",
-	"YCsGy3Qb1/5w/UA0oKsSNZFEzoWul/4aEEfysfm9JEMmoOjV4wxiBi49lHuEdhO4zKF8llkcWZUVs/HF",
-	"Qe/qFvUqdhVVwu6gWGfVOJK0j/6B2/hEBjEG4JCPubUEzHQzDqC6s1IIVUOectRD6zDh1CUci9w/cBpy",
-	"kbnQhhYFRRJTe3WFgEA6VOTTlKLdPXnydL94uJ9ZxtsOmdx9vxVvIF0ENlOHbnJAtWAT+JyJRQu4KStK",
-	"bbB2Xyp177l7ZIcT55tIzNsUOUO2GqOuaglqH3rmikwYLcAB6ufLz8/yhB1nhUQ/TRutNzwUohmA2nVo",
-	"IloUR+Qdn2KVbeAqGEuwWk8Dbzb8OARaBkjoq0oBUZMJLUZEzxjLSQmFjrkBH1lGS9tKOavzO+WyHPp4",
-	"r91VmRSjgmcxRGOWsZl5DoPrBTlrdrTgbEvebuxIrWbjdxobGlRZQGHqXMN91u2T5C3G/HuNddww0JgD",
-	"peUVGlGBnRTWJlSKPCJvoYoix2KeAcMN1vY1W9hfTKiaFkxHfMC/Si7q+2v7NpNt4Y6ulti0tkKQ2NhC",
-	"5uw7XZkNW7e+3ymaM0JhHd0KYk6ZbbmeI9FXdPZMcfta5mzXDLeNNv4guI0Q3NYLzwLJbR9psRKmj7/Y",
-	"/7TS7rx1VUSw8Os/S6nK6SU1l4rr66uBcw7gHd8luw4wI7bK33K1FawmZAXLrMav1bm1RwA36MGpSbwv",
-	"4uBihyn2ntfovv62QqX4qubC+QrVJAv6dnUN1x2onZ2m79Qvv2KCzbsPmroZYiZsqllxw/SAyBtr0JWm",
-	"pAV59+qiVrC4toK1+iBDRqDFOA2TYHO3jrshUXXv/697zriUg3qBaiLYfN0TRgs60xNp0pdwoo1idIq8",
-	"AgCw1KUrSlsvbsC1uzmRMwDRFBKAu9SQoWL0WhM5GrmYjm8z4hOkN+zC92it9ZOZYeYQu3przBm450In",
-	"t0D/6OeDhtc+IwwKjN/QorS3UF8sCGqUpBRFLB/8zJCp1IY8fUz+yn9y8SfXiH0jQltcsRyMtKK1aKhh",
-	"p9ZSp1M6hrooDIBtDlNABWh6r7sG7ihogT69ZdpI1Vy/Plv/lkvXteujeh96mm8zKZsWBc6p1bHVOgcI",
-	"atsZsLQnjaJCj/CKHNfl6JaH4uVkThcEnKXUSgKmcCpPcOFP+ScPHtm1ffLgcSzzGpt7BQe4nvDZwa4S",
-	"qLGhtZR2ZPn+RkVuBfaGqW2s4N8A1hcGD8lbXviDdm1dNykEy4xU7eDO59Vj3zSzahjHnvD9io25nXCW",
-	"k6w+hWE9qg9b6ngC3ThA5SFYBRqFMzi0NCMXfzs7PHnyFLklQ3MTFrdS8YEwD/cV5xk6eFfFw8IEJc7Y",
-	"sHLbUcS4LGgU4Xsd+QRu5mHJCygMJgVLic/Kjj7+Ev7dWjikLgy733l7mVBkHqve2bLl1lNmlf5oXGOi",
-	"c36c8zHTRh9/wX904G1v5DUL7/8ZfrGfq+QvUg15njOBtz4h52Q7Xnd8MaGV+O5+SVYCLF49urg+mmMQ",
-	"5SvknKnDjGpGJuxzAtSb+4VIh7Bm1Bim7E//4x8PDn+kh6OPX54+/vqngzTEN+cK+sxZ+7n7c+25b/rg",
-	"9QNZ7OngrU1wLT8uAArqZ/CMyVnB2jlKQ/fv63kZOnhH52U1Qalonn9ga5yl1SsbGZCtS7y6/axydq/p",
-	"kQ+xZTnYo5Pvhcg9ci+w39emsMoo9TgHT+pSaqZS26UNmwCeJABRjeoNJdVsNbG9wAKPTiCrOATb46U/",
-	"oZb6aRSizDWhQ22vnMDPfkQ+hLSuSrAgjUFg0Mw7lE8hcgU+5CHzFlrCj/gt6Q3B5rTYtzdyv3qjzkJX",
-	"L7frDIO8qnfv2N5LM5HgwVxblxwbFqWqu4ebJHrovWOV9bE42LHw2cbuyB3e6EMrRm0kS5FvkcAMiHYq",
-	"VROYtxuCCIkpkKfbIoKI7G23JH+h3vews6nEJlKJue+WkcjbRag0X+03NcLg4ii+lpJhnr5bZL4SfibF",
-	"iKup1f5UEDqbBZB8BZAfEAoYhlqBwSbGPsDDX0vjIa4uVNseCC9cEnFnHPwsz3EVdrRj8eV3W9DdDTAh",
-	"YigAlTkDU+f5NGazgIepx8UHXt9nEysvYswCxu6aLbYIS50wwoSSxRSLUYIolWbChLEzIhUIFiAufOjM",
-	"dqAVhOoE/vgL/qOHDVsTkLsIMjezEfrt040Zs0b1zbBZUm4bE7cLUAlGhvZxDWnYEBvLZM60Fzaq2MrW",
-	"hWAXOvfqFnetzBkTMVAw6qGdbnLXxh0dyG/dFD63Mxjb5c+9Kt4inKUplKD+B15D26VEX6xnXoebUeuu",
-	"7FEL9F+hDOg+K4Cu1P7s47e51xXb7rLWZmuptq2Vh0I/zXIlqGXz1Vdi6y6mWSuR9u2irByjJpS6QKj2",
-	"hM8QVu3KKdZIhiPCngrj/AsUvuxT83LL1S5djb7VspZubXp5vjpmrl7SMirzx66x4y+lZqrvFsCJ2m+R",
-	"QDctW2RMRapZVxswrStuMefdov1e13Osy34cyKEsLUoQftGj7N/+l41ucdWg4h8uGtb761TvXNxwA9Og",
-	"jynkKaTBQQ3GjiNyVhQr1jE0HbWNMQniZWhuR+YxNnNbINDFrcoepNJnGdxGvquiIIF+hdenJW24fpLD",
-	"drP1V/vAHZHf287VeBHBTN8w220NQkZolbu7G8Dk+rOneP7Jf5asBGxkwaiGf+SI5ECSBvs3o/Y/GRUZ",
-	"K/CjUmRMGcpFjLLy404hwsM9GfV2bgewrQWbx2hxQR4b0nn85ZMctuJZfpXDg93OTku5iy1aJp9gHEsz",
-	"se7Wg7WsWx7VHB6jsK1PTVK9MwlZqyp/2BMRsudd+AyMK0PVmBmrxq3BS66CqF9F86AzVuCibvvI/Jak",
-	"AucB5QKndk650YgT09fo4RwzYZB2Xc7AMQUPqrKRhZPaVMeFHCfB9BdM3TB1CBFTdmN7fERe2P+Sq0KO",
-	"r0hGFaAtbKMFF8wzkiL4nuc+GRAjcM4bWsjxgGgJyZ+cCfO7QL6OivMHE31eUW0OobXDlz9fkSnXNSZL",
-	"FySpfWDm3JoPrntjOruCmuDAzDmlYkGGC8M0mTPFQt780e/CPc9EXg3Hl9WjkMbPRM5yzBUlVyNZFHL+",
-	"P0e00OzKAdMVo1Mn1gZ5Vn198KPfxYpoo7J6Jcddif4fXLKCkbDojivMz1SaItl2ME6RjG5Qd6oMpSwY",
-	"FbEj0ArwFc9DicGCarf+RLGM8RtW+V4nAESu2m+s2sF6Ttc+VFfQjSj6vleahJPirQDd7ER7icabzCc5",
-	"HJACYkAh5Zg1mXZ3oNIVM2qxHY2+UqhXLf5Qwv+XNeQIJdZcQ70wtgZaSrdKnmet5nSd5esbdwY3Ccv2",
-	"Yj4ucbd4qB9cQIEMqk5C2e46jgCSMQxTlZ3ErKeKvwX+BiKqU0Ir2iBoly4wvrcA8mVMPfRnwbQt3MuN",
-	"dzE4YqyoI6E+1zu65tabuCMndWOUiX3tp32LpdCXCdDWFara3l+i701lNb9Gju7ll1thsNYKZBwTx8ml",
-	"BwjJq/FwoDMRcGypxOQVgbkDz3cba+PGfr40L+MyHyOwfe2Uh/FdBRnTyMoDscORtQ1gPc///vwFWgeC",
-	"GkiCrfYGUpT+cPLk5PtTyHn0/MsNQioENhRcGyaIFOThyV+OHhw9OHoIJiEH29/ahIEwM7DktlAq71CD",
-	"3CX7mGu/m0X5zkiQW11xy/I7AnrNnQrwc6zfYhSHpNoMcTCujoHHDjcp29IkoDuUKmzkbmFIm1GBboWM",
-	"ow95Itb4WD3M7D24VexmdHqoZNGRmHJ+9ttbeOibNlndKPZkrfragHqd4psvnQfNGqASg1COuBBPGmct",
-	"VrZo1F50A72vSAjXvTva0H5yEju5KrK7LUCEf2ML01zYhcdfZnR6af/Zo4TmVpf5LrARVRVSK+WudM2E",
-	"JnZMKgBQTcOuNcc+ZMZFA9qEZt31DnqvGfJeqgOXc/Nt6I137PPeYYp7FIDnyF5diQCW9wKVDxvEF3pu",
-	"gBJXNQpGhFsYkYtiE0Qq9O7cv31HC+1ef9uoO3Y23+KqVNPznSbWtptVM9FiZHknUoeVVT22S1H2rfSo",
-	"qbbVnI1qFqpKbS0S7MHVhwCurstxc+Z+o9esiSK+S7gychvkTAPke1EDg2+Vkk+w+RL63F4FMNgGayc1",
-	"c7M8b9Z/X5XObvN/T7Z/okKmbbwiJ6p4I1IlZSrGgS1GoG4hMvu7cthdBvZURg0t5Lhk65LPvHACNZ0C",
-	"QFW7+gq+UoN7w3ea5JwWLDNH5I2A8K5ng0SWsMzny8LPqa7VYmCFZvhioHY8JVc5M5QXLmbr6t1djTgr",
-	"8iv3Wtcf+PjzFd6JjCRz5UjBVy5A99mKucOrT5sJs907T1ZqI6fLFmyMwMZdeyJXnqWtkrk0PbgrAMSE",
-	"G3LN2Ixwn72BQgqy4p5TeNWIATTfMsMV2+cFyraXbxFLW5tkD6lF+6Rz86euUvHZaI7jVaPyQACdTOkC",
-	"s+alZiKk2DmcFzjBFU6Ak7S49r5hSi9XOF4tL04/Y3nxxyc/Pv7x6V9OfnxSqzn+MFJzfNf6fdebyl0K",
-	"8TYAdUgWHrjuZkxvi2AndlNM7ETYfHaVXR+wDArAbKY0Z64C3JkgDGpyVqV5KujO1EVGRUSP2xvpfVfk",
-	"to97T5nrEDjk6NRgI7qV2ZrdiXv6swlLjixPG2n746yQgq0f4WhKaPRO8Ny++b7LDnby/lkCcLfYlTUQ",
-	"eJk91509QJAeFFmB4SBoFyLNaNGGCL6w3++0LJxnTokFgmixNY1fY+T+Dhl3MZHsmi2IYWqqfRUTnNLA",
-	"slq/7i20YdPm3B0rds0Wac/Qb6iU2ZzoCVUMMacGPgz733YB9r79x4jbcwmTqlB6JDwB1Ac1dnbtsHEI",
-	"rQkNkD9X6fffQ7QRyJ06eRKwd9F861W+ZkOVecswv343RN/X7K7ouGBwLMfhpU4G+6WHz1ohwtnbmZvi",
-	"XLEZsPviOjNaLJMbJCXz+Av8pzUCgvDoakH7pUaN+Q0TZDsJhY7WPMxrOXtWm1cy50WBwA5n68SGvrZx",
-	"Zhtr4l5Wp+0Yds8G52rt5Sn/wAd/zQJgMBr/rFphrOo4kipjgZLDsXQP2UgqBjNSh3J7uNNf+Q184DQC",
-	"QLrby8Oc21HufEefKylH+6872n7AuDpJoO5mtoPb2bDyhvl6oUE3129ydgMP3BpbSZ/IAmsPTWgT6Rzf",
-	"2hLypZKnzmtrrtKi9Bod+OXdmeY7AIcegRroGXuGBx90wn3jfhTo6V1FQF8KnGbXYwW8TuRNkfvfGLrA",
-	"EIv9vpxFRO0tdP3vbKHvNR56L3aJPWq8MOAMdi28N9fSKDooOBQMQyjCOZJqzAym3l6zhX7mYlVQOQYE",
-	"REhD6GjEMsNy5FdxdV1oUUBpd5GDi1zlGkq8nPnvfUNOREB4l1nVm10S0QoQjBahcMiuVtRQUybjDBq+",
-	"3cqqWqUC6sSO+5n3rGlyI423GRRzo4gfZfUVL0X7mp85Le/Vl1MorBhBepCQVS2oIA12iV3/ABnzzCGs",
-	"hTUm7QNzqvJYhZf30JkdlnjBBu6qRHUPCakfFzDxO6rxYmoL5KzzUF+5j/2Hrz602z2Zl/bcvt4/emkf",
-	"vZSjYF3U2NvGpYpJA1wP8ddOn+9QHdfaiVINMrU97yCWyK4TiQGZKRlCDn2eJNsqb58Pgdo3l1N71joC",
-	"VVeDez7hBavCvdCtU/QTOnYlA/s9war63K/k0prdS59OvY93VrC+XeTOtNeacr6tQquQ+QjBvzxXDDI1",
-	"HXpdkxF3l4DVmjLL+RNBKlM7/x3EtOXI13UTjOXrlVh+xbXxaRX3ptbybg1CGGw7RyfOx5bZOWOAIqzZ",
-	"NHJ8IuuxdJ75d2K27cMnnoXTnW0cUepwK7XqDr1RD0/IRJaq9tCQjamAVGG1cMnDzsabKynGgKuyhxcq",
-	"p4jRB2X6d2RI4Mv/wLm34NxpP8CV/+T4i/tXa2j5jWBNSUVsV5BXl9YXQswRhTOlgsJx5ymDXOVIK15i",
-	"SW0sRblEmPM+fqwXkJK+JYZ46tfzFlScMEtXWakUE+YqQcypayPclJnTLy1mphwH8tb0NaPnLh9Atj/m",
-	"4kGlYuGZPNHnPffMT9fBakG3aY1AlmsyljJ3/LIjqYAP2CupRDLWHpTJc9/DO9Iqf2eL0IUkXM4/sINr",
-	"CTOERnh+m2Zyx5kUBM90wOQu4IlvOkXGDmFPYDXtZivMOPzdyu9pe3dvrX9u7mqTwbQkkx7NFgO5mjdq",
-	"tfolq++Q4y/2Px2khoYrtr3F7Doz3yA2qtRsi+ArO8pQQppqzYz2IKxSs6hcJ+PVOBM73dS7lg+HUEoI",
-	"yLrLjGqoEeZCP1f6ctjDN+hC1HiCO9dEvZht3FuEDX+7Tt6UWU0XoShy5bgLc+GRBRI8460+fsNmh+Ws",
-	"qwSsg2PeAIiBfZ5JBXVXgp+oIl1wpJpwv6fOQVynI2q3rC4Mm73fVV1YfPmdOXd6Xc22FgrE2JkVATkX",
-	"un6xb7eTUB76GOh2OmcYO9+arT2oyBuxa88I1de2kVGtwiZ4EWKoYDTMdy9D/1UM8/VN8a4CEUti5jmX",
-	"En4jYC5A3guUo5AaH4JLRiKcHK72TGlZ0bJQweaoCcEPruki8AAvSM7zVvn5r8q18WGJM2Jr9VSkK+uY",
-	"VkwD4rLl12HeqEtSnXZjXc6MflwZe5GNDRgzvt1zqpMAY4MzDGycY83UDc+6bv3+oZ1OKbTRlrHp+7q1",
-	"+3k4il3shuSSaTJchEi9FOggHXlbkQlrToONlvO8zWRsTu/xF/evr8c513RYbABeczPUBV+rmNkCsMCO",
-	"UdQy0lCeXI8uXYecPexxa1wT5Hh+BgTmFfIWDIvVrf8zvsV18p6DiLCPyd0LX2/lyjjnBnIG3TutKG0k",
-	"NExsV2aWHfR/LF330omWlQMwT7sSfYePfNO+UxjDnpynQ0YVgCfctPmpdx+kA6lv6gZ2J8B+KcDXgq/H",
-	"8CFMwY7sGnj33QZHcXiJ7eVKO+4gMLpcvqy++LG1b2y74y/w3w6H7I28Dou3l1xY2+CWyITsq3rMym0K",
-	"C5qaXN8qelmKuaKzNhA0w+CxdATg10w8Ixw3rf2pFSprtEDaFDBEIiloCMzbDT6XsMExyAkw2noJ5Hox",
-	"Qvjyyr740to+V5hI/bsAY85aPCMlpw5b5jAWcsYEy0+tUQ3uVfd+itVrcw5WEmY+cEOuhZy7r7WcMgik",
-	"AwWAvT0n1U+MPf09Tt2uMJz25XdWA/EGfK4XoDaS1Ld++XYSJW3UyHZJAHZKwD2HaFxtACk9kmoAGq3J",
-	"3QIpwZXyQUE/LqS8bvqGl85+Ka/fzz78iy4sjCuxnLZbO/DqIxS0a/l83KrUcJsx7UupWUe16fd6L3Tm",
-	"gzgkEP0uVkMh2wMQjsxZUaQweu6xBkxvpTTCLi1FLEC2F0OxIo/2pnpY4DUI0h0tZS7DDRgTOWsUftzX",
-	"MkSPaqIk2nu9rVpoO1AV+s6oz2FaEorCruD2IvhYf0/Vrm5V6awUNBdkKFqscNWEQnML05SBjgqgVY6y",
-	"PFL0EljmwGgWUDPd0IWGWJCAVBDjMrxCJs+UURFcUwui0xzo2xO1PVJjIioPFsmT/q1XFtSNeqeqa9eS",
-	"6rAEaN5aeUmLzzY45WPlIFeZSO675jpXcsQ9qcP+TJx9yMNbhsR2nufA3ilEFLXXprk29y03BSRqxzoH",
-	"7450zre1XACQYhX2Fq6QTqmF2kjcan7wrK/U1GldxE19vT3WEB29fyxhxW3ggx+4dligzUVQ0Bzsu2q1",
-	"cqTbWbnVoUMpSSIFZqx7nAf4MYCFoIC08EJq8yx8AGmKYHGgXNrPq64CpYpmeUf9nj7eUahSy+Jn89a9",
-	"lLWSuAkxqcZoTa+d+SmlYIeGTxtz6oK1SBYJYqWdf4qrWG5Hq1gpppk5HFHkB9qFZL2WxieeoH83Ymxq",
-	"Zn5xXfhD9duFh2h0JkVO3NI0jgDAFErMFJs+a7ov4TrQd/VLUcjseidHwXt49R9HAdA9hgrgRi1q2Bus",
-	"ZVwve2OkJHJkWNthPp9IOuVJb9IH/Hq39Nci47M0U8bMP7CtBFk7WUA/UgtQkCErpBjb+3JLBGeu6KwN",
-	"89zMV3tWccR/p2PZaqjBMFWtxvt0zWZYYpSSnC4CWYDdllEK+Fdcmw/Qs286XGuHsCcnHKzjwJsdscLX",
-	"q15X+M3xF/ufHrE750H/RkN3ENgK8DkfPmqQFtQm6DaBvFoIacM4XtP5/uUAd/XB6T8+2vnTUDYZu1Wq",
-	"4uD04Bjm1Q3jS0iIRIiE3Qmet9xlyNc+cuqg9klAqtU+cxq29olj0q//DvIw6o+MwXtSb78iWqw/B4kt",
-	"Sy/Hhah9BlVQ68+UQIv68ev/HwAA//8=",
+	"7L39chs5si/4KljdOeHpeynJ3zMtx409ard7xt1u22vZ1xE77SOBVSCJZhHgACjRPA7f2KfZB9sn2UAm",
+	"gKoigaoiRVLynJ4/pi2yWPhKJBKZv/zll6NMzuZSMGH00dmXozlVdMYMU/DXeZbJUpi31EzsnznTmeJz",
+	"w6U4Ojs6F4TnAyIVEXTG/p1qzczJ0eCI2y/n9ieDI/vN0dkRxfccDY4U+2fJFcuPzowq2eBIZxM2o/bl",
+	"M/r5FRNj29LDJ08HR2Y5tz/VRnExPvr6dXB0PmapvrzMfT+IHBEqCLXPpnpjv+vblwcP/xrtix3t35Qs",
+	"5307ZH9AxvYXqW7ZJy7hiV10bpN+tfXopn0pc27OMyPVemfeiGJJFhNqiJlwTah9iuQ8P7Mdc7JFobOh",
+	"g/8smVrWBcu+eIsevSlNJu0ron1SLJMq12TBzQT7JvH5AdFlNiFUk5wJzvJUv9zjqZ49fZzs2AUXWVe3",
+	"5Ag7ZbhdRkUKaphKdUXDC+sdGUk1o+bo7Cinhh3blxwlu/NBGF50dGfIRlKxqkupnpTwri168lwKwexK",
+	"x2X6tZdmkvkHEwIdvu8r1PGFel4qHZPn9xNGrgT7bK5wiRgpqDZkTsfJOcnwVYnmnzx4GGu/v95pVTi7",
+	"UDUvczabS8NEtvyFLWOHxJIY9tnY3vyVGEkePPwrySZU0cweMs9glrTt7pQtSS6Zrj4xEy7GRIqsmr0J",
+	"ozlT1RBqzR/b9ts6P+PC//3XgZ0Kw5R953/84/84/t+f/sefoqL3sxymJ9pO8O9ymJje3+XwZmL2is+4",
+	"iUvZTGpDuGEzUAZSsFYhK+BF9bZzNqJlYY7OHty/P7A94bNyBn/dh4lyf4ZecWHYmCno1muZs37Cl0lh",
+	"lCwKltqPQubshgL45uWPz98qec1z1qUeBHkzZ+Llj2Tunk/0yn99s9V7e/7rO1mwLpX19vxXomTBUn2h",
+	"s0v79c368o5N2bJdjpV9hItxoh/w9Q070WM2Wmbi5rNwwdQ1zzr7oPGxRDfctzfsCTc9t5DmJtkTbm66",
+	"eT7o1KZZ7UepmbKfuOETZ9EnumafvlHXvtof67kUmsFF5K2Sw4LN7D+tUrH2+9mXIzqfFzyjtsunc3zi",
+	"f/yubf+/1Nr6k2Kjo7Oj/3Za3XRO8Vt96t8LLTZn4KO1SxdMGLJQUowHhIrcGauS5PIEJtC9x92V2Ny8",
+	"Y/8smcbe5Tm376LFWyXnTBluxzKihWYDq2PCR1+OuLjmhmLDayeoJtyQBdVkQkXOciKvmTohFyxTaLgH",
+	"I2pOtV5IlR8N1i5TtbPvwepsD44WihtmTTpcqK+D6lXr3TGkYNaqefCkdo4TYyeGKkYmVOV2hsYl0xos",
+	"+L+SkVRkMZFkQjXsr0yKnIzAdt9gIA/uP3y86Ui+1oXwH/V5ro3xU3iPHP7OMnNkjd8sY1q/lQXPwKpp",
+	"rlemGDUsv6SR4/njhAm/YjOas8bIWuzcFflbfe1PijGwpE5iPwVTTse1GpgI+IBdmMWEZxPbQdg9TMMW",
+	"tpaE/fXai90HVCm6tH/ziEi8NJrwPNov1AexH/hb3dpPdCbnrGvfXsBDXwegadrGDd/D1l3RXG4u5Gzr",
+	"qbhmIpexxj9OmJkwVXuxbYtdM7UcynwJW2Eh1VTDxqBCwtN2lFQsa3MylLJgVBytSXHuNa0ffxCAqld+",
+	"Igd1Ye2S9Ld0zNalPUzJmiYAM/QKzEt/5Zk1JrFtDRtbLDK/9iK13irevfz9yj4Dpu8zQofaKmspwsXr",
+	"JGrRN2YS+tk1K9vp9P67ua6srf3de3efC1C1tCgIh2Fr5jb6gAyXhIczvLEmHWcv9OclPlx3xFXrEt3T",
+	"b0aEHv/ngNw//n5A7p3cG5B7x/b/Lu/B7rv37/eekVLwf5ZsZchPO5T6rlTC+7XtftaiHfY5gUnF4dZz",
+	"d5rCKQmcvy4xf+/22x8y/ofEbS1xraIGMYC14wW9zMkLGTe6clKvDRyd5lGrJO/+9ZCaLHkntseIQtWP",
+	"5q215mAxRU5gXnT0pfsxDrNSG5lzKmIvlWTK2FzDaHWwp3dpYLLPc66Ybh0UE7n25/AZEVao+o/PXgc6",
+	"TYaf4KHNzVCeM2G4ifgnS54PYFP++0RqMyD/3//z/8Ze8Lscxh1xv8shsfdEqabW9AA3m1SV71cKdnJ0",
+	"JsqiiLzVPnHJlEJfcvvAeVEqUDYFG9Ns2WZ1OoknXJ/ZZZnRJRlaUabZhOUQ05ClIe9fXcD1zF4nCSVz",
+	"JY3MZIGibv9imTXTJXhhYzs/ZQnghZVrb4oZqsYJgZQLwVRcoKnQC6sqrRri8V9DrFKnj6wvHTvg6G0I",
+	"dob97vxPa9rLXxYvZzJn6cmnZM6UlsJO7DvGrhnJJlIzNwImyhkoSXsHzazVzgRTVlnUNGZ9fK7Na6Z0",
+	"dM++LmdDFozhrFTKmsD+d7WBBP/t4GheUBG9tFBDrIgQmtmP0BffWMJnZKTkfzLR28J/W6CcrB5Hc8VG",
+	"/PN6H96WpgomsfQVERy0dkZ6atl1SeynkxTTPC9ZYrKoIFbWwJ2Au2ZEecFyUrCRHceE23NiteX+90tw",
+	"eCaPxYi01jouC5aWmp9gFcmiNkvunGMJmVHSdB1pOogdKr5sQsUY39dzsiV6Zi6ZoMOC5elNhhvLqjVs",
+	"pNF6XFOBr7TVxPCO1vXLh6HKREf+WtbFVfQfqt3/ke7YnSlYPiB2/+RlYf8ZRJ2DCzIz/JoNSM41zNGA",
+	"5Kz5hGIzeQ0/pMpwWlhFhGIZH9xSZOmJtjIWVhWtb3JNywLPO2vNCts6EwPCxaV914DI0lzKkfujFHDq",
+	"2L7aPzKmDOWgHLVR4M2M9srQ8U3UOjp/rJV2TYsS/UBLWSoiFyKq3O35f5m2Eew579Q6HmwjDDCvdeOa",
+	"KT7ibfuEkkKOuUBgATe4Vexk9t8pLc4gj9cIRvHABwmc0TAIUZS6gvAC6cRh9bCLbM0+TiUEDh3WnwQX",
+	"jDvnShqz2LXHbgY+4hk17LLNun5piGKCLbS1Mye0GHmNVfDRJvcHhD606VVuvIfeKEZn9nQT9nYIkwCB",
+	"97hyZQKCvO1n8e+Si02Ogw0tfDClNWOitRN4MtGi2KQn2/iwb3TcmFInEDdUuCMA8W1kzIwG9VG3LvGJ",
+	"I3u7tcfJ0eDonyVVVBiOfyk2L2iWsDmx+UvFqJbRq+bSmwz4dqvLa69PqcW4IfKOFYzqYM4EzF5/jefU",
+	"m5u0pigm9+LPkov3csrEdo5dLw9tusgudVoQmsFVwLtwA66FBS8K8Ayteknjbh9jiksMp+kGquP7+/dX",
+	"D8W/ywUppBjDNuDXTNsz28XitGsMUR9/ffq4gQJ5ej8KA4n5Ge1ok9N+2MMAlO6dOwq8q2vFA5bniunI",
+	"LPzdTgHKiSIv3xL3oO9ny82aFkyZxMVFGznXwWUBO8/2a0DYyfiEUG+6k4ltfcqWcS8XNWws1TLRxhQu",
+	"PyPXxcpuGvg7kxhf6qU2bGaHllNDh1THNWIF2mu9DDWwfwdyyt3Aobbp+dbD6yPhQ3KFz17ZGV+yffuA",
+	"ZlTQMZsxYS5p5eFt25q/hl/ULLYtDlkc7k0uCm/wDW0SVPMAMZFbqR1xMWZqrrgw0SiYfdOUwTGpJ3LB",
+	"cmu3jbiylocUhmYGphym2D1jzQGRwQHg9t4zsqB2ScEJP7eXLFrEXSEyts3fP39L7DcJD5CSeZmltEOl",
+	"WIimS+fLS7lh7HvSjgY3G+65Q1lKzkKSiihmrE7exx3TSqZ9RVRUjCp11NL+qZIdkDqAE3FN3A828Q91",
+	"G0V1sHPQ1oNw2DjZqRlP4ZLYdbkLuQ/fADJm/4AVVRad9mA1Ze/s022r13vyf2WzoYs7rpgTENS9nMuC",
+	"Z7FAbYWOMeCcXsD/Q+QORqmdu7q/q7KeutJ7JtwP+VjMfPbRqt+lV+86WnPvj4KZetueIaiiezcNY2Q5",
+	"mnw3NUQBhAntb2eSNnOL6rM+WBOXQZcB69IPDmnNN4Tm7pn0uLNvGyZ0eGDODlQfdLpjYl0rrbO6etRw",
+	"SNOyOwZgqc57DTuADJcgfpoV19Y+Ri2IIX7GDGBNjDuZx/yaiRNyLgibzc0SUi0yay5bs1jAlDXX0x6+",
+	"kR3wUhAqlk4aNVsBezzzmk34uOe28I8a3jzsjy5TZw1j22H7fORmApPkRxMsoRn9XH91rTM142g5j02Q",
+	"FdPaBBF47MzNixxVxnlyap4+3nBmvrZK3e3CobbcWfHxHF5X3001vZ2Gvrl3poHGf9SpVTN6Ocdch5Wp",
+	"qiIG0AgtzUQqbhzAGC4R4NV7++LXVV3+5MmjpzvyrXRtua12QULxTKQ2l1O2jMz+Ky5wGqZCLsSlfRLz",
+	"DeblsOCZvYPrQZiXlNJ4fP/7p61q40EETrcDn4cXxdqx3cef3MPnsak2b3OCrOjzRw9jfpFWD8QzREPI",
+	"0pzhmZpoxrmanzx59KQ9AXEAGVhMXcatndeYOMpILbzW3JBkVmpDJvSaDQgfESENWve4eWPbtafTounV",
+	"r7suuv34Oz6h1yLgw6XL+4B7lCaGFUUwj+ZUmX6r3eL2b/obvM5MqGJ/JzuQ+yBcTNMaDg1DkNAJ1SnE",
+	"2YbOhDiC5/2ENbI+dwB3bx8b5O61Dy3mj3BQgb5pJGFVD21ttFzwb9vkcF3bzu5ISO168LAmuxAQ5qaX",
+	"0olL53lDNrvO+l2IanNAi4kMoyAvuMMhcW2fuYKRXvUY3coiNUQ5ulZlzs3zCcumc8ljimlC9STh4KbG",
+	"MWHEHYrSJHSAlQ6W2wPIXT7B3Y6XT66fkSsFODdqu0YAWrQkx8dZ6OQVUYzmSV2lpEwHKH5lalowYqw1",
+	"9ud3Pz0nT79/+vA7jAPZ7+1wWYWKRaIPsC2HVLOnj+N6y4p5lL3kpfGX5trryEjJGXmACBOACzdVOhfm",
+	"6eNoAAP0fOv5gHO7JaQqjGOAy+7m0rXrlrSHFB1WEa5IcEQbTlkK3BYsZhREh2PD1bKjrbyOwOECn2NI",
+	"i9fnel342cLpvQ27Hlfc53pK6Jh6/BwdGaaIZpCRzU0v4emvvW2n4is4YTRiB/yd6kl1pthxt6mFfUrB",
+	"O2i2/3m4r2kd4EwlZ9f1M3kqImnAamwjfq8UshQn10wN42gIf8XdMto35SIfACOVPaYGqLn+7Izc7wZE",
+	"yJy5pC6tuRTkzzykEPmPpCJGTpn4zp9yOc+buruaHliCG/T3uUNwjDgrrN6msJWXhKp4dgOimPfQ4IIl",
+	"WsyZoby4SQQWExYKzawOAh9AtKGWg5trt0Nh6eaKXcdxBviuRJbYwsXx7amTS8GIkfG3pAjH5HTgyMQG",
+	"DqkNXgx475Bl4TqZCMGz63ZV5EaIK7zhsf0cE+XdOe1BI2M61zc6qF8za2YE5HzlFFjr680Ob/e854hz",
+	"qiMs6KDG0gbz6IQlqa8uuJhGoq1FIReXhcxoETV8HPSGGgB/y/mQZlMgbeNiegw/q/se1gE2+7kSQ9ZZ",
+	"9J1AQAfJIf3fZvVjzD+6CLYeII9SUlzQ8aV7MP6WGRUV3RzgeLNpXxm0L29gJFdfLoscpE8WuT203ZHr",
+	"QC+9Gqhn8UXxsoZOmSZC+jFUWZLcQKJVdFpm9PNl69RAIGZmd9Hq3AyIYteMFugEYp/nUrlAmGKjUq+Y",
+	"xumx+S4kJxBjQQImT/kNvOtebAMOu2bqsogTqL103cOpMxMqHJ5+xs1Zny6vb9I5td9Fm4LLrIPQAZ5L",
+	"yEUiSQkcyi3b3Eg5BaquzKdZbZ1um1b6733qarWYE2ollozYwgOG7Xr3PQNkfOmc0huQD+9eQZYSj7rD",
+	"4i5HUDjw7oaCHNTVf33rNNVAq4ZHU6bTVzPjov7pg95Ro4nU5gxd41Ya9FIXcgzSlrHRimvjkQNit0WL",
+	"9n7+0Eii5otfvRVrb3+YeF7zuD/DaPkZ8h84f7+jAtT3yIxmE4jehNBMj1CVlY9IPMlJzpkjih2AQ5+S",
+	"OTWT1Rd3R97i55jdESjonpNNTANAIOeQToJXJ1zMRqovfGKllI2iCRf7VPLPyP2YYvB7tUH7iP+rxV7u",
+	"38J50LfDjx48efS0R3d3pJYzFSOosKI3MWaurZhrll3CqKywo4/MCsvDx/YS/fQxUVTkckaGS8P0vsnb",
+	"SlW09PZZMOQrVj9KgDH0ZFPCtTjkwGvSV1yb/v6vgCfZ0NsBVnknPLbdz2PfsWNwwN7VvEv1icKfbk3t",
+	"V8He7TV/x0Tc3jkQu8+ckXc/PSdPHj98jM5zyKgIDMZwKDx/8dPAO/t/vnjz2i4B047c3PaZDFkhF7U0",
+	"y3saMmJIzhUEVJfJE2VwBHv6yE3Lp7twi2g/Vh7clWtG22HyoO0W0ivvb9dnxgBlCYP4QFvEcIjO+/4v",
+	"daSkDP5W/f2exU6bkZKzTmyT008uCseEgY0NPgHhPFR2YyZu6bwoeFJwP4R4CViNEwpia08ER4Zwg1vU",
+	"e/fWe9tepuD6BDO0MozYRP/gubLWkg3ASxjLWAaz2ZHKhDITN0zl3wiCEYM1hA5HB6nkQjP1AxvzLbOD",
+	"FTOlEpep9QIwv5FkLAFmIM/cGTUgV6dXduXwLLg6zaTQsmCnV/VD9ep0NfgNFQI2NtGqYZZifUnb2Ah+",
+	"WAbeGMBRDa3myqb9HQ9RTfJxwhRMi2ZeHWIPu9fUvq9BTxZb1ueFzKY/ynKYoNPHYxcpjwSwuhScXSOx",
+	"TGZ/e4a1NsaOE8mrO26QFtrfI7gmQzun4Lgvq8x2qIpBzjGEupjYM7/m+FvZUBNG83aP5Ygql1ELD9db",
+	"cTAQ7OczItiYGn7NzhwfUXOdZDksaoskgE2qis5EUez2QIkrwiil08caYXaUYSnOM/DShfGZGeCkApkS",
+	"xESQrsgaAMB/w0cjoAlTztz0hIWV0QmWFmArkKSaFAjiD2rfvlGORqCsKpcgJQvGGsQKv5ezOTAoYHfs",
+	"yjFk3+V5wvjS8WouHyfImRNfti0jH24uB6HiS1OSwqriSsW3Sald4HEFlmf3QJfSrm2yzaFysyqZbf03",
+	"tdXsfYRgdly/vEnfeHROZM62OwmyKFPcm9EqBfoZ0fwzyfmYG38rsPJ9zdSS2HdsYNs9vSlBOvQ5Pg1i",
+	"xNVsy0sy5LSk56JU3CwRfoJsM9mEFgUTY3aGe/4tAFR+YcvnigFNEy1OjITL1Bi5LKiOosqfPvprdxZT",
+	"fKHQuvILgxsUuBLmc0za3ve6xNagAuuvyNrB2Bic4+GyHfZtrwE54bXKZ5jI43Om1g3cnNMiGmbHeIQY",
+	"ly4NUsnCau/ZjDboRq1Od7BruUDlipclILuZwMURb0yLiX1D+hzL+ZjpeD4qI8OSF7k/ScZW44CnRZX9",
+	"WRHDMv4IDUVxOpsHvOwXl6GoUVSY7aUH+J0UG5cFVfaqrDw6ZUTevXhorZlsIlM589CGz0yKJtyhbR3y",
+	"dDHwiYuRnO9aTkNEdDNqrSmAI215mQjzjZkOUULKCdWxpLS38LlLQW4Inh2cKsWGJQMMNynn1ZzJeQIP",
+	"nuRXsALhvuwdOcMuVC9tcAM0Nne1E6o1ClP1qU0/OcFe01KKjbk1MBJohgp5sLK1VlFoHaSd13La3QLA",
+	"k+z7hdzg5XpCHz55moTVDrmgagnyXsgFU8cZ1YxM2Oc9rqvrUn1Fm/PculRvQp5WBNXCEsEwl1Ti93el",
+	"hB1HeP8NEdzYa34Td37YA6PKw43N4oQV84TuaGdr3IbqIcx7C4eevxevdrmDpB/G0bpWB8UTV8bGXcur",
+	"CD3bQ8L9OQHQ/UmVnnb94OTH6hGPbHQ7nYzpNVvVTsOl2bnuqFcrvH/8PT0effry9PHXP/XXDvU2o7OK",
+	"KIqfaMLA9BZ5l9xYIz0863jd+/Cbe1ErFY8rHWnmtDQTCGCBKeCMcW+GPwOrXPhcgqyH/9P1rWU6XjYK",
+	"c/V3k9Up8TcB5cSjBnb4VemqGwzYNdDtL8PRX6BxuD70to4OGVWAH7ePrICgN+m6nY7QfGt6kXtsfbDa",
+	"09tid1tGCnSQW40TMN322sGK0WbDM77NtsFhx9Yd9/bTPgP7qOh8s3EtFJ3PuRjjyE7IRY+hLFwrbSOB",
+	"nqwOBH7YOo4fWcbjQrgJzRGUWWFaE3japbkg9Ro4DaE5pMIb1flAJjxnm7MhpWynGq822J7xyDtt5Mf2",
+	"T350Pufk3Sw8TKCDGrzXHmnONZlxrZs0fykyITe+qsnowvng9QZ8lwE0ES3WwkV+mScut/7m6UJ4VGUT",
+	"1lae5TJRs8cv0WIiAaXucA4inDiY9gQ+W+6qC2DQ82bobZrnm3ASQyLkJTVG8WEZSzA891/Vyne6auYs",
+	"FAN0KSGEi50V7wOyfFO0zOz7VxdAeVcqoA92SUcX9ofvX13EZxEI2oc0Jtw/QLwMXT2uuJJiXgLibgx4",
+	"24gXJuaT/Ak+d/UcOEBdBVtd4PYrdsWwV01HJb710TT7sr6sK9LamYQd9txBrwrVTr9rV4XQs3dMsAUi",
+	"pzbx4McxUFi03LOvLL3bsQaE2grYlK65+iYcYREdt/cCqm2zuns+HalIOAXgtsXF2uySjwFuAs7mp4+e",
+	"OnxM2HDk0V+/X+XyePqwcw2SZ8yPXBsuxiXXE5Y3su+TJ89msJfBgaWt/Rj8lU79uTYAvN+MLkkuQ6B7",
+	"yaztMOpzTMY1+q4PsGcEg3hvRhB1AC3Sh8BgA848pMu7DHR56I92WOU6mvPhnrb6M+fQ0kYqltuPC4a5",
+	"iwIXYeKSIPegB1qP9velEnCur57miMIMsXkUiuHSsI2P+cj+G3ae/JvuwC0Ng2fk3+xV49+s9rGf+z2A",
+	"OFSmMzpn+Qn5sz7/1QGb7OP/E3/0XVJeo0w/XRZHRhumRk0AqsltPSnjMDrkVL7M6zZ90gHKNaGCnCMN",
+	"c3jxmd+1XrKVLMcTh9dwX1FNFqwoWlRGIiznfo+N88pNFzrsQlJrdk3nZQ6mLRcJD7M13UeyFD3AZ2tT",
+	"2LkM2x2vcZKVjwDHlm571MOmxZIUcozUkzkpIMXMBEhqtw6NWQhJLyKiCDoc6IjP2/o+pQlUAYGb7pCN",
+	"qdhb0Zk4TNxIMx9A4Ls0EyaMPaORxh2v22xov7Ay2sQ+SAXFtlIFFyDNtNQ97pKQvbeGe96ixo0LokBE",
+	"nSkonLMBf5TL0VuntR7U5OBTUnr2nj1S+ZzXKu85+M1lJnPWlZIccDoa2A7gxAP0w5JF+fcTVBkrbabn",
+	"ZTutEBfV86iQ4pHqdOkowE8dNqkus3V0nBV7azg48Y7C4VrEzEiQr3Xyqg1UTowL3ZuRu6GaWCmOEGWc",
+	"YJ95FD5Sr6rn3rHGx1avqrXvirtjRaO4bavwFB9PzIbghtT5bN+H3232vgnVl2lDuVZxNVQoBMBofDbT",
+	"1f1Wi154LUe40DxnZ6RnieBCZtO2gw0K//VKJXfF91wpkLQArFbqMM4i2QQrQbuPE/vQJjEsiLrECFtx",
+	"AqCqXDPZMqUb3U6q+hnXilgaOQJapTEvw4Whw4I9Q7e3B8aN8CUtxU62QTfPmNbOERf53YTO5yzOnLWK",
+	"yoSRVO+LTcO3Uo+j5QrxvmGwV5R4i4lEs57wGuEBAqZSU88+G6YELVr2e9UUbvngWLiVOiLbVwTpKAbS",
+	"VmEjGHgOAU0mSIaCV7Od1dnoVRgklHfo6aV2Xe7dxQ+aqZ3U4XANb+er9iU4vNlXX57k4h7Um383y2zc",
+	"jQob+1FeK77DneqyZ4SSfN13hjDgco3kNcEufdPKIilX6dNtkkGT4uGL7aztlOEyiVquO60MZKFhcRCY",
+	"nGdo9Gs5Y0OZL8kcUr7wuZSZue9qUwnu8bZCafhBIrEmWTOxu8AY/GAQZje2Lj/LYTJlNELiSGfs3wO4",
+	"e50CwRdSTifzYlncGtc1xJNo7ov/xt/rpSZdhK6lU8aw2dwkqMVGpjKxAA9qrUUq1krd1hIhMioyVlyG",
+	"ivxpqQ1ySfWU5XiDtr9NXikTFvEHNWYiWwL1lZyyAQGOYbjxY+1Blg+IrwEOCSJco7Pi26vXSfOCixgn",
+	"oVRIfLohhV63kwlvJ3CDEKCBW8fkGB9HXGDBx/0Uy+5RTBSzdvi+y4firTiR9YMXRmg/Z1X0z+mPe+CX",
+	"DNd/TDORypUp72XrwJU0autIc1mRoq7lpnJME17b0RtSVw6OXPpVzDKZKzlkAzIvqBjYybwGGJzbiGxg",
+	"N6G9yA4IFuUfkJzVnkK+cDsles4yUIOVT6c/OWkuBVKpXAK3qVSkFMC1GiIsOG7F5lKZBN4GvMfRkISv",
+	"dgX2QYrHHLqdSB4ETQVZYfBUxcolBTsDi2OJX+GZLgtrorK8/63hnf1xTEJuWLiUpZLguXFhxGdABT8s",
+	"DflnyUoX6IV66Tk4kYKK8A5YfAzqeNqHjgawelYUgVX2CNXfkT9h8KNSOB6KiL82ZgFEan2EsqGVMA+C",
+	"ywLHWh2TnbfZn+XwoNcda6HctcvOz3L4zvZ4dQp+R2uqv56X47SYaSgDj7E/3d1b2za+Md7jbfkyQH9c",
+	"diNCCTUuMOFyw+qMsqv0NutW2pxv1Ia9RVm9tFEjmY5oube/PL/4bw/u27PpxxfveiWKKDrabEbWOA82",
+	"63cAokdyRhHFP6cqQPl/l1w4bHhkMBviFzyQ3U7dysCbizZYEZS0EGqXT9YLykeGpciLYJMij7uHWsUN",
+	"0wp3FX1j/EcVsUKMQxzMYXxkg2ti3Zi2HU+UH8lZW7OJH645oLH/7n2VZ7I2GYA9SS1LIr9i7zGuDQ3j",
+	"xE44d/ug5y3ZC3VHkk0jU2qjqUFSKc/D4zKk0ZTaJOifTLz+Saoo5cKcKu3JMFzZuJ+UnP188eY1Vt6z",
+	"30PiCZdi5QEsZU8EW5ApWzYIG/pxBJ077iTIvNdT7QvtD9ybHWOQP4Md06CX8zlTuk82bZXo3ItY6Be2",
+	"fM/ULAWYavU4aUYL/awirdEIxpHzeNbovu7E81LNpWYtzsUpW7o82jPghhiQjB4vFJ0nY6HGzUnErwUc",
+	"Q66CxoNtaov4/rpWVpAlbt5ja4WXvfVcqEKalsGH6LKdWZ85Tn6XQ8QWndntl/McrmRZqRSYgYpMuDZS",
+	"LY9fpzK/cx4ju5DTARnS/DILm25AMLA8gLxiFxQeEJTLPFwD8wEpBZz69q/aRW3zzHNcoh7hWZi5et65",
+	"H1Zs9tcqYK6vRByj8tE5E65D5Xd/4amBG7WeXE7ZMgo6afLz93TWuGSoy9Tt0+eXOwYBkku4n81WS432",
+	"whfGz/dzXY/w28VM1vpyBZvaYXVIqIUOi4VU00HlUXG3Z26q2/G6+vGNtAESNgUghHcOEyGVVUdpigXO",
+	"z2KAnYUp6SWMfe8uzQ6++EwzUyw990xQFVhOhl9Twy4dSqop6WlYyw6TOaA8TOhE1Fi1SoOJTC3nZsVw",
+	"SDTai09pG5HehKA0ufjRpUYesPUDehf3zr3cMyMMF7Qwk3bMtXekWdGbMjbXpIFj2D5EBdrTXi1pZi5j",
+	"DhjkVHHxlWCF1tiMwS9bpxftW1cFft066lVW1towt2H32O29e13ZSdMxnmtXaw/MZKtVcmQExAmeUE2G",
+	"VoE7gXCGL/BJ9uAZqUfwNrhp+36HBakEMrbfXrt5byXcrtNZ0OP/vH/8/ac/u3+cXB5/+u/+w+/+zz/F",
+	"JvK1zFm4VW7ndtqEzNmYosnH6Thrvr9/fxAJ+hVSjEE4kZmOC1KT+8A6/denjxuU00/vd9pbSR335uWP",
+	"z29AWdvg9ljZ3A+fPPVXKHeiqooKLyu4NXdR30AZ0b88ffT0u1XCkvPj/xvX8/L405fHj75G1zTOJ+eI",
+	"Yau2Cq4NE0DC+uDhX07un9w/ebBpCfFV50YYvutFyxTvgC7XhwE3gFSm4gU+T8PdfKGFTM6Qkhesu/7X",
+	"6/cSkZlcrN+lce7vaX+p7svK653/HZdoO7c/wazskmhzbXogsFrNTP+82cf3v9+CMp1rXcbUvbVqr7jW",
+	"V9U+ivcQd9T3D+//5TuoVI/wFCCrFWyb9DZUQ5cVI8+KcebqftYeurTXAZZ3MZQ+w0gbpoYCZAZOKgiF",
+	"7pMkM7k1zrW/8CAds98Kq1WjOybMa7xkmmZQHZtkYa80/PhRQlueXP7v40//Y11ZdpK4+m2Xoa82jCK1",
+	"994qec3zqJEMRUfQwZI2XDD5Egp+CImAlDx3UUr8V8W4p/lYNPkm6swn3vMe99WH62rN7exDvpikRLhG",
+	"VwEueeU2RkoXT0YETKcJR73VdJc8npn7DgtyO8eQm7UbwVe2ov3ICspnccUCX+GUYMIjJl5UE+ETLV2i",
+	"0ozO54mofUp/WRP6w7tXu8KzScXjCBA8+p1qRCpIJzzgPNzMy4IVrttzcpyFYa1sIdc9/vWKUJmcx/LC",
+	"fmCa5wxTHHgOqA2o7wJlSWaUF5t1ukNfA35CT7W7BqxwSgOP3SBIKZTYl4KlCVE2kSo7XRtRojhhqm+w",
+	"sCiN9gdNnbM6CZ3wgbo+OyiOoKFI7xqgoN65LcP03/pJUBXRaJwFjepU1cGwOZ3GdgfHRm6v0EqKvi3V",
+	"Un301Ff7x3dVlHWH4JDY/vyqBpA8wTY07trON6hqZE+5AWHOx4toYk9sDWx/W5jg2wLpN8XNb3+uDogu",
+	"gS3O1ak6PUVGVPaZzuYFO8nk7BmcJI47YK7kWNGZ2314PW/czklGm9zoG8r8jH5+iT998DRyRiaO4vdw",
+	"NsLRONzoVN5Qijp6t/0JfuJP8FoG9pnf3vY3nnpnghdCYpd1QEpRMK0bu7+WHOqciH++mo3olV3xKzpT",
+	"V9+dhGfPgqdCW7mQJ26pUZvXg2/QOwxs4Jk3OLKPrkfgBkefj+2Pjq8peOm1/fUFDBUT2t+M3rl3NT99",
+	"W735tax/dfTppjaLHwQsP5Z/HzGlWH4ZiSVsYdnUOhc7jt+e//pOFhHbZFjywlxykT5hEdLKhTa0KBCQ",
+	"j4kOACTweBCsYURcBvHN0QTBHuEjlysDPSVc7ChndD903XPFr3nBxqwlgDuRRX4AFv92Mv5aRweVELSI",
+	"zkFNWy+ud82qdf3aQ1bgujh2pgZunyK3bW7cBvL9LPDo15IxYkdelCOtdsbZE3Gr7dAxf/HtURtfy/q/",
+	"dzJ4i4v/L7sQXSvg7gZb+u0RLpUqlOjAFOj25vsmumwj5XsPWgwismcEi4FqQx48sQesopmxdjTiEhUj",
+	"E6ogF29cQkFOqchfYYsvJhKO6jU7b9/8nY1Yl5vy2mij61pQEcc0JjKVOpKTIGmwSk+KoxyonsQVaFEQ",
+	"bdjcYSV9wtGo1Naqkwi9qgUfEjk3LMpNs2nGmJ2ZC8PmnYXl3GS5cfkOpCYbXhkruiASOqUiS8Nnaria",
+	"hLmHhYsSpZXRo2CNPT1N+YM3hFLf3EhCMLUzkXz/B2FWonOpuMj4HHPlV4yjXXC7KSnNINQ41kxd84zt",
+	"nQAkWfz4rVfPL8VIrg+5vTROYRc85BAneFTCAbD+Hturk2umhke9T5G2MjdhLBsTv1WHVP9t3Ji4ziKR",
+	"aRNUyWHBZjGmw1hM2nMPBafJjC6J7R6Q2CYIcxK1WBscQpB1AJRGJ0dnoiyKKIMRKyIiDeD8ueQC2E2x",
+	"/qIcjZjIoaKtmJdmh+VewU6Iuklfh1u6e8rXRy3kWCfzKMtE7vDf379/S/CBeJp9Qj+B60DmrL1kXZxR",
+	"oVTiDNwiZ3MUi7Pnb3580V2FG2kUvKJzowrhW7f+CenDA3VLn77WLEoAl2sIFzXKZ8CzrZ6yNnPVl9f3",
+	"f68br1mpjcw5FXE3GWKMIK02mEudHdiK+SVBgZKr5aUqRQMAFgUFvwGvaEHFLdH6dSeLufz5QcjjR28h",
+	"G/HPW/jRN8ru7lyyObV6sY2rscdSNeNF9o0MbHQ3fiXDVaj+6hr3TrXFOpHa5MJQw7NGhIIJpmhPRHU/",
+	"GDeLatu3pWccCHzTfTjPlSw6JKQ2Q+3L5VlBLtHOzxvbw15ABgnLFR3ZcPyBOQdb209RIuoOBOSxffNa",
+	"1udB1NfCEQ322zqGjvuKXjyTNnaiUZH7golyRJayVMSF2Fbkr7ZWlfyBJzlNXvk+pLYlPRaxhUuwiON5",
+	"4AQkduC8gxLj2502qVLvf5NMEy6c5UHLnBtiFOXFCbHrSrGAL+gQd0vZPPAWr5QeHyHi2p575t91sy5y",
+	"Yr6g2cSzv9eKIDQu+gDj9v4fj+YDxno5Y4QWitF82VpBrK+HOlLTWycGO2XLt0rK0aZswmyZ9pJM2XLv",
+	"vho9oTFqlnPoAHx5C3VRYDq3pGeOTehLoQ2jkKoNQ9Jnzp/uUmitJBUux5VCluaIF+wwcx9LBIHPrfU/",
+	"o1PWAGU/fFKHZD+M2uMTxfRExm4o/sWQXcaLgpRCM+Q+6d9CcsHsMHs5C1672H/iniyvY6njr0sk1vTQ",
+	"w/pQrALA38V2d31u1oLeExYz8v4uF0FC7Az5zN0pm5sz2/aMg99iypaXI56oNt2xvBgOxDQXWOxhfRDr",
+	"fYdTu0eY0T23wWG9gcAMkfYHSdIq6emiZofMUpzrsMKNEcWVqmCL1zJnf/ChfJN8KKun5y6YSd6xayjW",
+	"cxGAW5vng+4kzXJPmeC148W/MDoNQKa1Nnogok/4kqggNLd6XRsFFQqcInVjU6UAJTTmUId5HacwYUWe",
+	"KhveXqGTzEKScCjH1MbXn3D41mnaHWNd2q+UspFrIUmnx0ayP/jWvdWNObkwejuFdddu7Du73a5eGpKX",
+	"oiiUh+bXPIt05DnGMWoBQ5plbG4cwVsmyyK355W1uwwTZMiMYarmDXIg7n7sdbJg59iRiBmRUcPGiWJO",
+	"NW58t9XC/XJAHNGbGF8iYhbCe9RQXzDolihB4bLk9M8WRCj+/cNl3Ju1UNKwRiMVoGVE5orlbMQFy0G+",
+	"9MmOefMnfDy5VFxPW6OBVg9qMkNPCIXgJhaqXyN/vFmqdLXpYzo7ePBnFMoaAaDQdm0jwQU1EE3mmFDN",
+	"dMp377ZX4FH0qrJ/u/b10XbDErdHZK1EVwh1L9OOTNoxf6MwQeJ+DtPEcrvBEmeLYsaqoajoY/79Ym0D",
+	"1GGAUrMNkHrbhG5bLAlHsaHBh+8ziaGLkAcQrkEQyXDssj1sDk9BVmOiDAqtTkpTW7UqyFLtpiDLQa46",
+	"c0xqWjXiIEqE2c99dTqn2OMFQ2QOaYCpsBpcxgH9yWgO5SBnjAq09nRyr06iFRV9CiN2eENzZNltfGCz",
+	"9cC9G92g1f8mC/a8kILtL63fNoGp/X3z6+0vXuR8U3qYkIEMvLN6AnyuvvIM18FLbf/NZnMTIYrZZQRr",
+	"5QRpi2Hd9EQ52PHgpaQRbayZhQc9M6Kd+f7mOL2eqcpx7fu+qW/xnAHqMpcY5YpR4Yl1ZUXVV566qq5R",
+	"9iQBbeEZzgSLsrgEf9zjh98//v7pXx5+vxkXQ6W2cZJSuzHGMvK4g2Xkk2MVOf7036MMFAfHVd9JUHVl",
+	"eW0IJ9oxdN+vXUKFQEQNNceMmmyShJvgiFvMNc/LAWTuPWh0nN0Bk1H7pnUutzvM+s73tvVbwlUUsl+s",
+	"fWHtUe2qGXfC0ddJCz7VqF4Smyy5ru9ePHSskP9he/KnMzwm4yvdFsN42CkIPU++LQXDjzApEN4cixqO",
+	"OgHQnFc+EaoxJDqRRb5aAKs7ET5uDKLFOyDgiqtgvKG0gIfz+gohis3kNfNlBuwhPqKZ0Rtbhbp9mrbl",
+	"g0lNpfPGhTvDPU0KKsYlHTPHhvhvH5xX9d+QxS897W3R6RhGqptFpmE3uP2WBkwlVjJUhgxWDVScLEU9",
+	"7y1k16Pr1eE4gKoHVvxocOSWHFScXXP4h110zyiyhMoCWaNu2U0Xfdv13ty71IWR+UYN783uP38Y6oc2",
+	"1Lt9GG12r92j+XmZc/ML4gVW0wVYNgUkb2e5RvuO59XjXwdpSIejC5gyV9XO0QlpR4Dk36Hx8BZyQfrw",
+	"bNvmBvUex0Z8kUnE2W506QZcjSBVZUVMvcLi6z6mlGVMazKXBc+WgLXRZzUSq+rZGWNGQwqKLy2D5gA5",
+	"F3hnJy6fq1bTN4KyvUwVR34jHLQWC/AvnbLSDnHr2A4GZLgkPPeo3Geeh0B4iOW2wNya7gtSX01DBOhk",
+	"v1tgqvkCE/6xH0JCvRt7Si5YUSQQfNyw+KlcH/lBB7sB5K9X7KpaTzAnaKhLrxmxbfXF/dkPWsVFjpri",
+	"Aj84q0DbQafoLVMM12crBqG5YLFcG4eAjR6ezu/o8SmeCt5hSpSD5ACGSIerbk/KWPh15zHgUT/wg4UC",
+	"ApGOjHvMLoMC47RgOSlF7qLESDhPDFMznWKLakfr7BOpk8h9sJ2Na/sp81wR0C0Erg6ItXm1ISOudP+i",
+	"wL44QiyFvhO8swVeJ0B1auLnB1tf6k8JOb4I+SQrEW4lx3Hsiesr1oHTkoyoSqCgNpSBurEusIoXCsUR",
+	"nNQgE1Gy++1lYo8rEp/wrFTcLH9hy8iU53JGedSbSQ3KKJRAk4r82U7fu7fk5Y/fpchO4647hAoFHpwR",
+	"F3mjEA95i5E6gOhCVVFEKK/vgV4c/5doN2U0lXSO2gbGBna2p6+h5O3L1wNCbQ/HmHdI7W27D+Wzm0Y3",
+	"C7GOdC3NluQKfZevycvFyETqUGgKJhqoBglwMklt8HdQS3kNyfVoh4t/huRHdtbtgToAXwAlgDJr+MQf",
+	"P36UOl4fuZSn/uxBrdf9/chQff6XTPcQKZjSuNSoeEg0l220CPbbeAX/ekbJig0EfvBRIsFKKal2WaOi",
+	"WT9kLRIaqO8RuiNkrcw3N4QWC7rU7ksNsfom79waif1Ky4Zn0zR0FloupJwiJgwKe9TBQqajzZvklLXX",
+	"qV5wk006oRJQuso/m1rU+K0Z5KrWUCUyLeK5cXLxpkEdvw0ix0CqoMGKk8qvERKq2YUaECmcygLIhPPm",
+	"9QnxhFbjc6J90HDFkwBcVi2c2o4rFZjFQBtuzYILocgNQFopzpC1Uu4Os4yYywHOL9fwaUJxiLw7LdMT",
+	"rGEz/sbfr+/2ohMRMsQN1+m2AsHtjQs9WwWiGROd8HvQI3Y4A2/nzLgozQbwuRkzExlzulsb17FyMgVc",
+	"gyx3zGEbxC2gDHnbMHwDMBJ8HDhXYMfQTYoyz2t82Os3pDdzJl7+WLHrBdR5ZIyet31J8sQK2WM9rREW",
+	"QFWa2mCxdAV430pNtIYUVHJen1QnnNUqVjutRXFsrExdYf5rpO5kwpFf91SsqKy2J2u44GPxUoSaizdD",
+	"GKVVuF2CZySjc25ooUkuHU+pMUxtgew4SK2oTuKgENxsYQ3C+d0y7QVce4kq39pdSNAJLaHut1vEgUfD",
+	"YRJcJnPmIsexApZGAtvFGCuz1EpQblzjKs7v4XtbZX3WKjdAJifrqqWw54IJf4hvi/iaWFx+L0U3bwAE",
+	"39AE2CUPUQcu1k7gQQFUsGJ3DUBlO7UHSsoNY87961v1BcFeYNrjO+9iX83u39DznnJU+ixy/N4V97Xb",
+	"Syxd0NXl0GN8JZr2vGWiPI4hdC0xCVEXcUeBb2sathX4zrmeXs4rLqmYq0SThZJiXGUW2B/5l+fUUJJz",
+	"BRGfJfqrFoGLKYg4lIrz1JOpWxsX3B6W/D9Z3lUwA0YUWA3RhR2/XHUV84O7GZRfb6nphy9Jp4Kev31J",
+	"3Jd+m+NPtqqq7jq0RVn1tl9qFzBrN3VDMML9on0p/NRlVGARrxq5aLSOaxwq/I4VjOrO0a8qjEZF+ArA",
+	"WxejMAg3/navhGHzD/Mbmul3w+xotzdgnH+Yy3fZXP4GxOg9HW8Zpdk19sHe8O1hZN+7igbqztxdZcWz",
+	"nYuOV06ZOJSdvne2tm0ceqVOjPO9dEG0Uu2YPq4PyJ+ZhVTTZMURVyx9CDfMHOSj6iQViCra1ClYY3vd",
+	"xoPWj7mbawIXFAh+1/ocQGFGk9AVGCTSX25Q6csD3VqtAnjoBvcz2DkHvaDhXr1rN7QDlQ1Ob4hXDIvt",
+	"1/eCg3H5H0FxnaoWz4PvH57cP3l4cv/04eMb4LnaAeXp3XTuqY4r7sgVjF4zjI+hl36Ejy0b8JWVOpgp",
+	"jEnoRkP999+GvPqts7TJVk2XjnbVnzcsHp1Ot3v04Mmjp/d3VlD6vaJCj7atFScS9Xily4EtIHkZ0LNn",
+	"oYwR16hqyjncWanpSdER6XupTd+Or6BbebjbIlDCSlXAo1hrWjMmCHVAOOLK4ldoYSumtnlvZa+jgTN6",
+	"OY/d8Z/XC9lZ29wVwOPIqAZvBXF4++LXeIG6CEFzGEI0HR0ZBrkgV3Mke76s/eKq1+adSG0upw7Btbp3",
+	"BY5kKuRCXAJ6ByaqwpPrQRhae9LMxlW31DVTly33+5XSgSukQgCdmVBXfEtI1DDOsdADdxSTyg8Amdtu",
+	"PyXIDt8IxycXyOW8B+agJSWwd5+iY14ouuUF13grf907CDBOLsYEntlgsJ3V5jrHir2KjlVH6ydDmsEl",
+	"pBnEnLyOU7DiZQ5JCZyFinoze3NxpqhmTD/DwnvA+CEFBmwAmuxLN/a3O6scCR2/hlgNQQEb52pm2p3g",
+	"azL27UZrJkroQZShaD/BF+8njctX+BoXAILkgCjhKjAUV7cAJDJOothSeR9h4beZ0M51veu1LmC3A4a5",
+	"QzzstnrrHm1h/EcQfshTzX2Cag4njp6U5hJMRmu0Gl2t8BZlOGoE/X4MnRcvGMUh712gje7atau+lpsG",
+	"xuZUmVkU9/WTVESVjnCrs1AXFnxMeCjsd2Qse75qVBbFZZJ/0dE8WeMnLF3nK63CuvxPKWKb6fz1ucMi",
+	"+zvhi9JO0ukPTBVc9MlpvWYil60xGLYEACkG3YSn0ZzNqVhinbow0xGIZnTBt4yE7klDk/e1ytMhksbx",
+	"Eot+Z+cOd+mljlX+390hiBz7fqfU4m12vhAsuoZMf/Rwp9UCS8H/WbIbFQ3cSvNW6O423CX1pW0GYDdT",
+	"R07fF9QbUxsfFZ1HLStZxnGg1lIJ1eO4IQrIV+PHs3vN5YYH5uGdzR+E4QXaBhVuWkLtnw0AqDKBaYRD",
+	"fjGRhBbW8oB07zk0VW2jUG9YFrnjlwX7ewdebTtNUdrFmheXQGWyWimRbRzQjXnbiQsaX9UpCPhYIzHA",
+	"fiyk6b96rqk4itiuIm0iiWuj3JTdbVV+o6WXolfSYkl8ENpK0pqg+qQ2+8mRH9ORl/28m0sCDDK/+xsb",
+	"uJKjGuWtdrwWDUBsbaOlNM5BzTVQcXfNXPu49d19CzUzqGOmk67lFhXU6arq5Y2vbZnb98ffZsGUtOf6",
+	"UbvfurnhyUuXNVHRofqkDFg5MJwePISIpSZ0ZJgvnAJY7yo5pOKVe/Sw4eV+0O3lTrJNYoF+gEpcQKIq",
+	"1mBnVKEvxyft+o/CCybGzI++fgWsFNZdXJf187cvEWOB5meV13NCXjj0Qsj08XWy7HFrN4anmvCsewiW",
+	"+U2MpFpQlWufooGfRyZXLgTJAo5Dn/wmfhMvlJIKEygd0ozkMivB+UP+/O6n5+T7x0/+8p3H1WkoVUiu",
+	"MpmzK2t+gvf5asQ/Xw1q0LKT3yALwL2Xjpk+g6xDOqbewr7KQGFdEc1CEu2VVVtXAaQFKRt0zE5+ExdM",
+	"5PYIuXqZs9lcGiay5fEvbHnlO5aFuI8BigA7YdY6VmzO0Elmz76RYcL+YylLUvAps0fubwLLJbqKOuQ5",
+	"LQqf7D6RC8SiKIYvRqLt34TjEyFzaiaOXYESRxICwSnk7ebO2QHzMJRmghQB2kiZn/xmT6KCZ0wgYxNa",
+	"/0fnc5pN2PHDk/uYoeskS5+dni4WixMKX59INT51v9Wnr14+f/H64gX8piKoOQIZq6Gvzo7unzzAR+xO",
+	"pHN+dHb06OT+ySMkKJuApJ9ePzhFn+Nx3UM5xgoFjuRbipc5uPO1OYdn3/pHHXsQsGMdnf0jfsRVj5zi",
+	"uXX0ddD5JMT9jr5+svtYz6VwhEAP7993dE/GuQLofF64dNjT352yxEO10+9YjWUJZz1s59WoJ8gkAl2c",
+	"+ou/NXTz1BcEBeVSzmbU3mFh9lbdu0eefOQfzk189MnezqSOAzsWEzkDWZcKSaFWvcV2LpaDCtwprDwD",
+	"XbB2iCqQdMDOOgMFiW9OyBv0O8o60mG4xEftIY20w96kaQrGczCs6tO5sWDUdvovbOnWHQyPH2S+3MuS",
+	"Bwao5mHhUF8rUvdgL12ISdz7lSjAcjfCFyIIUGqshJR3zVhMAr8OYmrh9Es9krH8ihJaMLwDNAXiR/h8",
+	"9wLRWJLH63sE2813MWP4qjWeqPiOjarLvzGzMgMH0WQHk6kLOC97zc/K0q8jplVwqq2+ECxrqDBPzcT7",
+	"4c8aUbXl0er+HdTmrQs+8GlwNC8jy/ci5+ZbU2nv7WWxlz77xmXvHcMLToLLjS51u2KDYgRdhg4+tHcT",
+	"ZxD3oPiKCR6JD5xfKxfjsDn+WTIoeeB3h332aJNd0LMTToBT7Q6pySapdiN34X2bd7bzh7PsvLzU5A4/",
+	"Sht1wC6hvMF2RvgI7zLA++eqd8BNhBtr1oUiVNz55chPsigcf9Tvcujg8Y7xpVbnGWE2mqEFR3LH3d4U",
+	"+1BKfGvZP5DKW6t53kvlPdxZ+z+AmEdk6o0IMw43wt/lEKM0FFxGmpldyFsYPsqKa8/9aa8GVCxJKOQb",
+	"kcYVPQiWnf3X16RGRFvG+Vv3vWNbThH79Y5tF4Sy2rs7MBmHm/y8oCK9mzfaFkETmcnR10/J2T/VVWnA",
+	"G7w/eYEEV4mQZMWrckJ8cqEvAwH/zKRCqje5rimwlqGrZLifPd4sM31gm2alVmNCHqtS5bswaGyLWIXf",
+	"xy2DNWwX91m1JC4gjdFWQAZtuM1PFz6eugcx+wkStEIIWCq4cQ5lvhwEp6aRyADSGO6Cm4ksDXwA0L6J",
+	"kuXYVfLUSc8/GTvf/UjJ2W/iqgTE4dXAOfheS5LJuSdJrQWFPdEmmJDOzPGxVR4iZ7AVUBh8XppzsXo6",
+	"L8OLwj0D/kUzYeKEpDbbWa3jfvVqFb5/E2t77aOi873utHqQ58C+EHQc5Rj7im8yu5hBJzu058tK8l1h",
+	"9JtvwF+tlUVXgKWYeh5YtxJbsy4k0J9Nt+MXmtkRf73hlhykSoa5VIjYLdoRpKavzz5YG/j+udBzljUK",
+	"BljNJDK+UjOgKiPAQmm3WGw3qUnQmrJ/EGCiN3zGauaU14tXPv47LPXyyvnnnUEMzExSTdePsPPMvBGV",
+	"TXMzO3cQQfG4shgQ5jwDKmMs1i7HFeyI6yBSAydmC2qFCW63ecjUBdCSHc89Ta7gDfqKGFYAGsRDb/CX",
+	"cII/Cy7gEdwPXComT17cfC8uq9ztSgR2UOHp0x6t8Z/l8B0bpfSHFQI4dnLpKrffXFf8L1haWB27Fapa",
+	"KWEj1Mql4DaA8qjVPqhpj3ZlMWadjgp85NuOxNgxHOqi7ucrzDp+sDLnp79LLo7hFEAygY1s6o5jPhVB",
+	"sS3/LLnAnMk9+QsbjdzSwV8NMrFt93/SS4EwK7dKoJFdMX2BQkKsCGgXQusWmC/w3/Y7tH3iaN8bKXl/",
+	"tl/u9PbshrM2MRtfkHH/N67HjUk9HVKxhXVUe21lZDRX5Qcq/KrcSV/Xrd6DDyNOz0tT7Tk5GmEZLi7I",
+	"iF8zn/vae/+dlmJvwvLBvvoPcbldcXnF7GVgSIW9n6PQDGk2JVy0yYjWzBxXmVhpc8o++Dd87tu2qcJA",
+	"DmVY1YoVbQJseWlqLh1X2QYsdoCTlQZxjtwMalmIIedflQUjwAWkT8hH50Gi8PEAwSsB+oKJX6wYJc2v",
+	"MGN3NtYbenhb4JVqilLbvJKC3Rlrov7atshubZeffqlV3eqDVtnx6t8OVqWaJg/1qhdBsxsIo4i1aDk4",
+	"TFpxLWu+DciF9zs17Meab1QzTBFbt4C3n+U7ql1/ZbOhHcFh9kMwvavXOiiuq5BmQqESOg7Z2rFgYAKb",
+	"02Ul1U4VbyqVJpEFsphIX3ePi4qrhZIFsKbXdLcbA7r64TfB/W+lCgUaWV2cFysC1vmG1PetAHUOrbvX",
+	"QDo15dQF0UkqcvzKf7ii19f9xyHi5E0AK04geC4g5Lpj6FLjzmnWcVyNe87kNYM5ZPm5A9kc4Kx4GVIB",
+	"uKh6vYs1et84X63x5EIb7eftTdXGoN8vNtExFeQFuh60jdMpmQRXD+oWMAXb9Ml5nt/WKu96hd+Wtc0H",
+	"pvRm5lSP69LtgeRCHUzwrWpuWE+EnHPpbQQT3a9mPuQtraF68YP6/WxtL+xwE+zpVL3N+1DrcbqLhTvP",
+	"87BpXY16a9XNqKBjhoa9j0SPfC1iqEcZW+bG3o4fo6uHnuGKHVAPvsFTqNRs9yecB5lUyNbQWHxPJF35",
+	"bj72qxT2LlqN+0RCK2x+0q+48huidlqJ7XGNwWH7VhL4/Qtmfg0t7SrQvycVttbR23Lgdsrcs6Tm0aQU",
+	"ri78TpwaF8zUEcz1AB2m0/qc7Mro663uThUfT4y+sdzFY8K2O5DNayflCpsKea6/y2EdZgZIbPI6VGMg",
+	"2YSKcezuAaX632G/72rwAXp3S6Dsw8NAfuIih/MDpRIXGuvmre8PwZi7o1CiZMF8fQ6sGkcKmk11f/n1",
+	"tO070JqrgIaxhgT+nGU8Z3C9cvckuMaHPHPoCIAySUGHrAAIJrJmoveGkUDr6xGr4JgauQIoK3cJ+447",
+	"bWbWOfbvnFrepbsGWVDHuu4J2EAyVanNfhSro+a9qlPUYsKLCPhevO2vyxcwAt9t+apzFv9LCtj5HFja",
+	"qiLf7WzKfAa1tqGStVR1rt4NFKWDre5IHpsyhTDAfV2MvuWT8ZUc18n1YuehPQsya9JgGNfbNS3LWmep",
+	"bfNHheduySkVeHLBJ/X2/Fc471OOKPvdJhmTfdosNVODcNWN8PamOuMqx940bbTZG+fJjLfoXZB3xhHn",
+	"pOdA3jjwXlPt7EAvKwRI6DbBUKy4wgMPpY+7eXbwTM5Zh9+7xsZ8dx1+roe35/ULhNXJM9M9sQtR+Ru/",
+	"ZoRW4gH1vDwpMw1RYATNUVzldre+15FwTro/+mEkdiobXZ7A93TKBKC7ducJrKbRvncbvopAYhnLqKnP",
+	"UC9SimhavF+pMuem/byDJzp6fGG3icgYEeVsyJQjWXNpTZJoQ1UyMwSebSjosAr3Y9VIfBZIlJPtZgcr",
+	"JkBqQod4rPHGOqz02xG83fww860GHgbISEpOl8+o2uRA77JFS6AiMf1sE3j6TWkyCSWI+j1/wUXW/2kg",
+	"ot0zvsa2s/9D+B2j+SqF4oDIImfaXUnqCgL2WqVG7Z+nYMPOJe80TO3Tz2sPd+xZkL3ay638AeeXl0cz",
+	"oZhScqd27t5loprCA5loYDchMenKcrTKzSDQhUMFziZH+axLqthne/dNCtQL+LqX7m9qTseu6etqTuSC",
+	"jKiC6qB+aMB+jx1eUEySPpCErfA+S9ftll4X1H6z0vdUbx2grCO1sS2LMX5AQH3UAkodOebTEAYhLwV5",
+	"fvG/HLqNEj1XjOZ6wpghC0gfVyVQVFJie1IW1BVSvlcl+aeG47oenf0ju7GKGtWy/zvT11F65T/O23+5",
+	"8/bzscjX9WsQ+CEXFCYyUriKfTanVlI2/GWUDsfvYdghu1DKqPtAsy4mcBuyytduomojYt7+lYI4Iapo",
+	"dAReVXXaoFq5yiZkxFfSi2IKecqWpy7fPZkMeo4ktjV1FBxgssjhHEC0K4IQcWKCmIu8lrou2MI+PyBa",
+	"OlU8kVBIRIfXQTI5o0pUv4iyOr2DXoMc/cL2wcO4Q9oV6Goe+pq4XIfJ8SdsbcZNHQq9kzA0H4vVk97T",
+	"ELuO1Oscd8mR5mLaw1C8gMf2bUvZVmyTUSsqeI1mZw49SxUjI7bYofMLGWmbc2uPcFxaf84D3YOdOMI1",
+	"GbIJlmBaneZk1Mj+2mshpbg1waixW0cbxxFzjm/3WOEcso0V0YVcOIdaOSdCDmW+hI4VUkPWdyiwv+5E",
+	"89N7Z31ovoO35UILE5TY5HZFdgMjEWs3PGAkAukbeGIM7QJQXiv328inX+x/OtBzM3nNdiwPXX4zbDTf",
+	"2/yhPhASbqTxvdjlQWuAc5s+NI3ztL33DPjNs0mqmrcO5SQQ929tB6wOTuzdESjQQCEAs5Tb5qiSAKbh",
+	"uLdFDv84A+nBEo2gLBLZKd+MRngOCKSDh6APpRBweK2Hj1QoBlCMwbi28V4sRagM4nWFXXeqN9EXp4ZF",
+	"MRIH3yVJ/Jobmr2MYi2OpgP5fjC9PD+THeMlLJEd2zOHbhMyVE521UneS3vX5YWbU3xsobgxzF6dNc+Z",
+	"q71cRGzZ90w3NtL+pfE906ZNIomRcrorUxPKXhA7gX4BINJj20H1o+kSLy9YxILlaakbKrnQTJ1Knmen",
+	"X4B4KGdqC4qxNy9/fP7W/bwDoBPOCte4r/Tx4d0roHKxV2SNyfrum4wWBfzt4TuKjyEBhjqHA1T6wN/Z",
+	"fedZsgBoNkRGLc/s5/p4T7u3RBTxD2zMhR3QD9jBPVHsuLdDa7dkX1VdKEVafsfimAvH/ykxcm9NbLd6",
+	"dvdXCUmZlFPOyNXl5d+lNsdwtz620nV1A9l3pXeOzv7xqb4TYOYgNFUv00gFeTNn4uWPYa0xr9R3uLYZ",
+	"XPEg3bkfTr0E1u5ka1lZHmmcsYGfjSDhduqgRJHboRN7R3fZt/ClPzaMJFeKmVKJSyOvTsjbsMWc3vO5",
+	"1ENm7x32ssXHQiqWY2Wep395/D3RDPXt45MHJw+/OyH1gj50zLTjK4RKeS4jjn02pxMzKyKIYjd0uyG6",
+	"3MjnoaTc0IoULEgyt8rRAt7AE/jR55P7hSLXsswmDKtI1et9xzqQyTzZfrSafKwDVs2E1vGcwgpJD+//",
+	"5btUy1zr5MCh4laPhpfOvIbzk9ixpFpjdvU3a6/bfRMEpqlsOp19LuwCTIW+dleH9nCP7UGB+IpNfps2",
+	"Tx6w4Na1SVR/DI4+H+M+1Mf1HeIU+I3P0g71hOxHxyMK7uh9Ht7nEGWh1ZEM2mtEecGQm9cxMV1iXy4F",
+	"YzlSVKKJSGeVVgRoO8JRwPZjgsy4KE1V596fPWtK6ScuuJ7s/4x+LnN2S2jbCxSu5LGMX1uLSftqZLe2",
+	"kSA/DK8AdvEJLr7ncQjbCxbfCk1ia3kwYq8j2n3T4mjXID8vxYAMS+O7t8E8OSIUvAOyQrMzq2qxCQji",
+	"KUbtxa5RHw4zc8B3hNk6ZsIE8eT7hXMD4zHspRyK2oA1ui7pFzCE/Uo5tnFLNmhPOd+9zDaMxhrD7sbG",
+	"ojZsflzOWyVxuHKnwBOwshy0q1rc4DyHitjBuqWCLdB8hHuNveV5Qp0lyXmeuMhcGDb/MP8vf5X56KEK",
+	"YJnu4iIerh+Yr+DqWE4kkQuh68VJB8TRkG1/L8mQqzB69TiHwLsjsOA+h6yZWsWhwKdZnliVFbPxxVHv",
+	"+lv1OrsVmdP+wOLn1TiSxNT+gZu4ugaxGgWBMWJnFBHpZlwKzd6KNVUNeVJ0D/5HSgxHiSJy/8BZYEvh",
+	"QhtaFBTdePbqClH1NN7CJ1JHu/vwydPDIvZ/ZBlvO2Ry9/1O/HPgfUO+dYe/dlD6YBP4rM5lC/w6K0pt",
+	"sLpwilzguXtkjxPnm0jM2wxZzXaKoquqHWvvP+aKTBgtwK/t58vPz+qEnWaFRD9NW+EReCiEciGvyAHI",
+	"aFGckPd8xjDTSUhDxhKs1rNQ2QN+HKLMAyw5oEoBIeMJLUZEzxnLSSkML5znn2S0tK2U8zoDZS7LoQdN",
+	"2V2VSTEqeBbLucgyNjfPYXC9QPHNjhac7SjUhx2pVZW+p7GhQZWnHKbONdxn3X6XvMWY/6Cx0iyidXIg",
+	"3b5CIyrwp8PahFrWJ+Qd1HnmWG48gGzA2p6ypf3FhKpZwXTEB/yz5KK+v3ZvM9kWbulqiU1rKwQp8IzM",
+	"2T1dmQ07t77fK5ozQmEd3Qpi1rttuZ7F2Vd0DkzC/1rmbN8c/I02/qDgj1Dw10vjAw1/H2mxEqZPv9j/",
+	"tBIDvnN1zrA0/T9LqcrZJTWXiuvp1cA5B/CO7+g4BsjZUWWYu+pPVhOygmVW49cq8dsjgBv04NQk3peZ",
+	"csCJFL/ga3Rff1s4EXxVc+FCpDwL+nZ9DTcdqJ2dpu/UL79igi26D5q6GWImbKZZcQ1R/2tr0JWmpAV5",
+	"/+qiOlfqK1irYDZkBFqME0UKtnDruB+ad/f+/7rnjEuKrIkbAjI3PGG0oHM9kSZ9CSfaKEZnyHwEUFNd",
+	"urL59fJLXLubEzkHBGEhIbWIGjJUjE41kaORi+n4NiM+QXrNLnyPNlo/mRlmjrGrNwZug3sudHIHBNV+",
+	"Pmh47TPCrplakmtalPYW6ssZQhW1lKKIMdacGzKT2pCnj8nf+A8u/uQasW9EXJ8r51dDmECU8sxa6nRG",
+	"x1C5jQH0x2EKqABN73XXwB0FLbjPd0wbqZrr12fr33DpunZ9VO9DT/Nd0sbQosA5tTq2WucAcG87A1b2",
+	"pFFU6BFekeO6HN3ypYADly4JdcjvmUSSCeUpuPwp/+T+I7u2T+4/jnHDYHOv4ADXEz4/2hfFCza0kdKO",
+	"LN/fqcitwF4ztYsV/DsgG8PgAXTkhT9o19Z1k0KwzEjVjmx/Xj32TXO/h3EcKANRsTG3E85yktWnMKxH",
+	"9WFLpXEoiAL5ZhCsAo3CGRxampGLv58fP3zyFNmvQ3MTFrdS8YEwD3cV0ho6eFvlTcMEJc7YsHK7UcS4",
+	"LGgU4XsdPRZu5mHJC0g4koKlxGdtR59+Cf9uLW1WF4b977yDTChyo1bvbNlymymzSn80rjHROT/N+Zhp",
+	"o0+/4D86kg2u5ZSF9/8IvzjMVfInqYY8z5moZ0PthGURXkxoJb77X5K1AItXjy6uj+YYRPkKuWDqOKOa",
+	"kQn7nMBq534h0iGsOTWGKfvT//jH/ePv6fHo05enj7/+6SjNDpJzBX3mrP3c/bH23Dd98PqBLA908NYm",
+	"uJbBHwAF9TN4zuS8YO0s6qH7d/W8DB28pfOymqBUNM8/sDNW9eqVDY6G1iVe335WObvX9EgG27EcHNDJ",
+	"90LkHrkX6vPUprDKyPU4B087V2qmUtulDZsAniQAUY3qDSXVbDWxvcACjx4C40MItm+TS0aH2l45IZPs",
+	"hHwMaUWVYEEag8CgmXcon0HkCnzIQ+YttIQf8VvSG4ItaHFob+Rh9UadJ9friZphEDAWxNejKc1Eggdz",
+	"Y13SL1HsTmyS6KH3nlXWx/Joz8JnG7sld3ijD60YtZEsRb5DilVIEKtUTagN0hBESEwBsosWEURkb7sl",
+	"+RP1voe9TSU2kWIleL+KRN4tQqX5ar+pEQYXR/G1FDX1BUZExpxzO5NixNXMan8qCJ3PA0i+AsgPCAUM",
+	"Q60EchNjH+Dhr6XxEFcXqm0PhBeOQaEzDn6e57gKe9qx+PLb8slAkN8PMCFiKACVOQNT5xm/5vOAh6nH",
+	"xQde32cTKy9izALGbsqWO4SlThhhQslihuWyQZRKM2HC2BmRCgQLEBc+dGY70ApCdQJ/+gX/0cOGrQnI",
+	"bQSZm9kI/fbp1pyeo/pm2H2utQtQCUaG9nENub8QG8tkzrQXNqrY2taFYBc69+oWd60QKxMxUDDqob1u",
+	"ctfGLR3I79wUPrczGNvlz70q3iGcpSmUoP4HXkPbpURfrK8NAzej1l3Zo1r5v0Kh8kPWKF+rTt7Hb3On",
+	"a8reZjXw1mKyOytgiX6a1VqVq+arrxXbXe67VsT120VZOc5vKMaFUO0JnyOs2hV8rpVBiAh7KozzL1Ca",
+	"u09V7h3X43ZVhNcLb7u16eX56pi5etHtqMyfusZOv5Saqb5bACfqsGWM3bTskNMdyfBd9eK0rrjBnHeL",
+	"9gddz7Eu+1VpCIXzUYLwix6FiQ+/bHSHqwY1iXHRsCJxp3rn4pobmAZ9SiFPIQ0OajB2nJDzolizjqHp",
+	"qG2MSRAvQ3N7Mo+xmZsCgS5uVJgplT7L4DZyr4qCBPoVXp+WtOH6uxy2m60/2wduqTyP7VyNXBjM9C2z",
+	"3TZgNYZWubu7AUyuP3uKJ3H+Z8lKwEYWjGr4R45IDiRpsH8zav+TUZGxAj8qRcaUoVzEeJ8/7RUiPDyQ",
+	"UW/nduBJcGPE/SCPDek8/fK7HLbiWX6Ww6P9zk5LQa4dWia/wzhWZmLTrQdrWbc8qjk8RWHbnJqkemcS",
+	"slbVJrMnImTPu/AZGFeGqjEzVo0DheNVEPWraB50xgpc1LtLgLx/qcB5QLnwJP/cIOch1VP0cI6ZMFgY",
+	"Rs7BMQUPqrKRhZPaVKeFHCfB9BdMXTN1DBFTdm17fEJe2P+Sq0KOr0hGFaAtgNyaC+ZpvRF8z3OfDIgR",
+	"OOcNLeQYiLIpyQrOhPlNIF9HxfmDiT6vqDbH0Nrxyx+vyIzrGo2vC5LUPjALbs0H170xnV8RTZcaaIln",
+	"VCzJcGmYJgumWMibP/lNuOeZyKvh+MK/SDTKRM5yzBUlVyNZFHLxP0e00OzKAdMVozMn1gb5/nDYip38",
+	"JtZEG5XVKznuSvT/6JIVjIRFd1xhfqbSdQZsB+N1BtAN6k6VoZQFoyJ2BFoBvuJ5KIIMPOmw/kSxjPFr",
+	"VvleJwBErtpvrNrRZk7XPlRX0I0o+r5XmoST4p0A3exEe4nGm8zvcjggBcSAQsoxa9LV70GlK2bUcjca",
+	"ffXeadTyDyX8f1lDjlBizTXUC2NroKV0q+R51mpO11m+vnFncJOw7CDm4wp3i4f6wQUUyKDqJJTtruMI",
+	"IBnDMFVhbMx6qvhb4G8gojojtKINgnbpEuN7S2Cex9RDfxbM2sK9nooagxKOKXHNkVCf6z1dc+tN3JKT",
+	"ujHKxL72074zd/U6AdqmQlXb+yv0vams5tdYoGD15VYYrLUCGcfEcXLpAULyajwc6EwEHFsqMXlNYG7B",
+	"893G2ri1ny/Ny7jKxwhsX3vlYXxfQcY0svJA7HBkbQNYz7e/PH+B1oGgBpJgq72BFKV/ffjk4XdnkPPo",
+	"+ZcbhFSOy55rwwSRgjx4+JeT+yf3Tx6AScjB9rc2YSDMDCy5LZTKe9Qgt8k+5trvZlG+NRLkVlfcqvyO",
+	"gF5zrwL8HIugGcUhqTZDHIwr4uKxw03KtjQJ6B6lChu5XRjSdlSgOyHj6EOeiIWy1g8zew9uFbs5nR0r",
+	"WXQkprw9//UdPPRNm6xuFAeyVn31Yr1JefCXzoOGdcMKV0QAAsVw0jhrsbJFo/aiG+hdRUK47t3ShvaT",
+	"k9jJftl2B4jwb2xhmgu78PTLnM4u7T97FPne6TLfBjaiqpMOxeDQLF4p0VLtmFQAoJqGfWuOQ8iMiwa0",
+	"Cc2m6x30XjPkvV766NvQG+/Z54PDFA8oAK7sUSUCWCMTVD5sEMAlgIO6VaNgRLiFEbkotkGkQu/e+rfv",
+	"aaHd628adcfO5jtclWp67mlibbt5NRMtRpZ3InVYWdVj+xRl30qPgpI7zdmoZqEqU9kiwR5cfQzg6roc",
+	"N2fuVzplTRTxbcKVkdsgZxog38saGHynlHyCLVbQ5/YqgME2WDupmZvlBWtM87p0dpv/B7L9E2WmbeMV",
+	"OVHFG5EqKVMxDuwwAnWTWrkHu3JArTsJfktDCzku2abkMy+cQM1mAFDVrr6Cr9Tg3nBPk5zTgmXmhLwR",
+	"EN71bJDIEpb5fFn4OdW1Wgys0AxfDNSOZ+QqZ4bywsVsXbHPqxFnRX7lXuv6Ax9/vsI7kZFQjS5+AbrL",
+	"VswtXn3aTJjd3nmyUhs5W7VgYwQ27toTufKsbJXMpekZLKt3Dbl6U8bmhPvsDRRSkBX3nMKrRgyg+Y4Z",
+	"rtghL1C2vXyHWNraJHtILdonnZs/dZWKz0ZzHK8alQcC6GRGl5g1LzUTIcXO4bzACa5wApykxbX3NVMa",
+	"QYsRbj0uzNPHRwOrzPmsnB2dPX74/ePvn/7l4fdPIPEZP6zSnrkwbAyxpH3r931vKncpxNsA1CFZeuC6",
+	"mzG9K4Kd2E0xsRNh89lVdn3AMigAs5nRnLkKcOeCMKjbWpXmqaA7MxcZjdXDtzfSu67IbR8PnjLXIXDI",
+	"0anBRnQrszO7E/f0ZxOWHFmettL2p1khBds8wtGU0Oid4Ll9812XHezk3bME4G6xL2sg8DJ7rjt7gCA9",
+	"KLICw0HQLkSa0aINEXxhv99rWTjPnBILBNFiZxq/xsh9Dxl3MZFsypbEMDXTvooJTmlgWa1f95basFlz",
+	"7k4Vm7Jl2jP0KypltiB6QpWrs23gw7D/bRdg79t/jLg9lzCpCqVHwhNAfVBjZ9cOG4fQmtAA+XOVfv8d",
+	"RBuB3KmTJwF7F823XudrNlSZdwzz6/dD9D1lt0XHBYNjOQ4vdTLYLz181goRzt7e3BRvFZsDuy+uM6PF",
+	"KrlBUjJPv8B/WiMgCI+uFrRfatSYXzNBdpNQ6GjNw7yW82e1eSULXhQI7HC2TmzoGxtntrEm7mV92k5h",
+	"92xxrtZenvIPfPTXLAAGo/HPqhXGqo4jqTIWKDkcS/eQjaRiMCN1KLeHO/2NX8MHTiMApLu9PMxbO8q9",
+	"7+i3SsrR4euOth8wrk4SqLu57eBuNqy8Zr5eaNDN9Zuc3cADt8ZW0ieywNpDE9pEOse3toR8qeSp89qa",
+	"q7QovUYHfnl3pvkOwKFHoAZ6xp7hwQedcN+4HwV6elcR0JcCp9l0rIDXibwpcv8bQ5cYYrHfl/OIqL2D",
+	"rv/ClvpO46EPYpfYo8YLA85g18J7cy2NooOCQ8EwhCKcI6nGzGDq7ZQt9TMXq4LKMSAgQhpCRyOWGZYj",
+	"v4qr60KLAkq7ixxc5CrXUOLl3H/vG3IiAsK7yqre7JKIVoBgtAiFQ/a1ooaaMhln0PDtTlbVKhVQJ3bc",
+	"z7xnTZNrabzNoJgbRfwoq694KdrX/Nxpea++nEJhxQjSg4SsakEFabBL7PoHyJhnDmEtrDFpH1hQlccq",
+	"vHyAzuyxxAs2cFslqntISP24gInfU40XU1sgZ52H+sp97D989bHd7sm8tOf29f7RS/vopRwF66LG3jYu",
+	"VUwa4HqIv3b6fI/quNZOlGqQqd15B7FEdp1IDMhMyRBy6PMk2VZ583wI1L65nNmz1hGouhrciwkvWBXu",
+	"hW6doZ/QsSsZ2O8JVtXnfiVX1uxO+nTqfby1gvXtIneuvdaUi10VWoXMRwj+5blikKnp0OuajLi7BKzX",
+	"lFnNnwhSmdr57yGmLUe+rptgLN+sxPIrro1Pq7gztZb3axDCYNs5OnE+dszOGQMUYc2mkeMT2Yyl89y/",
+	"E7NtHzzxLJzubOOIUodbqVV36I168JBMZKlqDw3ZmApIFVZLlzzsbLyFkmIMuCp7eKFyihh9UKZ/T4YE",
+	"vvwPnHsLzp32A1z5T06/uH+1hpbfCNaUVMR2BXl1aX0hxBxRODMqKBx3njLIVY604iVW1MZKlEuEOe/j",
+	"x3oBKek7Yoinfj1vQMUJs3SVlUoxYa4SxJy6NsJtmTn90mJmymkgb01fM3ru8gFk+2MuHlQqFp7JE33e",
+	"C8/8NA1WC7pNawSyXJOxlLnjlx1JBXzAXkklkrEOoEye+x7eklb5hS1DF5JwOf/AHq4lzBAa4fltmskd",
+	"Z1IQPNMBk7uAJ77pFBk7hAOB1bSbrTDj8Hcrv6ft3Z21/rm5rU0G05JMejQ7DORq3qjV6pesvkNOv9j/",
+	"dJAaGq7Y7haz68x8g9ioUrMdgq/sKEMJaao1M9qDsErNonKdjFfjTOx1U+9bPhxCKSEgmy4zqqFGmAv9",
+	"XOnLYQ/foAtR4wnuXBP1YrZxbxE2/O06eVNmNV2GosiV4y7MhUcWSPCMt/r4DZsfl/OuErAOjnkNIAb2",
+	"eS4V1F0JfqKKdMGRasL9njoHcZ2OqN2yujBs/mFfdWHx5bfm3Ol1NdtZKBBjZ1YE5ELo+sW+3U5Ceehj",
+	"oNvpnGPsfGe29qAib8SuPSNUT20jo1qFTfAixFDBaJjvX4b+qxjmm5viXQUiVsTMcy4l/EbAXIC8FyhH",
+	"ITU+BJeMRDg5XO2Z0rKiZaGCLVATgh9c02XgAV6SnOet8vNflWvj4wpnxM7qqUhX1jGtmAbEZctvwrxR",
+	"l6Q67camnBn9uDIOIhtbMGZ8u+dUJwHGFmcY2DinmqlrnnXd+v1De51SaKMtY9P3dWf383AUu9gNySXT",
+	"ZLgMkXop0EE68rYiE9acBhst53mbydic3tMv7l9fT3Ou6bDYArzmZqgLvlYxswVggR2jqGWkoTy5Hl26",
+	"Djl72OPWuCbI8fwMCMwr5C0YFutb/0d8i+vkHQcRYR+Tuxe+3smVccEN5Ay6d1pR2kpomNitzKw66P9Y",
+	"uu6lEy0rB2CediX6Hh/5pn2nMIYDOU+HjCoAT7hp81PvPkgHUt/UDexOgP1KgK8FX4/hQ5iCPdk18O7b",
+	"DY7i8BLby5V23ENgdLV8WX3xY2vf2HanX+C/HQ7ZazkNi3eQXFjb4I7IhOyreszKTQoLmppc3yh6WYqF",
+	"ovM2EDTD4LF0BOBTJp4RjpvW/tQKlTVaIG0KGCKRFDQE5u0GX0jY4BjkBBhtvQRyvRghfHllX3xpbZ8r",
+	"TKT+TYAxZy2ekZIzhy1zGAs5Z4LlZ9aoBveqez/F6rU5BysJMx+4IVMhF+5rLWcMAulAAWBvz0n1E2NP",
+	"/4BTty8Mp335rdVAvAaf6wWojST1rV++vURJGzWyXRKAnRJwzyEaVxtASo+kGoBGa3K3QEpwpXxQ0E8L",
+	"KadN3/DK2S/l9MP847/owsK4Estpu7UHrz5CQbuWz8etSg23GdO+lJp1VJv+oA9CZz6IQwLR72I1FLI9",
+	"AOHIghVFCqPnHmvA9NZKI+zTUsQCZAcxFCvyaG+qhwXegCDd0VLmMtyAMZGzRuHHfS1D9KgmSqJ90Luq",
+	"hbYHVaFvjfocpiWhKOwK7i6Cj/X3VO3qVpXOSkFzQYaixQrXTSg0tzBNGeioAFrlKMsjRS+BZQ6MZgE1",
+	"0w1daogFCUgFMS7DK2TyzBgVwTW1JDrNgb47UTsgNSai8mCRPOnfZmVB3aj3qrr2LakOS4DmrZWXtPjs",
+	"glM+Vg5ynYnkrmuut0qOuCd1OJyJcwh5eMeQ2M7zHNg7hYii9to01/a+5aaARO1Y5+Ddk875tpYLAFKs",
+	"wt7CFdIptVAbiVvND571tZo6rYu4ra+3xxqio/ePJay4DXzwA9cOC7S5CAqag31XrVaOdDcrtz50KCVJ",
+	"pMCMdY/zAD8GsBAUkBZeSG2ehQ8gTREsDpRL+3nVVaBU0SzvqN/TxzsKVWpZ/GzeuZeyVhI3ISbVGK3p",
+	"tTc/pRTs2PBZY05dsBbJIkGstPNPcRXL7WgVK8U0M8cjivxA+5Cs19L4xBP070aMTc3MT64Lf6h+u/AQ",
+	"jc6kyIlbmsYRAJhCiZlis2dN9yVcB/qufikKmU33chR8gFf/cRQA3WOoAG7Usoa9wVrG9bI3RkoiR4a1",
+	"HeaLiaQznvQmfcSv90t/LTI+TzNlzP0Du0qQtZMF9CO1AAUZskKKsb0vt0RwForO2zDPzXy1ZxVH/D0d",
+	"y1ZDDYapajXepymbY4lRSnK6DGQBdltGKeBfcW0+Qs++6XCtHcKBnHCwjgNvdsQKX697XeE3p1/sf3rE",
+	"7pwH/RsN3UFgK8DnfPioQVpQm6CbBPJqIaQt43hN5/uXI9zVR2f/+GTnT0PZZOxWqYqjs6NTmFc3jC8h",
+	"IRIhEnYneN5ylyFf+8ipg9onAalW+8xp2Nonjkm//jvIw6g/MgbvSb39imix/hwktqy8HBei9hlUQa0/",
+	"UwIt6qev/38AAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/reeve-pam/reeve/controller/audit"
+	"github.com/reeve-pam/reeve/controller/audit/sink"
 	"github.com/reeve-pam/reeve/controller/cluster"
 	"github.com/reeve-pam/reeve/controller/jobs"
 	"github.com/reeve-pam/reeve/controller/lifecycle"
@@ -41,6 +42,7 @@ type Config struct {
 
 	Lifecycle *lifecycle.Engine
 	Pulse     *service.Pulse // of the loops of this node, while it leads
+	Sinks     *sink.Delivery // for tests of sinks
 
 	Authority *pki.Authority
 	// Restore replaces all state by a snapshot of this cluster, after checking it.

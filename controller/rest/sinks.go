@@ -15,7 +15,7 @@ func showSink(tx *store.Tx, s *sink.Sink) (client.AuditSink, error) {
 	return client.AuditSink{Name: s.Name, Kind: string(s.Kind), To: s.To(), AllowLocal: optional(s.AllowLocal),
 		MaxLagRecords: optional(int64(s.MaxRecords)), MaxLagSeconds: optional(int64(s.MaxAge / time.Second)), CreatedAt: s.CreatedAt.UTC(), //nolint:gosec // bounded by the contract
 		Sequence: int64(p.Sequence), SentAt: instant(p.SentAt), LagRecords: int64(p.Records), LagSeconds: int64(p.Age / time.Second), //nolint:gosec // counts records
-		LastError: optional(p.Error), ErrorAt: instant(p.ErrorAt)}, err
+		LastError: optional(p.Error), ErrorAt: instant(p.ErrorAt), Paused: optional(s.Paused), OverLimit: optional(s.Exceeded(p))}, err
 }
 
 // ListAuditSinks implements the contract.
@@ -52,6 +52,47 @@ func (s *Server) AddAuditSink(ctx context.Context, r AddAuditSinkRequestObject) 
 		return showSink(tx, made)
 	})
 	return AddAuditSink201JSONResponse(out), err
+}
+
+// EditAuditSink implements the contract.
+func (s *Server) EditAuditSink(ctx context.Context, r EditAuditSinkRequestObject) (EditAuditSinkResponseObject, error) {
+	in := r.Body
+	ch := sink.Change{Kind: (*sink.Kind)(in.Kind), Address: in.Address, URL: in.Url, File: in.File, CA: in.Ca, Secret: secret(in.Secret), AllowLocal: in.AllowLocal, Paused: in.Paused}
+	defer ch.Secret.Wipe()
+	if in.MaxLagRecords != nil {
+		ch.MaxRecords = new(uint64(*in.MaxLagRecords)) //nolint:gosec // bounded by the contract
+	}
+	if in.MaxLagSeconds != nil {
+		ch.MaxAge = new(time.Duration(*in.MaxLagSeconds) * time.Second)
+	}
+	out, err := update(ctx, s, r.Params.IdempotencyKey, in, func(tx *store.Tx, by audit.Actor) (client.AuditSink, error) {
+		changed, err := sink.Edit(tx, by, r.Sink, ch)
+		if err != nil {
+			return client.AuditSink{}, err
+		}
+		return showSink(tx, changed)
+	})
+	return EditAuditSink200JSONResponse(out), err
+}
+
+// TestAuditSink implements the contract. The sink is dialled when the record of it is
+// committed, and in no transaction.
+func (s *Server) TestAuditSink(ctx context.Context, r TestAuditSinkRequestObject) (TestAuditSinkResponseObject, error) {
+	var tested *sink.Sink
+	var who audit.Actor
+	_, err := update(ctx, s, nil, nil, func(tx *store.Tx, by audit.Actor) (_ none, err error) {
+		who = by
+		tested, err = sink.RecordTest(tx, by, r.Sink)
+		return none{}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	if err := s.Sinks.Probe(ginContext(ctx).Request.Context(), tested, who); err != nil {
+		return nil, err
+	}
+	return TestAuditSink200JSONResponse{To: tested.To(), From: s.Name, Milliseconds: time.Since(begin).Milliseconds()}, nil
 }
 
 // RemoveAuditSink implements the contract.

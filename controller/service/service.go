@@ -6,6 +6,7 @@ package service
 
 import (
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -108,7 +109,8 @@ func Set(tx *store.Tx, by audit.Actor, name Name, on bool) error {
 	if on {
 		action = "service.enable"
 	}
-	return audit.Record(tx, audit.Event{By: by, Action: action, Object: string(name)})
+	return audit.Record(tx, audit.Event{By: by, Action: action, Object: string(name),
+		Before: map[string]string{"enabled": strconv.FormatBool(was)}, After: map[string]string{"enabled": strconv.FormatBool(on)}})
 }
 
 // Pulse is what the loops of a leader last did. The zero Pulse is ready; it may be used

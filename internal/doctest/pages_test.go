@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -329,6 +330,16 @@ func TestAReaderOfOperatorsMdGetsAClusterOfThree(t *testing.T) {
 		}
 		r.replace = append(r.replace, [2]string{host + ":", addr + ":"})
 	}
+	siem := testlab.NewSyslog(t, lab)
+	r.write(filepath.Join(r.home, "siem-ca.pem"), siem.CAPEM)
+	r.replace = append(r.replace, [2]string{"--syslog-tls siem.example.com:6514", "--allow-local --syslog-tls " + siem.Addr}, [2]string{"siem.example.com:6514", siem.Addr})
+	r.after = map[string]func(){"reeve audit sink test siem": func() {
+		if all, err := siem.Received(); err != nil || !slices.ContainsFunc(all, func(m testlab.SyslogMessage) bool {
+			return m.ID == "audit_sink.test" && strings.Contains(m.Message, `"sequence":0,`)
+		}) {
+			t.Errorf("of the test, the server has %+v (%v)", all, err)
+		}
+	}}
 	r.replace = append(r.replace, [2]string{"/etc/reeve/", r.home + "/etc/"}, [2]string{"/var/lib/reeve", r.home + "/data"},
 		[2]string{"/usr/lib/reeve/connectors", r.home + "/bin/connectors"})
 	r.follow()

@@ -98,3 +98,40 @@ func TestEveryChangeHasOneAuditRecord_U1(t *testing.T) {
 		}
 	}
 }
+
+// Nodes that have applied the same entries agree on the head of the trail and on its newest
+// checkpoint; one that stopped earlier has the head that the trail had then. Leaders change
+// meanwhile (U3).
+func TestAllNodesAgreeOnTheHeadOfTheTrail_U3(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{Nodes: 3, Terms: terms})
+	work(t, c, "first", 5)
+	c.Kill(c.Leader())
+	work(t, c, "second", 5)
+	for n := range c.Nodes() {
+		if _, err := c.Status(n); err != nil {
+			c.Restart(n)
+		}
+	}
+	c.AwaitVoters(3)
+	early := (c.Leader() + 1) % c.Nodes()
+	c.Stop(early)
+	work(t, c, "third", 5)
+	systemtest.Call[client.RotatedAuditKey](c, func(api *client.Client) (*http.Response, error) { return api.RotateAuditKey(t.Context(), nil) }) // signs now
+	records := verifyAudit(t, c)
+	before := c.Trail(early)
+	if n := before.Head.Sequence; n == 0 || n >= uint64(len(records)) || records[n-1].Hash != before.Head.Hash {
+		t.Errorf("U3: the node that stopped earlier has head %+v, not that of the trail then", before.Head)
+	}
+	c.Restart(early)
+	sameState(t, c) // stops all
+	first := c.Trail(0)
+	if first.Head.Sequence <= before.Head.Sequence || first.Signed.Sequence <= before.Signed.Sequence {
+		t.Errorf("%+v, then %+v", before, first)
+	}
+	for n := 1; n < c.Nodes(); n++ {
+		if diff := cmp.Diff(first, c.Trail(n)); diff != "" {
+			t.Errorf("U3: node 0 and node %d: %s", n, diff)
+		}
+	}
+}

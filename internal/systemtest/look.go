@@ -13,11 +13,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/reeve-pam/reeve/api/client"
+	"github.com/reeve-pam/reeve/controller/audit"
 	"github.com/reeve-pam/reeve/controller/jobs"
 	"github.com/reeve-pam/reeve/controller/lifecycle"
 	"github.com/reeve-pam/reeve/controller/seal"
 	"github.com/reeve-pam/reeve/controller/store"
 	"github.com/reeve-pam/reeve/controller/vault"
+	"github.com/reeve-pam/reeve/internal/auditchain"
 	"github.com/reeve-pam/reeve/internal/backup"
 	"github.com/reeve-pam/reeve/internal/reeve"
 	agentv1 "github.com/reeve-pam/reeve/proto/reeve/agent/v1"
@@ -69,27 +71,69 @@ func (c *Cluster) open(snapshot []byte, account string) (k Kept, err error) {
 	if err := st.Restore(stream); err != nil {
 		return k, err
 	}
-	ctx := context.Background()
-	err = st.View(ctx, func(tx *store.Tx) error {
+	if err := c.unseal(st, sealer); err != nil {
+		return k, err
+	}
+	return k, st.View(context.Background(), func(tx *store.Tx) error { return k.read(tx, vault.New(sealer), account) })
+}
+
+// unseal lets a state be read with the cluster's seal.
+func (c *Cluster) unseal(st *store.Store, sealer *seal.Manager) error {
+	if err := st.View(context.Background(), func(tx *store.Tx) error {
 		s, err := seal.LoadState(tx)
 		if err != nil {
 			return err
 		}
 		return sealer.Load(s)
-	})
-	if err != nil {
-		return k, err
+	}); err != nil {
+		return err
 	}
-	if c.opts.Shamir {
-		for _, share := range c.Shares[:2] {
-			if _, err := sealer.Unseal(share); err != nil {
-				return k, err
-			}
+	if !c.opts.Shamir {
+		return sealer.UnsealWithKeyFile(c.nodes[0].cfg.KeyFile)
+	}
+	for _, share := range c.Shares[:2] {
+		if _, err := sealer.Unseal(share); err != nil {
+			return err
 		}
-	} else if err := sealer.UnsealWithKeyFile(c.nodes[0].cfg.KeyFile); err != nil {
-		return k, err
 	}
-	return k, st.View(ctx, func(tx *store.Tx) error { return k.read(tx, vault.New(sealer), account) })
+	return nil
+}
+
+// Trail is the end of the audit trail in the state of a node that is stopped.
+type Trail struct {
+	Index  uint64 // of the last entry it has applied
+	Head   auditchain.Head
+	Signed audit.Checkpoint // the newest
+}
+
+// Trail looks into the state of a stopped node.
+func (c *Cluster) Trail(node int) (end Trail) {
+	c.t.Helper()
+	sealer := seal.NewManager(c.Log.logger("node", "look"))
+	st, err := store.Open(store.Config{Path: filepath.Join(c.Config(node).DataDir, "state.db"), Cipher: sealer, Logger: c.Log.logger("node", "look")})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() { _ = st.Close() }()
+	if end.Index, _, err = st.StateHash(); err == nil {
+		err = c.unseal(st, sealer)
+	}
+	if err == nil {
+		err = st.View(context.Background(), func(tx *store.Tx) (err error) {
+			if end.Head, err = audit.Head(tx); err != nil {
+				return err
+			}
+			signed, err := audit.NewestCheckpoint(tx)
+			if err == nil && signed != nil {
+				end.Signed = *signed
+			}
+			return err
+		})
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return end
 }
 
 func (k *Kept) read(tx *store.Tx, v *vault.Vault, account string) (err error) {

@@ -129,10 +129,31 @@ func TestASyslogServerThatIsDownAndLeadersThatChangeLoseNoRecord_U4(t *testing.T
 		c.AwaitVoters(3)
 	}
 	caughtUp()
+	inOrder(t, server)
 	c.Eventually("nothing is wrong any more", func() (bool, string) {
 		s := sinkNow(t, c, "siem")
 		return s.LastError == nil && s.Sequence > 40, fmt.Sprintf("%+v", s)
 	})
+}
+
+// inOrder: each record came for the first time after those before it.
+func inOrder(t *testing.T, s *testlab.SyslogServer) {
+	t.Helper()
+	all, err := s.Received()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := uint64(0)
+	for _, m := range all {
+		var r auditchain.Record
+		if err := json.Unmarshal([]byte(m.Message), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Sequence > last+1 {
+			t.Errorf("record %d came before record %d", r.Sequence, last+1)
+		}
+		last = max(last, r.Sequence)
+	}
 }
 
 // hook is a receiver of signed batches.
@@ -180,7 +201,7 @@ func (h *hook) received(t *testing.T) []byte {
 	seen := map[string]bool{}
 	var once []byte
 	for line := range strings.Lines(h.bodies.String()) { // at least once means that some come again
-		if !seen[line] {
+		if !seen[line] && !strings.HasPrefix(line, `{"sequence":0,`) { // a test
 			seen[line], once = true, append(once, line...)
 		}
 	}
@@ -189,15 +210,24 @@ func (h *hook) received(t *testing.T) []byte {
 
 // everySink sends the trail to a sink of each kind, and returns what awaits that they have
 // it and writes what they got below the cluster's directory, where it is scanned (U5).
-func everySink(t *testing.T, c *systemtest.Cluster, lab *testlab.Lab) (secret string, collect func()) {
+func everySink(t *testing.T, c *systemtest.Cluster, lab *testlab.Lab) (secrets []string, collect func()) {
 	t.Helper()
 	server, h := testlab.NewSyslog(t, lab), newHook(t)
 	addSink(t, c, syslogSink("plain", "syslog", server))
 	addSink(t, c, syslogSink("arcsight", "cef", server))
-	addSink(t, c, h.request("hook"))
+	elsewhere, here := h.request("hook"), h.request("hook")
+	old := "whsec_" + base64.StdEncoding.EncodeToString([]byte("canary of a key that was changed"))
+	elsewhere.Url, elsewhere.Secret = new("https://127.0.0.1:1/"), &old
+	addSink(t, c, elsewhere)
+	systemtest.Call[client.AuditSink](c, func(api *client.Client) (*http.Response, error) {
+		return api.EditAuditSink(t.Context(), "hook", nil, client.AuditSinkChange{Url: here.Url, Secret: here.Secret})
+	})
 	file := "trail.jsonl"
 	addSink(t, c, client.AuditSinkRequest{Name: "local", Kind: "file", File: &file})
-	return h.secret, func() {
+	for _, name := range []string{"plain", "arcsight", "hook", "local"} {
+		systemtest.Call[client.AuditSinkTest](c, func(api *client.Client) (*http.Response, error) { return api.TestAuditSink(t.Context(), name) })
+	}
+	return []string{h.secret, strings.TrimPrefix(h.secret, "whsec_"), old, strings.TrimPrefix(old, "whsec_")}, func() {
 		t.Helper()
 		head := verifyAudit(t, c)
 		last := int64(head[len(head)-1].Sequence) //nolint:gosec // counts records

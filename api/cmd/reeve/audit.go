@@ -1,12 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/reeve-pam/reeve/api/client"
+	"github.com/reeve-pam/reeve/internal/auditchain/checkpoint"
 )
 
 // auditSearch are the flags that say which records are wanted.
@@ -41,7 +45,7 @@ func given(s string) *string {
 
 func (a *app) auditCmd() *cobra.Command {
 	return group("audit", "Read and verify the audit trail", "  reeve audit list\n  reeve audit export > trail.jsonl && reeve audit verify trail.jsonl",
-		a.auditListCmd(), a.auditExportCmd(), a.auditCheckpointCmd(), a.auditKeyCmd(), a.auditVerifyCmd(), a.auditSinkCmd())
+		a.auditListCmd(), a.auditExportCmd(), a.auditCheckpointCmd(), a.auditKeyCmd(), a.auditRotateKeyCmd(), a.auditVerifyCmd(), a.auditSinkCmd())
 }
 
 func (a *app) auditListCmd() *cobra.Command {
@@ -82,12 +86,13 @@ func (a *app) auditListCmd() *cobra.Command {
 
 func (a *app) auditExportCmd() *cobra.Command {
 	var q auditSearch
-	var format string
+	var format, from, to string
 	cmd := &cobra.Command{
-		Use: "export", Short: "Export the trail, or what a search finds, as JSON lines or CSV",
-		Long: `Without a search, JSON lines are what "reeve audit verify" proves. CSV is for spreadsheets: what one would run as a formula
-has an apostrophe before it.`,
-		Example: "  reeve audit export > trail.jsonl\n  reeve audit export --format csv --since 2027-01-01 --until 2027-02-01 > january.csv", Args: exactArgs(),
+		Use: "export", Short: "Export the trail, a part of it, or what a search finds, as JSON lines or CSV",
+		Long: `Without a search, JSON lines are what "reeve audit verify" proves. With a checkpoint in --from and one in --to, they are the records
+between the two, which is all that it needs to prove that the later continues the earlier. CSV is for spreadsheets: what one would
+run as a formula has an apostrophe before it.`,
+		Example: "  reeve audit export > trail.jsonl\n  reeve audit export --from then.txt --to now.txt > between.jsonl\n  reeve audit export --format csv --since 2027-01-01 --until 2027-02-01 > january.csv", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			want, err := q.params()
 			if err != nil {
@@ -97,6 +102,9 @@ has an apostrophe before it.`,
 				return usagef("--format is jsonl or csv, not %q", format)
 			}
 			want.Format = new(client.ExportAuditParamsFormat(format))
+			if want.After, want.Through, err = stretch(from, to); err != nil {
+				return err
+			}
 			c, err := a.connect()
 			if err != nil {
 				return err
@@ -114,6 +122,60 @@ has an apostrophe before it.`,
 		},
 	}
 	q.flags(cmd)
+	cmd.Flags().StringVar(&from, "from", "", "a file with the checkpoint after which to start, or the number of the first record")
+	cmd.Flags().StringVar(&to, "to", "", "a file with the checkpoint with which to end, or the number of the last record")
 	cmd.Flags().StringVar(&format, "format", string(client.Jsonl), "jsonl or csv")
 	return cmd
+}
+
+// stretch is which part of the trail is wanted, as the API asks for it.
+func stretch(from, to string) (after, through *int64, err error) {
+	if n, given, err := position("--from", from); err != nil {
+		return nil, nil, err
+	} else if given {
+		if isNumber(from) {
+			n-- // the first record that is wanted
+		}
+		after = &n
+	}
+	if n, given, err := position("--to", to); err != nil {
+		return nil, nil, err
+	} else if given {
+		through = &n
+	}
+	if after != nil && through != nil && *after >= *through {
+		return nil, nil, usagef("there is no record between --from and --to: which of the two is the earlier?")
+	}
+	return after, through, nil
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 63)
+	return err == nil
+}
+
+// position is the number of a record, or how far the one checkpoint in a file goes.
+func position(flag, s string) (n int64, given bool, err error) {
+	if s == "" {
+		return 0, false, nil
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		if n < 1 {
+			return 0, false, usagef("%s: records are numbered from 1", flag)
+		}
+		return n, true, nil
+	}
+	raw, err := os.ReadFile(s)
+	if err != nil {
+		return 0, false, usagef("%s is neither a number nor a file with a checkpoint: %w", flag, err)
+	}
+	notes := checkpoint.Split(raw)
+	if len(notes) != 1 {
+		return 0, false, usagef("%s: there are %d checkpoints in %s, not one", flag, len(notes), s)
+	}
+	c, err := checkpoint.Unproven(notes[0]) // verify proves it
+	if err != nil {
+		return 0, false, fmt.Errorf("%s: %w", s, err)
+	}
+	return int64(c.Head.Sequence), true, nil //nolint:gosec // at most 63 bits
 }

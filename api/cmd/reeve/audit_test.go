@@ -37,7 +37,7 @@ func signedTrail(t *testing.T, dir, actor string) {
 			t.Fatal(err)
 		}
 		trail = append(trail, line...)
-		signed, err := signing.Sign(checkpoint.Checkpoint{Cluster: "example", Head: head, Root: tree.Root(), Time: r.Time})
+		signed, err := signing.Sign(checkpoint.Checkpoint{Cluster: "example", Head: head, Root: tree.Root(), Time: r.Time, Edge: tree.Edge})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,6 +81,14 @@ func TestAuditVerifyProvesATrailAgainstCheckpoints_U2(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, truncated, []byte(strings.Join(strings.SplitAfter(string(whole), "\n")[:4], "")))
+	between := filepath.Join(ours, "between")
+	write(t, between, []byte(strings.Join(strings.SplitAfter(string(whole), "\n")[2:], "")))
+	second := ours + "/second" // the checkpoint of record 2 alone
+	raw, err := os.ReadFile(filepath.Join(ours, "early"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, second, checkpoint.Split(raw)[1])
 	early, late, keyFile := ours+"/early", ours+"/late", ours+"/key"
 	for name, tt := range map[string]struct {
 		args   []string
@@ -91,12 +99,15 @@ func TestAuditVerifyProvesATrailAgainstCheckpoints_U2(t *testing.T) {
 		"key itself":        {[]string{ours + "/trail", "--checkpoint", late, "--key", strings.TrimSpace(string(key))}, 0, "records 1 to 5"},
 		"early only":        {[]string{forged + "/trail", "--checkpoint", early, "--key", keyFile}, 0, "records 1 to 2"},
 		"rewritten":         {[]string{forged + "/trail", "--checkpoint", early, "--checkpoint", late, "--key", keyFile}, cmdline.Failed, "record 3: other_root"},
+		"between two":       {[]string{between, "--checkpoint", second, "--checkpoint", late, "--key", keyFile}, 0, "records 3 to 5 are those that were signed\nthey follow the checkpoint of record 2"},
+		"after none":        {[]string{between, "--checkpoint", late, "--key", keyFile}, cmdline.Failed, "record 3 (line 1): missing: record 1 is expected here"},
+		"another between":   {[]string{between, "--checkpoint", forged + "/late", "--checkpoint", second, "--key", keyFile}, cmdline.Failed, "checkpoint 1 of " + forged + "/late: the key"},
 		"truncated":         {[]string{truncated, "--checkpoint", late, "--key", keyFile}, cmdline.Failed, "record 5: truncated"},
 		"other key":         {[]string{ours + "/trail", "--checkpoint", late, "--key", forged + "/key"}, cmdline.Failed, "did not sign"},
 		"no key":            {[]string{ours + "/trail", "--checkpoint", late}, cmdline.Usage, "go together"},
 		"no checkpoint":     {[]string{ours + "/trail", "--key", keyFile}, cmdline.Usage, "go together"},
 		"no such key":       {[]string{ours + "/trail", "--checkpoint", late, "--key", ours + "/none"}, cmdline.Usage, "neither a key"},
-		"not a checkpoint":  {[]string{ours + "/trail", "--checkpoint", ours + "/trail", "--key", keyFile}, cmdline.Failed, "did not sign"},
+		"not a checkpoint":  {[]string{ours + "/trail", "--checkpoint", ours + "/trail", "--key", keyFile}, cmdline.Failed, "no checkpoint of an audit trail"},
 		"no such file":      {[]string{ours + "/trail", "--checkpoint", ours + "/none", "--key", keyFile}, cmdline.Usage, "none"},
 		"empty checkpoints": {[]string{ours + "/trail", "--checkpoint", os.DevNull, "--key", keyFile}, cmdline.Failed, "holds no checkpoint"},
 	} {
@@ -105,4 +116,42 @@ func TestAuditVerifyProvesATrailAgainstCheckpoints_U2(t *testing.T) {
 			t.Errorf("%s: status %d, want %d and %q\n%s%s", name, got.status, tt.status, tt.says, got.out, got.err)
 		}
 	}
+}
+
+func TestAStretchOfTheTrailIsNamedByCheckpointsOrNumbers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	signedTrail(t, dir, "ada")
+	late, two := dir+"/late", dir+"/early"
+	for name, tt := range map[string]struct {
+		from, to       string
+		after, through int64 // 0: not asked for
+		wrong          string
+	}{
+		"all":          {},
+		"numbers":      {from: "2", to: "4", after: 1, through: 4},
+		"from the one": {from: "1", to: "1", after: 0, through: 1},
+		"checkpoint":   {from: "3", to: late, after: 2, through: 5},
+		"after it":     {from: late, after: 5},
+		"backwards":    {from: late, to: "3", wrong: "the earlier"},
+		"several":      {from: two, wrong: "2 checkpoints"},
+		"zero":         {to: "0", wrong: "from 1"},
+		"no file":      {to: dir + "/none", wrong: "neither a number nor"},
+		"no note":      {to: dir + "/trail", wrong: "no checkpoint"},
+	} {
+		after, through, err := stretch(tt.from, tt.to)
+		if (err == nil) != (tt.wrong == "") || err != nil && !strings.Contains(err.Error(), tt.wrong) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil && (value(after) != tt.after || value(through) != tt.through) {
+			t.Errorf("%s: after %d, through %d", name, value(after), value(through))
+		}
+	}
+}
+
+func value(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }

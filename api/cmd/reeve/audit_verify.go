@@ -3,10 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/reeve-pam/reeve/api/client"
 	"github.com/reeve-pam/reeve/internal/auditchain"
@@ -51,7 +55,8 @@ run the controllers cannot change them: "reeve audit verify" proves with them th
 func (a *app) auditKeyCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "key", Short: "Print the public key that verifies checkpoints",
-		Long:    "The key stays the same for the life of the cluster. Note it once, and compare: a checkpoint is worth as much as the key you trust.",
+		Long: `Note it once, and compare: a checkpoint is worth as much as the key you trust. It changes only with "reeve audit rotate-key", and
+the checkpoints then lead from the key you noted to the one of now.`,
 		Example: "  reeve audit key > audit.key", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			page, err := a.checkpoints(cmd, &client.ListAuditCheckpointsParams{Limit: new(1)})
@@ -59,6 +64,26 @@ func (a *app) auditKeyCmd() *cobra.Command {
 				return err
 			}
 			return a.show(map[string]string{"key": *page.Key}, func() { _, _ = fmt.Fprintln(a.out, *page.Key) })
+		},
+	}
+}
+
+func (a *app) auditRotateKeyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "rotate-key", Short: "Sign the trail with a new key from now on",
+		Long: `The old key signs a last checkpoint, which names the new one, and is forgotten. It is printed: keep it with the others. "reeve audit
+verify" with the old key and that checkpoint takes what the new key signs after it.`,
+		Example: "  reeve audit rotate-key > last-of-old-key.txt", Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			made, err := call[client.RotatedAuditKey](c.RotateAuditKey(cmd.Context(), &client.RotateAuditKeyParams{IdempotencyKey: newKey()}))
+			if err != nil {
+				return err
+			}
+			return a.show(made, func() { _, _ = fmt.Fprint(a.out, made.Checkpoint.Note) })
 		},
 	}
 }
@@ -86,8 +111,11 @@ func (a *app) auditVerifyCmd() *cobra.Command {
 		Use: "verify FILE", Short: "Prove, offline, that nothing in an exported trail was changed, removed or reordered",
 		Long: `Checks the hash chain of an exported trail without any cluster. A chain that was computed anew from a changed record on, and
 removal at the very end, show only against what was kept elsewhere: signed checkpoints (--checkpoint, --key) or a head (--head).
-Up to the last checkpoint, every record is then proven to be what it was when it was signed.`,
-		Example: "  reeve audit verify trail.jsonl --checkpoint then.txt --checkpoint now.txt --key audit.key\n" +
+Up to the last checkpoint, every record is then proven to be what it was when it was signed.
+
+The trail begins with record 1, or with the one after the first of the checkpoints. So an older checkpoint, a newer one and the records
+between them prove that nothing between them was removed, changed or reordered.`,
+		Example: "  reeve audit verify between.jsonl --checkpoint then.txt --checkpoint now.txt --key audit.key\n" +
 			"  reeve audit verify trail.jsonl\n  reeve audit verify trail.jsonl --head 1204:5f2c…", Args: exactArgs("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			in := a.in
@@ -112,7 +140,10 @@ Up to the last checkpoint, every record is then proven to be what it was when it
 			if err != nil {
 				return err
 			}
+			progress := a.verifyProgress()
+			opt.Each = func(r *auditchain.Record) error { progress.record(r); return nil }
 			rep, err := checkpoint.Verify(in, signed, opt)
+			progress.end()
 			if err != nil {
 				return err
 			}
@@ -122,8 +153,11 @@ Up to the last checkpoint, every record is then proven to be what it was when it
 			return a.show(rep, func() {
 				_, _ = fmt.Fprintf(a.out, "%d records are whole and in order, %s to %s\nhead %d:%s\n",
 					rep.Records, when(&rep.Begin), when(&rep.End), rep.Head.Sequence, rep.Head.Hash)
-				if n := len(rep.Checkpoints); n > 0 {
-					_, _ = fmt.Fprintf(a.out, "the checkpoints agree: records 1 to %d are those that were signed\n", rep.Checkpoints[n-1])
+				if n := rep.Signed(); n > 0 {
+					_, _ = fmt.Fprintf(a.out, "the checkpoints agree: records %d to %d are those that were signed\n", rep.First, n)
+				}
+				if rep.First > 1 {
+					_, _ = fmt.Fprintf(a.out, "they follow the checkpoint of record %d; of what was before, nothing is proven here\n", rep.First-1)
 				}
 			})
 		},
@@ -134,8 +168,9 @@ Up to the last checkpoint, every record is then proven to be what it was when it
 	return cmd
 }
 
-// openCheckpoints reads the checkpoints in files, and fails for one that key did not sign.
-func openCheckpoints(files []string, key string) (all []*checkpoint.Checkpoint, err error) {
+// openCheckpoints reads the checkpoints in files, and fails for one that neither key nor one
+// that follows from it signed.
+func openCheckpoints(files []string, key string) ([]*checkpoint.Checkpoint, error) {
 	if (key == "") != (len(files) == 0) {
 		return nil, usagef("--checkpoint and --key go together: a checkpoint proves nothing without the key")
 	}
@@ -146,6 +181,8 @@ func openCheckpoints(files []string, key string) (all []*checkpoint.Checkpoint, 
 		}
 		key = strings.TrimSpace(string(raw))
 	}
+	var notes [][]byte
+	var from []string // where each is
 	for _, name := range files {
 		raw, err := readNamed("--checkpoint", name)
 		if err != nil {
@@ -156,12 +193,42 @@ func openCheckpoints(files []string, key string) (all []*checkpoint.Checkpoint, 
 			return nil, fmt.Errorf("%s holds no checkpoint", name)
 		}
 		for i, part := range parts {
-			c, err := checkpoint.Open(part, key)
-			if err != nil {
-				return nil, fmt.Errorf("checkpoint %d of %s: %w", i+1, name, err)
-			}
-			all = append(all, c)
+			notes, from = append(notes, part), append(from, fmt.Sprintf("checkpoint %d of %s", i+1, name))
 		}
 	}
-	return all, nil
+	all, err := checkpoint.OpenAll(notes, key)
+	if bad, ok := errors.AsType[*checkpoint.NoteError](err); ok {
+		return nil, fmt.Errorf("%s: %w", from[bad.Place], bad.Err)
+	}
+	return all, err
+}
+
+// progressEvery is how many records go by between two signs of life.
+const progressEvery = 100_000
+
+// progress shows on a terminal how far a long trail is.
+type progress struct {
+	out   io.Writer // nil: nobody looks
+	shown bool
+	count int
+}
+
+func (a *app) verifyProgress() *progress {
+	if f, ok := a.raw.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // descriptors are small
+		return &progress{out: f}
+	}
+	return &progress{}
+}
+
+func (p *progress) record(r *auditchain.Record) {
+	if p.count++; p.out != nil && p.count%progressEvery == 0 {
+		p.shown = true
+		_, _ = fmt.Fprintf(p.out, "\rrecord %d, %s", r.Sequence, r.Time.Format(time.DateTime))
+	}
+}
+
+func (p *progress) end() {
+	if p.shown {
+		_, _ = fmt.Fprintln(p.out)
+	}
 }

@@ -61,23 +61,45 @@ func ProgressOf(tx *store.Tx, s *Sink) (Progress, error) {
 }
 
 // CheckLag fails with Precondition "audit_lag" while a sink that has a limit is further
-// behind than that: what is revealed then would leave no trace outside the cluster.
+// behind than that: what is let out then would leave no trace outside the cluster. Every
+// transaction that lets out a password or the trail itself calls it.
 func CheckLag(tx *store.Tx) error {
+	late, err := overLimit(tx)
+	if err != nil || len(late) == 0 {
+		return err
+	}
+	one := late[0]
+	return reeve.Errorf(reeve.Precondition, "audit_lag", "audit sink %q lacks %d records, the oldest of them %s old: over its limit, reveals and exports are refused",
+		one.Name, one.Records, one.Age.Round(time.Second)).WithFix("repair the sink: reeve audit sink list shows its error")
+}
+
+// behind is a sink with how far it is.
+type behind struct {
+	*Sink
+	Progress
+}
+
+// overLimit finds the sinks that are further behind than their limits.
+func overLimit(tx *store.Tx) (late []behind, err error) {
 	for s, err := range sinks.List(tx, "") {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if s.MaxRecords == 0 && s.MaxAge == 0 {
 			continue
 		}
 		p, err := ProgressOf(tx, s)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if s.MaxRecords > 0 && p.Records > s.MaxRecords || s.MaxAge > 0 && p.Age > s.MaxAge {
-			return reeve.Errorf(reeve.Precondition, "audit_lag", "audit sink %q lacks %d records, the oldest of them %s old: over its limit, reveals are refused",
-				s.Name, p.Records, p.Age.Round(time.Second)).WithFix("repair the sink: reeve audit sink list shows its error")
+		if s.Exceeded(p) {
+			late = append(late, behind{s, p})
 		}
 	}
-	return nil
+	return late, nil
+}
+
+// Exceeded reports whether the sink has a limit and is further behind.
+func (s *Sink) Exceeded(p Progress) bool {
+	return s.MaxRecords > 0 && p.Records > s.MaxRecords || s.MaxAge > 0 && p.Age > s.MaxAge
 }

@@ -67,10 +67,14 @@ func (d *Delivery) Run(ctx context.Context) error {
 			<-w.done
 		}
 	}()
+	refusing := map[string]bool{} // because of these sinks
 	t := time.NewTicker(poll)
 	defer t.Stop()
 	for {
 		err := d.adjust(ctx, workers)
+		if err == nil {
+			err = d.alarm(ctx, refusing)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -98,7 +102,9 @@ func (d *Delivery) adjust(ctx context.Context, workers map[string]*worker) error
 			if err != nil {
 				return err
 			}
-			wanted[s.Name] = s
+			if !s.Paused {
+				wanted[s.Name] = s
+			}
 		}
 		return nil
 	})
@@ -121,7 +127,34 @@ func (d *Delivery) adjust(ctx context.Context, workers map[string]*worker) error
 		go func() {
 			defer close(w.done)
 			d.serve(on, s)
+			d.Log.Info("delivery to an audit sink ends", "sink", s.Name)
 		}()
+	}
+	return nil
+}
+
+// alarm says in the log when a sink gets over its limit, and when it is within again.
+func (d *Delivery) alarm(ctx context.Context, refusing map[string]bool) error {
+	var late []behind
+	if err := d.Store.View(ctx, func(tx *store.Tx) (err error) {
+		late, err = overLimit(tx)
+		return err
+	}); err != nil {
+		return err
+	}
+	now := map[string]bool{}
+	for _, s := range late {
+		now[s.Name] = true
+		if !refusing[s.Name] {
+			refusing[s.Name] = true
+			d.Log.Error("an audit sink is over its limit: reveals and exports are refused", "sink", s.Name, "records", s.Records, "age", s.Age.Round(time.Second), "error", s.Error)
+		}
+	}
+	for name := range refusing {
+		if !now[name] {
+			delete(refusing, name)
+			d.Log.Info("the audit sink is within its limit again", "sink", name)
+		}
 	}
 	return nil
 }

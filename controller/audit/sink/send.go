@@ -192,27 +192,13 @@ func (s *fileSender) send(_ context.Context, batch []*audit.Entry) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	dir, err := os.OpenRoot(s.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
-	f, err := dir.OpenFile(s.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := s.open()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	st, err := f.Stat()
 	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a file", s.name)
-	}
-	if err := f.Chmod(0o600); err != nil {
 		return err
 	}
 	if n := st.Size(); n > 0 { // what a full disk cut off ends its line
@@ -228,4 +214,31 @@ func (s *fileSender) send(_ context.Context, batch []*audit.Entry) (err error) {
 		return err
 	}
 	return f.Sync()
+}
+
+// open opens the file, which must be one, and makes it and its directory if need be.
+func (s *fileSender) open() (_ *os.File, err error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenRoot(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	f, err := dir.OpenFile(s.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", s.name)
+	}
+	if err == nil {
+		err = f.Chmod(0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

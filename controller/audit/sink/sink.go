@@ -42,11 +42,12 @@ type Sink struct {
 	CA         string `cbor:"6,keyasint,omitempty"` // PEM of who signs the sink's certificate; "": whom this machine trusts
 	Secret     []byte `cbor:"7,keyasint,omitempty"` // https: the key bodies are signed with; never shown
 	AllowLocal bool   `cbor:"8,keyasint,omitempty"` // loopback and link-local addresses may be dialled
-	// Beyond these, if they are not zero, reveals are refused.
+	// Beyond these, if they are not zero, reveals and exports are refused.
 	MaxRecords uint64        `cbor:"9,keyasint,omitempty"`
 	MaxAge     time.Duration `cbor:"10,keyasint,omitempty"`
 	CreatedAt  time.Time     `cbor:"11,keyasint,omitzero"`
-	Made       uint64        `cbor:"12,keyasint,omitempty"` // the revision it was made in, which no other sink of its name has
+	Made       uint64        `cbor:"12,keyasint,omitempty"` // the revision it was made or changed in, which it had at no other time
+	Paused     bool          `cbor:"13,keyasint,omitempty"` // it gets nothing; its limit holds
 }
 
 var sinks = store.NewTable("audit_sink", store.Key(func(s *Sink) string { return s.Name }))
@@ -75,30 +76,24 @@ func Add(tx *store.Tx, by audit.Actor, in New) (*Sink, error) {
 	}
 	n := 0
 	for other, err := range sinks.List(tx, "") {
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case other.Name == s.Name:
+		}
+		if other.Name == s.Name {
 			return nil, reeve.Errorf(reeve.Conflict, "audit_sink_name_taken", "there is a sink %q already", s.Name).WithFix("choose another name")
-		case s.File != "" && other.File == s.File:
-			return nil, reeve.Errorf(reeve.Conflict, "audit_sink_file_taken", "sink %q writes to %s already", other.Name, s.File).WithFix("choose another file name").WithField("/file")
 		}
 		if n++; n == maxSinks {
 			return nil, reeve.Errorf(reeve.Precondition, "audit_sinks_too_many", "there are %d sinks, which is all there can be", n).WithFix("remove one")
 		}
 	}
+	if err := fileFree(tx, s); err != nil {
+		return nil, err
+	}
 	s.CreatedAt, s.Made = tx.Now(), tx.Revision()
 	if err := sinks.Insert(tx, s); err != nil {
 		return nil, err
 	}
-	details := map[string]string{"kind": string(s.Kind), "to": s.To()}
-	if s.MaxRecords > 0 {
-		details["max_lag_records"] = strconv.FormatUint(s.MaxRecords, 10)
-	}
-	if s.MaxAge > 0 {
-		details["max_lag"] = s.MaxAge.String()
-	}
-	return s, audit.Record(tx, audit.Event{By: by, Action: "audit_sink.add", Object: s.Name, Details: details})
+	return s, audit.Record(tx, audit.Event{By: by, Action: "audit_sink.add", Object: s.Name, After: s.audited()})
 }
 
 // To is where the sink is, for people.
@@ -190,5 +185,5 @@ func Remove(tx *store.Tx, by audit.Actor, name string) error {
 	if err := cursors.Delete(tx, name); err != nil && reeve.KindOf(err) != reeve.NotFound {
 		return err
 	}
-	return audit.Record(tx, audit.Event{By: by, Action: "audit_sink.remove", Object: name, Details: map[string]string{"kind": string(s.Kind), "to": s.To()}})
+	return audit.Record(tx, audit.Event{By: by, Action: "audit_sink.remove", Object: name, Before: s.audited()})
 }

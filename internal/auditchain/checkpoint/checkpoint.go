@@ -13,15 +13,26 @@
 //	ROOT IN BASE64
 //	head HASH OF THE LAST RECORD
 //	time WHEN IT WAS SIGNED
+//	edge ROOTS OF THE TREE'S WHOLE SUBTREES IN BASE64, LARGEST FIRST
+//	next KEY THAT SIGNS THE CHECKPOINTS AFTER IT
+//
+// The edge gives the root, and is what one needs to go on from it: so the records between
+// two checkpoints prove that the later continues the earlier, without those before. The
+// checkpoints of early releases have none. The line of a next key is there only when the
+// key is changed; as it is signed with the old key, who knows that one learns the new one.
 package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,21 +84,34 @@ type Checkpoint struct {
 	Cluster string
 	Head    auditchain.Head // the last record of it
 	Root    tlog.Hash
-	Time    time.Time // when it was signed; never before the record's
+	Time    time.Time   // when it was signed; never before the record's
+	Edge    []tlog.Hash // of the tree with that root; nil if an early release signed it
+	Next    string      // key that verifies the checkpoints of more records; "" for the same
 }
 
 const originPrefix = "reeve.audit/"
 
 func (c *Checkpoint) text() string {
-	return fmt.Sprintf("%s%s\n%d\n%s\nhead %s\ntime %s\n", originPrefix, c.Cluster, c.Head.Sequence, c.Root, c.Head.Hash,
+	t := fmt.Sprintf("%s%s\n%d\n%s\nhead %s\ntime %s\n", originPrefix, c.Cluster, c.Head.Sequence, c.Root, c.Head.Hash,
 		c.Time.UTC().Format(time.RFC3339Nano))
+	if len(c.Edge) > 0 {
+		t += "edge"
+		for _, h := range c.Edge {
+			t += " " + h.String()
+		}
+		t += "\n"
+	}
+	if c.Next != "" {
+		t += "next " + c.Next + "\n"
+	}
+	return t
 }
 
 // parse reads exactly what text writes.
 func parse(text string) (*Checkpoint, error) {
 	bad := errors.New("this is no checkpoint of an audit trail")
 	lines := strings.Split(text, "\n")
-	if len(lines) != 6 {
+	if len(lines) < 6 {
 		return nil, bad
 	}
 	cluster, isOurs := strings.CutPrefix(lines[0], originPrefix)
@@ -99,8 +123,25 @@ func parse(text string) (*Checkpoint, error) {
 		return nil, bad
 	}
 	c := &Checkpoint{Cluster: cluster, Head: auditchain.Head{Sequence: n, Hash: head}, Root: root, Time: at}
+	for _, line := range lines[5:] {
+		if edge, ok := strings.CutPrefix(line, "edge "); ok {
+			for part := range strings.SplitSeq(edge, " ") {
+				h, err := tlog.ParseHash(part)
+				if err != nil {
+					return nil, bad
+				}
+				c.Edge = append(c.Edge, h)
+			}
+		}
+		if next, ok := strings.CutPrefix(line, "next "); ok {
+			c.Next = next
+		}
+	}
 	if c.text() != text {
 		return nil, bad
+	}
+	if t := (Tree{Size: n, Edge: c.Edge}); c.Edge != nil && (len(c.Edge) != bits.OnesCount64(n) || t.Root() != root) {
+		return nil, errors.New("the edge of this checkpoint does not give its root: who signed it is broken, or lies")
 	}
 	return c, nil
 }
@@ -156,7 +197,12 @@ func Open(signed []byte, verifying string) (*Checkpoint, error) {
 	}
 	n, err := note.Open(signed, note.VerifierList(verifier))
 	if err != nil {
-		return nil, fmt.Errorf("the key %s did not sign this checkpoint: it was altered, or is of another cluster", verifier.Name())
+		return nil, fmt.Errorf("the key %s did not sign this checkpoint: it was altered, or is of another cluster, or the key was changed before it", verifier.Name())
+	}
+	for _, sig := range n.Sigs { // of several texts that mean one signature, one is it
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return nil, errors.New("the signature of this checkpoint was altered")
+		}
 	}
 	c, err := parse(n.Text)
 	if err != nil {
@@ -167,6 +213,68 @@ func Open(signed []byte, verifying string) (*Checkpoint, error) {
 	}
 	return c, nil
 }
+
+// Unproven is the checkpoint of a note that nobody has proven: good enough to know which
+// records to ask for, and for nothing else.
+func Unproven(signed []byte) (*Checkpoint, error) {
+	_, err := note.Open(signed, note.VerifierList())
+	unverified, ok := errors.AsType[*note.UnverifiedNoteError](err)
+	if !ok {
+		return nil, errors.New("this is no checkpoint of an audit trail")
+	}
+	return parse(unverified.Note.Text)
+}
+
+// OpenAll returns the checkpoints of signed notes, of fewer records first, if the key signed
+// them, or one that follows from it: a checkpoint may say which key signs those after it.
+// A key that was followed by another proves nothing any more. The error names the note by
+// its place in notes.
+func OpenAll(notes [][]byte, verifying string) ([]*Checkpoint, error) {
+	type numbered struct {
+		*Checkpoint
+		place int
+	}
+	all := make([]numbered, 0, len(notes))
+	for i, signed := range notes {
+		c, err := Unproven(signed)
+		if err != nil {
+			return nil, &NoteError{Place: i, Err: err}
+		}
+		all = append(all, numbered{c, i})
+	}
+	slices.SortStableFunc(all, func(a, b numbered) int { return cmp.Compare(a.Head.Sequence, b.Head.Sequence) })
+	out := make([]*Checkpoint, 0, len(all))
+	next, after := "", uint64(0)
+	for _, one := range all {
+		if next != "" && one.Head.Sequence > after {
+			verifying, next = next, ""
+		}
+		c, err := Open(notes[one.place], verifying)
+		if err == nil && c.Next != "" && next != "" && c.Next != next {
+			err = errors.New("another checkpoint of as many records names another key to follow: two histories were signed")
+		}
+		if err != nil {
+			return nil, &NoteError{Place: one.place, Err: err}
+		}
+		if c.Next != "" {
+			next, after = c.Next, c.Head.Sequence
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// NoteError is about one of several notes.
+type NoteError struct {
+	Place int // from 0
+	Err   error
+}
+
+// Error implements error.
+func (e *NoteError) Error() string { return fmt.Sprintf("checkpoint %d: %s", e.Place+1, e.Err) }
+
+// Unwrap gives the cause.
+func (e *NoteError) Unwrap() error { return e.Err }
 
 // signature is what the lines of signatures begin with, which end a note.
 const signature = "— "
