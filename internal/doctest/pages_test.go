@@ -334,10 +334,18 @@ func TestAReaderOfOperatorsMdGetsAClusterOfThree(t *testing.T) {
 	r.write(filepath.Join(r.home, "siem-ca.pem"), siem.CAPEM)
 	r.replace = append(r.replace, [2]string{"--syslog-tls siem.example.com:6514", "--allow-local --syslog-tls " + siem.Addr}, [2]string{"siem.example.com:6514", siem.Addr})
 	r.after = map[string]func(){"reeve audit sink test siem": func() {
-		if all, err := siem.Received(); err != nil || !slices.ContainsFunc(all, func(m testlab.SyslogMessage) bool {
+		came := func(m testlab.SyslogMessage) bool {
 			return m.ID == "audit_sink.test" && strings.Contains(m.Message, `"sequence":0,`)
-		}) {
-			t.Errorf("of the test, the server has %+v (%v)", all, err)
+		}
+		for until := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) { // it writes what it has read a little later
+			all, err := siem.Received()
+			if err == nil && slices.ContainsFunc(all, came) {
+				return
+			}
+			if time.Now().After(until) {
+				t.Errorf("of the test, the server has %+v (%v)", all, err)
+				return
+			}
 		}
 	}}
 	r.replace = append(r.replace, [2]string{"/etc/reeve/", r.home + "/etc/"}, [2]string{"/var/lib/reeve", r.home + "/data"},
