@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -165,9 +164,9 @@ func position(flag, s string) (n int64, given bool, err error) {
 		}
 		return n, true, nil
 	}
-	raw, err := os.ReadFile(s)
+	raw, err := readNamed(flag+" is neither a number nor a file with a checkpoint", s)
 	if err != nil {
-		return 0, false, usagef("%s is neither a number nor a file with a checkpoint: %w", flag, err)
+		return 0, false, err
 	}
 	notes := checkpoint.Split(raw)
 	if len(notes) != 1 {

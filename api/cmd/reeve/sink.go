@@ -187,9 +187,9 @@ have the whole trail is a new sink.`,
 				in.Ca = new("")
 			}
 			if caFile != "" {
-				pem, err := os.ReadFile(caFile)
+				pem, err := readNamed("--ca", caFile)
 				if err != nil {
-					return usagef("%w", err)
+					return err
 				}
 				in.Ca = new(string(pem))
 			}
