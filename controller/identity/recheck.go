@@ -16,8 +16,8 @@ import (
 // Of who is gone, replaced, disabled or expired there it ends the sessions, the memberships
 // in mapped groups, and the tokens until the directory lets them in again; the memberships
 // of everybody else it makes what the directory says. A directory that does not answer
-// changes nothing. It returns how many are shut out, and
-// beside them which directories did not answer.
+// changes nothing. It returns how many are shut out, and beside them which directories did
+// not answer.
 func RecheckDirectories(ctx context.Context, st *store.Store) (shut int, err error) {
 	var ask []*Principal
 	known := map[string]*directory.Directory{}

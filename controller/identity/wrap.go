@@ -288,7 +288,10 @@ func (w *Wrap) asker(tx *store.Tx) (c Caller, err error) {
 	if err == nil && w.Token != "" {
 		c.Token, err = tokens.Get(tx, string(w.Token))
 	}
-	if reeve.KindOf(err) == reeve.NotFound || err == nil && !p.Active() {
+	if err == nil {
+		err = stillVouched(tx, p, c.Token)
+	}
+	if kind := reeve.KindOf(err); kind == reeve.NotFound || kind == reeve.Unauthenticated || err == nil && !p.Active() {
 		return Caller{}, VoidWrap(err)
 	}
 	if err != nil {

@@ -165,6 +165,16 @@ func TestAWrapEndsWithWhatItWasAskedForWith(t *testing.T) {
 		"its asker is disabled": {token: true, then: func(w *wrapping, _ *Wrap) {
 			update(w.t, w.st, func(tx *store.Tx) error { _, err := DisablePrincipal(tx, by, root, w.token.ID); return err })
 		}, code: "wrap_void"},
+		"its asker is shut out by their directory": {then: func(w *wrapping, _ *Wrap) {
+			update(w.t, w.st, func(tx *store.Tx) error {
+				p, err := GetPrincipal(tx, w.session.ID)
+				if err != nil {
+					return err
+				}
+				p.ShutOut = tx.Now()
+				return principals.Put(tx, p)
+			})
+		}, code: "wrap_void"},
 		"the password is changed": {then: func(w *wrapping, _ *Wrap) {
 			if err := ChangePassword(w.t.Context(), w.st, Caller{Principal: w.session.Principal, Session: &Session{ID: "sess_other"}},
 				Attempt{Name: "ada", Password: reeve.SecretString(good), From: here}, reeve.SecretString("Canary lantern walrus 9 bicycle")); err != nil {

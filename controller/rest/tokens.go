@@ -93,6 +93,9 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 					return client.Token{}, err
 				}
 			}
+			if err := seesAssetGroups(ctx, tx, value(in.Scope.AssetGroups)); err != nil {
+				return client.Token{}, err
+			}
 			limit, err := asScope(tx, *in.Scope)
 			if err != nil {
 				return client.Token{}, err
@@ -113,6 +116,18 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 		return nil, err
 	}
 	return CreateToken201JSONResponse{Token: token, Secret: secret.Reveal()}, nil
+}
+
+// seesAssetGroups fails for who may not see asset groups, as if there were none.
+func seesAssetGroups(ctx context.Context, tx *store.Tx, named []string) error {
+	if len(named) == 0 {
+		return nil
+	}
+	sight, err := identity.Look(tx, caller(ctx))
+	if err == nil && !sight.Can(identity.AssetGroupRead, identity.Installation) {
+		err = reeve.Errorf(reeve.NotFound, "asset_group_not_found", "there is no asset group %q", named[0])
+	}
+	return err
 }
 
 // whoseToken is who a new token is for: the caller, or a service account if the caller

@@ -164,6 +164,15 @@ func TestAWrapNeedsWhatARevealNeeds(t *testing.T) {
 			t.Errorf("a token for site %s, which its maker does not see: %v", site, err)
 		}
 	}
+	systemtest.Call[client.AssetGroup](c, func(api *client.Client) (*http.Response, error) {
+		return api.CreateAssetGroup(ctx, nil, client.AssetGroupRequest{Name: "databases"})
+	})
+	for _, group := range []string{"databases", "nowhere"} {
+		_, err := fleet.Answer[client.CreatedToken](c.Stranger(0, p.token.Secret).CreateToken(ctx, client.TokenRequest{Name: "x", Scope: &client.Scope{AssetGroups: &[]string{group}}}))
+		if !code(err, "asset_group_not_found") {
+			t.Errorf("a token for asset group %s, which its maker does not see: %v", group, err)
+		}
+	}
 	elsewhere, here := p.wrap(t, account.Id, client.WrapRequest{Networks: &[]string{"192.0.2.0/24"}}), p.wrap(t, account.Id, client.WrapRequest{Networks: &[]string{"127.0.0.0/8"}})
 	if err := open(elsewhere); !code(err, "wrap_elsewhere") {
 		t.Errorf("from elsewhere: %v", err)

@@ -131,7 +131,7 @@ func (s *Server) RevokeWrap(ctx context.Context, r RevokeWrapRequestObject) (Rev
 // a user.
 func (s *Server) opener(ctx context.Context) identity.Opener {
 	r := ginContext(ctx).Request
-	session, _ := bearer(r.Header.Get("Authorization"))
+	session, _ := credential(r)
 	return identity.Opener{From: callerAddress(r), Session: session, Node: string(s.Node)}
 }
 

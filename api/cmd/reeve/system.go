@@ -275,8 +275,8 @@ func limits(t client.Token) string {
 func (a *app) tokenCmd() *cobra.Command {
 	var ttl int64
 	var service string
-	var privileges, networks, sites []string
-	var tags map[string]string
+	var privileges, networks []string
+	var scope scopeFlags
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make a bearer token, for yourself or for a service account",
 		Example: "  reeve token create laptop --ttl 3600 > laptop.token\n  reeve token create nightly --for ci --privilege lifecycle.view --site dmz --network 192.0.2.0/24 > ci.token", Args: exactArgs("NAME"),
@@ -295,14 +295,8 @@ func (a *app) tokenCmd() *cobra.Command {
 			if len(networks) > 0 {
 				in.Networks = &networks
 			}
-			if len(sites)+len(tags) > 0 {
-				in.Scope = &client.Scope{}
-				if len(sites) > 0 {
-					in.Scope.Sites = &sites
-				}
-				if len(tags) > 0 {
-					in.Scope.Tags = &tags
-				}
+			if anyGiven(cmd, scopeNames...) {
+				in.Scope = new(scope.scope())
 			}
 			t, err := call[client.CreatedToken](c.CreateToken(cmd.Context(), in))
 			if err != nil {
@@ -318,8 +312,7 @@ func (a *app) tokenCmd() *cobra.Command {
 	f.Int64Var(&ttl, "ttl", 86400, "seconds the token is good for")
 	f.StringVar(&service, "for", "", "service account it is for; left out: yourself")
 	f.StringSliceVar(&privileges, "privilege", nil, "all that it can be used for; may be repeated")
-	f.StringSliceVar(&sites, "site", nil, "it reaches what is in this site only; may be repeated")
-	f.StringToStringVar(&tags, "tag", nil, "it reaches assets with this tag only, key=value; may be repeated")
+	scope.on(create)
 	f.StringSliceVar(&networks, "network", nil, "it can be used from here only, such as 192.0.2.0/24; may be repeated")
 	list := &cobra.Command{
 		Use: "list", Short: "List bearer tokens", Example: "  reeve token list", Args: exactArgs(),
