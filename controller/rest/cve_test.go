@@ -312,19 +312,18 @@ func TestAnOddPathIsNoCall_CVE_2026_3605_CVE_2022_29081(t *testing.T) {
 	t.Parallel()
 	c := systemtest.Start(t, systemtest.Options{})
 	before := head(t, c)
-	for _, path := range []string{
-		"/v1/status/../users", "/v1/status/..%2fusers", "/v1/status%2f..%2fusers", "/v1/%2e%2e/v1/users", "/v1/status/%2e%2e/users", "/v1//users", "//v1/users", "/v1/users//",
-		"/v1/./users", "/v1/users/.", "/v1/users/%2e", "/v1/users%00", "/v1/users%0d%0a", `/v1\users`, "/v1%5cusers", "/v1/users%5c..%5cstatus", "/v1/users/..%5cstatus", "/v1/status/..;/users", "/v1/users;status",
-		"/v1/users%3f", "/v1/users%23", "/v1/%75sers%ff", "/v1/status/%252e%252e/users",
+	for path, code := range map[string]string{
+		"/v1/status/../users": "path_invalid", "/v1/status/..%2fusers": "path_invalid", "/v1/status%2f..%2fusers": "path_invalid", "/v1/%2e%2e/v1/users": "path_invalid",
+		"/v1/status/%2e%2e/users": "path_invalid", "/v1//users": "path_invalid", "//v1/users": "path_invalid", "/v1/users//": "path_invalid", "/v1/./users": "path_invalid",
+		"/v1/users/.": "path_invalid", "/v1/users/%2e": "path_invalid", "/v1/users%00": "path_invalid", "/v1/users%0d%0a": "path_invalid", "/v1%5cusers": "path_invalid",
+		"/v1/users%5c..%5cstatus": "path_invalid", "/v1/users/..%5cstatus": "path_invalid", "/v1/%75sers%ff": "path_invalid", "/v1/users/x%2Fdisable": "path_invalid",
+		"/v1/status/..;/users": "route_not_found", "/v1/users;status": "route_not_found", "/v1/users%3f": "route_not_found", "/v1/users%23": "route_not_found",
+		"/v1/status/%252e%252e/users": "route_not_found",
 	} {
 		for _, token := range []string{"", c.RootToken.Reveal()} {
 			for _, method := range []string{"GET", "POST", "DELETE"} {
-				g := send(t, c, 0, call{method: method, path: path, token: token})
-				if g.StatusCode < 400 || !slices.Contains([]string{"path_invalid", "route_not_found", "method_not_allowed", "token_missing"}, g.problem.Code) && g.StatusCode != http.StatusNotFound {
+				if g := send(t, c, 0, call{method: method, path: path, token: token}); g.StatusCode < 400 || g.problem.Code != code {
 					t.Errorf("%s %s: %d %s", method, path, g.StatusCode, g.raw)
-				}
-				if token == "" && g.StatusCode == http.StatusUnauthorized && strings.ContainsAny(path, `%\`) && strings.Contains(strings.ToLower(path), "%2f") {
-					t.Errorf("%s %s reached a call: %s", method, path, g.raw)
 				}
 			}
 		}

@@ -99,7 +99,7 @@ func gone(ctx context.Context, t *testing.T, c *systemtest.Cluster, nodes []int,
 	take()
 	for _, node := range nodes {
 		if g := send(t, c, node, read); g.StatusCode < 401 || g.StatusCode > 404 {
-			t.Errorf("the next call, at node %d of %v: %d %s", node, nodes, g.StatusCode, g.raw)
+			t.Fatalf("the next call, at node %d of %v: %d %s", node, nodes, g.StatusCode, g.raw)
 		}
 	}
 	for i, done := range ended {
