@@ -62,6 +62,7 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			word := strings.ReplaceAll(tc.name, " ", "-")
 			user, group, role, service := "u-"+strings.ToLower(word), "g-"+strings.ToLower(word), "r-"+strings.ToLower(word), true
 			systemtest.Call[client.User](c, func(api *client.Client) (*http.Response, error) {
@@ -120,11 +121,14 @@ func TestASessionAndAScopeEndAtTheNextCall_Z4(t *testing.T) {
 	ctx := t.Context()
 	c.Agent("quiet", systemtest.AgentOptions{}).Stop() // its jobs wait
 	first, second, tags := canary+" ferret umbrella", canary+" lantern walrus", map[string]string{"team": "web"}
-	systemtest.Call[client.Asset](c, func(api *client.Client) (*http.Response, error) {
-		return api.AddAsset(ctx, nil, client.AssetRequest{Name: "held", Site: "quiet", Connector: "ssh", Address: "192.0.2.1", Tags: &tags,
-			ManagementAccount: &client.ManagementAccountRequest{Username: "root", Password: &first}})
-	})
-	job := systemtest.Call[client.JobRef](c, func(api *client.Client) (*http.Response, error) { return api.VerifyAsset(ctx, "held", nil) }).Job
+	jobs := map[string]string{}
+	for _, name := range []string{"held", "moved"} {
+		systemtest.Call[client.Asset](c, func(api *client.Client) (*http.Response, error) {
+			return api.AddAsset(ctx, nil, client.AssetRequest{Name: name, Site: "quiet", Connector: "ssh", Address: "192.0.2.1", Tags: &tags,
+				ManagementAccount: &client.ManagementAccountRequest{Username: "root", Password: &first}})
+		})
+		jobs[name] = systemtest.Call[client.JobRef](c, func(api *client.Client) (*http.Response, error) { return api.VerifyAsset(ctx, name, nil) }).Job
+	}
 	systemtest.Call[client.PAMRole](c, func(api *client.Client) (*http.Response, error) {
 		return api.AddPAMRole(ctx, nil, client.PAMRoleRequest{Name: "reader", Privileges: []string{"job.read"}})
 	})
@@ -170,15 +174,17 @@ func TestASessionAndAScopeEndAtTheNextCall_Z4(t *testing.T) {
 		},
 		"the asset loses its label": func(string, client.CreatedSession) {
 			do(func(api *client.Client) (*http.Response, error) {
-				return api.LabelAsset(ctx, "held", nil, client.TagsRequest{Tags: map[string]string{"team": "db"}})
+				return api.LabelAsset(ctx, "moved", nil, client.TagsRequest{Tags: map[string]string{"team": "db"}})
 			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			job := jobs["held"]
+			if strings.Contains(name, "label") {
+				job = jobs["moved"]
+			}
 			user := "u-" + strings.ReplaceAll(name, " ", "-")
-			do(func(api *client.Client) (*http.Response, error) {
-				return api.LabelAsset(ctx, "held", nil, client.TagsRequest{Tags: tags})
-			})
 			do(func(api *client.Client) (*http.Response, error) {
 				return api.AddUser(ctx, nil, client.UserRequest{Name: user})
 			})
