@@ -97,6 +97,10 @@ check: setup ## everything CI asks for: format, lint, generated code, go.mod, im
 authz: setup ## every operation by every kind of principal, against the table in controller/rest/testdata/authz.txt
 	REEVE_LAB=require go test -tags nomsgpack -count 1 -run TestTheMatrixOfOperationsAndPrincipals -v ./controller/rest $(ARGS) | grep -E '^(authz:|---|FAIL|ok| )'
 
+.PHONY: timing
+timing: ## whether the time of a failed sign-in tells who exists: 10,000 of each kind; ARGS="-sign-ins N"
+	go test -tags nomsgpack -count 1 -timeout 30m -run TestHowLongAFailureTakes -v ./controller/identity -args -sign-ins 10000 $(ARGS) | grep -E '^(timing:|---|FAIL|ok| )'
+
 .PHONY: conformance
 conformance: setup ## the conformance kit on every connector, on real targets; ARGS="-v ssh"
 	go run -tags nomsgpack ./internal/conformance $(ARGS)

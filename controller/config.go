@@ -36,6 +36,7 @@ type Config struct {
 	// for everything else. The same on all nodes.
 	Terms     jobs.Terms    `yaml:"-"`
 	StableFor time.Duration `yaml:"-"` // see cluster.Config
+	Election  time.Duration `yaml:"-"` // likewise
 
 	// For tests of clocks that jump; see store.Config. Nil: this host's.
 	Clock  func() time.Time     `yaml:"-"`

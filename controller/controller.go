@@ -92,7 +92,7 @@ func (c *Controller) openCluster(metrics prometheus.Registerer) (err error) {
 	c.raft, err = cluster.Open(cluster.Config{
 		ID: c.id, Cluster: c.cluster, Bind: c.cfg.Raft.Bind, Advertise: c.cfg.Raft.Address(), DataDir: c.cfg.DataDir,
 		TLS:  func() (*tls.Config, error) { return c.identity.NodeTLS(c.refuseRemoved) },
-		Lead: c.lead, Timeouts: c.cfg.Timing, StableFor: c.cfg.StableFor, Logger: c.log, Registry: metrics,
+		Lead: c.lead, Timeouts: c.cfg.Timing, Election: c.cfg.Election, StableFor: c.cfg.StableFor, Logger: c.log, Registry: metrics,
 	})
 	if err != nil {
 		return err

@@ -60,6 +60,7 @@ type Config struct {
 	Lead func(ctx context.Context, term uint64) error
 
 	Timeouts  Timeouts
+	Election  time.Duration         // how long a leader may be silent; 0: what Timeouts says
 	Logger    *slog.Logger          // nil: slog.Default
 	Registry  prometheus.Registerer // nil: no metrics
 	StableFor time.Duration         // how long a new member must be healthy before it votes; 0: 10 s
@@ -240,6 +241,9 @@ func (n *Node) raftConfig() *raft.Config {
 		c.ElectionTimeout = 300 * time.Millisecond
 		c.LeaderLeaseTimeout = 200 * time.Millisecond
 		c.CommitTimeout = 20 * time.Millisecond
+	}
+	if d := n.cfg.Election; d > 0 {
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = d, d, d
 	}
 	if n.cfg.Tune != nil {
 		n.cfg.Tune(c)

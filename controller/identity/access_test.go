@@ -17,15 +17,18 @@ import (
 var root = Caller{Principal: Principal{ID: "prin_root", Name: "root", Kind: Root}}
 
 // CVE-2024-7594, CVE-2023-1299: what is empty is nothing, never everything.
-func TestAnEmptyScopeOrPAMRoleGivesNothing_CVE_2024_7594(t *testing.T) {
+func TestAnEmptyScopeOrPAMRoleGivesNothing_CVE_2024_7594_CVE_2023_1299(t *testing.T) {
 	t.Parallel()
 	st := storetest.New(t)
 	rapid.Check(t, func(r *rapid.T) {
 		w := drawWorld(r)
 		o := w.object(r)
 		w.in(t, st, func(tx *store.Tx) {
-			if newGroupings(tx).covers(Scope{}, o) {
-				r.Fatalf("the empty scope covers %+v", o)
+			for _, s := range []Scope{{}, {Sites: []reeve.SiteID{}, Tags: map[string]string{}}, {Sites: []reeve.SiteID{""}}, {Tags: map[string]string{"": ""}}, {Tags: map[string]string{"none": ""}},
+				{Types: []string{}, AssetGroups: []reeve.AssetGroupID{}}, {Types: []string{""}}, {AssetGroups: []reeve.AssetGroupID{""}}} {
+				if newGroupings(tx).covers(s, o) {
+					r.Fatalf("%#v covers %+v", s, o)
+				}
 			}
 		})
 	})
@@ -403,7 +406,7 @@ func may(t testing.TB, st *store.Store, who Caller, p Privilege, o Object) (yes 
 
 // CVE-2025-5999, CVE-2025-64761: a PAM role or a principal has one spelling, and none that
 // looks like a built-in one can be made.
-func TestNoNameIsAnotherSpellingOfOneWithPower_CVE_2025_5999(t *testing.T) {
+func TestNoNameIsAnotherSpellingOfOneWithPower_CVE_2025_5999_CVE_2025_64761(t *testing.T) {
 	t.Parallel()
 	st := storetest.New(t)
 	principal(t, st, "ada")

@@ -109,7 +109,7 @@ func (p *person) enrol() (who Caller, f *Factor, recovery []reeve.Secret) {
 
 // CVE-2025-6014, CVE-2025-6015: a code is six digits and nothing else, and its step is used
 // up with it, whatever else is right about it.
-func TestACodeIsGoodOnceAndSpelledOneWay_CVE_2025_6014(t *testing.T) {
+func TestACodeIsGoodOnceAndSpelledOneWay_CVE_2025_6014_CVE_2025_6015(t *testing.T) {
 	t.Parallel()
 	p := newPerson(t)
 	p.enrol()

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -15,13 +16,16 @@ import (
 	"github.com/reeve-pam/reeve/internal/reeve"
 )
 
+var benchUsers = flag.Int("users", 100_000, "how many users BenchmarkAHundredThousandUsers has")
+
 // BenchmarkAHundredThousandUsers measures, with 100,000 users in 10,000 groups of ten, each
 // with a PAM role of its own and one through its group for an asset group that the object was
 // put into, all of them under an access policy of their group, what a call costs before its own
 // work: finding who shows a token and proving a privilege; and what a sign-in costs beside
 // the hash of the password. Reported are median and 99th percentile.
 func BenchmarkAHundredThousandUsers(b *testing.B) {
-	const users, inGroup = 100_000, 10
+	const inGroup = 10
+	users := *benchUsers // a multiple of 500
 	st := storetest.New(b)
 	ids, secrets := make([]reeve.PrincipalID, users), make([]reeve.Secret, users)
 	for from := 0; from < users; from += 500 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,11 @@ const good = "Canary ferret umbrella quartz 7"
 
 func TestMain(m *testing.M) {
 	hashMemory, answerAfter = 64, 300*time.Millisecond // KiB
+	onHash = func(ctx context.Context) {
+		if n, ok := ctx.Value(counted{}).(*atomic.Int32); ok {
+			n.Add(1)
+		}
+	}
 	os.Exit(m.Run())
 }
 
@@ -84,13 +90,12 @@ func TestASessionEndsWhenIdleAndAtTheLatestAfterTwelveHours(t *testing.T) {
 func TestAnotherSpellingDoesNotResetTheLockout_CVE_2025_6004(t *testing.T) {
 	t.Parallel()
 	clock := storetest.NewClock(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC))
-	node := storetest.Start(t, storetest.WithClock(clock.Now))
-	st := node.Store
+	st := storetest.New(t, storetest.WithClock(clock.Now))
 	ada := withPassword(t, st, "ada")
+	spelling := func(i int) string { return []string{"ada", "ADA", " ada\t", "Ａd\u1d43", "aDa\u00a0"}[i%5] }
 	for i := range freeFailures {
-		spelling := []string{"ada", "ADA", " ada", "Ａda", "aDa "}[i]
-		if _, _, err := try(st, spelling, "wrong"); reeve.CodeOf(err) != "sign_in_failed" {
-			t.Fatalf("%q: %v", spelling, err)
+		if _, _, err := try(st, spelling(i), "wrong"); reeve.CodeOf(err) != "sign_in_failed" {
+			t.Fatalf("%q: %v", spelling(i), err)
 		}
 	}
 	if _, _, err := try(st, "Ada", good); reeve.CodeOf(err) != "sign_in_failed" {
@@ -100,16 +105,65 @@ func TestAnotherSpellingDoesNotResetTheLockout_CVE_2025_6004(t *testing.T) {
 	if _, _, err := try(st, "ADA", good); err != nil {
 		t.Errorf("after the wait: %v", err)
 	}
-	for range mostFailures {
-		_, _, _ = try(st, "ada", "wrong")
+	for i := range mostFailures {
+		_, _, _ = try(st, spelling(i), "wrong")
 		clock.Advance(longestWait)
 	}
-	if _, _, err := try(st, "ada", good); reeve.CodeOf(err) != "sign_in_failed" {
-		t.Errorf("after a hundred failures: %v", err)
+	for i := range 5 {
+		if _, _, err := try(st, spelling(i), good); reeve.CodeOf(err) != "sign_in_failed" {
+			t.Errorf("%q after a hundred failures: %v", spelling(i), err)
+		}
 	}
 	update(t, st, func(tx *store.Tx) error { _, err := Unlock(tx, by, root, ada.ID); return err })
 	if _, _, err := try(st, "ada", good); err != nil {
 		t.Errorf("unlocked: %v", err)
+	}
+}
+
+// CVE-2025-6004: a spelling either lets in, and then failures with it lock out, or it is nobody's. None does only one of both.
+func TestWhateverLetsInAlsoLocksOut_CVE_2025_6004(t *testing.T) {
+	t.Parallel()
+	clock := storetest.NewClock(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC))
+	st := storetest.New(t, storetest.WithClock(clock.Now))
+	ada := withPassword(t, st, "ada.king")
+	withPassword(t, st, "ada.king@corp")
+	update(t, st, func(tx *store.Tx) error {
+		_, err := EditPrincipal(tx, by, root, ada.ID, Profile{Email: "ada@example.com"})
+		return err
+	})
+	letIn := 0
+	for _, name := range []string{"ada.king", "ADA.KING", "Ada.King", " ada.king", "ada.king ", "\tada.king\n", "ada.king\u00a0", "\u2003ada.king", "ada.king\u3000", "ａｄａ．ｋｉｎｇ", "ada․king", "ada.ﬀking", "ada.\u212aing",
+		"ada.king\u200b", "\ufeffada.king", "ada\u00ad.king", "ada.king\x00", "ada.king\x00x", "а\u0434a.king", "áda.king", "a\u0301da.king", "ada.kıng", "ada.kİng", "ada.king.", ".ada.king", "ada..king", "ada,king", "ada.king@",
+		"ada.king@example.com", "ada@example.com", "ADA@EXAMPLE.COM", "@ada.king", "ada.king@corp", "ada.king@CORP ", "ada.king@corp.", "ada.king@corp@corp", `CORP\ada.king`, "corp/ada.king", "ada.king%40corp", "ada.king+1", "ada.king;", "\"ada.king\"",
+		string(ada.ID), strings.ToUpper(string(ada.ID)), "ada.king" + strings.Repeat(" ", 300)} {
+		_, _, err := try(st, name, good)
+		if err != nil && reeve.CodeOf(err) != "sign_in_failed" {
+			t.Fatalf("%q: %v", name, err)
+		}
+		var refused, locked bool
+		for range freeFailures {
+			_, _, _ = try(st, name, "wrong")
+		}
+		for _, plain := range []string{"ada.king", "ada.king@corp"} {
+			_, _, after := try(st, plain, good)
+			locked = locked || after != nil
+		}
+		refused = err != nil
+		if refused == locked {
+			t.Errorf("%q: lets in %t, locks out %t", name, !refused, locked)
+		}
+		if !refused {
+			letIn++
+		}
+		clock.Advance(longestWait)
+		for _, plain := range []string{"ada.king", "ada.king@corp"} {
+			if _, _, err := try(st, plain, good); err != nil {
+				t.Fatalf("%q, after %q: %v", plain, name, err)
+			}
+		}
+	}
+	if letIn < 12 || letIn > 20 {
+		t.Errorf("%d spellings let in", letIn)
 	}
 }
 
@@ -175,7 +229,7 @@ func count(t testing.TB, st *store.Store) (n uint64) {
 
 // CVE-2023-42820, CVE-2023-43650: an invitation cannot be guessed, works once, and ends with
 // the next one; guesses count.
-func TestAnInvitationWorksOnce_CVE_2023_43650(t *testing.T) {
+func TestAnInvitationWorksOnce_CVE_2023_42820_CVE_2023_43650(t *testing.T) {
 	t.Parallel()
 	clock := storetest.NewClock(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC))
 	st := storetest.New(t, storetest.WithClock(clock.Now))
@@ -184,6 +238,23 @@ func TestAnInvitationWorksOnce_CVE_2023_43650(t *testing.T) {
 		return AcceptInvitation(t.Context(), st, s, reeve.SecretString(good), here, "")
 	}
 	first, second := invite(t, st, ada), invite(t, st, ada)
+	var ones [bearerBytes * 8]int // how often each bit is set: they are random, all 256
+	const drawn = 1000
+	for range drawn {
+		secret, _ := invitationBearer.make()
+		raw, err := invitationBearer.decode(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range ones {
+			ones[i] += int(raw[i/8]>>(i%8)) & 1
+		}
+	}
+	for i, n := range ones {
+		if n < drawn/4 || n > drawn*3/4 { // fifteen deviations off
+			t.Errorf("bit %d is set in %d of %d", i, n, drawn)
+		}
+	}
 	if err := accept(first); reeve.CodeOf(err) != "invitation_unknown" {
 		t.Errorf("a replaced invitation: %v", err)
 	}

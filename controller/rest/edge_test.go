@@ -264,3 +264,22 @@ func FuzzLastEventID(f *testing.F) {
 		}
 	})
 }
+
+// A network is one network, written in the one way, and no other text is.
+func FuzzNetworks(f *testing.F) {
+	for _, s := range []string{"192.0.2.0/24", "192.0.2.1/24", "2001:db8::/32", "0.0.0.0/0", "", "192.0.2.0", "192.0.2.0/024", "::ffff:192.0.2.0/120", "fe80::%eth0/64", "192.0.2.0/24,10.0.0.0/8", "192.0.2.0/24\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := asNetworks([]string{"203.0.113.0/24", s})
+		if err != nil {
+			if reeve.CodeOf(err) != "network_invalid" || got != nil {
+				t.Fatalf("%q: %v %v", s, got, err)
+			}
+			return
+		}
+		if len(got) != 2 || !got[1].IsValid() || got[1].Masked() != got[1] || !got[1].Contains(got[1].Addr()) || got[1].Addr().Zone() != "" {
+			t.Fatalf("%q is read as %v", s, got)
+		}
+	})
+}

@@ -193,7 +193,8 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &witness{t: t, doc: doc, next: c.HTTP().Transport, trail: &trail{c: c}, done: map[string]bool{}}
-	api, err := client.NewClient(c.URL(follower(c)), client.WithHTTPClient(&http.Client{Transport: w}),
+	node := follower(c)
+	api, err := client.NewClient(c.URL(node), client.WithHTTPClient(&http.Client{Transport: w}),
 		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			r.Header.Set("Authorization", "Bearer "+c.RootToken.Reveal())
 			return nil
@@ -201,7 +202,7 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &story{t: t, c: c, api: api, w: w}
+	s := &story{t: t, c: c, node: node, api: api, w: w}
 	s.basics()
 	s.roles()
 	s.people()
@@ -222,9 +223,20 @@ func TestEveryAnswerIsAsTheContractSays(t *testing.T) {
 type story struct {
 	t        *testing.T
 	c        *systemtest.Cluster
+	node     int // that is asked: a follower, at first
 	api      *client.Client
 	w        *witness
 	firstKey string // that verified checkpoints at first
+}
+
+// led waits until somebody leads and the node that is asked knows who.
+func (s *story) led() {
+	s.t.Helper()
+	s.c.Eventually("the node that is asked knows who leads", func() (bool, string) {
+		leader := s.c.URL(s.c.Leader())
+		st, err := s.c.Status(s.node)
+		return err == nil && st.LeaderAddress != nil && "https://"+*st.LeaderAddress == leader, fmt.Sprintf("%s leads; %+v %v", leader, st, err)
+	})
 }
 
 // must reads the answer of a call that has to succeed: must[client.Site](s)(api.GetSite(…)).
@@ -989,13 +1001,13 @@ func (s *story) cluster() {
 		}
 	}
 	must[struct{}](s)(api.RestoreSnapshotWithBody(ctx, "application/octet-stream", bytes.NewReader(snap)))
-	c.Leader()
+	s.led()
 	if _, err := systemtest.Try[client.Site](c, func(api *client.Client) (*http.Response, error) { return api.GetSite(ctx, "later") }); err == nil {
 		t.Error("what came after the snapshot is still there")
 	}
 	c.AwaitVoters(3)
 	must[struct{}](s)(api.TransferLeadership(ctx, client.TransferRequest{}))
-	c.Leader()
+	s.led()
 	st := must[client.Status](s)(api.SealNode(ctx))
 	share := c.Shares[0].Reveal()
 	if !st.Sealed {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reeve-pam/reeve/api/client"
+	"github.com/reeve-pam/reeve/controller/rest"
 	"github.com/reeve-pam/reeve/internal/systemtest"
 	"github.com/reeve-pam/reeve/internal/testlab"
 )
@@ -106,9 +108,9 @@ func TestTheMatrixOfOperationsAndPrincipals_Z1(t *testing.T) {
 	_, _ = fmt.Fprintf(os.Stdout, "authz: %d routes, %d principals, %d cells, %d differ\n", len(ops)-len(openTo), len(cols), (len(rows)-1)*len(cols), differ)
 }
 
-// Lists show what is inside and nothing else, streams and bodies reach no further, and
-// what is outside answers exactly as what is not there (CVE-2025-0937, CVE-2022-36130).
-func TestWhatIsOutsideIsNotThere_CVE_2025_0937(t *testing.T) {
+// CVE-2025-0937, GHSA-xg4h, CVE-2022-36130: lists, page by page, show what is inside and nothing else, streams, searches and bodies
+// reach no further, and what is outside answers exactly as what is not there.
+func TestWhatIsOutsideIsNotThere_CVE_2025_0937_CVE_2022_36130(t *testing.T) {
 	t.Parallel()
 	c := systemtest.Start(t, systemtest.Options{})
 	objects := scene(t, c)
@@ -124,7 +126,36 @@ func TestWhatIsOutsideIsNotThere_CVE_2025_0937(t *testing.T) {
 
 func outsideIsNotThere(t *testing.T, c *systemtest.Cluster, objects things, inside *who) {
 	t.Helper()
-	for _, list := range []string{"sites", "agents", "assets", "accounts", "jobs"} {
+	lists := []string{"sites", "agents", "assets", "accounts", "jobs"}
+	for _, id := range rest.Filtered() {
+		if !slices.Contains(lists, strings.ToLower(strings.TrimPrefix(id, "List"))) {
+			t.Errorf("%s shows what its caller may see, and is not asked here", id)
+		}
+	}
+	for _, list := range lists {
+		// Page by page it is the same, also from where somebody else's page ended.
+		for cursor, pages := "", 0; ; pages++ {
+			by, all := inside.token, call{method: "GET", path: "/v1/" + list + "?limit=1" + cursor, token: c.RootToken.Reveal()}
+			whole := send(t, c, 0, all)
+			all.token = by
+			mine := send(t, c, 0, all)
+			var next struct{ Next string }
+			if err := json.Unmarshal(whole.raw, &next); err != nil || mine.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %v %s", list, err, mine.raw)
+			}
+			if bytes.Contains(mine.raw, []byte("outside")) {
+				t.Errorf("page %d of %s: %s", pages, list, mine.raw)
+			}
+			for _, at := range objects {
+				if bytes.Contains(mine.raw, []byte(at["outside"])) {
+					t.Errorf("page %d of %s shows %s: %s", pages, list, at["outside"], mine.raw)
+				}
+			}
+			if next.Next == "" {
+				break
+			}
+			cursor = "&cursor=" + url.QueryEscape(next.Next)
+		}
 		g := send(t, c, 0, call{method: "GET", path: "/v1/" + list, token: inside.token})
 		var page struct{ Items []struct{ ID string } }
 		if err := json.Unmarshal(g.raw, &page); err != nil || g.StatusCode != http.StatusOK {
@@ -183,6 +214,27 @@ func outsideIsNotThere(t *testing.T, c *systemtest.Cluster, objects things, insi
 		"put it into a group that is not there": func(ref map[string]string) call {
 			return call{method: "PUT", path: "/v1/asset-groups/none/assets/" + ref["asset"]}
 		},
+		"provision inside and outside": func(ref map[string]string) call {
+			return call{method: "POST", path: "/v1/accounts", body: body(`{"assets":["%s","%s"],"name":"new","role":"mysql-db-rw"}`, objects["asset"]["inside"], ref["asset"])}
+		},
+		"verify": func(ref map[string]string) call {
+			return call{method: "POST", path: "/v1/assets/" + ref["asset"] + "/verify"}
+		},
+		"label it": func(ref map[string]string) call {
+			return call{method: "PUT", path: "/v1/assets/" + ref["asset"] + "/tags", body: `{"tags":{"team":"inside"}}`}
+		},
+		"search the jobs of its account": func(ref map[string]string) call {
+			return call{method: "GET", path: "/v1/jobs?state=done&account=" + ref["account"]}
+		},
+		"follow its log, without waiting": func(ref map[string]string) call {
+			return call{method: "GET", path: "/v1/jobs/" + ref["job"] + "/log?follow=false"}
+		},
+		"cancel its job": func(ref map[string]string) call {
+			return call{method: "POST", path: "/v1/jobs/" + ref["job"] + "/cancel"}
+		},
+		"ban its agent": func(ref map[string]string) call {
+			return call{method: "POST", path: "/v1/agents/" + ref["agent"] + "/ban", body: `{"reason":"malice"}`}
+		},
 		"ask about it": func(ref map[string]string) call {
 			return call{method: "GET", path: "/v1/can?privilege=asset.read&asset=" + ref["asset"]}
 		},
@@ -212,6 +264,10 @@ func outsideIsNotThere(t *testing.T, c *systemtest.Cluster, objects things, insi
 		if diff := cmp.Diff(answer(missing), answer(outside)); diff != "" {
 			t.Errorf("%s tells what is outside from what is not there (- missing, + outside): %s", what, diff)
 		}
+	}
+	// CVE-2026-33343: of a batch that names what is outside, nothing was done to what is inside.
+	if g := send(t, c, 0, call{method: "GET", path: "/v1/accounts", token: c.RootToken.Reveal()}); bytes.Contains(g.raw, []byte(`"name":"new"`)) {
+		t.Errorf("half a batch was done: %s", g.raw)
 	}
 }
 
@@ -361,7 +417,7 @@ func (w *who) enrol(t *testing.T, c *systemtest.Cluster, user string) {
 
 // CVE-2026-33413, CVE-2026-33343: an operation within another one needs what it needs by
 // itself, and a replay needs what the first call needed.
-func TestWhatACallDoesBesidesIsAskedForToo_CVE_2026_33413(t *testing.T) {
+func TestWhatACallDoesBesidesIsAskedForToo_CVE_2026_33413_CVE_2026_33343(t *testing.T) {
 	t.Parallel()
 	c := systemtest.Start(t, systemtest.Options{})
 	ctx := t.Context()

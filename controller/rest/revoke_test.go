@@ -12,11 +12,12 @@ import (
 	"github.com/reeve-pam/reeve/internal/systemtest"
 )
 
-// Z4: whatever is taken away, and by whatever way, is gone at the next call, and a log
+// Z4: whatever is taken away, and by whatever way, is gone at the next call, at the leader and at a follower, and a log
 // that was being followed ends within seconds.
 func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 	t.Parallel()
-	c := systemtest.Start(t, systemtest.Options{})
+	c := systemtest.Start(t, systemtest.Options{Nodes: 3})
+	nodes := []int{c.Leader(), follower(c)}
 	c.RegisterConnectors()
 	ctx := t.Context()
 	c.Agent("quiet", systemtest.AgentOptions{}).Stop() // its jobs wait
@@ -71,6 +72,7 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			word := strings.ReplaceAll(tc.name, " ", "-")
 			user, group, role, service := "u-"+strings.ToLower(word), "g-"+strings.ToLower(word), "r-"+strings.ToLower(word), true
 			systemtest.Call[client.User](c, func(api *client.Client) (*http.Response, error) {
@@ -94,27 +96,128 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 				return api.CreateToken(ctx, client.TokenRequest{Name: user, Principal: &user})
 			})
 			read := call{method: "GET", path: "/v1/jobs/" + job, token: made.Secret}
-			if g := send(t, c, 0, read); g.StatusCode != http.StatusOK {
-				t.Fatalf("before: %d %s", g.StatusCode, g.raw)
+			gone(ctx, t, c, nodes, read, func() { tc.take(user, group, role, given.Id, made.Token.Id) })
+		})
+	}
+}
+
+// gone fails unless a job can be read, and its log followed, until something is taken away.
+func gone(ctx context.Context, t *testing.T, c *systemtest.Cluster, nodes []int, read call, take func()) {
+	t.Helper()
+	var ended []<-chan struct{}
+	for _, node := range nodes {
+		if g := send(t, c, node, read); g.StatusCode != http.StatusOK {
+			t.Fatalf("before: %d %s", g.StatusCode, g.raw)
+		}
+		ended = append(ended, followed(ctx, t, c, node, read.path+"/log", read.token))
+	}
+	take()
+	for _, node := range nodes {
+		if g := send(t, c, node, read); g.StatusCode < 401 || g.StatusCode > 404 {
+			t.Fatalf("the next call, at node %d of %v: %d %s", node, nodes, g.StatusCode, g.raw)
+		}
+	}
+	for i, done := range ended {
+		select {
+		case <-done:
+		case <-time.After(systemtest.Patience):
+			t.Errorf("the log goes on at node %d of %v", nodes[i], nodes)
+		}
+	}
+}
+
+// Z4: likewise for somebody who signed in, and for what leaves their scope.
+func TestASessionAndAScopeEndAtTheNextCall_Z4(t *testing.T) {
+	t.Parallel()
+	c := systemtest.Start(t, systemtest.Options{Nodes: 3})
+	nodes := []int{c.Leader(), follower(c)}
+	c.RegisterConnectors()
+	ctx := t.Context()
+	c.Agent("quiet", systemtest.AgentOptions{}).Stop() // its jobs wait
+	first, second, tags := canary+" ferret umbrella", canary+" lantern walrus", map[string]string{"team": "web"}
+	jobs := map[string]string{}
+	for _, name := range []string{"held", "moved"} {
+		systemtest.Call[client.Asset](c, func(api *client.Client) (*http.Response, error) {
+			return api.AddAsset(ctx, nil, client.AssetRequest{Name: name, Site: "quiet", Connector: "ssh", Address: "192.0.2.1", Tags: &tags,
+				ManagementAccount: &client.ManagementAccountRequest{Username: "root", Password: &first}})
+		})
+		jobs[name] = systemtest.Call[client.JobRef](c, func(api *client.Client) (*http.Response, error) { return api.VerifyAsset(ctx, name, nil) }).Job
+	}
+	systemtest.Call[client.PAMRole](c, func(api *client.Client) (*http.Response, error) {
+		return api.AddPAMRole(ctx, nil, client.PAMRoleRequest{Name: "reader", Privileges: []string{"job.read"}})
+	})
+	do := func(call func(*client.Client) (*http.Response, error)) {
+		t.Helper()
+		if _, err := systemtest.Try[any](c, call); err != nil && !strings.Contains(err.Error(), "EOF") {
+			t.Fatal(err)
+		}
+	}
+	invite := func(user string) *string {
+		made := systemtest.Call[client.CreatedInvitation](c, func(api *client.Client) (*http.Response, error) { return api.InviteUser(ctx, user) })
+		return &made.Secret
+	}
+	accept := func(invitation, password *string) {
+		do(func(api *client.Client) (*http.Response, error) {
+			return api.AcceptInvitation(ctx, client.AcceptRequest{Invitation: invitation, Password: password})
+		})
+	}
+	for name, take := range map[string]func(user string, in client.CreatedSession){
+		"the session is ended in itself": func(_ string, in client.CreatedSession) {
+			if g := send(t, c, nodes[1], call{method: "DELETE", path: "/v1/sessions/current", token: in.Secret}); g.StatusCode != http.StatusNoContent {
+				t.Errorf("%d %s", g.StatusCode, g.raw)
 			}
-			ended := followed(ctx, t, c, read.path+"/log", made.Secret)
-			tc.take(user, group, role, given.Id, made.Token.Id)
-			if g := send(t, c, 0, read); g.StatusCode < 401 || g.StatusCode > 404 {
-				t.Errorf("the next call: %d %s", g.StatusCode, g.raw)
+		},
+		"the session is ended by an administrator": func(_ string, in client.CreatedSession) {
+			do(func(api *client.Client) (*http.Response, error) { return api.EndSession(ctx, in.Session.Id) })
+		},
+		"the password is changed in another session": func(user string, _ client.CreatedSession) {
+			other := systemtest.Call[client.CreatedSession](c, func(api *client.Client) (*http.Response, error) {
+				return api.SignIn(ctx, client.SignInRequest{Name: user, Password: &first})
+			})
+			g := send(t, c, nodes[1], call{method: "POST", path: "/v1/password", token: other.Secret, body: `{"current":"` + first + `","password":"` + second + `"}`})
+			if g.StatusCode != http.StatusNoContent {
+				t.Errorf("%d %s", g.StatusCode, g.raw)
 			}
-			select {
-			case <-ended:
-			case <-time.After(20 * time.Second): // seconds, on a busy machine
-				t.Error("the log goes on")
+		},
+		"the password is replaced through an invitation": func(user string, _ client.CreatedSession) { accept(invite(user), &second) },
+		"the user is disabled": func(user string, _ client.CreatedSession) {
+			do(func(api *client.Client) (*http.Response, error) { return api.DisableUser(ctx, user, nil) })
+		},
+		"the user is removed": func(user string, _ client.CreatedSession) {
+			do(func(api *client.Client) (*http.Response, error) { return api.RemoveUser(ctx, user, nil) })
+		},
+		"the asset loses its label": func(string, client.CreatedSession) {
+			do(func(api *client.Client) (*http.Response, error) {
+				return api.LabelAsset(ctx, "moved", nil, client.TagsRequest{Tags: map[string]string{"team": "db"}})
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			job := jobs["held"]
+			if strings.Contains(name, "label") {
+				job = jobs["moved"]
 			}
+			user := "u-" + strings.ReplaceAll(name, " ", "-")
+			do(func(api *client.Client) (*http.Response, error) {
+				return api.AddUser(ctx, nil, client.UserRequest{Name: user})
+			})
+			do(func(api *client.Client) (*http.Response, error) {
+				return api.AddAssignment(ctx, nil, client.AssignmentRequest{Role: "reader", User: &user, Scope: client.Scope{Tags: &tags}})
+			})
+			accept(invite(user), &first)
+			in := systemtest.Call[client.CreatedSession](c, func(api *client.Client) (*http.Response, error) {
+				return api.SignIn(ctx, client.SignInRequest{Name: user, Password: &first})
+			})
+			gone(ctx, t, c, nodes, call{method: "GET", path: "/v1/jobs/" + job, token: in.Secret}, func() { take(user, in) })
 		})
 	}
 }
 
 // followed follows a log that does not end, and says when it does.
-func followed(ctx context.Context, t *testing.T, c *systemtest.Cluster, path, token string) <-chan struct{} {
+func followed(ctx context.Context, t *testing.T, c *systemtest.Cluster, node int, path, token string) <-chan struct{} {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL(0)+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL(node)+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,3 +97,12 @@ func TestUnknownRowsAreRefused(t *testing.T) {
 		t.Errorf("store chooses %d rows, %v", len(got), err)
 	}
 }
+
+// TestFiguresOfABenchmarkAreRead reads what go test prints.
+func TestFiguresOfABenchmarkAreRead(t *testing.T) {
+	t.Parallel()
+	got := figures("goos: linux\nBenchmarkAHundredThousandUsers/find_for_sign-in-2         \t  100\t 6012 ns/op\t 17.00 p50-µs\t 1234 p99-µs\nPASS\n")
+	if one := got["find_for_sign-in"]; len(got) != 1 || one["p50-µs"] != 17 || one["p99-µs"] != 1234 {
+		t.Errorf("%v", got)
+	}
+}

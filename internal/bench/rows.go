@@ -7,6 +7,7 @@ import "slices"
 func rows() []row {
 	return slices.Concat(
 		storeRows(),
+		peopleRows(),
 		provisionRows(),
 		rotateRows(),
 		connectorRows(),

@@ -13,7 +13,7 @@ import (
 // A lockout, and the limit for a network, are the cluster's: the next leader knows them.
 func TestALockoutOutlivesTheLeader_CVE_2025_6004(t *testing.T) {
 	t.Parallel()
-	c := systemtest.Start(t, systemtest.Options{Nodes: 3})
+	c := systemtest.Start(t, systemtest.Options{Nodes: 3, Processes: true}) // which end by kill -9
 	ctx := t.Context()
 	right, wrong := "Canary ferret umbrella quartz 7", "wrong"
 	for _, name := range []string{"ada", "bob"} {

@@ -62,7 +62,7 @@ func TestRunThatIsCancelledStopsOnTheServer(t *testing.T) {
 	_, err := connector{}.Run(ctx, target(p), "SELECT pg_sleep(60)", &direct.Output{})
 	wantClass(t, "run", err, sdk.ClassUnknownOutcome)
 	wg.Wait()
-	if took := time.Since(<-began); took > 2*time.Second {
+	if took := time.Since(<-began); took > 20*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	await(t, p, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'reeve'")

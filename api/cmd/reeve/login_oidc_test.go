@@ -16,7 +16,7 @@ const hostile = `"><script>alert(1)</script>`
 
 // The page the browser comes back to shows the code of the sign-in and nothing it was asked
 // with (CVE-2026-33758), to one answer of the sign-in that is waited for.
-func TestThePageOfASignInRepeatsNothing(t *testing.T) {
+func TestThePageOfASignInRepeatsNothing_CVE_2026_33758(t *testing.T) {
 	t.Parallel()
 	const host = "127.0.0.1:40123"
 	for name, try := range map[string]struct {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -201,4 +204,63 @@ func TestPrintableHasNoControlCharacters(t *testing.T) {
 	if strings.ContainsFunc(got, unicode.IsControl) || !utf8.ValidString(got) || len([]rune(got)) != 9 {
 		t.Fatalf("%q", got)
 	}
+}
+
+// What is taken as a sink's place is dialled as it was written: one host and port, no name and password, and no address that is local
+// unless that was allowed.
+func FuzzPlace(f *testing.F) {
+	for _, s := range []string{"siem.example.com:6514", "https://siem.example.com/reeve", "https://a:b@x/", "https://127.0.0.1/", "[::1]:6514", "[::ffff:127.0.0.1]:1", "127.0.0.1:0", "https://[fe80::1%25eth0]/", "https://x\\@y/",
+		"https://x/#y", "https:///x", "HTTPS://x", "https://x?", ":6514", "x:+1", "x:065514", "../x", "trail.jsonl", "https://[::ffff:169.254.169.254]/", "0:6514", "https://0.0.0.0/"} {
+		f.Add(s)
+	}
+	key := reeve.SecretString("whsec_" + strings.Repeat("AAAA", 8))
+	f.Fuzz(func(t *testing.T, place string) {
+		for _, in := range []New{{Name: "x", Kind: Syslog, Address: place}, {Name: "x", Kind: CEF, Address: place}, {Name: "x", Kind: HTTPS, URL: place, Secret: key}, {Name: "x", Kind: File, File: place}} {
+			s, err := in.check()
+			if err != nil {
+				if reeve.CodeOf(err) != "audit_sink_invalid" {
+					t.Fatal(err)
+				}
+				continue
+			}
+			host := ""
+			switch in.Kind {
+			case File:
+				if strings.ContainsAny(place, `/\`) || strings.HasPrefix(place, ".") || len(place) > 63 {
+					t.Fatalf("the file %q was taken", place)
+				}
+				continue
+			case HTTPS:
+				u, err := url.Parse(s.URL)
+				if err != nil || u.Scheme != "https" || u.User != nil {
+					t.Fatalf("%q: %v", place, err)
+				}
+				host = u.Hostname()
+			default:
+				if host, _, err = net.SplitHostPort(s.Address); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if ip, err := netip.ParseAddr(host); host == "" || err == nil && (ip.Unmap().IsLoopback() || ip.Unmap().IsLinkLocalUnicast()) {
+				t.Fatalf("%q leads to %q", place, host)
+			}
+		}
+	})
+}
+
+// The secret of a webhook is taken as Standard Webhooks write it, and never repeated.
+func FuzzWebhookSecret(f *testing.F) {
+	for _, s := range []string{"whsec_" + strings.Repeat("AAAA", 8), "whsec_", "whsec_%%%%", " whsec_" + strings.Repeat("AAAA", 8) + "\n", "whsec_" + strings.Repeat("AAAA", 99), "WHSEC_AAAA"} {
+		f.Add(s)
+	}
+	_, refused := key(reeve.Secret{})
+	f.Fuzz(func(t *testing.T, text string) {
+		raw, err := key(reeve.SecretString(text))
+		if err == nil && (len(raw) < 24 || len(raw) > 64) {
+			t.Fatalf("a key of %d bytes", len(raw))
+		}
+		if err != nil && err.Error() != refused.Error() {
+			t.Fatal(err)
+		}
+	})
 }

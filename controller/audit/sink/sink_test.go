@@ -167,6 +167,44 @@ func TestAFileHasTheWholeTrailAcrossLeaders(t *testing.T) {
 	}
 }
 
+// CVE-2025-6000: an audit file in a directory of plugins was run as one. A sink writes one file, in a directory that no caller chooses,
+// which nobody may run; what is there already under its name and is no file, or leads elsewhere, is left alone.
+func TestASinkWritesItsOwnFileAndNoOther_CVE_2025_6000(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	outside := filepath.Join(t.TempDir(), "plugin")
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, plant := range map[string]func(path string) error{
+		"link":       func(path string) error { return os.Symlink(outside, path) },
+		"relative":   func(path string) error { return os.Symlink("../plugin", path) },
+		"directory":  func(path string) error { return os.Mkdir(path, 0o700) },
+		"executable": func(path string) error { return os.WriteFile(path, nil, 0o755) }, //nolint:gosec // that is it
+	} {
+		if err := plant(filepath.Join(r.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		r.add(sink.New{Name: name, Kind: sink.File, File: name})
+	}
+	r.deliver()
+	r.has("executable", 4)
+	for _, name := range []string{"link", "relative", "directory"} {
+		r.eventually(name+" is refused", func() (bool, string) {
+			p := r.progress(name)
+			return p.Error != "" && p.Sequence == 0, fmt.Sprintf("%+v", p)
+		})
+	}
+	for _, path := range []string{outside, filepath.Join(r.dir, "..", "plugin")} {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(r.dir, "executable")); err != nil || st.Mode() != 0o600 {
+		t.Errorf("%v %v", st.Mode(), err)
+	}
+}
+
 // receiver answers with status until it is set to another, and hangs while that is 0.
 type receiver struct {
 	*httptest.Server

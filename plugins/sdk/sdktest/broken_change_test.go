@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/toy"
@@ -89,16 +88,21 @@ func repeatFlaws() flawed {
 			})
 		}),
 		"SDK32": on("mixes passwords", func(m *toy.Machine) applying {
-			var busy atomic.Int32
+			var came atomic.Int32
+			met := make(chan struct{})
 			return only(sdk.Rotate, func(ctx context.Context, t sdk.Target, ch sdk.Change, p sdk.Progress) (sdk.Result, error) {
-				alone := busy.Add(1) == 1
-				defer busy.Add(-1)
-				time.Sleep(20 * time.Millisecond) // long enough that they meet
-				r, err := good.Apply(ctx, t, ch, p)
-				if a, _ := m.Account(ch.Intent.Account); !alone || busy.Load() > 1 {
-					a.Password += "mixed"
-					m.Put(ch.Intent.Account, a)
+				if came.Add(1) == 2 {
+					close(met)
 				}
+				select {
+				case <-met: // however long the other takes to come
+				case <-ctx.Done():
+					return sdk.Result{}, ctx.Err()
+				}
+				r, err := good.Apply(ctx, t, ch, p)
+				a, _ := m.Account(ch.Intent.Account)
+				a.Password += "mixed"
+				m.Put(ch.Intent.Account, a)
 				return r, err
 			})
 		}),

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/reeve-pam/reeve/plugins/sdk"
 	"github.com/reeve-pam/reeve/plugins/sdk/sdktest/toy"
@@ -132,13 +132,20 @@ func firstFlaws() map[string]map[string]func(*toy.Machine) broken {
 		"SDK19": {"hears no cancellation": func(*toy.Machine) broken { return broken{verify: deaf} }},
 		"SDK20": {"one at a time": func() func(*toy.Machine) broken {
 			var busy atomic.Bool
+			refused := make(chan struct{})
+			refuse := sync.OnceFunc(func() { close(refused) })
 			return func(*toy.Machine) broken {
 				return broken{apply: func(ctx context.Context, t sdk.Target, ch sdk.Change, p sdk.Progress) (sdk.Result, error) {
 					if !busy.CompareAndSwap(false, true) {
+						refuse()
 						return sdk.Result{}, sdk.Errorf(sdk.ClassBusy, "somebody else is here")
 					}
 					defer busy.Store(false)
-					time.Sleep(10 * time.Millisecond) // long enough that eight meet
+					select {
+					case <-refused: // however long the next of the eight takes to come
+					case <-ctx.Done():
+						return sdk.Result{}, ctx.Err()
+					}
 					return good.Apply(ctx, t, ch, p)
 				}}
 			}
