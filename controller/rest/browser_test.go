@@ -211,7 +211,7 @@ func TestABrowserSignsInAtAnyController(t *testing.T) {
 
 	// A proof: the provider must ask who it is, though it remembers.
 	before := b.cookies["__Host-reeve-session"].Value
-	page, back, asked := b.through(at, "/v1/browser/step-up", `{}`, "sub-ada", "")
+	page, mine, asked := b.through(at, "/v1/browser/step-up", `{}`, "sub-ada", "")
 	if page.StatusCode != http.StatusOK || !asked || !strings.Contains(page.body, "It is you: ada") || b.cookies["__Host-reeve-session"].Value != before {
 		t.Errorf("asked %t: %d %s", asked, page.StatusCode, page.body)
 	}
@@ -230,7 +230,7 @@ func TestABrowserSignsInAtAnyController(t *testing.T) {
 	if a := b.fetch("GET", "/v1/whoami", ""); a.problem.Code != "session_ended" {
 		t.Errorf("after it: %s", a.body)
 	}
-	nothingShown(t, c, append(b.seen, code, back.Query().Get("code"), back.Query().Get("state"), "eyJhbGciOi")...) // the last: how tokens begin
+	nothingShown(t, c, append(b.seen, code, mine.Query().Get("code"), back.Query().Get("code"), back.Query().Get("state"), "eyJhbGciOi")...) // the last: how tokens begin
 	for _, value := range b.seen {
 		state, verifier, _ := strings.Cut(value, ".")
 		if verifier != "" {
