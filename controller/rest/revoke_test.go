@@ -53,7 +53,7 @@ func TestWhatIsTakenAwayIsGoneAtTheNextCall_Z4(t *testing.T) {
 				return api.CreateAccessPolicy(ctx, nil, client.AccessPolicyRequest{Name: user, Users: &[]string{user}, Scope: client.Scope{Types: &[]string{"mysql"}}})
 			})
 		}},
-		{"the asset leaves the asset group", func(user, _, _, assignment, _ string) {
+		{"the asset leaves the asset group", func(user, _, _, _, _ string) {
 			do(func(api *client.Client) (*http.Response, error) {
 				return api.RemoveGroupedAsset(ctx, user, "held", nil)
 			})
