@@ -111,7 +111,7 @@ func (g *groupings) covers(s Scope, o Object) bool {
 		return true
 	case s.empty() || !o.Placed:
 		return false
-	case len(s.Sites) > 0 && !slices.Contains(s.Sites, o.Site), len(s.Types) > 0 && !slices.Contains(s.Types, o.Type):
+	case len(s.Sites) > 0 && !slices.Contains(s.Sites, o.Site), len(s.Types) > 0 && (o.Type == "" || !slices.Contains(s.Types, o.Type)):
 		return false
 	case !hasAll(o.Tags, s.Tags):
 		return false

@@ -62,13 +62,15 @@ func (l *ledger) Open(aad, sealed []byte) ([]byte, error) {
 // beside a hash of a hundred thousand. This is counted; how long it takes, `make timing` measures.
 func TestAFailureCostsTheSameWhoeverItIs_Z5(t *testing.T) {
 	t.Parallel()
-	clock := storetest.NewClock(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC))
-	l := &ledger{Cipher: storetest.NewCipher()}
-	l.work = map[string]int{}
-	st := storetest.New(t, storetest.WithClock(clock.Now), storetest.WithCipher(l))
-	strangers(t, st)
-	withPassword(t, st, "locked")
 	cost := func(name string) map[string]int {
+		clock := storetest.NewClock(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC))
+		l := &ledger{Cipher: storetest.NewCipher(), work: map[string]int{}}
+		st := storetest.New(t, storetest.WithClock(clock.Now), storetest.WithCipher(l))
+		strangers(t, st, clock)
+		withPassword(t, st, "locked")
+		for range freeFailures {
+			_, _, _ = try(st, "locked", "wrong")
+		}
 		for range 2 { // the first brings what is kept in memory
 			clock.Advance(time.Minute)
 			var hashes atomic.Int32
@@ -87,14 +89,11 @@ func TestAFailureCostsTheSameWhoeverItIs_Z5(t *testing.T) {
 		defer l.mu.Unlock()
 		return l.work
 	}
-	for range freeFailures {
-		_, _, _ = try(st, "locked", "wrong")
-	}
 	want := cost("nobody")
 	if want["hash"] != 1 || want["seal audit"] == 0 || want["seal failed_sign_in"] != 2 {
 		t.Errorf("a failure of nobody costs %v", want)
 	}
-	for _, name := range []string{"ada", "off", "fresh", "locked", "ADA", "another", ""} {
+	for _, name := range []string{"ada", "off", "fresh", "keyed", "locked", "ADA", "another", ""} {
 		got := cost(name)
 		for _, read := range []string{"open principal", "open password"} {
 			if got[read] > 1 {
@@ -108,8 +107,8 @@ func TestAFailureCostsTheSameWhoeverItIs_Z5(t *testing.T) {
 	}
 }
 
-// strangers are users that exist: with a password, disabled, and with none.
-func strangers(t *testing.T, st *store.Store) {
+// strangers are users that exist: with a password, disabled, with none, with a security key.
+func strangers(t *testing.T, st *store.Store, clock *storetest.Clock) {
 	t.Helper()
 	withPassword(t, st, "ada")
 	off := withPassword(t, st, "off")
@@ -132,11 +131,7 @@ func TestHowLongAFailureTakesTellsNothingOfTheUser_Z5(t *testing.T) {
 	}
 	clock := storetest.NewClock(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC))
 	st := storetest.New(t, storetest.WithClock(clock.Now))
-	strangers(t, st)
-	keyed := &person{t: t, st: st, clock: clock, keys: storetest.NewCipher(), name: "keyed"}
-	withPassword(t, st, keyed.name)
-	keyed.configure(RelyingParty{Addresses: []string{site}, VerifyUser: true})
-	keyed.enrolKey(keyed.mustSignIn(""))
+	strangers(t, st, clock)
 	kinds := []string{"nobody", "ada", "off", "fresh", "keyed"}
 	took := map[string][]time.Duration{}
 	want := signInFailed().Error()
