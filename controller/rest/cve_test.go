@@ -44,7 +44,7 @@ func TestNobodyChoosesAPath_CVE_2025_6000(t *testing.T) {
 	}
 	// A field that names a place in a file system must be added here by somebody who has thought about it.
 	odd := regexp.MustCompile(`[._](path|file|dir|directory|folder|plugin|template|script|prefix|output)(_|$)`)
-	names := map[string]string{"AuditSinkRequest.file": "a name in a directory that is fixed", "UserRequest.directory": "the name of an LDAP directory",
+	names := map[string]string{"AuditSinkRequest.file": "a name in a directory that is fixed", "AuditSinkChange.file": "the same", "UserRequest.directory": "the name of an LDAP directory",
 		"GroupRequest.directory": "the name of an LDAP directory", "ProvisionRequest.prefix": "how names of accounts begin"}
 	taken(t, func(at string, _ *openapi3.Schema) {
 		if odd.MatchString(at) && names[at] == "" {
@@ -126,8 +126,8 @@ func TestWhatIsConfiguredIsNotShownAgain_CVE_2025_1296(t *testing.T) {
 		}
 	}
 	shown := map[string]bool{"RevealedSecret.password": true, "CreatedToken.secret": true, "CreatedSession.secret": true, "CreatedInvitation.secret": true,
-		"StartedRekey.shares": true, "JoinToken.token": true, "CreatedFactor.uri": true, "RecoveryCodes.codes": true}
-	public := map[string]string{"AuditCheckpointPage.key": "it verifies"}
+		"StartedRekey.shares": true, "JoinToken.token": true, "CreatedFactor.uri": true, "RecoveryCodes.codes": true, "CreatedWrap.secret": true}
+	public := map[string]string{"AuditCheckpointPage.key": "it verifies", "RotatedAuditKey.key": "it verifies", "OIDCProvider.second_factor": "who asks for one"}
 	for _, op := range operations(t) {
 		for status, response := range op.Responses.Map() {
 			for _, media := range response.Value.Content {
