@@ -210,7 +210,7 @@ func TestPrintableHasNoControlCharacters(t *testing.T) {
 // unless that was allowed.
 func FuzzPlace(f *testing.F) {
 	for _, s := range []string{"siem.example.com:6514", "https://siem.example.com/reeve", "https://a:b@x/", "https://127.0.0.1/", "[::1]:6514", "[::ffff:127.0.0.1]:1", "127.0.0.1:0", "https://[fe80::1%25eth0]/", "https://x\\@y/",
-		"https://x/#y", "https:///x", "HTTPS://x", "https://x?", ":6514", "x:+1", "x:065514", "../x", "trail.jsonl", "https://[::ffff:169.254.169.254]/", "0:6514", "https://0.0.0.0/"} {
+		"https://x/#y", "https:///x", "HTTPS://x", "https://x?", ":6514", "x:+1", "x:065514", "../x", "trail.jsonl", "https://[::ffff:169.254.169.254]/", "0:6514", "https://0.0.0.0/", "https://:"} {
 		f.Add(s)
 	}
 	key := reeve.SecretString("whsec_" + strings.Repeat("AAAA", 8))

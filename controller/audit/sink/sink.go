@@ -130,7 +130,7 @@ func (in New) check() (*Sink, error) {
 		}
 	case HTTPS:
 		u, err := url.Parse(s.URL)
-		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return refuse("url", "write it like https://siem.example.com/reeve", "the URL is not https with a host and a path alone")
 		}
 		host = u.Hostname()

@@ -2,7 +2,6 @@ package oidc
 
 import (
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -347,7 +346,7 @@ func TestAProgramProvesItsOwnSessionAlone(t *testing.T) {
 // Whatever a browser is to go on to is "/" or below /console/ to whoever reads it, also to a
 // browser, which takes a backslash for a slash and leaves out tabs and newlines.
 func FuzzReturnTo(f *testing.F) {
-	for _, seed := range []string{"/", "/console/", "/console/a?b=c#d", "//evil", "/console/../x", "/console/%2e%2e/x", `/console/\evil`, "/\tconsole/", "https:evil", "/console/%5c%5cevil"} {
+	for _, seed := range []string{"/", "/console/", "/console/a?b=c#d", "//evil", "/console/../x", "/console/%2e%2e/x", `/console/\evil`, "/\tconsole/", "https:evil", "/console/%5c%5cevil", "/console/x%2e%2e/"} {
 		f.Add(seed)
 	}
 	base, _ := url.Parse(origin + "/v1/browser/oidc/corp/callback")
@@ -361,7 +360,7 @@ func FuzzReturnTo(f *testing.F) {
 		asBrowser := strings.NewReplacer("\\", "/", "\t", "", "\n", "", "\r", "").Replace(to)
 		for _, text := range []string{to, asBrowser} {
 			u, err := base.Parse(text)
-			if err != nil || u.Scheme+"://"+u.Host != origin || u.Path != "/" && !strings.HasPrefix(u.Path, console) || strings.Contains(u.Path, "..") && !strings.Contains(u.Path, "...") && u.Path != path.Clean(u.Path) {
+			if err != nil || u.Scheme+"://"+u.Host != origin || u.Path != "/" && !strings.HasPrefix(u.Path, console) || slices.Contains(strings.Split(u.Path, "/"), "..") {
 				t.Errorf("%q goes to %s: %v", to, u, err)
 			}
 		}
