@@ -106,7 +106,7 @@ func (p *Provider) discover(ctx context.Context) (*source, error) {
 	if len(s.algorithms) == 0 {
 		return nil, p.unfit("it signs with none of RS256, ES256 and EdDSA")
 	}
-	if u, err := url.Parse(found.Endpoint().AuthURL); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+	if u, err := url.Parse(found.Endpoint().AuthURL); err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return nil, p.unfit("where it wants people to sign in is no https address")
 	}
 	return s, nil

@@ -110,7 +110,7 @@ func (in *NewProvider) check() error {
 		return reeve.Errorf(reeve.Invalid, "name_invalid", "the name of a provider is 1 to 64 of a-z, 0-9, '.', '-', '_' and '@'").WithField("/name")
 	}
 	u, err := url.Parse(in.Issuer)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(in.Issuer, "#") {
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(in.Issuer, "#") {
 		return reeve.Errorf(reeve.Invalid, "oidc_issuer_invalid", "the issuer is no https URL without user, query and fragment").
 			WithFix("give it exactly as the provider's documentation names it").WithField("/issuer")
 	}
@@ -132,7 +132,7 @@ func (in *NewProvider) check() error {
 		return wrong("/second_factor", "who asks for a second factor is reeve, provider or none")
 	}
 	for _, o := range in.Origins {
-		if u, err := url.Parse(o); err != nil || u.Scheme != "https" || u.Host == "" || o != "https://"+strings.ToLower(u.Host) || strings.HasSuffix(o, ":443") {
+		if u, err := url.Parse(o); err != nil || u.Scheme != "https" || u.Hostname() == "" || o != "https://"+strings.ToLower(u.Host) || strings.HasSuffix(o, ":443") {
 			return wrong("/origins", "an origin is https://HOST or https://HOST:PORT in lower case, as browsers write it, and nothing after it")
 		}
 	}
