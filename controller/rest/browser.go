@@ -90,14 +90,7 @@ func crossSite(r *http.Request) bool {
 
 // SignInBrowser implements the contract.
 func (s *Server) SignInBrowser(ctx context.Context, r SignInBrowserRequestObject) (SignInBrowserResponseObject, error) {
-	in := s.attempt(ctx, r.Body.Name, r.Body.Password, r.Body.Code)
-	in.Answer = value(r.Body.Answer)
-	defer in.Password.Wipe()
-	session, secret, err := identity.SignIn(ginContext(ctx).Request.Context(), s.Store, in)
-	if err != nil {
-		return nil, err
-	}
-	shown, err := s.shownSession(ctx, session)
+	shown, secret, err := s.signIn(ctx, r.Body)
 	if err != nil {
 		return nil, err
 	}

@@ -32,16 +32,22 @@ func (s *Server) shownSession(ctx context.Context, in *identity.Session) (out cl
 	return out, err
 }
 
-// SignIn implements the contract.
-func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInResponseObject, error) {
-	in := s.attempt(ctx, r.Body.Name, r.Body.Password, r.Body.Code)
-	in.Answer = value(r.Body.Answer)
+// signIn begins a session for who shows a password, and a second factor where one is needed.
+func (s *Server) signIn(ctx context.Context, body *client.SignInRequest) (shown client.Session, secret reeve.Secret, err error) {
+	in := s.attempt(ctx, body.Name, body.Password, body.Code)
+	in.Answer = value(body.Answer)
 	defer in.Password.Wipe()
 	session, secret, err := identity.SignIn(ginContext(ctx).Request.Context(), s.Store, in)
 	if err != nil {
-		return nil, err
+		return client.Session{}, reeve.Secret{}, err
 	}
-	shown, err := s.shownSession(ctx, session)
+	shown, err = s.shownSession(ctx, session)
+	return shown, secret, err
+}
+
+// SignIn implements the contract.
+func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInResponseObject, error) {
+	shown, secret, err := s.signIn(ctx, r.Body)
 	if err != nil {
 		return nil, err
 	}
