@@ -192,7 +192,7 @@ func (c *cluster) saveAndRestore(h *testlab.Host) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the snapshot is %v, %v", info.Mode(), err)
 	}
-	c.reeve("", "cluster", "snapshot", "save", file).usage(t, "exists")
+	c.reeve("", "cluster", "snapshot", "save", file).usage(t, "is there already")
 	password := c.reveal("alice@web01")
 	if bytes.Contains(whole, []byte(password)) || bytes.Contains(whole, []byte(rootPassword)) {
 		t.Error("a password is readable in the snapshot")
